@@ -1,0 +1,2 @@
+//! Workloads with known bytes.
+fn main() {}

@@ -1,0 +1,136 @@
+//! Keys, their counters, and the samples that feed them.
+//!
+//! A *key* says who: owner, kind, process, stacks. A *sample* is one taken folio and belongs to one key until its last frame is
+//! uncharged. Keys are found by a 64-bit hash of their fields; the fields stand in the record and are compared, so that a
+//! collision is counted instead of merged.
+
+use crate::{FRAME_BYTES, mix64};
+
+/// Number of frozen pictures that can be open at once. Bank 0 is "now".
+pub const PICTURES: usize = 4;
+
+/// Who made memory resident. All fields are compared when two keys meet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[repr(C)]
+pub struct Key {
+    /// kernfs id of the memory cgroup charged; 0 while unknown (a pending sample).
+    pub owner: u64,
+    /// Identity of the toucher's process (see [`crate::process`]); 0 for memory older than the trace.
+    pub process: u64,
+    /// Identity of the user stack (see [`crate::stack`]); 0 for none.
+    pub user_stack: u64,
+    /// Identity of the kernel stack; 0 for none.
+    pub kernel_stack: u64,
+    /// Number of the [`crate::kind::Kind`].
+    pub kind: u32,
+    /// [`KEY_BASELINE`] and later flags.
+    pub flags: u32,
+}
+crate::assert_size!(Key, 40);
+
+/// The memory was resident before the trace began.
+pub const KEY_BASELINE: u32 = 1;
+/// The memory belongs to the tracer's own process.
+pub const KEY_OWN: u32 = 2;
+
+impl Key {
+    /// The 64-bit identity under which the key is stored; never 0.
+    #[inline(always)]
+    #[must_use]
+    pub const fn hash(&self) -> u64 {
+        let mut h = mix64(0x6d65_6d74, self.owner);
+        h = mix64(h, self.process);
+        h = mix64(h, self.user_stack);
+        h = mix64(h, self.kernel_stack);
+        h = mix64(h, (self.kind as u64) << 32 | self.flags as u64);
+        h | 1
+    }
+}
+
+/// A key and its counters. Sums only grow; what is live is `charged - uncharged`.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct KeyRecord {
+    /// Who.
+    pub key: Key,
+    /// Estimated bytes charged since the start: the sum of weights.
+    pub charged: u64,
+    /// Variance of `charged`, in frames squared: the sum of w (w - size).
+    pub charged_variance: u64,
+    /// Samples taken.
+    pub samples: u64,
+    /// Estimated bytes uncharged, by the bank that was current then: bank = epoch modulo the number of banks.
+    pub uncharged: [u64; PICTURES + 1],
+    /// Variance that left with them, in frames squared, same banks.
+    pub uncharged_variance: [u64; PICTURES + 1],
+    /// Monotonic nanoseconds of the first sample.
+    pub first_ns: u64,
+    /// Monotonic nanoseconds of the last sample.
+    pub last_ns: u64,
+}
+crate::assert_size!(KeyRecord, 40 + 8 * 3 + 8 * 10 + 16);
+
+/// A taken folio, stored under its [`sample_slot`].
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct Sample {
+    /// Identity of the key; 0 while `pending` (owner and kind not yet known).
+    pub key: u64,
+    /// Weight in bytes that each frame stands for.
+    pub weight_per_frame: u64,
+    /// User address of the first byte for anonymous memory, else the offset in the file, bytes.
+    pub address: u64,
+    /// Identity of the file (inode pointer's interned identity), 0 for anonymous memory.
+    pub file: u64,
+    /// Monotonic nanoseconds of the charge.
+    pub charged_ns: u64,
+    /// Process and stacks of a pending sample, until the key can be made.
+    pub process: u64,
+    /// See `process`.
+    pub user_stack: u64,
+    /// See `process`.
+    pub kernel_stack: u64,
+    /// Frames not yet uncharged.
+    pub frames_left: i64,
+    /// Thread id of the toucher, initial namespace.
+    pub tid: u32,
+    /// Folio order at the charge.
+    pub order: u32,
+}
+crate::assert_size!(Sample, 80);
+
+/// Under what a folio's sample is stored: first frame number and order. Two live samples can never share it, also after splits:
+/// a smaller folio inside an older, larger one has a smaller order.
+#[inline(always)]
+#[must_use]
+pub const fn sample_slot(frame: u64, order: u32) -> u64 {
+    frame << 8 | order as u64
+}
+
+/// First frame and order of a sample's slot.
+#[must_use]
+pub const fn frame_and_order(slot: u64) -> (u64, u32) {
+    (slot >> 8, (slot & 255) as u32)
+}
+
+/// Variance of a taken folio's weight in frames squared: w (w - size), both in frames.
+#[inline(always)]
+#[must_use]
+pub const fn variance_in_frames(weight_per_frame: u64, order: u32) -> u64 {
+    let size = 1 << order;
+    let weight = (weight_per_frame / FRAME_BYTES) << order;
+    weight * (weight - size)
+}
+
+/// Bytes of an owner counted without sampling, one such record a CPU.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+pub struct OwnerTotals {
+    /// Bytes committed, by kind.
+    pub charged: [u64; crate::kind::KINDS],
+    /// Bytes uncharged, by kind.
+    pub uncharged: [u64; crate::kind::KINDS],
+}
+crate::assert_size!(OwnerTotals, 64);
+
+crate::plain_data!(Key, KeyRecord, Sample, OwnerTotals);

@@ -1,0 +1,48 @@
+//! Kinds of memory that a folio can be charged as.
+
+/// What the charge counter of a memory cgroup counts a folio as. The numbers are part of the ABI.
+///
+/// `File` excludes shmem, which `memory.stat` counts under its file line too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum Kind {
+    /// Anonymous memory: heap, stacks, private copies of file pages.
+    Anon = 0,
+    /// Page cache of files, without shmem.
+    File = 1,
+    /// tmpfs, memfd, System V segments, shared anonymous memory.
+    Shmem = 2,
+    /// hugetlbfs pages, charged only with memory_hugetlb_accounting.
+    Hugetlb = 3,
+}
+
+impl Kind {
+    /// All kinds, in the order of their numbers.
+    pub const ALL: [Kind; KINDS] = [Kind::Anon, Kind::File, Kind::Shmem, Kind::Hugetlb];
+
+    /// The name used in every output.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Kind::Anon => "anon",
+            Kind::File => "file",
+            Kind::Shmem => "shmem",
+            Kind::Hugetlb => "hugetlb",
+        }
+    }
+
+    /// The kind with that number, if there is one.
+    #[must_use]
+    pub const fn from_number(number: u8) -> Option<Kind> {
+        match number {
+            0 => Some(Kind::Anon),
+            1 => Some(Kind::File),
+            2 => Some(Kind::Shmem),
+            3 => Some(Kind::Hugetlb),
+            _ => None,
+        }
+    }
+}
+
+/// Number of kinds: the length of per-kind arrays.
+pub const KINDS: usize = 4;

@@ -1,0 +1,99 @@
+//! Every way to lose something, counted where it happens.
+
+/// Causes of loss in the kernel half. The number is the index in the per-CPU `LOSSES` array.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[repr(u32)]
+pub enum Loss {
+    /// The sample table is full: the folio is not followed. Bytes: its weight.
+    SampleTableFull = 0,
+    /// The key table is full.
+    KeyTableFull = 1,
+    /// The stack table is full: the sample keeps no stack.
+    StackTableFull = 2,
+    /// The process table is full: the process is known by its number only.
+    ProcessTableFull = 3,
+    /// Two keys with one identity.
+    KeyCollision = 4,
+    /// Two stacks with one identity.
+    StackCollision = 5,
+    /// The scratch of this CPU was in use: the program interrupted itself.
+    ScratchBusy = 6,
+    /// The owner of a taken folio could not be read.
+    OwnerUnreadable = 7,
+    /// A sample still stood where a new one belongs: an uncharge was missed. Self-healing.
+    StaleSample = 8,
+    /// The owner-totals table is full: exact totals of some cgroup are missing.
+    OwnerTableFull = 9,
+    /// The stack walker failed (the kernel's error, not the end of the stack).
+    StackWalkFailed = 10,
+    /// An event did not fit in the ring to user space.
+    RingFull = 11,
+    /// The graveyard of an open picture is full.
+    GraveyardFull = 12,
+    /// A sample's frame lies beyond the frame table.
+    FrameOutOfRange = 13,
+    /// The kernel's lock of a table was busy (nested access on one CPU).
+    TableBusy = 14,
+    /// The file table is full: the sample keeps no file.
+    FileTableFull = 15,
+}
+
+/// Number of causes: entries of the `LOSSES` array.
+pub const LOSSES: usize = 16;
+
+impl Loss {
+    /// All causes, by number.
+    pub const ALL: [Loss; LOSSES] = [
+        Loss::SampleTableFull,
+        Loss::KeyTableFull,
+        Loss::StackTableFull,
+        Loss::ProcessTableFull,
+        Loss::KeyCollision,
+        Loss::StackCollision,
+        Loss::ScratchBusy,
+        Loss::OwnerUnreadable,
+        Loss::StaleSample,
+        Loss::OwnerTableFull,
+        Loss::StackWalkFailed,
+        Loss::RingFull,
+        Loss::GraveyardFull,
+        Loss::FrameOutOfRange,
+        Loss::TableBusy,
+        Loss::FileTableFull,
+    ];
+
+    /// The name used in every output.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Loss::SampleTableFull => "sample_table_full",
+            Loss::KeyTableFull => "key_table_full",
+            Loss::StackTableFull => "stack_table_full",
+            Loss::ProcessTableFull => "process_table_full",
+            Loss::KeyCollision => "key_collision",
+            Loss::StackCollision => "stack_collision",
+            Loss::ScratchBusy => "scratch_busy",
+            Loss::OwnerUnreadable => "owner_unreadable",
+            Loss::StaleSample => "stale_sample",
+            Loss::OwnerTableFull => "owner_table_full",
+            Loss::StackWalkFailed => "stack_walk_failed",
+            Loss::RingFull => "ring_full",
+            Loss::GraveyardFull => "graveyard_full",
+            Loss::FrameOutOfRange => "frame_out_of_range",
+            Loss::TableBusy => "table_busy",
+            Loss::FileTableFull => "file_table_full",
+        }
+    }
+}
+
+/// What one CPU lost for one cause.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+pub struct LossCount {
+    /// How often.
+    pub events: u64,
+    /// Estimated bytes behind it, where that is known.
+    pub bytes: u64,
+}
+crate::assert_size!(LossCount, 16);
+crate::plain_data!(LossCount);

@@ -1,0 +1,33 @@
+//! Process identity: thread-group id, start time and exec count, since ids are reused and exec changes the program.
+
+use crate::mix64;
+
+/// Length of a command name, as in the kernel (TASK_COMM_LEN).
+pub const COMM_BYTES: usize = 16;
+
+/// A process image, stored under its 64-bit identity.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct ProcessRecord {
+    /// Start of the thread-group leader, nanoseconds of the boot clock (`task_struct.start_boottime`).
+    pub start_ns: u64,
+    /// Monotonic nanoseconds at which the image was first seen; finds the image among a process's successive ones.
+    pub first_seen_ns: u64,
+    /// `task_struct.self_exec_id`: changes with each exec.
+    pub exec_id: u64,
+    /// Thread-group id in the initial pid namespace.
+    pub tgid: u32,
+    /// 1 for a kernel thread.
+    pub kernel_thread: u32,
+    /// Name of the thread-group leader, NUL-padded, as raw bytes.
+    pub comm: [u8; COMM_BYTES],
+}
+crate::assert_size!(ProcessRecord, 48);
+crate::plain_data!(ProcessRecord);
+
+/// The identity of a process image; never 0.
+#[inline(always)]
+#[must_use]
+pub const fn process_identity(tgid: u32, start_ns: u64, exec_id: u64) -> u64 {
+    mix64(mix64(mix64(0x7072_6f63, tgid as u64), start_ns), exec_id) | 1
+}

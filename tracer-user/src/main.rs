@@ -1,0 +1,2 @@
+//! The memtrail binary.
+fn main() {}

@@ -1,0 +1,215 @@
+//! The report: what a recording knows, in the form that every output reads. It is the schema of docs/report.schema.json.
+//!
+//! Pure data. Unknown is `None` (null in JSON, always present), bytes are integers, times are RFC 3339 or seconds.
+
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// Version of the schema. Within a number, changes only add.
+pub const SCHEMA: u32 = 1;
+
+/// A whole report.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Report {
+    /// [`SCHEMA`].
+    pub schema: u32,
+    /// "memtrail X.Y.Z".
+    pub tool: String,
+    /// Where it was measured.
+    pub host: Host,
+    /// RFC 3339, UTC.
+    pub started: String,
+    /// RFC 3339, UTC.
+    pub ended: String,
+    /// Seconds between the two, monotonic.
+    pub duration_s: f64,
+    /// Which provider each probe used, and why.
+    pub plan: Vec<PlanRow>,
+    /// How charges were chosen.
+    pub sampling: Sampling,
+    /// What the tracing cost.
+    pub cost: Cost,
+    /// Counts by cause; null where the kernel does not count it.
+    pub losses: BTreeMap<String, Option<u64>>,
+    /// One entry a cgroup, largest usage first.
+    pub cgroups: Vec<Cgroup>,
+    /// OOM kills seen.
+    pub oom: Vec<serde_json::Value>,
+}
+
+/// The traced host.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Host {
+    /// Kernel release.
+    pub kernel: String,
+    /// CPUs online.
+    pub cpus: u32,
+    /// "v1", "v2" or "hybrid": where the memory controller is.
+    pub cgroup: String,
+    /// Bytes.
+    pub page_size: u32,
+}
+
+/// One probe of the plan.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct PlanRow {
+    /// Name of the probe.
+    pub probe: String,
+    /// "fentry", "kprobe", "tracepoint", or "none".
+    pub provider: String,
+    /// Why this provider, empty when it is the first choice.
+    pub note: String,
+}
+
+/// How charges were chosen for attribution.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Sampling {
+    /// "sampled" or "exact".
+    pub mode: String,
+    /// M: mean bytes between two samples; 4096 in exact mode.
+    pub mean_bytes: u64,
+    /// Samples taken.
+    pub samples: u64,
+}
+
+/// What the tracing cost.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Cost {
+    /// Nanoseconds in programs, where the kernel counts them (kernel.bpf_stats_enabled).
+    pub bpf_ns: Option<u64>,
+    /// Program runs, where the kernel counts them.
+    pub events: Option<u64>,
+    /// CPU time of programs and collector over one CPU's time, percent.
+    pub cpu_percent: Option<f64>,
+    /// Largest resident set of the collector, bytes.
+    pub collector_rss_bytes: u64,
+    /// Memory of the BPF maps, bytes.
+    pub map_bytes: u64,
+}
+
+/// One cgroup, dead or alive.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Cgroup {
+    /// Path below the memory hierarchy's root, starting with `/`; "[unknown cgroup ID]" if its name was never seen.
+    pub path: String,
+    /// kernfs id, as a string: ids above 2^53 are not safe in JSON numbers.
+    pub id: String,
+    /// "alive" or "dead".
+    pub state: String,
+    /// Pod, where the path or the runtime tells.
+    pub pod: Option<String>,
+    /// Container id or name.
+    pub container: Option<String>,
+    /// Restart count.
+    pub restart: Option<u32>,
+    /// Limit, bytes; null for none.
+    pub limit_bytes: Option<u64>,
+    /// Usage, bytes; null for the dead.
+    pub usage_bytes: Option<u64>,
+    /// usage - inactive_file, as the kubelet counts.
+    pub working_set_bytes: Option<u64>,
+    /// By kind: anon, file, shmem, hugetlb, kernel, ...
+    pub kinds: BTreeMap<String, KindRow>,
+    /// The same, summed over the subtree.
+    pub subtree: BTreeMap<String, KindRow>,
+    /// usage less all known kinds; null where usage is unknown. Negative when the kernel's batching shows.
+    pub uncovered_bytes: Option<i64>,
+    /// Dirty page cache, bytes.
+    pub dirty_bytes: Option<u64>,
+    /// Under writeback, bytes.
+    pub writeback_bytes: Option<u64>,
+    /// Active and inactive file less dirty, writeback and mlocked.
+    pub droppable_bytes: Option<u64>,
+    /// inactive_file.
+    pub kubelet_reclaimable_bytes: Option<u64>,
+    /// By owner at charge, largest live first. JSON output keeps 200 and sums the tail in one row with the frame `[other]`.
+    pub stacks: Vec<StackRow>,
+    /// Files, largest live first; same tail rule.
+    pub files: Vec<serde_json::Value>,
+    /// Regions of anonymous memory.
+    pub regions: Vec<serde_json::Value>,
+    /// Distributions.
+    pub histograms: BTreeMap<String, serde_json::Value>,
+    /// What memtrail concludes.
+    pub verdicts: Vec<serde_json::Value>,
+}
+
+/// The ledger of one kind: `stat = baseline + live - unmapped + unattributed`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct KindRow {
+    /// The kernel's figure, bytes; null for the dead.
+    pub stat: Option<u64>,
+    /// "stat", "counter" or "remainder": where `stat` comes from.
+    pub source: String,
+    /// Resident before the start and still charged, bytes; null if the kind is not followed.
+    pub baseline: Option<u64>,
+    /// Charged since the start, bytes.
+    pub charged: Option<u64>,
+    /// Standard error of `charged`.
+    pub charged_stderr: Option<u64>,
+    /// Charged since the start and not yet uncharged, bytes.
+    pub live: Option<u64>,
+    /// Standard error of `live`.
+    pub live_stderr: Option<u64>,
+    /// Charged but not counted as mapped by the kernel (anon), bytes.
+    pub unmapped: Option<u64>,
+    /// stat less the exact counters, where a tier keeps them.
+    pub missed: Option<i64>,
+    /// What is left of the identity.
+    pub unattributed: Option<i64>,
+    /// Slope of `stat` over the recording, bytes a second.
+    pub growth_bytes_per_s: Option<f64>,
+}
+
+/// Memory of one kind made resident by one stack of one process.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct StackRow {
+    /// "anon", "file", "shmem", "hugetlb".
+    pub kind: String,
+    /// Region class, "other" until known.
+    pub region: String,
+    /// Thread-group id on the host; null for memory older than the trace.
+    pub pid: Option<u32>,
+    /// The same in its own pid namespace.
+    pub ns_pid: Option<u32>,
+    /// Name of the thread-group leader.
+    pub comm: String,
+    /// "complete", "cut: REASON" or "none".
+    pub status: String,
+    /// Outermost first; kernel frames end in `_[k]`.
+    pub frames: Vec<String>,
+    /// Bytes.
+    pub live: u64,
+    /// Its standard error.
+    pub live_stderr: u64,
+    /// Bytes.
+    pub charged: u64,
+    /// Samples behind it.
+    pub samples: u64,
+    /// Age of the oldest sample still live, seconds.
+    pub oldest_s: Option<f64>,
+}
+
+/// One point of the series of an interval.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Interval {
+    /// Seconds since the start of the recording, monotonic.
+    pub at_s: f64,
+    /// Monotonic, boot-clock and real nanoseconds of the same moment.
+    pub clocks: [u64; 3],
+    /// Per cgroup id: usage and kinds' stats, bytes.
+    pub cgroups: BTreeMap<String, IntervalCgroup>,
+    /// Losses so far.
+    pub losses: BTreeMap<String, Option<u64>>,
+}
+
+/// One cgroup at one interval.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct IntervalCgroup {
+    /// Usage, bytes.
+    pub usage_bytes: Option<u64>,
+    /// stat by kind, bytes.
+    pub kinds: BTreeMap<String, u64>,
+    /// Live by kind, bytes.
+    pub live: BTreeMap<String, u64>,
+}
