@@ -1,2 +1,40 @@
-//! Build and test tasks.
-fn main() {}
+//! Build and test tasks of the workspace. Only wiring here; a subject has a file of its own, and none holds product logic.
+
+mod apt;
+mod command;
+mod ebpf;
+mod inputs;
+mod workspace;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "Build and test tasks of memtrail")]
+struct Args {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Build the eBPF object, check it, and put it where it is committed
+    BuildEbpf {
+        /// Change nothing that is committed; fail if the committed object is stale
+        #[arg(long)]
+        check: bool,
+    },
+}
+
+fn main() -> Result<()> {
+    match Args::parse().task {
+        Task::BuildEbpf { check } => {
+            let built = ebpf::build()?;
+            if check {
+                println!("committed object: {:?}", built.compare()?);
+                return Ok(());
+            }
+            built.commit()
+        }
+    }
+}
