@@ -103,6 +103,8 @@ impl Built {
 /// Compiles and links; returns the object with debug information.
 fn compile(root: &Path, toolchain: &Toolchain) -> Result<PathBuf> {
     let target = root.join(inputs::LOCAL);
+    // Unpacks what is missing, so that the folders to rename below are there.
+    command::run(toolchain.cargo()?.current_dir(root).args(["fetch", "--quiet", "--locked"]))?;
     let mut cargo = toolchain.cargo()?;
     cargo.current_dir(root.join("tracer-ebpf"));
     cargo.args(["build", "--quiet", "--locked", "--package", "tracer-ebpf", "--profile", "bpf", "--target", TARGET]);
@@ -119,8 +121,14 @@ fn rustflags(root: &Path) -> Result<OsString> {
         Some(home) => PathBuf::from(home),
         None => PathBuf::from(std::env::var_os("HOME").context("HOME is not set")?).join(".cargo"),
     };
+    let mut renamed = vec![(root.to_path_buf(), "memtrail")];
+    // One folder per registry, named after a hash of its address: a mirror has another.
+    let registries = home.join("registry/src");
+    for registry in fs::read_dir(&registries).with_context(|| registries.display().to_string())? {
+        renamed.push((registry?.path(), "crates"));
+    }
     let mut flags = OsString::from(inputs::RUSTFLAGS.join("\x1f"));
-    for (from, to) in [(root.to_path_buf(), "memtrail"), (home, "cargo")] {
+    for (from, to) in renamed {
         flags.push("\x1f--remap-path-prefix=");
         flags.push(from);
         flags.push("=");
