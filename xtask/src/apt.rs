@@ -40,7 +40,8 @@ fn known(package: &str) -> bool {
     policy.lines().any(|line| line.trim_start().starts_with("Candidate:") && !line.contains("(none)"))
 }
 
-fn update() -> Result<()> {
+/// Fetches the machine's package lists.
+pub fn update() -> Result<()> {
     command::run(&mut apt_get(&["update"]))
 }
 

@@ -16,6 +16,13 @@ pub fn output(command: &mut Command) -> Result<String> {
     Ok(String::from_utf8_lossy(&bytes(command)?).trim_end().to_owned())
 }
 
+/// Runs to the end and returns its standard output; standard error goes where ours goes.
+pub fn stdout(command: &mut Command) -> Result<String> {
+    let output = command.stderr(Stdio::inherit()).output().with_context(|| format!("cannot run {}", line(command)))?;
+    ensure!(output.status.success(), "{} failed: {}", line(command), output.status);
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
 /// As [`output`], unchanged bytes.
 pub fn bytes(command: &mut Command) -> Result<Vec<u8>> {
     let output = command.stdin(Stdio::null()).output().with_context(|| format!("cannot run {}", line(command)))?;

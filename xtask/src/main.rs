@@ -4,6 +4,8 @@ mod apt;
 mod command;
 mod ebpf;
 mod inputs;
+mod programs;
+mod vm;
 mod workspace;
 
 use anyhow::Result;
@@ -24,6 +26,8 @@ enum Task {
         #[arg(long)]
         check: bool,
     },
+    /// Run a command on the kernels under test, each in a virtual machine
+    Vm(vm::Args),
 }
 
 fn main() -> Result<()> {
@@ -36,5 +40,6 @@ fn main() -> Result<()> {
             }
             built.commit()
         }
+        Task::Vm(args) => vm::command(args),
     }
 }

@@ -1,0 +1,101 @@
+//! Builds the programs that run on every kernel under test: static, so that a virtual machine needs no libraries, and with frame
+//! pointers, so that their stacks are whole.
+//!
+//! They have a target folder of their own; the ordinary build is not disturbed by the other flags.
+
+use std::{
+    collections::BTreeMap,
+    env,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context as _, Result};
+use serde::Deserialize;
+
+use crate::{command, workspace};
+
+/// Without musl: glibc links statically for all that is used here.
+const RUSTFLAGS: &str = "-Ctarget-feature=+crt-static\x1f-Cforce-frame-pointers=yes";
+const TARGET: &str = "x86_64-unknown-linux-gnu";
+const TARGET_DIR: &str = "target/static";
+
+/// Programs by the name of their target.
+pub type Programs = BTreeMap<String, PathBuf>;
+
+/// The init program of the virtual machines.
+pub fn init() -> Result<PathBuf> {
+    let mut programs = build(&["build", "-p", "memtrail-tests", "--bin", "memtrail-vm-init"], None)?;
+    programs.remove("memtrail-vm-init").context("cargo built no memtrail-vm-init")
+}
+
+/// All binaries of the product and of the tests. `object` forces an eBPF object, see `tracer-user/build.rs`.
+pub fn binaries(object: Option<&Path>) -> Result<Programs> {
+    build(&["build", "-p", "memtrail-tests", "-p", "tracer-user", "--bins"], object)
+}
+
+/// One test program of the `tests` crate.
+pub fn test(name: &str, object: Option<&Path>) -> Result<PathBuf> {
+    let mut programs = build(&["test", "--no-run", "-p", "memtrail-tests", "--test", name], object)?;
+    programs.remove(name).with_context(|| format!("cargo built no test program {name}"))
+}
+
+/// What cargo says of each thing it built; the rest of the line is of no interest.
+#[derive(Deserialize)]
+struct Message {
+    #[serde(default)]
+    executable: Option<PathBuf>,
+    #[serde(default)]
+    target: Option<Target>,
+}
+
+#[derive(Deserialize)]
+struct Target {
+    name: String,
+}
+
+fn build(args: &[&str], object: Option<&Path>) -> Result<Programs> {
+    let mut cargo = cargo();
+    cargo.current_dir(workspace::root()?).args(args);
+    cargo.args(["--quiet", "--locked", "--target", TARGET, "--target-dir", TARGET_DIR, "--message-format", "json-render-diagnostics"]);
+    cargo.env("CARGO_ENCODED_RUSTFLAGS", RUSTFLAGS).env_remove("RUSTFLAGS");
+    if let Some(object) = object {
+        cargo.env("MEMTRAIL_BPF_OBJECT_OVERRIDE", object);
+    }
+    executables(&command::stdout(&mut cargo)?)
+}
+
+/// The cargo that runs us, else the one in PATH.
+pub fn cargo() -> Command {
+    Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+}
+
+fn executables(messages: &str) -> Result<Programs> {
+    let mut programs = Programs::new();
+    for line in messages.lines().filter(|line| line.starts_with('{')) {
+        let message: Message = serde_json::from_str(line).with_context(|| format!("cargo said {line}"))?;
+        if let (Some(executable), Some(target)) = (message.executable, message.target) {
+            programs.insert(target.name, executable);
+        }
+    }
+    Ok(programs)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_artifacts_with_an_executable_count() {
+        let messages = concat!(
+            r#"{"reason":"compiler-artifact","target":{"name":"libc","kind":["lib"]},"executable":null}"#,
+            "\n",
+            r#"{"reason":"compiler-artifact","target":{"name":"memtrail","kind":["bin"]},"executable":"/t/memtrail","fresh":true}"#,
+            "\n",
+            r#"{"reason":"build-finished","success":true}"#,
+            "\n",
+        );
+        let programs = executables(messages).expect("valid messages");
+        assert_eq!(programs.into_iter().collect::<Vec<_>>(), [("memtrail".to_owned(), PathBuf::from("/t/memtrail"))]);
+    }
+}

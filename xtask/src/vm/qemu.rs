@@ -1,0 +1,155 @@
+//! One boot of one virtual machine, by software emulation: `/dev/kvm` may exist and still hang a guest.
+//!
+//! The first serial port carries the kernel's messages into a file, the second the command's output, so that they do not mix.
+//! Never without a deadline, and never outliving this process.
+
+use std::{
+    fs::File,
+    io::{self, BufRead as _, BufReader, Read, Write as _},
+    os::unix::process::CommandExt as _,
+    path::Path,
+    process::{Child, Command, Stdio},
+    sync::mpsc::{self, RecvTimeoutError},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, bail};
+
+/// What a boot is made of.
+pub struct Boot<'a> {
+    /// The kernel image.
+    pub vmlinuz: &'a Path,
+    /// The initramfs.
+    pub initramfs: &'a Path,
+    /// A raw disk image; what the guest writes is thrown away.
+    pub disk: &'a Path,
+    /// Where the kernel's messages go.
+    pub console: &'a Path,
+    /// Wall time after which the machine is killed.
+    pub timeout: Duration,
+}
+
+/// What the init program prints last, on a line of its own, followed by the command's exit status. Must equal the one there.
+const END: &str = "memtrail-vm-end ";
+/// Quiet, because each character costs an exit of the emulator; a panic ends the machine at once.
+const CMDLINE: &str = "console=ttyS0 quiet panic=-1 mitigations=off random.trust_cpu=on audit=0 swapaccount=1";
+
+impl Boot<'_> {
+    /// Boots, hands each line that the command prints to `line`, and returns the command's exit status.
+    pub fn run(&self, mut line: impl FnMut(&[u8])) -> Result<i32> {
+        let mut machine = Machine(self.command().spawn().context("cannot run qemu-system-x86_64")?);
+        let output = machine.0.stdout.take().context("no output from QEMU")?;
+        let (sender, lines) = mpsc::sync_channel(64);
+        let reader = std::thread::spawn(move || read_lines(output, |line| sender.send(line).is_ok()));
+        let deadline = Instant::now() + self.timeout;
+        let mut status = None;
+        loop {
+            match lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+                Ok(text) => match end(&text) {
+                    Some(end) => status = Some(end),
+                    None => line(&text),
+                },
+                Err(RecvTimeoutError::Disconnected) => break,
+                Err(RecvTimeoutError::Timeout) if status.is_some() => break,
+                Err(RecvTimeoutError::Timeout) => {
+                    drop(machine);
+                    bail!("no end after {} s, killed{}", self.timeout.as_secs(), self.last_messages());
+                }
+            }
+        }
+        drop(machine);
+        if reader.join().is_err() {
+            bail!("the reader of the machine's output panicked");
+        }
+        status.with_context(|| format!("the machine ended before its command did{}", self.last_messages()))
+    }
+
+    fn command(&self) -> Command {
+        let mut qemu = Command::new("qemu-system-x86_64");
+        qemu.args(["-M", "pc", "-cpu", "max", "-accel", "tcg,thread=multi", "-smp", "2", "-m", "1024"]);
+        qemu.args(["-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", "-monitor", "none", "-nic", "none"]);
+        qemu.args(["-serial", &format!("file:{}", self.console.display())]);
+        qemu.args(["-chardev", "stdio,id=output,signal=off", "-serial", "chardev:output"]);
+        qemu.args(["-drive", &format!("file={},if=virtio,format=raw,snapshot=on", self.disk.display())]);
+        qemu.arg("-kernel").arg(self.vmlinuz).arg("-initrd").arg(self.initramfs).args(["-append", CMDLINE]);
+        qemu.stdin(Stdio::null()).stdout(Stdio::piped());
+        // SAFETY: between fork and exec the closure makes one system call that changes the child alone, and allocates nothing.
+        unsafe {
+            qemu.pre_exec(|| match libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) {
+                0 => Ok(()),
+                _ => Err(io::Error::last_os_error()),
+            });
+        }
+        qemu
+    }
+
+    /// The end of the kernel's messages, to be put behind an error.
+    fn last_messages(&self) -> String {
+        let mut text = Vec::new();
+        if let Err(error) = File::open(self.console).and_then(|mut file| file.read_to_end(&mut text)) {
+            return format!("; {}: {error}", self.console.display());
+        }
+        let text = String::from_utf8_lossy(&text);
+        let lines: Vec<&str> = text.lines().collect();
+        let last = lines.len().saturating_sub(20);
+        format!("; the kernel's last messages (all in {}):\n{}", self.console.display(), lines[last..].join("\n"))
+    }
+}
+
+/// A running emulator; killed when dropped.
+struct Machine(Child);
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        // Ended already, or killed here: either way waited for, so that nothing is left behind.
+        if let Err(error) = self.0.kill().and_then(|()| self.0.wait()) {
+            let _ = writeln!(io::stderr(), "cannot end QEMU: {error}");
+        }
+    }
+}
+
+fn end(line: &[u8]) -> Option<i32> {
+    std::str::from_utf8(line).ok()?.strip_prefix(END)?.trim().parse().ok()
+}
+
+/// Hands over lines without their end until there are no more or nobody wants them.
+fn read_lines(output: impl Read, mut wanted: impl FnMut(Vec<u8>) -> bool) {
+    let mut output = BufReader::new(output);
+    loop {
+        let mut line = Vec::new();
+        // A guest that never ends its line must not fill the host's memory.
+        match (&mut output).take(1 << 16).read_until(b'\n', &mut line) {
+            Ok(0) | Err(_) => return,
+            Ok(_) => {}
+        }
+        while line.last().is_some_and(|byte| matches!(byte, b'\n' | b'\r')) {
+            line.pop();
+        }
+        if !wanted(line) {
+            return;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_keep_hostile_bytes_and_lose_their_end_only() {
+        let mut lines = Vec::new();
+        read_lines(&b"a\r\n\n\xff\x00b\nlast"[..], |line| {
+            lines.push(line);
+            true
+        });
+        assert_eq!(lines, [b"a".to_vec(), b"".to_vec(), b"\xff\x00b".to_vec(), b"last".to_vec()]);
+    }
+
+    #[test]
+    fn only_the_marker_at_the_start_of_a_line_ends_a_run() {
+        assert_eq!(end(b"memtrail-vm-end 3"), Some(3));
+        assert_eq!(end(b" memtrail-vm-end 3"), None);
+        assert_eq!(end(b"memtrail-vm-end x"), None);
+        assert_eq!(end(b"\xff"), None);
+    }
+}
