@@ -141,18 +141,22 @@ pub const fn variance_in_frames(weight_per_frame: u64, order: u32) -> u64 {
     weight * (weight - size)
 }
 
-/// A sample that ended while a picture was open.
-#[derive(Clone, Copy, Debug)]
+/// Under what a sample that ended while a picture was open is kept; the value is the sample as it was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(C)]
-pub struct Buried {
-    /// The sample as it was, `frames_left` before this end.
-    pub sample: Sample,
-    /// First frame of the folio.
-    pub frame: u64,
+pub struct Grave {
+    /// Slot of the sample.
+    pub slot: u64,
     /// Epoch of the end.
     pub ended_epoch: u64,
+    /// Monotonic nanoseconds of the charge: tells successive samples in one slot apart.
+    pub charged_ns: u64,
+    /// First frame that ended, relative to the folio's first: pieces of a split folio end one by one.
+    pub first: u32,
+    /// Frames that ended.
+    pub frames: u32,
 }
-crate::assert_size!(Buried, 104);
+crate::assert_size!(Grave, 32);
 
 /// Bytes of an owner counted without sampling, one such record a CPU.
 #[derive(Clone, Copy, Debug, Default)]
@@ -165,4 +169,4 @@ pub struct OwnerTotals {
 }
 crate::assert_size!(OwnerTotals, 64);
 
-crate::plain_data!(Key, KeyRecord, Sample, Buried, OwnerTotals);
+crate::plain_data!(Key, KeyRecord, Sample, Grave, OwnerTotals);

@@ -6,7 +6,7 @@ use aya_ebpf::{
     maps::{Array, HashMap, PerCpuArray, PerCpuHashMap, RingBuf},
 };
 use tracer_common::{
-    attribution::{Buried, KeyRecord, OwnerTotals, Sample},
+    attribution::{Grave, KeyRecord, OwnerTotals, Sample},
     loss::{LOSSES, LossCount},
     process::ProcessRecord,
     sampling::Sampler,
@@ -30,9 +30,9 @@ pub static NEW_FRAMES: Array<u64> = Array::with_max_entries(1, 0);
 #[map]
 pub static SAMPLES: HashMap<u64, Sample> = HashMap::with_max_entries(1, 0);
 
-/// Samples that ended while a picture was open, by slot mixed with the charge time.
+/// Samples that ended while a picture was open.
 #[map]
-pub static GRAVEYARD: HashMap<u64, Buried> = HashMap::with_max_entries(1, 0);
+pub static GRAVEYARD: HashMap<Grave, Sample> = HashMap::with_max_entries(1, 0);
 
 /// Keys by identity.
 #[map]

@@ -1,15 +1,15 @@
 //! The one place where a sample ends.
 
 use crate::{
+    atomic,
     attribute::{frames, key},
     kernel::folio::MAX_SPLIT_ORDER,
     loss,
     maps::{FRAMES, GRAVEYARD, SAMPLES},
 };
 use tracer_common::{
-    attribution::{Buried, Sample, sample_slot},
+    attribution::{Grave, Sample, sample_slot},
     loss::Loss,
-    mix64,
     settings::Control,
 };
 
@@ -26,21 +26,22 @@ pub fn folio(control: &Control, frame: u64, order: u32) {
 pub fn covered(control: &Control, frame: u64, order: u32) -> u64 {
     frames::clear(&FRAMES, frame, order);
     let Some((slot, sample)) = find(frame, order) else { return 0 };
-    // SAFETY: a map value of a folio that nobody else ends: it has one last reference.
-    let sample_now = unsafe { *sample };
     let frames = 1_u64 << (order & 31);
-    let left = sample_now.frames_left - frames as i64;
-    if sample_now.key != 0 {
-        key::debit(sample_now.key, sample_now.weight_per_frame, sample_now.order, frames, control.epoch);
-        if control.open_pictures != 0 && sample_now.epoch < control.epoch {
-            bury(&sample_now, slot, control.epoch);
+    // SAFETY: a map value of a folio that nobody else ends: it has no references left. Fields are read one by one, since a copy
+    // would take stack that the callers need. Pieces of one folio may end on several CPUs at once, so the count changes atomically.
+    unsafe {
+        let (key, epoch, left) = ((*sample).key, (*sample).epoch, (*sample).frames_left);
+        if key != 0 {
+            key::debit(key, (*sample).weight_per_frame, (*sample).order, frames, control.epoch);
+            if control.open_pictures != 0 && epoch < control.epoch {
+                bury(sample, slot, frame, frames, control.epoch);
+            }
         }
-    }
-    // SAFETY: a map value. Pieces of one folio may end on several CPUs at once.
-    unsafe { crate::atomic::subtract((&raw mut (*sample).frames_left).cast(), frames) };
-    // SAFETY: as above. Two CPUs may both see the last frame gone; the second removal finds nothing.
-    if left <= 0 || unsafe { (*sample).frames_left } <= 0 {
-        let _ = SAMPLES.remove(slot);
+        atomic::subtract((&raw mut (*sample).frames_left).cast(), frames);
+        // Two CPUs may both see the last frame gone; the second removal finds nothing.
+        if left <= frames as i64 || (*sample).frames_left <= 0 {
+            let _ = SAMPLES.remove(slot);
+        }
     }
     1
 }
@@ -54,7 +55,7 @@ pub fn forget(frame: u64, order: u32) {
     // SAFETY: a map value of a folio that is locked and isolated.
     unsafe {
         let left = (*sample).frames_left - frames as i64;
-        crate::atomic::subtract((&raw mut (*sample).frames_left).cast(), frames);
+        atomic::subtract((&raw mut (*sample).frames_left).cast(), frames);
         if left <= 0 {
             let _ = SAMPLES.remove(slot);
         }
@@ -81,12 +82,16 @@ pub fn find(frame: u64, order: u32) -> Option<(u64, *mut Sample)> {
     None
 }
 
+/// # Safety
+/// `sample` is a map value.
 #[inline(always)]
-fn bury(sample: &Sample, slot: u64, ended_epoch: u64) {
-    let buried = Buried { sample: *sample, frame: slot >> 8, ended_epoch };
-    // Several pieces of one sample are buried under names of their own: what was left tells them apart.
-    let name = mix64(mix64(slot, sample.charged_ns), sample.frames_left as u64);
-    if let Err(error) = GRAVEYARD.insert(name, buried, 0) {
-        loss::count(loss::of_insert(error, Loss::GraveyardFull), sample.weight_per_frame * sample.frames_left as u64);
+unsafe fn bury(sample: *const Sample, slot: u64, frame: u64, frames: u64, ended_epoch: u64) {
+    // SAFETY: by the caller. The value is copied by the helper, straight from one table to the other.
+    unsafe {
+        let first = (frame - (slot >> 8)) as u32;
+        let grave = Grave { slot, ended_epoch, charged_ns: (*sample).charged_ns, first, frames: frames as u32 };
+        if let Err(error) = GRAVEYARD.insert(grave, &*sample, 0) {
+            loss::count(loss::of_insert(error, Loss::GraveyardFull), (*sample).weight_per_frame * frames);
+        }
     }
 }

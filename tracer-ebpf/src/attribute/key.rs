@@ -14,16 +14,15 @@ pub fn credit(scratch: &mut KeyRecord, key: &Key, weight_per_frame: u64, order: 
     let variance = variance_in_frames(weight_per_frame, order & 31);
     let mut record = KEYS.get_ptr_mut(identity);
     if record.is_none() {
-        *scratch = KeyRecord {
-            key: *key,
-            charged: [0; BANKS],
-            uncharged: [0; BANKS],
-            live_variance: [0; BANKS],
-            charged_variance: 0,
-            samples: 0,
-            first_ns: now,
-            last_ns: now,
-        };
+        // Field by field: built as one value, it would stand on the stack first.
+        scratch.key = *key;
+        scratch.charged = [0; BANKS];
+        scratch.uncharged = [0; BANKS];
+        scratch.live_variance = [0; BANKS];
+        scratch.charged_variance = 0;
+        scratch.samples = 0;
+        scratch.first_ns = now;
+        scratch.last_ns = now;
         if let Err(error) = KEYS.insert(identity, &*scratch, 1) {
             const EEXIST: i32 = -17;
             if error != EEXIST {

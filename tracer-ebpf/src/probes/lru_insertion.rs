@@ -2,7 +2,7 @@
 //! always in the task that caused it. Owner and kind are in the folio; the waiting sample has the rest.
 
 use crate::{
-    attribute::{commit, control, end, frames},
+    attribute::{commit, control, end, frames, key},
     kernel::{
         file, folio,
         memcg::{self, Owner},
@@ -32,50 +32,43 @@ pub fn inserted(folio: u64) {
 /// Gives a pending sample its owner and kind. `false` if the folio is not charged or not of a followed kind: it may be yet.
 #[inline(always)]
 pub fn settle(control: &Control, slot: Slot, folio: u64, frame: u64, sample: *mut Sample) -> bool {
-    // SAFETY: a map value; its folio is held by whoever inserts it into the LRU, so nobody ends the sample now.
-    let pending = unsafe { *sample };
-    if pending.key != 0 {
+    // SAFETY: a map value; its folio is held by whoever inserts it into the LRU, so nobody ends the sample now. Fields are read
+    // one by one: a copy would take too much stack.
+    let (key, order, weight, now) = unsafe { ((*sample).key, (*sample).order, (*sample).weight_per_frame, (*sample).charged_ns) };
+    if key != 0 {
         return true;
     }
     let Some(Owner::Cgroup(owner)) = memcg::owner(folio) else { return false };
     let Some(kind) = folio::kind(folio) else { return false };
-    if kind as u32 == Kind::File as u32 {
-        // Page cache is decided at its own tracepoint, on every tier; this sample is of no use.
-        end::covered(control, frame, pending.order);
-        return true;
-    }
-    let Some(weight) = commit::filtered(owner, pending.weight_per_frame) else {
-        end::covered(control, frame, pending.order);
+    // Page cache is decided at its own tracepoint, on every tier; this sample is of no use then.
+    let weight = if kind as u32 == Kind::File as u32 { None } else { commit::filtered(owner, weight) };
+    let Some(weight) = weight else {
+        end::covered(control, frame, order);
         return true;
     };
-    scratch::with(slot, |scratch| {
-        scratch.sample = pending;
-        scratch.sample.weight_per_frame = weight;
-        scratch.sample.address = folio::position(folio);
-        scratch.sample.file = if kind as u32 == Kind::Anon as u32 { 0 } else { file::identity(folio) };
-        let key = Key {
+    // SAFETY: as above. A pending sample keeps the key's flags where the file will stand.
+    let key = unsafe {
+        Key {
             owner,
-            process: pending.process,
-            user_stack: pending.user_stack,
-            kernel_stack: pending.kernel_stack,
+            process: (*sample).process,
+            user_stack: (*sample).user_stack,
+            kernel_stack: (*sample).kernel_stack,
             kind: kind as u32,
-            // A pending sample keeps the flags where the file will stand.
-            flags: pending.file as u32,
-        };
-        let (order, now) = (pending.order, pending.charged_ns);
-        let Some(identity) = crate::attribute::key::credit(&mut scratch.key, &key, weight, order, control.epoch, now) else {
-            end::covered(control, frame, order);
-            return None;
-        };
-        // SAFETY: as above.
-        unsafe {
-            (*sample).weight_per_frame = weight;
-            (*sample).address = scratch.sample.address;
-            (*sample).file = scratch.sample.file;
-            (*sample).epoch = control.epoch;
-            (*sample).key = identity;
+            flags: (*sample).file as u32,
         }
-        Some(())
-    });
+    };
+    let identity = scratch::with(slot, |scratch| key::credit(&mut scratch.key, &key, weight, order, control.epoch, now));
+    let Some(identity) = identity else {
+        end::covered(control, frame, order);
+        return true;
+    };
+    // SAFETY: as above.
+    unsafe {
+        (*sample).weight_per_frame = weight;
+        (*sample).address = folio::position(folio);
+        (*sample).file = if kind as u32 == Kind::Anon as u32 { 0 } else { file::identity(folio) };
+        (*sample).epoch = control.epoch;
+        (*sample).key = identity;
+    }
     true
 }

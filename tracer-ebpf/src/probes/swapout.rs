@@ -23,19 +23,20 @@ pub fn moved(folio: u64, to: u64) {
     let Some(frame) = folio::frame_of(folio) else { return };
     let Some((_, sample)) = end::find(frame, order) else { return };
     let Some(owner) = memcg::id(to) else { return };
-    // SAFETY: a map value; the folio is locked and isolated.
-    let now = unsafe { *sample };
-    if now.key == 0 || now.frames_left <= 0 {
+    // SAFETY: a map value; the folio is locked and isolated. Fields are read one by one: a copy would take too much stack.
+    let (old, weight, sampled_order, charged_ns) =
+        unsafe { ((*sample).key, (*sample).weight_per_frame, (*sample).order, (*sample).charged_ns) };
+    // A piece of a split folio cannot take the record along for its siblings: it stays with the old owner until it is uncharged.
+    if old == 0 || sampled_order != order {
         return;
     }
-    let Some(record) = KEYS.get_ptr(now.key) else { return };
+    let Some(record) = KEYS.get_ptr(old) else { return };
     // SAFETY: a map value whose key never changes.
     let key = Key { owner, ..unsafe { (*record).key } };
-    scratch::with(Slot::MoveAccount, |scratch| {
-        let identity = key::credit(&mut scratch.key, &key, now.weight_per_frame, now.order, control.epoch, now.charged_ns)?;
-        key::debit(now.key, now.weight_per_frame, now.order, 1 << (now.order & 31), control.epoch);
-        // SAFETY: as above.
-        unsafe { (*sample).key = identity };
-        Some(())
-    });
+    let identity =
+        scratch::with(Slot::MoveAccount, |scratch| key::credit(&mut scratch.key, &key, weight, order, control.epoch, charged_ns));
+    let Some(identity) = identity else { return };
+    key::debit(old, weight, order, 1 << (order & 31), control.epoch);
+    // SAFETY: as above.
+    unsafe { (*sample).key = identity };
 }

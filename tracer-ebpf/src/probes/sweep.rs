@@ -10,7 +10,7 @@ use crate::{
         read,
     },
     loss,
-    maps::{KEYS, SAMPLES, RUN_RESULTS},
+    maps::{KEYS, RUN_RESULTS, SAMPLES},
     probes::lru_insertion,
     scratch::Slot,
 };
@@ -37,27 +37,27 @@ pub fn look(slot: u64) {
     let page = folio::page_of(frame);
     let mut result = [GONE, 0, 0, 0];
     if let Some(sample) = SAMPLES.get_ptr_mut(slot) {
-        // SAFETY: a map value.
-        let seen = unsafe { *sample };
+        // SAFETY: a map value. Fields are read one by one: a copy would take too much stack.
+        let (key, left, weight) = unsafe { ((*sample).key, (*sample).frames_left, (*sample).weight_per_frame) };
         result[0] = STANDS;
-        result[2] = seen.frames_left as u64;
-        let whole = seen.frames_left == 1 << (order & 31) && folio::order(page) == Some(order);
+        result[2] = left as u64;
+        let whole = left == 1 << (order & 31) && folio::order(page) == Some(order);
         let owner = match memcg::owner(page) {
             Some(Owner::Cgroup(id)) => id,
             _ => 0,
         };
         result[3] = owner;
-        if seen.key == 0 {
+        if key == 0 {
             result[0] = if lru_insertion::settle(control, Slot::FromUser, page, frame, sample) { SETTLED } else { PENDING };
         } else if whole {
-            let expected = match KEYS.get_ptr(seen.key) {
+            let expected = match KEYS.get_ptr(key) {
                 // SAFETY: a map value whose key never changes.
                 Some(record) => unsafe { (*record).key.kind },
                 None => u32::MAX,
             };
             let kind = folio::kind(page);
             if owner == 0 || kind.is_some_and(|kind| kind as u32 != expected) {
-                loss::count(Loss::StaleSample, seen.weight_per_frame << (order & 31));
+                loss::count(Loss::StaleSample, weight << (order & 31));
                 end::covered(control, frame, order);
                 result[0] = STALE;
             }

@@ -3,7 +3,7 @@
 use serde::Serialize;
 use tracer_common::{
     FRAME_BYTES,
-    attribution::{Buried, KeyRecord, OwnerTotals, Sample},
+    attribution::{Grave, KeyRecord, OwnerTotals, Sample},
     process::ProcessRecord,
     sampling::{MAX_LOG2_MEAN, MIN_LOG2_MEAN},
     stack::StackRecord,
@@ -122,7 +122,7 @@ fn bytes(sizes: &Sizes, cpus: u32) -> u64 {
         + u64::from(sizes.keys) * entry(size_of::<KeyRecord>())
         + u64::from(sizes.stacks) * entry(size_of::<StackRecord>())
         + u64::from(sizes.processes) * entry(size_of::<ProcessRecord>())
-        + u64::from(sizes.graveyard) * entry(size_of::<Buried>())
+        + u64::from(sizes.graveyard) * entry(size_of::<Grave>() + size_of::<Sample>())
         + u64::from(sizes.owners) * (2 * HASH_ENTRY + 8 + u64::from(cpus) * size_of::<OwnerTotals>() as u64);
     // Two bit tables, scratch, rings and the small arrays.
     tables + sizes.frames / 4 + u64::from(cpus) * 16384 + (512 << 10)

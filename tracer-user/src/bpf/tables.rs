@@ -6,8 +6,9 @@ use aya::{
     maps::{Array, HashMap, MapError, PerCpuArray, PerCpuHashMap},
     programs::RawTracePoint,
 };
+use std::hash::Hash;
 use tracer_common::{
-    attribution::{Buried, KeyRecord, OwnerTotals, Sample},
+    attribution::{Grave, KeyRecord, OwnerTotals, Sample},
     loss::{Loss, LossCount},
     process::ProcessRecord,
     stack::StackRecord,
@@ -15,9 +16,9 @@ use tracer_common::{
 
 /// All entries of a hash table. An entry that is deleted while the table is walked may make the walk start over, so identities seen
 /// twice are given once.
-fn entries<V: Pod>(bpf: &Ebpf, name: &'static str) -> Result<std::collections::HashMap<u64, V>, BpfError> {
+fn entries<K: Pod + Eq + Hash, V: Pod>(bpf: &Ebpf, name: &'static str) -> Result<std::collections::HashMap<K, V>, BpfError> {
     let failed = |source| BpfError::Map { name, source };
-    let map = HashMap::<_, u64, V>::try_from(bpf.map(name).ok_or(BpfError::Missing(name))?).map_err(failed)?;
+    let map = HashMap::<_, K, V>::try_from(bpf.map(name).ok_or(BpfError::Missing(name))?).map_err(failed)?;
     let mut found = std::collections::HashMap::new();
     for entry in map.iter() {
         match entry {
@@ -43,7 +44,7 @@ pub fn samples(bpf: &Ebpf) -> Result<std::collections::HashMap<u64, Sample>, Bpf
 }
 
 /// Samples kept for open pictures.
-pub fn graveyard(bpf: &Ebpf) -> Result<std::collections::HashMap<u64, Buried>, BpfError> {
+pub fn graveyard(bpf: &Ebpf) -> Result<std::collections::HashMap<Grave, Sample>, BpfError> {
     entries(bpf, "GRAVEYARD")
 }
 
