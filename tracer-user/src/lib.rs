@@ -2,4 +2,5 @@
 //!
 //! `facts` (I/O) -> `plan` (pure) -> attach -> snapshot -> `ledger` (pure) -> symbols -> `output`.
 
+pub mod cgroup;
 pub mod model;
