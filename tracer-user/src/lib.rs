@@ -3,6 +3,7 @@
 //! `kernel` (facts, I/O) -> `plan` (pure) -> `bpf` (attach, tables) -> snapshot -> `ledger` (pure) -> `symbolize` -> `output`.
 
 pub mod bpf;
+pub mod cgroup;
 pub mod kernel;
 pub mod model;
 pub mod plan;
