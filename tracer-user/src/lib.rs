@@ -2,4 +2,8 @@
 //!
 //! `facts` (I/O) -> `plan` (pure) -> attach -> snapshot -> `ledger` (pure) -> symbols -> `output`.
 
+pub mod glob;
 pub mod model;
+pub mod output;
+pub mod recording;
+pub mod units;
