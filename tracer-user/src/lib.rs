@@ -4,7 +4,11 @@
 
 pub mod bpf;
 pub mod cgroup;
+pub mod glob;
 pub mod kernel;
 pub mod model;
+pub mod output;
 pub mod plan;
 pub mod probes;
+pub mod recording;
+pub mod units;
