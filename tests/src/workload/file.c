@@ -6,11 +6,17 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
 static char piece[WL_PIECE];
+static struct pin {
+    char *start;
+    uint64_t bytes;
+} pinned[2];
+static int pins;
 
 WL_FUNCTION void wl_write_file(int fd, uint64_t bytes) {
     for (uint64_t at = 0; at < bytes; at += WL_PIECE) {
@@ -48,6 +54,23 @@ static void sync_data(int fd) {
     if (fdatasync(fd) != 0) wl_die("fdatasync");
 }
 
+// With --pin: locks what is in the page cache. Some hosts reclaim cold page cache all the time (DAMON), and no figure of a file would
+// hold still there.
+static void pin(int fd, uint64_t bytes) {
+    if (!wl_options.pin) return;
+    char *start = mmap(NULL, bytes, PROT_READ, MAP_SHARED, fd, 0);
+    if (start == MAP_FAILED) wl_die("mmap to pin");
+    if (mlock(start, bytes) != 0) wl_die("mlock to pin");
+    pinned[pins++] = (struct pin){start, bytes};
+}
+
+static void unpin_all(void) {
+    while (pins) {
+        pins--;
+        if (munmap(pinned[pins].start, pinned[pins].bytes) != 0) wl_die("munmap to unpin");
+    }
+}
+
 int wl_file(void) {
     char path[4096];
     uint64_t bytes = wl_even_bytes(), half = bytes / 2;
@@ -64,12 +87,15 @@ int wl_file(void) {
     int fd = create(path, sizeof path, "memtrail-workload-file");
     wl_write_file(fd, bytes);
     sync_data(fd);
+    pin(fd, bytes);
     wl_step(&(struct wl_step){.name = "written", .function = "wl_write_file", .resident.file = (int64_t)bytes, .charged.file = (int64_t)bytes});
     if (ftruncate(fd, (off_t)half) != 0) wl_die("ftruncate");
     wl_step(&(struct wl_step){.name = "truncated", .resident.file = -(int64_t)half});
     if (lseek(other, 0, SEEK_SET) != 0) wl_die("lseek");
     wl_read_file(other, half);
+    pin(other, half);
     wl_step(&(struct wl_step){.name = "read", .function = "wl_read_file", .resident.file = (int64_t)half, .charged.file = (int64_t)half});
+    unpin_all();
     close(other);
     close(fd);
     wl_step(&(struct wl_step){.name = "ended", .resident.file = -(int64_t)bytes});
@@ -90,6 +116,7 @@ int wl_file_two_readers(void) {
     if (fstat(fd, &stat) != 0) wl_die("fstat");
     uint64_t bytes = (uint64_t)stat.st_size;
     wl_read_file(fd, bytes);
+    pin(fd, bytes);
     int64_t mine = wl_options.second ? 0 : (int64_t)((bytes + WL_PAGE - 1) / WL_PAGE * WL_PAGE);
     wl_step(&(struct wl_step){.name = "read", .function = "wl_read_file", .resident.file = mine, .charged.file = mine});
     close(fd);

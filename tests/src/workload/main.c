@@ -22,8 +22,8 @@ static const struct {
     {"fork-cow", wl_fork_cow, "touch, fork, child and parent write one half each"},
     {"thp-whole", wl_thp_whole, "touch 2 MiB pages, free every second one whole"},
     {"thp-holes", wl_thp_holes, "touch 2 MiB pages, free every second 4 KiB of them"},
-    {"file", wl_file, "write a file, truncate it to half, read another one of half the size"},
-    {"file-two-readers", wl_file_two_readers, "read --file through; --second if another cgroup has read it before"},
+    {"file", wl_file, "write a file, truncate it to half, read another one of half the size (--pin)"},
+    {"file-two-readers", wl_file_two_readers, "read --file through; --second if another cgroup has read it before (--pin)"},
     {"tmpfs", wl_tmpfs, "write 1 MiB files in tmpfs, unlink every second one (--dir: not in a tmpfs of its own; --keep)"},
     {"memfd", wl_memfd, "touch a memfd, punch out half of it"},
     {"shared-anon", wl_shared_anon, "touch shared anonymous memory, remove half of it"},
@@ -124,7 +124,7 @@ void wl_step(const struct wl_step *step) {
 
 static int usage(const char *problem, const char *what) {
     fprintf(stderr, "memtrail-workload: %s%s\n", problem, what);
-    fprintf(stderr, "usage: memtrail-workload SUBCOMMAND [--bytes SIZE] [--no-wait] [--dir DIR] [--file FILE] [--keep] [--second] [--exec]\n"
+    fprintf(stderr, "usage: memtrail-workload SUBCOMMAND [--bytes SIZE] [--no-wait] [--dir DIR] [--file FILE] [--keep] [--second] [--exec] [--pin]\n"
                     "       [--rounds N] [--processes N] [--parallel N] [--threads N] [--milliseconds N]\n");
     for (size_t i = 0; i < COMMANDS; i++) fprintf(stderr, "  %-18s %s\n", commands[i].name, commands[i].help);
     return 2;
@@ -151,7 +151,7 @@ static bool flag(const char *name) {
     const struct {
         const char *name;
         bool *place;
-    } flags[] = {{"--keep", &wl_options.keep}, {"--second", &wl_options.second}, {"--exec", &wl_options.exec}};
+    } flags[] = {{"--keep", &wl_options.keep}, {"--second", &wl_options.second}, {"--exec", &wl_options.exec}, {"--pin", &wl_options.pin}};
     for (size_t i = 0; i < sizeof flags / sizeof flags[0]; i++) {
         if (strcmp(name, flags[i].name) == 0) return *flags[i].place = true;
     }

@@ -33,6 +33,7 @@ struct wl_options {
     const char *dir;     // where files go
     const char *file;    // one given file
     bool keep;           // leave files behind
+    bool pin;            // keep file pages from being reclaimed
     bool second;         // the file was read by another cgroup before
     bool exec;           // short processes exec themselves
     uint64_t rounds;     // 0: derived from bytes
@@ -68,7 +69,7 @@ uint64_t wl_even_bytes(void);
 uint64_t wl_now(void);
 // Maps private anonymous memory with 4 KiB pages.
 char *wl_map_small(uint64_t bytes);
-// Opens `name` below --dir, or below the current directory.
+// The path of `name` below --dir, or below the current directory.
 void wl_path(char *path, size_t size, const char *name);
 
 // Makes the function keep a frame: gcc leaves it out of a leaf that has no use for the stack, -fno-omit-frame-pointer or not.

@@ -64,5 +64,5 @@ truth! {
 #[ignore = "root"]
 fn truth_file() {
     let folder = Folder::new("truth-file").unwrap();
-    check("truth_file", &["file", "--dir", folder.path().to_str().unwrap()]);
+    check("truth_file", &["file", "--pin", "--dir", folder.path().to_str().unwrap()]);
 }
