@@ -69,7 +69,7 @@ pub fn record_args(cgroup: &str, mode: Mode) -> Vec<String> {
 }
 
 impl Memtrail {
-    /// Starts `memtrail record ARGS -o REPORT` and waits until it says that it is recording.
+    /// Starts `memtrail record -o REPORT ARGS` and waits until it says that it is recording.
     pub fn start<S: AsRef<OsStr>>(args: &[S]) -> Result<Memtrail> {
         Memtrail::start_program(&binary()?, args)
     }
@@ -78,7 +78,8 @@ impl Memtrail {
     pub fn start_program<S: AsRef<OsStr>>(program: &std::path::Path, args: &[S]) -> Result<Memtrail> {
         let output = tempfile::tempdir().context("folder for the report")?;
         let mut command = Command::new(program);
-        command.arg("record").args(args).arg("-o").arg(output.path().join("report.json"));
+        // Before the arguments, which may end in a command to trace.
+        command.arg("record").arg("-o").arg(output.path().join("report.json")).args(args);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         let mut child = command.spawn().with_context(|| format!("starting {}", program.display()))?;
         let pipe = child.stderr.take().context("stderr of memtrail")?;
@@ -172,8 +173,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let program = stand_in(
             &folder,
-            r#"[ "$1" = record ] && [ "$2" = --exact ] && [ "$3" = -o ] || exit 9
-               out=$4
+            r#"[ "$1" = record ] && [ "$2" = -o ] && [ "$4" = --exact ] || exit 9
+               out=$3
                trap 'echo "{\"schema\":1}" > "$out"; echo done >&2; exit 3' INT
                printf 'attached\rrecording 1 s\r' >&2
                while :; do sleep 0.05; done"#,

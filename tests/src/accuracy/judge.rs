@@ -112,7 +112,7 @@ pub fn judge(row: &Row, mode: Mode, tier: &str, bound: Bound, expected: Expected
     let bytes = bound.of(expected.resident.unsigned_abs().max(expected.unmapped.unsigned_abs())) + observed.batching;
     let (live, baseline) = match row.relation {
         Relation::Live => (stat_change + expected.unmapped, observed.stat_start),
-        Relation::Baseline => (0, observed.stat_end),
+        Relation::OnlyBaseline => (0, observed.stat_end),
     };
     let live_stderr = ledger.live_stderr.unwrap_or(0);
     let baseline_stderr = match mode {
@@ -134,6 +134,10 @@ pub fn judge(row: &Row, mode: Mode, tier: &str, bound: Bound, expected: Expected
         complaints.check("unmapped", wide(ledger.unmapped), expected.unmapped.into(), bytes, both_stderr);
     }
     complaints.check("unattributed", ledger.unattributed.map(i128::from), 0, bytes, both_stderr);
+    // Exact counters have no sampling error; a tier without them says null.
+    if ledger.missed.is_some_and(|missed| missed.unsigned_abs() > bytes) {
+        complaints.failures.push(format!("missed {}, allowed {bytes}", known(ledger.missed)));
+    }
     complaints.check("report's stat", wide(ledger.stat), observed.stat_end.into(), bytes, 0);
     if let KindRow { stat: Some(stat), baseline: Some(baseline), live: Some(live), unattributed: Some(unattributed), .. } = ledger {
         let sum = i128::from(baseline) + i128::from(live) - i128::from(ledger.unmapped.unwrap_or(0)) + i128::from(unattributed);
@@ -245,7 +249,8 @@ mod tests {
 
     #[test]
     fn each_figure_out_of_bounds_fails() {
-        let cases: [fn(&mut Observed); 9] = [
+        let cases: [fn(&mut Observed); 10] = [
+            |o| o.ledger.missed = Some(-MIB),
             |o| o.ledger.live = Some(127 * MIB as u64),
             |o| o.ledger.charged = Some(250 * MIB as u64),
             |o| o.ledger.baseline = None,

@@ -1,6 +1,6 @@
 //! The accuracy table: what memtrail's figures must be for workloads with known bytes, against `memory.stat` of their own cgroup.
 //!
-//! [`Row`] is data, [`judge`] is pure and says which figures are out of bounds, [`run`] runs a row under the tracer and prints it filled in.
+//! [`Row`] is data, [`judge`] is pure and says which figures are out of bounds, [`run_row`] runs a row under the tracer and prints it filled in.
 
 mod judge;
 mod rows;
@@ -56,7 +56,7 @@ pub const NEAR_ZERO: Bounds = Bounds {
 pub enum Stop {
     /// At the workload's step of this name, with the workload waiting.
     Step(&'static str),
-    /// After the workload has exited.
+    /// After the workload has exited, and all its memory with it.
     Exit,
 }
 
@@ -65,8 +65,8 @@ pub enum Stop {
 pub enum Relation {
     /// It was all made during the trace: live is the change of `memory.stat`, plus what is no longer mapped. The baseline stays.
     Live,
-    /// It was all made before the trace: the baseline falls, nothing is live.
-    Baseline,
+    /// What is left of it, if anything, is older than the trace: the baseline is all that `memory.stat` has, nothing is live.
+    OnlyBaseline,
 }
 
 /// How what was charged compares with what the workload says.

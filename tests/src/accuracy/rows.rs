@@ -39,15 +39,15 @@ pub const ROWS: &[Row] = &[
     Row { name: "mlock_end", args: &["mlock"], stop: Stop::Step("ended"), ..ZERO },
     Row { name: "holes", args: &["holes"], stop: Stop::Step("holes"), ..LIVE },
     Row { name: "holes_end", args: &["holes"], stop: Stop::Step("ended"), ..ZERO },
-    Row { name: "exit_without_free", args: &["exit-without-free"], stop: Stop::Exit, ..ZERO },
-    Row { name: "baseline", args: &["anon"], start_after: "touched", stop: Stop::Step("freed"), relation: Relation::Baseline, ..LIVE },
+    Row { name: "exit_without_free", args: &["exit-without-free"], stop: Stop::Exit, relation: Relation::OnlyBaseline, ..ZERO },
+    Row { name: "baseline", args: &["anon"], start_after: "touched", stop: Stop::Step("freed"), relation: Relation::OnlyBaseline, ..LIVE },
     Row {
         name: "baseline_file",
         kind: "file",
         args: &["file", "--pin"],
         start_after: "written",
         stop: Stop::Step("truncated"),
-        relation: Relation::Baseline,
+        relation: Relation::OnlyBaseline,
         ..LIVE
     },
     Row {
@@ -56,10 +56,10 @@ pub const ROWS: &[Row] = &[
         args: &["tmpfs"],
         start_after: "written",
         stop: Stop::Step("unlinked"),
-        relation: Relation::Baseline,
+        relation: Relation::OnlyBaseline,
         ..LIVE
     },
-    Row { name: "recycle", args: &["recycle", "--rounds", "100000"], stop: Stop::Step("recycled"), ..ZERO },
+    Row { name: "recycle", args: &["recycle"], bytes: 100_000 * 64 * 4096, stop: Stop::Step("recycled"), ..ZERO },
     Row {
         name: "spawn_short",
         args: &["spawn-short", "--processes", "1000"],

@@ -68,6 +68,9 @@ fn fill(
         // Only anonymous memory is charged without being mapped.
         expected.unmapped += if row.kind == "anon" { step.unmapped } else { 0 };
     }
+    if row.stop == Stop::Exit {
+        (expected.resident, expected.unmapped) = (0, 0);
+    }
     let functions: Vec<&str> = steps.iter().filter_map(|step| step.function.as_deref()).collect();
     let (report, path) = (&outcome.report, cgroup.path());
     let live = report::stack_sum(report, path, row.kind, None, |stack| stack.live)?;
@@ -109,7 +112,8 @@ pub fn finish_row(mut filled: Filled, outcome: &Outcome) -> Result<()> {
     println!("{filled}");
     if let Some(path) = std::env::var_os("MEMTRAIL_TEST_TABLE") {
         let mut table = std::fs::OpenOptions::new().append(true).create(true).open(&path).with_context(|| format!("{path:?}"))?;
-        writeln!(table, "{filled}").with_context(|| format!("{path:?}"))?;
+        // In one write: rows run side by side.
+        table.write_all(format!("{filled}\n").as_bytes()).with_context(|| format!("{path:?}"))?;
     }
     if !filled.failures.is_empty() {
         bail!("{}: {}\nmemtrail said: {}", filled.title, filled.failures.join("; "), outcome.stderr);

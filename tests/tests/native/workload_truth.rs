@@ -2,27 +2,15 @@
 
 use harness::cgroup::TestCgroup;
 use harness::place::{Folder, Tmpfs};
-use harness::workload::{Step, Workload, binary};
-use std::process::Command;
-use std::sync::OnceLock;
+use harness::workload::{Step, Workload};
 
 const BYTES: u64 = 64 << 20;
 /// Of the change of one step.
 const PERCENT: u64 = 1;
 const SLACK: u64 = 512 << 10;
 
-/// Runs the program once outside the tests' cgroups, so that its own pages are in the cache and charged elsewhere.
-fn warm_up() {
-    static DONE: OnceLock<()> = OnceLock::new();
-    DONE.get_or_init(|| {
-        let output = Command::new(binary().unwrap()).args(["anon", "--no-wait", "--bytes", "4M"]).output().unwrap();
-        assert!(output.status.success());
-    });
-}
-
 /// Steps through the workload and checks every step; the steps.
 fn check_in(cgroup: &TestCgroup, args: &[&str]) -> Vec<Step> {
-    warm_up();
     let bytes = BYTES.to_string();
     let args = [args, &["--bytes", &bytes]].concat();
     let name = args[0];
