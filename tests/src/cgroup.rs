@@ -85,6 +85,17 @@ impl TestCgroup {
         text.trim().parse().with_context(|| format!("usage {text:?}"))
     }
 
+    /// Bytes of kernel memory in [`TestCgroup::usage`]; `None` where the kernel does not say.
+    pub fn kernel_usage(&self) -> Result<Option<u64>> {
+        match self.version() {
+            Version::V1 => {
+                let text = self.read("memory.kmem.usage_in_bytes")?;
+                Ok(Some(text.trim().parse().with_context(|| format!("kernel usage {text:?}"))?))
+            }
+            Version::V2 => Ok(self.stat()?.get("kernel").copied()),
+        }
+    }
+
     /// `memory.stat` now.
     pub fn stat(&self) -> Result<Stat> {
         stat::parse(&self.read("memory.stat")?)

@@ -7,15 +7,18 @@
 //! * [`place`]: files that are not in the page cache, and a tmpfs of a test's own.
 //! * [`memtrail`]: the tracer as a process, and its JSON report.
 //! * [`report`]: questions to that report.
+//! * [`kernel`]: what the running kernel can do, as far as bounds depend on it.
 //! * [`accuracy`]: the accuracy table, as data, and what runs a row of it.
 //!
 //! It never kills a process that it did not start, and never touches a cgroup outside its own folder.
 
 #![warn(missing_docs)]
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking"))]
 
 pub mod accuracy;
 pub mod cgroup;
 pub mod hierarchy;
+pub mod kernel;
 pub mod memtrail;
 pub mod place;
 pub mod report;

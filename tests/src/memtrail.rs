@@ -1,1 +1,203 @@
-//! To be written.
+//! The tracer as a process: started, stopped, its report read. The tests know memtrail by its command line and its JSON only.
+
+use crate::workload::beside_test;
+use anyhow::{Context, Result, bail};
+use serde_json::Value;
+use std::ffi::OsStr;
+use std::io::{BufReader, Read};
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// Generous: emulated machines are slow.
+const START_TIMEOUT: Duration = Duration::from_secs(120);
+const STOP_TIMEOUT: Duration = Duration::from_secs(300);
+
+/// Every charge, or samples.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// `--exact`.
+    Exact,
+    /// No flag.
+    Default,
+}
+
+/// A running `memtrail record`. Dropping it kills it.
+#[derive(Debug)]
+pub struct Memtrail {
+    child: Child,
+    stderr: Receiver<String>,
+    said: String,
+    output: tempfile::TempDir,
+}
+
+/// What it left behind.
+#[derive(Debug)]
+pub struct Outcome {
+    /// The JSON report.
+    pub report: Value,
+    /// How it ended.
+    pub status: ExitStatus,
+    /// All it said on stderr.
+    pub stderr: String,
+}
+
+/// The program: `MEMTRAIL_BIN`, else of this workspace's target folder.
+pub fn binary() -> Result<PathBuf> {
+    beside_test("MEMTRAIL_BIN", "memtrail")
+}
+
+/// The provider that all native and VM rows are forced to: `MEMTRAIL_TEST_PROVIDER`, else memtrail's choice.
+pub fn forced_provider() -> Option<String> {
+    std::env::var("MEMTRAIL_TEST_PROVIDER").ok().filter(|provider| !provider.is_empty())
+}
+
+/// `record` arguments for one cgroup, in a mode, with [`forced_provider`].
+pub fn record_args(cgroup: &str, mode: Mode) -> Vec<String> {
+    let mut args = vec!["--cgroup".to_owned(), cgroup.to_owned()];
+    if mode == Mode::Exact {
+        args.push("--exact".to_owned());
+        // The frame table of an exact run may pass the default budget; memtrail prints what it needs.
+        args.extend(["--map-memory".to_owned(), "1G".to_owned()]);
+    }
+    if let Some(provider) = forced_provider() {
+        args.extend(["--provider".to_owned(), provider]);
+    }
+    args
+}
+
+impl Memtrail {
+    /// Starts `memtrail record -o REPORT ARGS` and waits until it says that it is recording.
+    pub fn start<S: AsRef<OsStr>>(args: &[S]) -> Result<Memtrail> {
+        Memtrail::start_program(&binary()?, args)
+    }
+
+    /// The same with a given program.
+    pub fn start_program<S: AsRef<OsStr>>(program: &std::path::Path, args: &[S]) -> Result<Memtrail> {
+        let output = tempfile::tempdir().context("folder for the report")?;
+        let mut command = Command::new(program);
+        // Before the arguments, which may end in a command to trace.
+        command.arg("record").arg("-o").arg(output.path().join("report.json")).args(args);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        let mut child = command.spawn().with_context(|| format!("starting {}", program.display()))?;
+        let pipe = child.stderr.take().context("stderr of memtrail")?;
+        let (sender, stderr) = channel();
+        thread::spawn(move || {
+            // Progress lines end in a carriage return on some terminals, so bytes are passed on as they come.
+            let mut pipe = BufReader::new(pipe);
+            let mut buffer = [0; 4096];
+            while let Ok(length @ 1..) = pipe.read(&mut buffer) {
+                if sender.send(String::from_utf8_lossy(&buffer[..length]).into_owned()).is_err() {
+                    return;
+                }
+            }
+        });
+        let mut memtrail = Memtrail { child, stderr, said: String::new(), output };
+        memtrail.wait_until_recording()?;
+        Ok(memtrail)
+    }
+
+    fn wait_until_recording(&mut self) -> Result<()> {
+        let deadline = Instant::now() + START_TIMEOUT;
+        while !self.said.contains("recording") {
+            match self.stderr.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+                Ok(text) => self.said.push_str(&text),
+                Err(RecvTimeoutError::Timeout) => bail!("memtrail does not start recording; it said: {}", self.said),
+                Err(RecvTimeoutError::Disconnected) => {
+                    let status = self.child.wait().context("waiting for memtrail")?;
+                    bail!("memtrail ended ({status}) before it was recording; it said: {}", self.said);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Ends the recording as Ctrl-C does, and reads the report.
+    pub fn stop(self) -> Result<Outcome> {
+        let pid = i32::try_from(self.child.id()).context("process id of memtrail")?;
+        // SAFETY: kill takes no pointers; the child has not been waited for, so the id is still its own.
+        if unsafe { libc::kill(pid, libc::SIGINT) } != 0 {
+            return Err(std::io::Error::last_os_error()).context("SIGINT to memtrail");
+        }
+        self.finish()
+    }
+
+    /// Waits for the recording to end by itself, and reads the report.
+    pub fn finish(mut self) -> Result<Outcome> {
+        let deadline = Instant::now() + STOP_TIMEOUT;
+        // The end of its stderr is its own end.
+        loop {
+            match self.stderr.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+                Ok(text) => self.said.push_str(&text),
+                Err(RecvTimeoutError::Disconnected) => break,
+                Err(RecvTimeoutError::Timeout) => bail!("memtrail does not end; it said: {}", self.said),
+            }
+        }
+        let status = self.child.wait().context("waiting for memtrail")?;
+        let path = self.output.path().join("report.json");
+        let text = std::fs::read_to_string(&path).with_context(|| format!("memtrail ({status}) left no report; it said: {}", self.said))?;
+        let report = serde_json::from_str(&text).context("memtrail's report is not JSON")?;
+        Ok(Outcome { report, status, stderr: std::mem::take(&mut self.said) })
+    }
+}
+
+impl Drop for Memtrail {
+    fn drop(&mut self) {
+        // Both fail only when it has ended.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    fn stand_in(folder: &tempfile::TempDir, script: &str) -> PathBuf {
+        let path = folder.path().join("stand-in");
+        std::fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+        path
+    }
+
+    #[test]
+    fn a_recording_ends_at_the_signal_and_its_report_is_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let program = stand_in(
+            &folder,
+            r#"[ "$1" = record ] && [ "$2" = -o ] && [ "$4" = --exact ] || exit 9
+               out=$3
+               trap 'echo "{\"schema\":1}" > "$out"; echo done >&2; exit 3' INT
+               printf 'attached\rrecording 1 s\r' >&2
+               while :; do sleep 0.05; done"#,
+        );
+        let outcome = Memtrail::start_program(&program, &["--exact"]).unwrap().stop().unwrap();
+        assert_eq!(outcome.report["schema"], 1);
+        assert_eq!(outcome.status.code(), Some(3));
+        assert!(outcome.stderr.ends_with("done\n"), "{:?}", outcome.stderr);
+    }
+
+    #[test]
+    fn an_early_end_is_an_error_with_what_was_said() {
+        let folder = tempfile::tempdir().unwrap();
+        let program = stand_in(&folder, "echo 'no such cgroup' >&2; exit 1");
+        let error = Memtrail::start_program(&program, &["--exact"]).unwrap_err();
+        assert!(format!("{error:#}").contains("no such cgroup"), "{error:#}");
+    }
+
+    #[test]
+    fn a_missing_report_is_an_error() {
+        let folder = tempfile::tempdir().unwrap();
+        let program = stand_in(&folder, "echo recording >&2; exit 1");
+        let error = Memtrail::start_program(&program, &["--exact"]).unwrap().finish().unwrap_err();
+        assert!(format!("{error:#}").contains("left no report"), "{error:#}");
+    }
+}

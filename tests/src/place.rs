@@ -76,7 +76,13 @@ impl Tmpfs {
         let target = CString::new(folder.path().as_os_str().as_bytes()).context("path of the tmpfs")?;
         // SAFETY: all strings are nul-terminated and outlive the call; data is a string, as tmpfs wants.
         let status = unsafe {
-            libc::mount(c"memtrail-test".as_ptr(), target.as_ptr(), c"tmpfs".as_ptr(), libc::MS_NOSUID | libc::MS_NODEV, c"size=100%".as_ptr().cast())
+            libc::mount(
+                c"memtrail-test".as_ptr(),
+                target.as_ptr(),
+                c"tmpfs".as_ptr(),
+                libc::MS_NOSUID | libc::MS_NODEV,
+                c"size=100%".as_ptr().cast(),
+            )
         };
         if status != 0 {
             bail!("mounting a tmpfs at {}: {}", folder.path().display(), std::io::Error::last_os_error());

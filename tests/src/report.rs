@@ -1,1 +1,190 @@
-//! To be written.
+//! Questions to memtrail's JSON report and to folded stacks. Pure. Reads the schema by its field names, so that a change of the schema
+//! fails here and does not silently compile.
+
+use anyhow::{Context, Result, bail};
+use serde::Deserialize;
+use serde_json::Value;
+use std::collections::BTreeMap;
+
+/// The ledger's row of a kind, as far as the tests use it. Every field must be there; unknown is null.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[expect(missing_docs, reason = "named and described by the report's schema")]
+pub struct KindRow {
+    #[serde(deserialize_with = "present")]
+    pub stat: Option<u64>,
+    #[serde(deserialize_with = "present")]
+    pub baseline: Option<u64>,
+    #[serde(deserialize_with = "present")]
+    pub charged: Option<u64>,
+    #[serde(deserialize_with = "present")]
+    pub charged_stderr: Option<u64>,
+    #[serde(deserialize_with = "present")]
+    pub live: Option<u64>,
+    #[serde(deserialize_with = "present")]
+    pub live_stderr: Option<u64>,
+    #[serde(deserialize_with = "present")]
+    pub unmapped: Option<u64>,
+    #[serde(deserialize_with = "present")]
+    pub missed: Option<i64>,
+    #[serde(deserialize_with = "present")]
+    pub unattributed: Option<i64>,
+}
+
+/// Null is unknown; absent is an error, which serde's own treatment of `Option` would hide.
+fn present<'de, D: serde::Deserializer<'de>, T: Deserialize<'de>>(from: D) -> Result<Option<T>, D::Error> {
+    Option::deserialize(from)
+}
+
+/// One stack of a cgroup.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[expect(missing_docs, reason = "named and described by the report's schema")]
+pub struct StackRow {
+    pub kind: String,
+    pub pid: Option<u32>,
+    pub comm: String,
+    pub status: String,
+    pub frames: Vec<String>,
+    pub live: u64,
+    pub charged: u64,
+}
+
+/// The cgroup's entry; `None` when the report does not have it.
+pub fn cgroup<'a>(report: &'a Value, path: &str) -> Result<Option<&'a Value>> {
+    let all = report["cgroups"].as_array().context("report has no cgroups")?;
+    Ok(all.iter().find(|cgroup| cgroup["path"] == path))
+}
+
+fn existing<'a>(report: &'a Value, path: &str) -> Result<&'a Value> {
+    cgroup(report, path)?.with_context(|| format!("the report has no cgroup {path}"))
+}
+
+/// The ledger's row of a kind in a cgroup; `None` when the cgroup has no such kind.
+pub fn kind(report: &Value, path: &str, kind: &str) -> Result<Option<KindRow>> {
+    match existing(report, path)?["kinds"].get(kind) {
+        None => Ok(None),
+        Some(row) => KindRow::deserialize(row).with_context(|| format!("{kind} of {path}")).map(Some),
+    }
+}
+
+/// The stacks of a cgroup.
+pub fn stacks(report: &Value, path: &str) -> Result<Vec<StackRow>> {
+    Vec::deserialize(&existing(report, path)?["stacks"]).with_context(|| format!("stacks of {path}"))
+}
+
+/// Sum of a figure over a kind's stacks that contain one of the functions; over all of them without functions.
+pub fn stack_sum(report: &Value, path: &str, kind: &str, functions: Option<&[&str]>, figure: fn(&StackRow) -> u64) -> Result<u64> {
+    let under = |stack: &StackRow| match functions {
+        None => true,
+        Some(functions) => stack.frames.iter().any(|frame| functions.contains(&frame.as_str())),
+    };
+    Ok(stacks(report, path)?.iter().filter(|stack| stack.kind == kind && under(stack)).map(figure).sum())
+}
+
+/// Share of a cgroup's live bytes, of all kinds, under stacks that contain the function; `None` when nothing is live.
+pub fn stack_share(report: &Value, path: &str, function: &str) -> Result<Option<f64>> {
+    let stacks = stacks(report, path)?;
+    let all: u64 = stacks.iter().map(|stack| stack.live).sum();
+    let under: u64 = stacks.iter().filter(|stack| stack.frames.iter().any(|frame| frame == function)).map(|stack| stack.live).sum();
+    Ok((all > 0).then(|| under as f64 / all as f64))
+}
+
+/// Losses above zero, except recursion misses, which only have to be printed.
+pub fn losses(report: &Value) -> Result<BTreeMap<String, u64>> {
+    let losses: BTreeMap<String, Option<u64>> = BTreeMap::deserialize(&report["losses"]).context("losses of the report")?;
+    Ok(losses
+        .into_iter()
+        .filter_map(|(cause, count)| Some((cause, count?)))
+        .filter(|(cause, n)| *n > 0 && !cause.contains("recursion"))
+        .collect())
+}
+
+/// The tier of the plan: "kprobe" or "fentry" if any probe uses it, since some probes are tracepoints on every tier; else "tracepoint".
+pub fn tier(report: &Value) -> Result<String> {
+    let plan = report["plan"].as_array().context("report has no plan")?;
+    let used = |name: &&str| plan.iter().any(|row| row["provider"] == *name);
+    match ["kprobe", "fentry", "tracepoint"].iter().find(|name| used(name)) {
+        Some(name) => Ok((*name).to_owned()),
+        None => bail!("the plan names no provider: {plan:?}"),
+    }
+}
+
+/// Bytes of folded lines: all of them, and those that are neither `[before start]` nor `[unattributed]`.
+pub fn folded_sums(text: &str) -> Result<(u64, u64)> {
+    let mut sums = (0, 0);
+    for line in text.lines() {
+        let (stack, bytes) = line.rsplit_once(' ').with_context(|| format!("folded line {line:?}"))?;
+        let bytes: u64 = bytes.parse().with_context(|| format!("folded line {line:?}"))?;
+        sums.0 += bytes;
+        if !stack.split(';').any(|frame| frame == "[before start]" || frame == "[unattributed]") {
+            sums.1 += bytes;
+        }
+    }
+    Ok(sums)
+}
+
+/// Bytes of folded lines that contain the frame.
+pub fn folded_sum(text: &str, frame: &str) -> Result<u64> {
+    let lines: Vec<&str> =
+        text.lines().filter(|line| line.rsplit_once(' ').is_some_and(|(stack, _)| stack.split(';').any(|f| f == frame))).collect();
+    Ok(folded_sums(&lines.join("\n"))?.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn report() -> Value {
+        let stack = |kind: &str, frames: &[&str], live: u64| {
+            json!({"kind": kind, "region": "other", "pid": 7, "ns_pid": null, "comm": "w", "status": "complete", "frames": frames, "live": live,
+                   "live_stderr": 0, "charged": 2 * live, "samples": 1, "oldest_s": null})
+        };
+        json!({
+            "losses": {"ring_full": 0, "recursion_misses": 4, "key_table_full": 2, "nested": null},
+            "plan": [{"probe": "file", "provider": "tracepoint", "note": ""}, {"probe": "anon", "provider": "kprobe", "note": "no BTF"}],
+            "cgroups": [{"path": "/a", "kinds": {"anon": {"stat": 10, "source": "stat", "baseline": 1, "charged": 20, "charged_stderr": 0, "live": 9,
+                         "live_stderr": 0, "unmapped": null, "missed": null, "unattributed": -2}},
+                         "stacks": [stack("anon", &["main", "wl_touch_anon"], 75), stack("anon", &["main", "other"], 20), stack("file", &["wl_touch_anon"], 5)]}]
+        })
+    }
+
+    #[test]
+    fn kinds_and_stacks_are_found() {
+        let report = report();
+        let row = kind(&report, "/a", "anon").unwrap().unwrap();
+        assert_eq!((row.stat, row.unmapped, row.unattributed), (Some(10), None, Some(-2)));
+        assert_eq!(kind(&report, "/a", "shmem").unwrap(), None);
+        assert!(kind(&report, "/b", "anon").is_err());
+        assert_eq!(stack_share(&report, "/a", "wl_touch_anon").unwrap(), Some(0.8));
+        assert_eq!(stack_sum(&report, "/a", "anon", Some(&["wl_touch_anon"]), |stack| stack.charged).unwrap(), 150);
+        assert_eq!(stack_sum(&report, "/a", "anon", None, |stack| stack.live).unwrap(), 95);
+    }
+
+    #[test]
+    fn an_absent_field_is_an_error() {
+        let mut report = report();
+        report["cgroups"][0]["kinds"]["anon"].as_object_mut().unwrap().remove("missed");
+        assert!(kind(&report, "/a", "anon").is_err());
+    }
+
+    #[test]
+    fn losses_leave_out_recursion_and_unknown() {
+        assert_eq!(losses(&report()).unwrap(), BTreeMap::from([("key_table_full".to_owned(), 2)]));
+    }
+
+    #[test]
+    fn a_probe_that_is_always_a_tracepoint_does_not_lower_the_tier() {
+        assert_eq!(tier(&report()).unwrap(), "kprobe");
+        assert_eq!(tier(&json!({"plan": [{"provider": "tracepoint"}]})).unwrap(), "tracepoint");
+        assert!(tier(&json!({"plan": []})).is_err());
+    }
+
+    #[test]
+    fn folded_lines_add_up() {
+        let text =
+            "/a;w;main;wl_touch_anon;[anon other] 75\n/a;w;main;[anon other] 20\n/a;[before start];[anon] 5\n/a;[unattributed];[anon] 1\n";
+        assert_eq!(folded_sums(text).unwrap(), (101, 95));
+        assert_eq!(folded_sum(text, "wl_touch_anon").unwrap(), 75);
+        assert!(folded_sums("no number").is_err());
+    }
+}

@@ -10,6 +10,7 @@ use std::os::fd::AsRawFd;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
+use std::sync::OnceLock;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread;
 use std::time::Duration;
@@ -71,6 +72,19 @@ pub(crate) fn beside_test(variable: &str, name: &str) -> Result<PathBuf> {
     }
 }
 
+/// Runs the program once outside the tests' cgroups.
+fn warm_up() -> Result<()> {
+    static DONE: OnceLock<()> = OnceLock::new();
+    if DONE.get().is_none() {
+        let output = Command::new(binary()?).args(["anon", "--no-wait", "--bytes", "4M"]).output().context("starting the workload")?;
+        if !output.status.success() {
+            bail!("the workload failed: {}", String::from_utf8_lossy(&output.stderr));
+        }
+        DONE.get_or_init(|| ());
+    }
+    Ok(())
+}
+
 /// Makes the child enter the cgroup before it executes, so that all its memory is charged there.
 pub fn enter(command: &mut Command, cgroup: &TestCgroup) -> Result<()> {
     let procs = cgroup.procs()?;
@@ -86,8 +100,9 @@ pub fn enter(command: &mut Command, cgroup: &TestCgroup) -> Result<()> {
 }
 
 impl Workload {
-    /// Starts it in the cgroup. It runs to its first line.
+    /// Starts it in the cgroup. It runs to its first line. The program's own pages are in the page cache by then, charged elsewhere.
     pub fn start<S: AsRef<str>>(cgroup: &TestCgroup, args: &[S]) -> Result<Workload> {
+        warm_up()?;
         let mut command = Command::new(binary()?);
         command.args(args.iter().map(AsRef::as_ref)).stdin(Stdio::piped()).stdout(Stdio::piped());
         enter(&mut command, cgroup)?;

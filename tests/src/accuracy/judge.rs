@@ -1,0 +1,322 @@
+//! Which of memtrail's figures are out of bounds. Pure: figures in, complaints out.
+
+use super::{Bound, Charged, Relation, Row};
+use crate::memtrail::Mode;
+use crate::report::KindRow;
+use std::fmt;
+
+/// How far `memory.stat` itself may be from what the workload says, before the row says nothing about the tracer.
+const TRUTH: Bound = Bound { percent: 1.0, bytes: 512 << 10 };
+/// Live bytes below this are too few to ask for a share of them.
+const SHARE_FROM: u64 = 8 << 20;
+/// Known functions must own this share of live bytes.
+const SHARE: f64 = 0.95;
+/// Standard errors.
+const SIGMAS: f64 = 3.0;
+
+/// What the workload says that it did while it was traced, for the row's kind. Bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Expected {
+    /// Change of `memory.stat`.
+    pub resident: i64,
+    /// Change of charged but not mapped bytes.
+    pub unmapped: i64,
+    /// Newly charged.
+    pub charged: u64,
+}
+
+/// What was measured. Bytes.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Observed {
+    /// `memory.stat` when the trace began.
+    pub stat_start: i64,
+    /// And when it ended.
+    pub stat_end: i64,
+    /// Change of usage without kernel memory, where the cgroup tells kernel memory.
+    pub usage_change: Option<i64>,
+    /// The report's row.
+    pub ledger: KindRow,
+    /// M: mean bytes between samples.
+    pub mean_bytes: u64,
+    /// Live bytes under the workload's functions, of all that stacks of this kind have.
+    pub share: Option<f64>,
+    /// Bytes charged under the workload's functions.
+    pub function_charged: u64,
+    /// What the kernel may not have counted into `memory.stat` yet.
+    pub batching: u64,
+}
+
+/// A row, filled in.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Filled {
+    /// Name, mode and tier.
+    pub title: String,
+    /// From the workload.
+    pub expected: Expected,
+    /// From the kernel and the tracer.
+    pub observed: Observed,
+    /// The row's bound for live, bytes.
+    pub bound: u64,
+    /// What is out of bounds.
+    pub failures: Vec<String>,
+}
+
+struct Complaints {
+    mode: Mode,
+    failures: Vec<String>,
+}
+
+impl Complaints {
+    /// In default mode the sampling error comes on top of nothing: three standard errors or the row's bound, whichever is larger.
+    fn check(&mut self, what: &str, got: Option<i128>, expected: i128, bound: u64, stderr: u64) {
+        let Some(got) = got else {
+            self.failures.push(format!("{what} unknown"));
+            return;
+        };
+        let allowed = match self.mode {
+            Mode::Exact => bound,
+            Mode::Default => bound.max((SIGMAS * stderr as f64) as u64),
+        };
+        let off = (got - expected).unsigned_abs();
+        if off > u128::from(allowed) {
+            self.failures.push(format!("{what} {got}, expected {expected}: off by {off}, allowed {allowed}"));
+        }
+    }
+
+    fn check_stderr(&mut self, what: &str, stderr: Option<u64>, mean_bytes: u64, bytes: Option<u64>) {
+        let (Some(stderr), Some(bytes)) = (stderr, bytes) else {
+            self.failures.push(format!("standard error of {what} unknown"));
+            return;
+        };
+        let limit = match self.mode {
+            Mode::Exact => 0.0,
+            // One byte for the rounding of the report.
+            Mode::Default => spread(mean_bytes, bytes) + 1.0,
+        };
+        if stderr as f64 > limit {
+            self.failures.push(format!("standard error of {what} {stderr}, at most {limit:.0}"));
+        }
+    }
+}
+
+/// The standard error that samples of `mean_bytes` have for a sum.
+fn spread(mean_bytes: u64, bytes: u64) -> f64 {
+    (mean_bytes as f64 * bytes as f64).sqrt()
+}
+
+/// Compares and fills in.
+pub fn judge(row: &Row, mode: Mode, tier: &str, bound: Bound, expected: Expected, observed: Observed) -> Filled {
+    let ledger = observed.ledger;
+    let stat_change = observed.stat_end - observed.stat_start;
+    let largest = expected.resident.unsigned_abs().max(expected.charged);
+    let bytes = bound.of(expected.resident.unsigned_abs().max(expected.unmapped.unsigned_abs())) + observed.batching;
+    let (live, baseline) = match row.relation {
+        Relation::Live => (stat_change + expected.unmapped, observed.stat_start),
+        Relation::OnlyBaseline => (0, observed.stat_end),
+    };
+    let live_stderr = ledger.live_stderr.unwrap_or(0);
+    let baseline_stderr = match mode {
+        Mode::Exact => 0,
+        Mode::Default => spread(observed.mean_bytes, baseline.unsigned_abs()) as u64,
+    };
+    let both_stderr = live_stderr.saturating_add(baseline_stderr);
+    let wide = |figure: Option<u64>| figure.map(i128::from);
+
+    let mut complaints = Complaints { mode: Mode::Exact, failures: Vec::new() };
+    complaints.check("memory.stat's change", Some(stat_change.into()), expected.resident.into(), TRUTH.of(largest), 0);
+    complaints.mode = mode;
+    complaints.check("live", wide(ledger.live), live.into(), bytes, live_stderr);
+    complaints.check_stderr("live", ledger.live_stderr, observed.mean_bytes, ledger.live);
+    check_charged(&mut complaints, row, bound, expected, observed);
+    complaints.check("baseline", wide(ledger.baseline), baseline.into(), bytes, baseline_stderr);
+    // A kind without unmapped bytes may leave the line unknown.
+    if expected.unmapped != 0 || ledger.unmapped.is_some() {
+        complaints.check("unmapped", wide(ledger.unmapped), expected.unmapped.into(), bytes, both_stderr);
+    }
+    complaints.check("unattributed", ledger.unattributed.map(i128::from), 0, bytes, both_stderr);
+    // Exact counters have no sampling error; a tier without them says null.
+    if ledger.missed.is_some_and(|missed| missed.unsigned_abs() > bytes) {
+        complaints.failures.push(format!("missed {}, allowed {bytes}", known(ledger.missed)));
+    }
+    complaints.check("report's stat", wide(ledger.stat), observed.stat_end.into(), bytes, 0);
+    if let KindRow { stat: Some(stat), baseline: Some(baseline), live: Some(live), unattributed: Some(unattributed), .. } = ledger {
+        let sum = i128::from(baseline) + i128::from(live) - i128::from(ledger.unmapped.unwrap_or(0)) + i128::from(unattributed);
+        if sum != i128::from(stat) {
+            complaints.failures.push(format!("baseline + live - unmapped + unattributed is {sum}, stat {stat}"));
+        }
+    }
+    if row.compare_usage {
+        match observed.usage_change {
+            Some(change) => {
+                complaints.check("live, against usage,", wide(ledger.live), change.into(), bytes + observed.batching, live_stderr)
+            }
+            None => complaints.failures.push("usage without kernel memory unknown".to_owned()),
+        }
+    }
+    if live.unsigned_abs() >= SHARE_FROM && !observed.share.is_some_and(|share| share >= SHARE) {
+        complaints.failures.push(format!("known functions own {:?} of live bytes, at least {SHARE} expected", observed.share));
+    }
+    let title = format!("{} {} {tier}", row.name, if mode == Mode::Exact { "exact" } else { "default" });
+    Filled { title, expected, observed, bound: bytes, failures: complaints.failures }
+}
+
+fn check_charged(complaints: &mut Complaints, row: &Row, bound: Bound, expected: Expected, observed: Observed) {
+    let ledger = observed.ledger;
+    let bytes = bound.of(expected.charged) + observed.batching;
+    let stderr = ledger.charged_stderr.unwrap_or(0);
+    complaints.check_stderr("charged", ledger.charged_stderr, observed.mean_bytes, ledger.charged);
+    let function = Some(i128::from(observed.function_charged));
+    match row.charged {
+        Charged::Equal => {
+            complaints.check("charged", ledger.charged.map(i128::from), expected.charged.into(), bytes, stderr);
+        }
+        Charged::AtLeast => {
+            // More than was expected counts as just enough.
+            let capped = ledger.charged.map(|charged| i128::from(charged.min(expected.charged)));
+            complaints.check("charged", capped, expected.charged.into(), bytes, stderr);
+        }
+    }
+    complaints.check("charged by known functions", function, expected.charged.into(), bytes, stderr);
+}
+
+impl fmt::Display for Filled {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (expected, observed, ledger) = (&self.expected, &self.observed, &self.observed.ledger);
+        write!(f, "{:<36} expected {:>+11}  stat {:>+11}", self.title, expected.resident, observed.stat_end - observed.stat_start)?;
+        write!(f, "  live {:>11}  charged {:>11} of {:>11}", known(ledger.live), known(ledger.charged), expected.charged)?;
+        write!(f, "  baseline {:>11}  unmapped {:>10}", known(ledger.baseline), known(ledger.unmapped))?;
+        write!(f, "  missed {:>9}  unattributed {:>9}", known(ledger.missed), known(ledger.unattributed))?;
+        write!(f, "  stderr {:>9}  M {}  bound {}", known(ledger.live_stderr), observed.mean_bytes, self.bound)?;
+        write!(
+            f,
+            "  batching {}  share {}",
+            observed.batching,
+            observed.share.map_or("-".to_owned(), |share| format!("{:.1} %", 100.0 * share))
+        )?;
+        if self.failures.is_empty() { write!(f, "  ok") } else { write!(f, "  FAIL: {}", self.failures.join("; ")) }
+    }
+}
+
+fn known<T: fmt::Display>(figure: Option<T>) -> String {
+    figure.map_or("-".to_owned(), |figure| figure.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{USUAL, row};
+    use super::*;
+
+    const MIB: i64 = 1 << 20;
+
+    fn right() -> (Expected, Observed) {
+        let live = 128 * MIB as u64;
+        let ledger = KindRow {
+            stat: Some(live + 200_000),
+            baseline: Some(200_000),
+            charged: Some(2 * live),
+            charged_stderr: Some(0),
+            live: Some(live),
+            live_stderr: Some(0),
+            unmapped: Some(0),
+            missed: Some(0),
+            unattributed: Some(0),
+        };
+        let expected = Expected { resident: 128 * MIB, unmapped: 0, charged: 2 * live };
+        let observed = Observed {
+            stat_start: 200_000,
+            stat_end: 128 * MIB + 200_000,
+            usage_change: None,
+            ledger,
+            mean_bytes: 1 << 20,
+            share: Some(1.0),
+            function_charged: 2 * live,
+            batching: 0,
+        };
+        (expected, observed)
+    }
+
+    fn failures(mode: Mode, change: impl FnOnce(&mut Observed)) -> Vec<String> {
+        let (expected, mut observed) = right();
+        change(&mut observed);
+        judge(row("anon").unwrap(), mode, "fentry", USUAL.typed, expected, observed).failures
+    }
+
+    #[test]
+    fn a_right_report_passes() {
+        assert_eq!(failures(Mode::Exact, |_| ()), Vec::<String>::new());
+        assert_eq!(failures(Mode::Default, |_| ()), Vec::<String>::new());
+    }
+
+    #[test]
+    fn each_figure_out_of_bounds_fails() {
+        let cases: [fn(&mut Observed); 10] = [
+            |o| o.ledger.missed = Some(-MIB),
+            |o| o.ledger.live = Some(127 * MIB as u64),
+            |o| o.ledger.charged = Some(250 * MIB as u64),
+            |o| o.ledger.baseline = None,
+            |o| o.ledger.unmapped = Some(MIB as u64),
+            |o| o.ledger.unattributed = Some(-MIB),
+            |o| o.ledger.live_stderr = Some(1),
+            |o| o.share = Some(0.9),
+            |o| o.function_charged = 0,
+            |o| o.stat_end += 4 * MIB,
+        ];
+        for (number, case) in cases.into_iter().enumerate() {
+            assert!(!failures(Mode::Exact, case).is_empty(), "case {number}");
+        }
+    }
+
+    #[test]
+    fn a_ledger_that_does_not_add_up_fails() {
+        let complaints = failures(Mode::Exact, |o| o.ledger.unattributed = Some(1));
+        assert_eq!(complaints.len(), 1, "{complaints:?}");
+        assert!(complaints[0].contains("stat"), "{complaints:?}");
+    }
+
+    #[test]
+    fn sampling_is_bounded_by_its_own_error_and_by_m() {
+        let sampled = |live: u64, stderr: u64| {
+            failures(Mode::Default, |o| {
+                o.ledger.live = Some(live);
+                o.ledger.live_stderr = Some(stderr);
+                o.ledger.unattributed = Some(128 * MIB - live as i64);
+            })
+        };
+        // M is 1 MiB: the standard error of 128 MiB is 11.3 MiB at most.
+        assert_eq!(sampled(110 * MIB as u64, 10 * MIB as u64), Vec::<String>::new());
+        assert!(!sampled(110 * MIB as u64, 5 * MIB as u64).is_empty(), "more than three standard errors off");
+        assert!(!sampled(120 * MIB as u64, 12 * MIB as u64).is_empty(), "a larger standard error than M allows");
+    }
+
+    #[test]
+    fn memory_from_before_is_baseline() {
+        let (_, mut observed) = right();
+        let expected = Expected { resident: -128 * MIB, unmapped: 0, charged: 0 };
+        observed.stat_start = 256 * MIB;
+        observed.stat_end = 128 * MIB;
+        observed.function_charged = 0;
+        observed.share = None;
+        let ledger = KindRow {
+            stat: Some(128 * MIB as u64),
+            baseline: Some(128 * MIB as u64),
+            live: Some(0),
+            charged: Some(0),
+            unattributed: Some(0),
+            ..observed.ledger
+        };
+        observed.ledger = ledger;
+        let judged = |observed| judge(row("baseline").unwrap(), Mode::Exact, "fentry", USUAL.typed, expected, observed).failures;
+        assert_eq!(judged(observed), Vec::<String>::new());
+        observed.ledger = KindRow { baseline: Some(256 * MIB as u64), unattributed: Some(-128 * MIB), ..ledger };
+        assert_eq!(judged(observed).len(), 2, "{:?}", judged(observed));
+    }
+
+    #[test]
+    fn the_printed_row_has_its_verdict() {
+        let (expected, mut observed) = right();
+        let print = |observed| judge(row("anon").unwrap(), Mode::Exact, "kprobe", USUAL.typed, expected, observed).to_string();
+        assert!(print(observed).ends_with("  ok"));
+        observed.ledger.live = None;
+        assert!(print(observed).contains("FAIL: live unknown"), "{}", print(observed));
+    }
+}

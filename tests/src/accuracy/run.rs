@@ -1,0 +1,122 @@
+//! Runs a row: workload in a cgroup of its own, tracer around a part of it, figures compared, row printed.
+
+use super::{Bound, Bounds, Expected, Filled, Observed, Row, Stop, judge};
+use crate::cgroup::TestCgroup;
+use crate::memtrail::{Memtrail, Mode, Outcome, record_args};
+use crate::place::Folder;
+use crate::stat::Kinds;
+use crate::workload::{Step, Workload};
+use crate::{kernel, report};
+use anyhow::{Context, Result, bail, ensure};
+use std::io::Write;
+
+/// Runs the row and fails if a figure is out of bounds. A number in `MEMTRAIL_TEST_BYTES` scales the size down, for emulated machines.
+pub fn run_row(row: &Row, mode: Mode) -> Result<()> {
+    let cgroup = TestCgroup::new(&format!("{}-{mode:?}", row.name))?;
+    let folder = Folder::new(&format!("{}-{mode:?}", row.name))?;
+    let mut args: Vec<String> = row.args.iter().map(|arg| (*arg).to_owned()).collect();
+    args.extend(["--bytes".to_owned(), size(row.bytes)?.to_string()]);
+    if row.args[0] == "file" {
+        args.extend(["--dir".to_owned(), folder.path().display().to_string()]);
+    }
+    let mut workload = Workload::start(&cgroup, &args)?;
+    workload.run_to(row.start_after)?;
+    let start = cgroup.settled_kinds()?;
+    let usage_start = usage_without_kernel(&cgroup)?;
+
+    let memtrail = Memtrail::start(&record_args(cgroup.path(), mode))?;
+    let steps = match row.stop {
+        Stop::Step(name) => workload.run_to(name)?,
+        Stop::Exit => workload.finish()?,
+    };
+    let end = cgroup.settled_kinds()?;
+    let usage_end = usage_without_kernel(&cgroup)?;
+    let outcome = memtrail.stop()?;
+
+    let usage_change = usage_start.zip(usage_end).map(|(start, end)| end - start);
+    let filled = fill(row, mode, &cgroup, &steps, (start, end), usage_change, &outcome)?;
+    finish_row(filled, &outcome)
+}
+
+/// A size, or less where `MEMTRAIL_TEST_BYTES` says so.
+pub fn size(bytes: u64) -> Result<u64> {
+    match std::env::var("MEMTRAIL_TEST_BYTES") {
+        Ok(text) => Ok(bytes.min(text.parse().with_context(|| format!("MEMTRAIL_TEST_BYTES is {text:?}"))?)),
+        Err(_) => Ok(bytes),
+    }
+}
+
+fn usage_without_kernel(cgroup: &TestCgroup) -> Result<Option<i64>> {
+    let Some(kernel) = cgroup.kernel_usage()? else { return Ok(None) };
+    Ok(Some(i64::try_from(cgroup.usage()?)? - i64::try_from(kernel)?))
+}
+
+fn fill(
+    row: &Row,
+    mode: Mode,
+    cgroup: &TestCgroup,
+    steps: &[Step],
+    (start, end): (Kinds, Kinds),
+    usage_change: Option<i64>,
+    outcome: &Outcome,
+) -> Result<Filled> {
+    let of_kind = |kinds: Kinds| kinds.get(row.kind).with_context(|| format!("no workload has kind {}", row.kind));
+    let mut expected = Expected::default();
+    for step in steps {
+        expected.resident += of_kind(step.resident)?;
+        expected.charged += u64::try_from(of_kind(step.charged)?)?;
+        // Only anonymous memory is charged without being mapped.
+        expected.unmapped += if row.kind == "anon" { step.unmapped } else { 0 };
+    }
+    if row.stop == Stop::Exit {
+        (expected.resident, expected.unmapped) = (0, 0);
+    }
+    let functions: Vec<&str> = steps.iter().filter_map(|step| step.function.as_deref()).collect();
+    let (report, path) = (&outcome.report, cgroup.path());
+    let live = report::stack_sum(report, path, row.kind, None, |stack| stack.live)?;
+    let live_known = report::stack_sum(report, path, row.kind, Some(&functions), |stack| stack.live)?;
+    let tier = report::tier(report)?;
+    let observed = Observed {
+        stat_start: of_kind(start)?,
+        stat_end: of_kind(end)?,
+        usage_change,
+        ledger: report::kind(report, path, row.kind)?.with_context(|| format!("the report has no {} for {path}", row.kind))?,
+        mean_bytes: report["sampling"]["mean_bytes"].as_u64().context("sampling.mean_bytes of the report")?,
+        share: (live > 0).then(|| live_known as f64 / live as f64),
+        function_charged: report::stack_sum(report, path, row.kind, Some(&functions), |stack| stack.charged)?,
+        batching: kernel::stat_batching()?,
+    };
+    let mode_name = if mode == Mode::Exact { "exact" } else { "sampled" };
+    ensure!(report["sampling"]["mode"] == mode_name, "the report's mode is {}, asked for {mode_name}", report["sampling"]["mode"]);
+    Ok(judge(row, mode, &tier, bound(&tier, row.bounds)?, expected, observed))
+}
+
+/// The bound that holds for a report's tier on this kernel.
+pub fn bound(tier: &str, bounds: Bounds) -> Result<Bound> {
+    Ok(match tier {
+        "tracepoint" if kernel::has_memcg_tracepoints()? => bounds.tracepoint,
+        "tracepoint" => bounds.tracepoint_before_6_13,
+        _ => bounds.typed,
+    })
+}
+
+/// Prints the row, also to the end of the file that `MEMTRAIL_TEST_TABLE` names, and fails if it is not right or anything was lost.
+pub fn finish_row(mut filled: Filled, outcome: &Outcome) -> Result<()> {
+    let losses = report::losses(&outcome.report)?;
+    if !losses.is_empty() {
+        filled.failures.push(format!("losses {losses:?}"));
+    }
+    if !outcome.status.success() {
+        filled.failures.push(format!("memtrail ended with {}", outcome.status));
+    }
+    println!("{filled}");
+    if let Some(path) = std::env::var_os("MEMTRAIL_TEST_TABLE") {
+        let mut table = std::fs::OpenOptions::new().append(true).create(true).open(&path).with_context(|| format!("{path:?}"))?;
+        // In one write: rows run side by side.
+        table.write_all(format!("{filled}\n").as_bytes()).with_context(|| format!("{path:?}"))?;
+    }
+    if !filled.failures.is_empty() {
+        bail!("{}: {}\nmemtrail said: {}", filled.title, filled.failures.join("; "), outcome.stderr);
+    }
+    Ok(())
+}

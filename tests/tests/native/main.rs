@@ -1,0 +1,12 @@
+//! Tests on a real kernel: the machine's own, or the one of a VM that runs this same binary. They need root, and so are ignored unless
+//! asked for: `cargo test -p memtrail-tests --test native -- --ignored`.
+//!
+//! `MEMTRAIL_TEST_PROVIDER` forces a provider, `MEMTRAIL_TEST_BYTES` limits the sizes, `MEMTRAIL_TEST_TABLE` collects the rows,
+//! `MEMTRAIL_BIN` and `MEMTRAIL_WORKLOAD_BIN` name programs that are not in the target folder.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+
+mod accuracy;
+mod owners;
+mod stacks;
+mod workload_truth;
