@@ -25,7 +25,7 @@ pub struct CgroupEvent {
     pub id: u64,
     /// Monotonic nanoseconds.
     pub at_ns: u64,
-    /// Bytes of `path` in use, the full length even when it was cut.
+    /// Bytes of `path` in use; more than [`PATH_BYTES`] if the path may have been longer.
     pub path_length: u32,
     /// Depth below the hierarchy's root.
     pub level: u32,

@@ -4,8 +4,11 @@
 
 pub mod bpf;
 pub mod cgroup;
+pub mod cli;
+pub mod collector;
 pub mod glob;
 pub mod kernel;
+pub mod ledger;
 pub mod model;
 pub mod output;
 pub mod plan;

@@ -143,6 +143,8 @@ pub struct KindRow {
     pub source: String,
     /// Resident before the start and still charged, bytes; null if the kind is not followed.
     pub baseline: Option<u64>,
+    /// Standard error of `baseline`.
+    pub baseline_stderr: Option<u64>,
     /// Charged since the start, bytes.
     pub charged: Option<u64>,
     /// Standard error of `charged`.
@@ -153,6 +155,8 @@ pub struct KindRow {
     pub live_stderr: Option<u64>,
     /// Charged but not counted as mapped by the kernel (anon), bytes.
     pub unmapped: Option<u64>,
+    /// Owned by removed cgroups below this one and included in `stat` (v2), bytes.
+    pub dead_below: Option<u64>,
     /// stat less the exact counters, where a tier keeps them.
     pub missed: Option<i64>,
     /// What is left of the identity.

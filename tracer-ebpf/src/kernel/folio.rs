@@ -23,21 +23,34 @@ pub fn page_of(frame: u64) -> u64 {
 /// Order of a folio, from its flags and its second page.
 #[inline(always)]
 pub fn order(folio: u64) -> Option<u32> {
-    let flags: u64 = read(folio, layout!(page_flags))?;
-    let head = layout!(pg_head)?;
+    let order = order_or_unknown(folio);
+    if order == UNKNOWN_ORDER { None } else { Some(order as u32) }
+}
+
+const UNKNOWN_ORDER: u64 = u64::MAX;
+
+/// A function of its own with a plain number as result: inlined as an `Option`, LLVM compares the payload before it knows that
+/// there is one, which the verifier refuses.
+#[inline(never)]
+fn order_or_unknown(folio: u64) -> u64 {
+    let Some(flags) = read::<u64>(folio, layout!(page_flags)) else { return UNKNOWN_ORDER };
+    let Some(head) = layout!(pg_head) else { return UNKNOWN_ORDER };
     if flags >> (head & 63) & 1 == 0 {
-        return Some(0);
+        return 0;
     }
     // `_flags_1` is used for the order since 6.6; 6.0 to 6.5 have both members, but `_folio_order` only there.
     let order = if let Some(offset) = layout!(folio_order_byte) {
-        read::<u8>(folio, Some(offset))?
+        read::<u8>(folio, Some(offset))
     } else if let Some(offset) = layout!(folio_flags_1) {
-        read::<u8>(folio, Some(offset))?
+        read::<u8>(folio, Some(offset))
     } else {
         let second = 1 << setting!(page_struct_shift);
-        read::<u8>(folio + second, layout!(page_compound_order))?
+        read::<u8>(folio + second, layout!(page_compound_order))
     };
-    Some(order as u32)
+    match order {
+        Some(order) => order as u64,
+        None => UNKNOWN_ORDER,
+    }
 }
 
 /// Kind of a folio that is in the page cache or mapped, or on the LRU; `None` for one that is neither.

@@ -30,7 +30,7 @@ pub fn insert(frame: u64, order: u32, weight_per_frame: u64) {
 fn kept(frame: u64, order: u32, weight_per_frame: u64) -> Option<()> {
     let control = control()?;
     let page = folio::page_of(frame);
-    if frames::is_set(&FRAMES, frame) || frames::is_set(&NEW_FRAMES, frame) || folio::order(page) != Some(order) {
+    if frames::is_set(&FRAMES, frame) || frames::is_set(&NEW_FRAMES, frame) || folio::order(page).unwrap_or(u32::MAX) != order {
         return None;
     }
     let (owner, kind) = charged(page)?;

@@ -34,7 +34,12 @@ pub fn changed(change: CgroupChange, cgroup: u64, path: u64) {
         (*event).at_ns = bpf_ktime_get_ns();
         (*event).level = read::<u32>(cgroup, layout!(cgroup_level)).unwrap_or(0);
         let length = bpf_probe_read_kernel_str((&raw mut (*event).path).cast(), PATH_BYTES as u32, path as *const _);
-        (*event).path_length = if length > 0 { length as u32 - 1 } else { 0 };
+        // The length counts the terminator. A path that fills the buffer may have been longer: it is given as cut.
+        (*event).path_length = match length {
+            1.. if length as usize == PATH_BYTES => PATH_BYTES as u32 + 1,
+            1.. => length as u32 - 1,
+            _ => 0,
+        };
     }
     entry.submit(0);
 }

@@ -41,8 +41,8 @@ pub fn take(bpf: &mut Ebpf, frames: u64, log2_mean: u32, seed: u64) -> Result<Sc
         .program_mut("run_baseline")
         .ok_or(BpfError::Missing("program run_baseline"))?
         .try_into()
-        .map_err(|source| BpfError::Run { program: "run_baseline", source })?;
-    let failed = |source| BpfError::Run { program: "run_baseline", source };
+        .map_err(|error| BpfError::Run { program: "run_baseline", error: Box::new(error) })?;
+    let failed = |error| BpfError::Run { program: "run_baseline", error: Box::new(error) };
     program.load().map_err(failed)?;
     let started = Instant::now();
     let mut scan = Scan::default();

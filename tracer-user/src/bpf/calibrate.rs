@@ -18,8 +18,8 @@ pub fn find(bpf: &mut Ebpf, page_struct_bytes: u64) -> Result<u64, BpfError> {
         .program_mut("calibrate")
         .ok_or(BpfError::Missing("program calibrate"))?
         .try_into()
-        .map_err(|source| BpfError::Run { program: "calibrate", source })?;
-    let failed = |source| BpfError::Run { program: "calibrate", source };
+        .map_err(|error| BpfError::Run { program: "calibrate", error: Box::new(error) })?;
+    let failed = |error| BpfError::Run { program: "calibrate", error: Box::new(error) };
     program.load().map_err(failed)?;
     program.attach("mm_page_alloc").map_err(failed)?;
     let frames = touch_and_locate();

@@ -33,12 +33,12 @@ pub enum BpfError {
     #[error("the eBPF object has no {0}")]
     Missing(&'static str),
     /// A program that must run could not.
-    #[error("cannot run {program}: {source}")]
+    #[error("cannot run {program}: {}", attach::describe(.error))]
     Run {
         /// Which.
         program: &'static str,
-        /// Why.
-        source: aya::programs::ProgramError,
+        /// Why. Not the error's `source`: a verifier log can be megabytes, and `describe` gives its end.
+        error: Box<aya::programs::ProgramError>,
     },
     /// No provider of a required probe could be attached.
     #[error("no provider for probe {probe} on this kernel: {reasons}")]
@@ -65,7 +65,7 @@ pub enum BpfError {
 pub fn load(layout: &KernelLayout, settings: &Settings, sizes: &sizes::Sizes) -> Result<Ebpf, BpfError> {
     let mut loader = EbpfLoader::new();
     // aya asks for the log only after a refusal: a load that works pays nothing for it.
-    loader.verifier_log_level(VerifierLogLevel::VERBOSE);
+    loader.verifier_log_level(VerifierLogLevel::DEBUG);
     loader.override_global("LAYOUT", layout, true).override_global("SETTINGS", settings, true);
     for (map, entries) in sizes.entries() {
         loader.map_max_entries(map, entries);

@@ -168,7 +168,7 @@ pub fn run_result(bpf: &Ebpf, index: u32) -> Result<[u64; 4], BpfError> {
 
 /// Runs one of the programs that exist to be run by hand.
 pub fn run(bpf: &mut Ebpf, name: &'static str, args: [u64; 3]) -> Result<(), BpfError> {
-    let failed = |source| BpfError::Run { program: name, source };
+    let failed = |error| BpfError::Run { program: name, error: Box::new(error) };
     let program: &mut RawTracePoint = bpf.program_mut(name).ok_or(BpfError::Missing(name))?.try_into().map_err(failed)?;
     match program.load() {
         Ok(()) | Err(aya::programs::ProgramError::AlreadyLoaded) => {}

@@ -1,0 +1,158 @@
+//! `memtrail doctor`: what this host can do, tried and not guessed, to be pasted into a bug report.
+
+use crate::{
+    bpf::sizes,
+    cgroup::Hierarchy,
+    collector::{
+        assemble,
+        start::{self, Host, StartOptions},
+    },
+    model::PlanRow,
+    probes::Tier,
+    units,
+};
+use anyhow::Result;
+use clap::Args;
+use serde::Serialize;
+use std::time::Instant;
+
+/// Arguments of `doctor`.
+#[derive(Debug, Args)]
+pub struct DoctorArgs {
+    /// One JSON object instead of text.
+    #[arg(long)]
+    pub json: bool,
+    /// Force a class of providers.
+    #[arg(long, value_name = "TIER")]
+    pub provider: Option<super::record::ProviderArg>,
+}
+
+/// What the doctor found.
+#[derive(Serialize)]
+struct Findings {
+    tool: String,
+    facts: crate::kernel::facts::Facts,
+    memory_hierarchy: Option<Memory>,
+    /// Providers, as really attached (and detached again); empty if that failed.
+    plan: Vec<PlanRow>,
+    sizes: Option<sizes::Sizes>,
+    attach_ms: Option<f64>,
+    /// Members and values that this kernel does not have; most belong to other versions.
+    absent: Vec<&'static str>,
+    /// What is missing, with the way out.
+    problems: Vec<String>,
+}
+
+#[derive(Serialize)]
+struct Memory {
+    kind: &'static str,
+    mount: String,
+    notes: Vec<String>,
+}
+
+/// Looks, tries, and prints.
+pub fn run(args: &DoctorArgs) -> Result<u8> {
+    let host = Host::look()?;
+    let mut problems = Vec::new();
+    let memory = match Hierarchy::find() {
+        Ok(hierarchy) => {
+            Some(Memory { kind: hierarchy.kind_label, mount: hierarchy.mount.display().to_string(), notes: hierarchy.facts() })
+        }
+        Err(error) => {
+            problems.push(error.to_string());
+            None
+        }
+    };
+    let options = StartOptions {
+        exact: false,
+        provider: args.provider.map(Tier::from),
+        map_memory: sizes::DEFAULT_MAP_MEMORY,
+        traced_bytes: None,
+        filtered: false,
+    };
+    let started = Instant::now();
+    let (mut plan, mut attach_ms) = (Vec::new(), None);
+    match start::start(&host, &options, |_| Ok(())) {
+        Ok(running) => {
+            attach_ms = Some(started.elapsed().as_secs_f64() * 1000.0);
+            plan = assemble::plan_rows(&running);
+        }
+        Err(error) => problems.push(error.to_string()),
+    }
+    if !host.facts.capabilities.resource {
+        problems.push("no CAP_SYS_RESOURCE: kernels before 5.11 may refuse the tables; raise `ulimit -l` there".to_owned());
+    }
+    if host.facts.initial_pid_namespace == Some(false) {
+        problems.push("not in the initial pid namespace: process ids in reports are the host's (run with --pid=host)".to_owned());
+    }
+    if host.facts.initial_cgroup_namespace == Some(false) {
+        problems.push("not in the initial cgroup namespace: paths are the namespace's (run with --cgroupns=host)".to_owned());
+    }
+    let mut absent = Vec::new();
+    host.layout.for_each(|name, _, value| {
+        if value.is_none() {
+            absent.push(name);
+        }
+    });
+    let findings = Findings {
+        tool: format!("memtrail {}", env!("CARGO_PKG_VERSION")),
+        sizes: host.sizes(&options).ok(),
+        facts: host.facts,
+        memory_hierarchy: memory,
+        plan,
+        attach_ms,
+        absent,
+        problems,
+    };
+    if args.json {
+        println!("{}", serde_json::to_string_pretty(&findings)?);
+    } else {
+        print(&findings);
+    }
+    Ok(u8::from(findings.plan.is_empty()))
+}
+
+fn print(findings: &Findings) {
+    let facts = &findings.facts;
+    println!("{} on Linux {} ({})", findings.tool, facts.release, facts.machine);
+    println!("  CPUs {} online, {} possible; RAM {}", facts.cpus_online, facts.cpus_possible, units::bytes(facts.ram_bytes));
+    match &findings.memory_hierarchy {
+        Some(memory) => {
+            println!("  memory cgroups: {} at {}", memory.kind, memory.mount);
+            for note in &memory.notes {
+                println!("    {note}");
+            }
+        }
+        None => println!("  memory cgroups: none"),
+    }
+    println!("  kprobes: {}; lockdown: {}", yes(facts.kprobes), facts.lockdown.as_deref().unwrap_or("unknown"));
+    if !findings.plan.is_empty() {
+        println!("\nProbes, each tried:");
+        for row in &findings.plan {
+            println!("  {:<13} {}", row.probe, row.provider);
+            for reason in row.note.split("; ").filter(|reason| !reason.is_empty()) {
+                println!("  {:<13}   not {reason}", "");
+            }
+        }
+    }
+    if let Some(sizes) = &findings.sizes {
+        println!(
+            "\nBy default: a sample every {}, {} of tables ({} samples, {} keys, {} stacks)",
+            units::bytes(sizes.mean_bytes()),
+            units::bytes(sizes.bytes),
+            sizes.samples,
+            sizes.keys,
+            sizes.stacks
+        );
+    }
+    if let Some(ms) = findings.attach_ms {
+        println!("Attaching and taking the baseline took {ms:.0} ms");
+    }
+    for problem in &findings.problems {
+        println!("! {problem}");
+    }
+}
+
+fn yes(value: bool) -> &'static str {
+    if value { "yes" } else { "no" }
+}

@@ -1,0 +1,56 @@
+//! The command line: verbs, their arguments, and what they do. `docs/cli.md` is made from this.
+
+pub mod doctor;
+pub mod record;
+pub mod report;
+pub mod status;
+
+use clap::{Parser, Subcommand};
+
+/// eBPF memory tracer: which call stack, file and process made each cgroup's memory resident.
+#[derive(Debug, Parser)]
+#[command(name = "memtrail", version, max_term_width = 100, after_help = EXAMPLES)]
+pub struct Cli {
+    /// More messages on standard error; twice: the kernel half's own.
+    #[arg(short, long, action = clap::ArgAction::Count, global = true)]
+    pub verbose: u8,
+    /// What to do.
+    #[command(subcommand)]
+    pub verb: Verb,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  memtrail record --duration 30s                      trace the whole host for 30 seconds
+  memtrail record --cgroup '/kubepods/**' -o out.svg  pods only, as a flame graph
+  memtrail record --limit 512MiB -- ./server          run a command in a cgroup of its own
+  memtrail report run.mtrail --view stacks            look at a recording again
+  memtrail doctor                                     what this host can do";
+
+/// The verbs.
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    /// Trace, print the summary, and write reports.
+    Record(record::RecordArgs),
+    /// Look at a recording: any view, any format.
+    Report(report::ReportArgs),
+    /// What this host can do: facts, the provider of each probe and why, what it would cost.
+    Doctor(doctor::DoctorArgs),
+}
+
+/// Runs the verb; the process's exit status.
+pub fn run(cli: Cli) -> u8 {
+    let with_command = matches!(&cli.verb, Verb::Record(args) if !args.command.is_empty());
+    let result = match cli.verb {
+        Verb::Record(args) => record::run(args),
+        Verb::Report(args) => report::run(&args),
+        Verb::Doctor(args) => doctor::run(&args),
+    };
+    match result {
+        Ok(status) => status,
+        Err(error) => {
+            status::complain(&error);
+            if with_command { status::FAILED_WITH_COMMAND } else { status::FAILED }
+        }
+    }
+}

@@ -1,0 +1,327 @@
+//! A running trace: the kernel half, the cgroups, the last readings, and the snapshot that a report is made from.
+
+use super::{
+    assemble::{self, Inputs, Symbols},
+    filter::Filter,
+    start::{self, Host, Running, StartError, StartOptions},
+};
+use crate::{
+    bpf::{
+        BpfError,
+        tables::{self, SweepVerdict},
+    },
+    cgroup::{
+        CgroupId, CgroupPath, Hierarchy, Registry, StatReading,
+        hierarchy::HierarchyError,
+        listing::{Bounds, Listing, list},
+        monotonic_ns,
+        poll::{Poller, default_most_open},
+        registry::State,
+    },
+    ledger::growth::Slope,
+    model::{Interval, IntervalCgroup, Report},
+};
+use aya::{
+    Ebpf,
+    maps::{HashMap as BpfHashMap, MapData, RingBuf},
+};
+use std::{collections::HashMap, time::SystemTime};
+use tracer_common::{
+    event::CgroupEvent,
+    settings::{OWNER_REFUSED, OWNER_WANTED, OwnerFilter},
+};
+
+/// Most cgroups known at once, dead ones included.
+const MOST_CGROUPS: usize = 65_536;
+/// Most dead cgroups kept for the bytes they still own.
+const MOST_DEAD: usize = 16_384;
+
+/// Why a session failed.
+#[derive(Debug, thiserror::Error)]
+pub enum SessionError {
+    /// Starting.
+    #[error(transparent)]
+    Start(#[from] StartError),
+    /// No memory hierarchy.
+    #[error(transparent)]
+    Hierarchy(#[from] HierarchyError),
+    /// The hierarchy cannot be listed.
+    #[error("cannot list the cgroups: {0}")]
+    List(std::io::Error),
+    /// A pattern without a star that names nothing.
+    #[error("no cgroup {0} below {1}: paths are those of the memory hierarchy (`memtrail doctor` shows where it is)")]
+    NoSuchCgroup(String, String),
+    /// Tables.
+    #[error(transparent)]
+    Bpf(#[from] BpfError),
+}
+
+/// A running trace.
+pub struct Session {
+    host: Host,
+    hierarchy: Hierarchy,
+    registry: Registry,
+    poller: Poller,
+    filter: Filter,
+    running: Running,
+    ring: RingBuf<MapData>,
+    slopes: HashMap<(CgroupId, String), Slope>,
+    usage_slopes: HashMap<CgroupId, Slope>,
+    started_ns: u64,
+    started: SystemTime,
+    /// Samples whose end the sweep had to make, and those that never got an owner, at the last snapshot.
+    pending: u64,
+    poll_errors: u64,
+}
+
+impl Session {
+    /// Starts tracing.
+    pub fn start(filter: Filter, mut options: StartOptions) -> Result<Session, SessionError> {
+        let host = Host::look()?;
+        host.check()?;
+        let hierarchy = Hierarchy::find()?;
+        let mut registry = Registry::new(hierarchy.hierarchy_id, MOST_CGROUPS);
+        registry.repair(&listing(&hierarchy)?);
+        for pattern in filter.unmatched(registry.iter().map(|cgroup| &cgroup.path)) {
+            if let Some(literal) = pattern.literal() {
+                return Err(SessionError::NoSuchCgroup(literal.to_owned(), hierarchy.mount.display().to_string()));
+            }
+            log::warn!("no cgroup matches {} yet", pattern.as_str());
+        }
+        let mut poller = Poller::new(&hierarchy, default_most_open());
+        options.filtered = !filter.is_open();
+        if options.traced_bytes.is_none() && options.filtered {
+            options.traced_bytes = limits_of(&filter, &registry, &mut poller);
+        }
+        let mut running = start::start(&host, &options, |bpf| write_filter(bpf, &filter, registry.iter().map(|c| (c.id, &c.path))))?;
+        let ring = running.bpf.take_map("EVENTS").ok_or(BpfError::Missing("map EVENTS"))?;
+        let ring = RingBuf::try_from(ring).map_err(|source| BpfError::Map { name: "EVENTS", source })?;
+        // Cgroups made between the first listing and the attachment have no event.
+        registry.repair(&listing(&hierarchy)?);
+        let mut session = Session {
+            host,
+            hierarchy,
+            registry,
+            poller,
+            filter,
+            running,
+            ring,
+            slopes: HashMap::new(),
+            usage_slopes: HashMap::new(),
+            started_ns: monotonic_ns(),
+            started: SystemTime::now(),
+            pending: 0,
+            poll_errors: 0,
+        };
+        session.interval()?;
+        Ok(session)
+    }
+
+    /// Where memory cgroups are.
+    #[must_use]
+    pub fn hierarchy(&self) -> &Hierarchy {
+        &self.hierarchy
+    }
+
+    /// What a recording begins with.
+    #[must_use]
+    pub fn header(&self) -> crate::recording::Header {
+        crate::recording::Header {
+            tool: format!("memtrail {}", env!("CARGO_PKG_VERSION")),
+            schema: crate::model::SCHEMA,
+            host: assemble::host(&self.host.facts, &self.hierarchy),
+            started: assemble::rfc3339(self.started),
+        }
+    }
+
+    /// The running kernel half.
+    #[must_use]
+    pub fn running(&self) -> &Running {
+        &self.running
+    }
+
+    /// Patterns that still match nothing.
+    #[must_use]
+    pub fn unmatched(&self) -> Vec<String> {
+        self.filter.unmatched(self.registry.iter().map(|c| &c.path)).iter().map(|p| p.as_str().to_owned()).collect()
+    }
+
+    /// Takes events in. To be called often enough that the ring does not fill; what did not fit is counted and repaired from a listing.
+    pub fn drain_events(&mut self) -> Result<(), SessionError> {
+        let mut repair = false;
+        let mut decided = Vec::new();
+        while let Some(item) = self.ring.next() {
+            // The ring holds only this one type; anything shorter is not ours.
+            let Some(event) = read_event(&item) else { continue };
+            repair |= self.registry.apply(&event);
+            if event.hierarchy == self.hierarchy.hierarchy_id
+                && let Some(cgroup) = self.registry.get(CgroupId(event.id))
+            {
+                decided.push((cgroup.id, cgroup.path.clone()));
+            }
+        }
+        if repair {
+            self.registry.repair(&listing(&self.hierarchy)?);
+        }
+        if !self.filter.is_open() {
+            write_filter(&mut self.running.bpf, &self.filter, decided.iter().map(|(id, path)| (*id, path)))?;
+        }
+        Ok(())
+    }
+
+    /// One point of the series: reads every wanted cgroup.
+    pub fn interval(&mut self) -> Result<Interval, SessionError> {
+        self.drain_events()?;
+        let readings = self.poll();
+        let at_ns = monotonic_ns();
+        let at_s = seconds(at_ns.saturating_sub(self.started_ns));
+        let mut interval = Interval { at_s, clocks: clocks(), ..Interval::default() };
+        for (id, reading) in &readings {
+            let kinds: std::collections::BTreeMap<String, u64> =
+                reading.subtree.kinds.iter().map(|(kind, figure)| ((*kind).to_owned(), figure.bytes)).collect();
+            for (kind, bytes) in &kinds {
+                self.slopes.entry((*id, kind.clone())).or_default().add(at_s, *bytes as f64);
+            }
+            if let Some(usage) = reading.usage {
+                self.usage_slopes.entry(*id).or_default().add(at_s, usage as f64);
+            }
+            interval.cgroups.insert(id.0.to_string(), IntervalCgroup { usage_bytes: reading.usage, kinds, ..IntervalCgroup::default() });
+        }
+        interval.losses = self.losses()?;
+        Ok(interval)
+    }
+
+    /// The report as of now.
+    pub fn report(&mut self, symbols: &mut dyn Symbols) -> Result<Report, SessionError> {
+        self.drain_events()?;
+        // A folio may wait in a CPU's batch: the sweep settles those, and finds what is charged but not mapped.
+        let slots: Vec<u64> = tables::samples(&self.running.bpf)?.keys().copied().collect();
+        let swept = tables::sweep(&mut self.running.bpf, slots.into_iter())?;
+        self.pending = swept.values().filter(|s| s.verdict == SweepVerdict::Pending).count() as u64;
+        let readings = self.poll();
+        let keys = tables::keys(&self.running.bpf)?;
+        let samples = tables::samples(&self.running.bpf)?;
+        let stacks = tables::stacks(&self.running.bpf)?;
+        let processes = tables::processes(&self.running.bpf)?;
+        let totals = tables::owner_totals(&self.running.bpf)?;
+        let owning: std::collections::HashSet<u64> =
+            keys.values().filter(|record| crate::ledger::live(record) > 0).map(|record| record.key.owner).collect();
+        self.registry.retain_dead(|id| owning.contains(&id.0), MOST_DEAD);
+        let inputs = Inputs {
+            facts: &self.host.facts,
+            hierarchy: &self.hierarchy,
+            registry: &self.registry,
+            filter: &self.filter,
+            running: &self.running,
+            readings: &readings,
+            keys: &keys,
+            samples: &samples,
+            swept: &swept,
+            stacks: &stacks,
+            processes: &processes,
+            totals: &totals,
+            losses: self.losses()?,
+            slopes: &self.slopes,
+            started: self.started,
+            started_ns: self.started_ns,
+            now_ns: monotonic_ns(),
+        };
+        Ok(assemble::report(&inputs, symbols))
+    }
+
+    fn poll(&mut self) -> Vec<(CgroupId, StatReading)> {
+        let wanted: Vec<(CgroupId, CgroupPath)> = self
+            .registry
+            .iter()
+            .filter(|cgroup| cgroup.state == State::Alive && self.filter.wants(&cgroup.path))
+            .map(|cgroup| (cgroup.id, cgroup.path.clone()))
+            .collect();
+        let poll = self.poller.poll(wanted.iter().map(|(id, path)| (*id, path)));
+        self.poll_errors += poll.errors.len() as u64;
+        for (id, error) in &poll.errors {
+            log::warn!("cgroup {}: {error}", self.registry.name(*id));
+        }
+        poll.readings
+    }
+
+    fn losses(&self) -> Result<std::collections::BTreeMap<String, Option<u64>>, BpfError> {
+        let mut losses: std::collections::BTreeMap<String, Option<u64>> = tables::losses(&self.running.bpf)?
+            .into_iter()
+            .map(|(cause, count)| (cause.name().to_owned(), Some(count.events)))
+            .collect();
+        let counters = self.registry.counters();
+        losses.insert("cgroups_refused".to_owned(), Some(counters.refused));
+        losses.insert("dead_cgroups_forgotten".to_owned(), Some(counters.forgotten));
+        losses.insert("cgroup_read_errors".to_owned(), Some(self.poll_errors));
+        losses.insert("samples_without_owner".to_owned(), Some(self.pending));
+        losses.insert("recursion_misses".to_owned(), recursion_misses(&self.running.bpf));
+        Ok(losses)
+    }
+}
+
+/// Programs that the kernel skipped because they were running already; `None` where it does not count them (before 5.12).
+fn recursion_misses(_bpf: &Ebpf) -> Option<u64> {
+    None
+}
+
+fn listing(hierarchy: &Hierarchy) -> Result<Listing, SessionError> {
+    list(&hierarchy.mount, Bounds::default()).map_err(SessionError::List)
+}
+
+/// Tells the kernel half what is decided: wanted subtrees, and those in which nothing can ever match.
+fn write_filter<'a>(
+    bpf: &mut Ebpf,
+    filter: &Filter,
+    cgroups: impl Iterator<Item = (CgroupId, &'a CgroupPath)>,
+) -> Result<(), BpfError> {
+    if filter.is_open() {
+        return Ok(());
+    }
+    let failed = |source| BpfError::Map { name: "OWNERS", source };
+    let map = bpf.map_mut("OWNERS").ok_or(BpfError::Missing("map OWNERS"))?;
+    let mut map = BpfHashMap::<_, u64, OwnerFilter>::try_from(map).map_err(failed)?;
+    for (id, path) in cgroups {
+        let verdict = if filter.wants(path) {
+            OWNER_WANTED
+        } else if filter.refuses_below(path) {
+            OWNER_REFUSED
+        } else {
+            continue;
+        };
+        map.insert(id.0, OwnerFilter { verdict, log2_thinning: 0 }, 0).map_err(failed)?;
+    }
+    Ok(())
+}
+
+/// Most that the wanted cgroups can hold: the sum of the limits of those that match themselves; `None` if one has no limit.
+fn limits_of(filter: &Filter, registry: &Registry, poller: &mut Poller) -> Option<u64> {
+    let mut sum = 0_u64;
+    let mut any = false;
+    for cgroup in registry.iter().filter(|cgroup| filter.wants(&cgroup.path)) {
+        let parent_wanted = cgroup.path.parent().is_some_and(|parent| filter.wants(&parent));
+        if parent_wanted {
+            continue;
+        }
+        any = true;
+        let limit = poller.read_one(cgroup.id, &cgroup.path).ok().flatten()?.limit?.bytes()?;
+        sum = sum.saturating_add(limit);
+    }
+    any.then_some(sum)
+}
+
+fn read_event(bytes: &[u8]) -> Option<CgroupEvent> {
+    if bytes.len() < size_of::<CgroupEvent>() {
+        return None;
+    }
+    // SAFETY: long enough, and every bit pattern is a value of this plain type; the read does not need alignment.
+    Some(unsafe { std::ptr::read_unaligned(bytes.as_ptr().cast()) })
+}
+
+/// Monotonic, boot-clock and real nanoseconds of one moment.
+fn clocks() -> [u64; 3] {
+    [libc::CLOCK_MONOTONIC, libc::CLOCK_BOOTTIME, libc::CLOCK_REALTIME].map(crate::collector::clock_ns)
+}
+
+fn seconds(ns: u64) -> f64 {
+    ns as f64 / 1e9
+}
