@@ -162,6 +162,8 @@ fn frames_take_the_colour_of_their_kind() {
     let report = of(vec![
         stack("anon", "heap", "both", "complete", &["only_anon"], 100),
         stack("file", "", "both", "cut: why", &["only_file", "sys_[k]"], 100),
+        stack("file", "", "alone", "complete", &["two_places"], 100),
+        stack("anon", "heap", "alone", "complete", &["then", "two_places"], 100),
     ]);
     let svg = draw(&report);
     let document = parse(&svg);
@@ -175,6 +177,12 @@ fn frames_take_the_colour_of_their_kind() {
     for (index, color) in all.iter().enumerate() {
         assert!(!all[..index].contains(color), "{all:?}");
     }
+    let twice = document
+        .descendants()
+        .filter(|node| node.text().is_some_and(|text| node.has_tag_name("title") && text.starts_with("two_places (")));
+    let fills: Vec<_> = twice.map(|node| node.next_sibling_element().unwrap().attribute("fill").unwrap().to_owned()).collect();
+    assert!(fills.len() == 2 && fills[0] != fills[1], "one name takes the kind of its place: {fills:?}");
+    assert!(!svg.contains("rgb(1,2,"));
     assert_eq!(draw(&report), svg, "the picture does not change between runs");
 }
 

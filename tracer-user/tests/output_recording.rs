@@ -8,6 +8,7 @@ use memtrail::model::SCHEMA;
 use memtrail::recording::{self, Header, Problem, Recording, RecordingError, Writer};
 use output_support::*;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 struct Made {
     directory: tempfile::TempDir,
@@ -171,9 +172,14 @@ fn packed(cbor: &[u8]) -> Vec<u8> {
     zstd::bulk::compress(cbor, 3).unwrap()
 }
 
+/// A header, then this payload.
 fn with_frame(kind: u32, cbor: &[u8]) -> Vec<u8> {
-    let made = made();
-    let mut bytes = made.bytes[..made.ends[0]].to_vec();
+    static START: OnceLock<Vec<u8>> = OnceLock::new();
+    let start = START.get_or_init(|| {
+        let made = made();
+        made.bytes[..made.ends[0]].to_vec()
+    });
+    let mut bytes = start.clone();
     bytes.extend(frame(kind, &packed(cbor), cbor.len() as u32));
     bytes
 }

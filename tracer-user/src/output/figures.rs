@@ -120,6 +120,7 @@ pub fn losses(report: &Report) -> Losses<'_> {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
 
