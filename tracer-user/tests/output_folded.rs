@@ -152,7 +152,20 @@ fn the_flame_graph_holds_every_wide_frame() {
     assert_eq!(root.attribute("viewBox"), Some(format!("0 0 1200 {}", root.attribute("height").unwrap()).as_str()));
     let legend = document.descendants().find(|node| node.attribute("id") == Some("legend")).unwrap();
     let words: Vec<&str> = legend.descendants().filter(|node| node.has_tag_name("text")).filter_map(|node| node.text()).collect();
-    assert_eq!(words, ["anon", "file", "shmem", "hugetlb", "several kinds", "kernel code", "cut stack", "before start, unattributed"]);
+    assert_eq!(
+        words,
+        [
+            "anon",
+            "file",
+            "shmem",
+            "hugetlb",
+            "several kinds",
+            "kernel code",
+            "cut stack",
+            "before start, unattributed",
+            "2 too narrow to draw"
+        ]
+    );
     assert!(svg.contains("id=\"search\""));
     assert!(svg.contains("2 min 20 s") && svg.contains("6.1.0-28-amd64"));
 }
@@ -184,6 +197,19 @@ fn frames_take_the_colour_of_their_kind() {
     assert!(fills.len() == 2 && fills[0] != fills[1], "one name takes the kind of its place: {fills:?}");
     assert!(!svg.contains("rgb(1,2,"));
     assert_eq!(draw(&report), svg, "the picture does not change between runs");
+}
+
+#[test]
+fn stacks_too_narrow_to_draw_are_counted() {
+    let report = of(vec![
+        stack("anon", "heap", "c", "complete", &["wide"], 1_000_000),
+        stack("anon", "heap", "c", "complete", &["thin"], 399),
+        stack("anon", "heap", "c", "complete", &["seen"], 500),
+    ]);
+    let svg = draw(&report);
+    assert!(svg.contains(">1 too narrow to draw<") && svg.contains("seen (500 bytes") && !svg.contains("thin ("));
+    let wide = of(vec![stack("anon", "heap", "c", "complete", &["wide"], 1)]);
+    assert!(!draw(&wide).contains("too narrow"));
 }
 
 #[test]

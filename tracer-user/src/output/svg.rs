@@ -106,7 +106,7 @@ fn draw(stacks: &BTreeMap<String, u64>, title: String, subtitle: String) -> io::
     let mut drawn = Vec::new();
     flamegraph::from_lines(&mut options, lines.iter().map(String::as_str), &mut drawn)?;
     let drawn = String::from_utf8(drawn).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
-    Ok(with_legend(&paint(&drawn, stacks)))
+    Ok(with_legend(&paint(&drawn, stacks), &narrow_note(stacks)))
 }
 
 fn subtitle(report: &Report, value: Value, stacks: &BTreeMap<String, u64>) -> String {
@@ -220,9 +220,16 @@ fn darker(color: Color, by: u8) -> Color {
     Color { r: less(color.r), g: less(color.g), b: less(color.b) }
 }
 
+/// How many stacks end in a frame too narrow to be drawn.
+fn narrow_note(stacks: &BTreeMap<String, u64>) -> String {
+    let total: f64 = stacks.values().map(|bytes| *bytes as f64).sum();
+    let narrow = stacks.values().filter(|bytes| **bytes as f64 * 100.0 < total * MIN_WIDTH_PERCENT).count();
+    if narrow > 0 { format!("{narrow} too narrow to draw") } else { String::new() }
+}
+
 /// Makes the picture higher and puts the legend below it. Left as it is if inferno should draw its head in another way one day; a test
 /// would fail then.
-fn with_legend(svg: &str) -> String {
+fn with_legend(svg: &str, note: &str) -> String {
     let Some(height) = svg.split_once(" height=\"").and_then(|(_, rest)| rest.split_once('"')?.0.parse::<usize>().ok()) else {
         return svg.to_owned();
     };
@@ -230,10 +237,10 @@ fn with_legend(svg: &str) -> String {
     let higher = height + LEGEND_HEIGHT;
     let body = body.replacen(&format!(" height=\"{height}\""), &format!(" height=\"{higher}\""), 1);
     let body = body.replacen(&format!("viewBox=\"0 0 {WIDTH} {height}\""), &format!("viewBox=\"0 0 {WIDTH} {higher}\""), 1);
-    format!("{body}{}</svg>", legend(height))
+    format!("{body}{}</svg>", legend(height, note))
 }
 
-fn legend(top: usize) -> String {
+fn legend(top: usize, note: &str) -> String {
     let mut legend = format!("<g id=\"legend\"><rect x=\"0\" y=\"{top}\" width=\"{WIDTH}\" height=\"{LEGEND_HEIGHT}\" fill=\"#f4f4f4\"/>");
     let mut x = 10;
     for (meaning, name) in Meaning::LEGEND {
@@ -247,6 +254,9 @@ fn legend(top: usize) -> String {
             top + 18
         );
         x += 20 + name.len() * 8 + 24;
+    }
+    if !note.is_empty() {
+        let _ = write!(legend, "<text x=\"{}\" y=\"{}\" text-anchor=\"end\">{note}</text>", WIDTH - 10, top + 18);
     }
     legend.push_str("</g>");
     legend
