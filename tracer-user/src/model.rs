@@ -1,6 +1,8 @@
 //! The report: what a recording knows, in the form that every output reads. It is the schema of docs/report.schema.json.
 //!
 //! Pure data. Unknown is `None` (null in JSON, always present), bytes are integers, times are RFC 3339 or seconds.
+//!
+//! A field that is added later carries `#[serde(default)]`, since recordings made before it lack it.
 
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;

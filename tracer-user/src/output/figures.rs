@@ -14,7 +14,7 @@ pub const SHARES_OF_USAGE: [&str; 7] = ["anon", "file", "shmem", "hugetlb", "ker
 pub fn sampled(bytes: u64, stderr: Option<u64>) -> String {
     match stderr {
         Some(0) => units::bytes(bytes),
-        Some(stderr) if bytes < stderr.saturating_mul(2) => format!("< {}", units::bytes(stderr.saturating_mul(2))),
+        Some(stderr) if bytes / 2 < stderr => format!("< {}", units::bytes(stderr.saturating_mul(2))),
         Some(stderr) => format!("{} ± {}", units::bytes(bytes), units::bytes(stderr)),
         None => format!("{} ± ?", units::bytes(bytes)),
     }
@@ -120,6 +120,7 @@ pub fn losses(report: &Report) -> Losses<'_> {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
 

@@ -23,7 +23,7 @@ const UNKNOWN: &str = "[unknown]";
 pub fn stacks(report: &Report, value: Value) -> BTreeMap<String, u64> {
     let mut stacks = BTreeMap::new();
     for cgroup in &report.cgroups {
-        let root = frame(&cgroup.path);
+        let root = root(&cgroup.path);
         for row in &cgroup.stacks {
             add(&mut stacks, || stack(&root, row), value.of(row));
         }
@@ -99,9 +99,21 @@ fn leaf(kind: &str, region: &str) -> String {
     }
 }
 
+/// A cgroup as the first frame. Readers trim lines and skip those that begin with `#`, which no path does, but a forged recording may.
+fn root(path: &str) -> String {
+    let root = frame(path);
+    match root.chars().next() {
+        Some(first) if first.is_whitespace() || first == '#' => {
+            let (first, rest) = root.split_at(first.len_utf8());
+            format!("{}{rest}", text::hex(first))
+        }
+        _ => root,
+    }
+}
+
 /// A process must not pass for the lines that stand beside the sum.
 fn comm(name: &str) -> String {
-    if name == BEFORE_START || name == UNATTRIBUTED { format!("\\x5b{}", &name[1..]) } else { frame(name) }
+    if name == BEFORE_START || name == UNATTRIBUTED { format!("{}{}", text::hex("["), &name[1..]) } else { frame(name) }
 }
 
 /// A name as one frame: `;` separates frames, and what breaks a line or XML is escaped.

@@ -10,11 +10,13 @@
 //! | [`summary`] | the terminal summary |
 //! | [`views`] | tables for `report --view` |
 //! | [`figures`] | what the summary and the views compute from a report |
+//! | [`merged`] | equal stacks added up |
 //! | [`text`] | escaping, widths, cutting of names |
 
 pub mod figures;
 pub mod folded;
 pub mod json;
+pub mod merged;
 pub mod summary;
 pub mod svg;
 pub mod text;

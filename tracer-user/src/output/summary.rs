@@ -145,10 +145,9 @@ fn trailer(report: &Report) -> Vec<Line> {
         lines.push(Line::new(format!("{} OOM {noun} while recording: see the view oom", report.oom.len()), Style::Critical));
     }
     let losses = figures::losses(report);
-    if !losses.causes.is_empty() {
-        let causes: Vec<String> = losses.causes.iter().map(|(cause, count)| format!("{} {count}", text::escape(cause))).collect();
-        lines.push(Line::new(format!("lost: {}", causes.join(", ")), Style::Warning));
-    }
+    let causes: Vec<String> = losses.causes.iter().map(|(cause, count)| format!("{cause} {count}")).collect();
+    lines.extend(list("lost: ", &causes, Style::Warning));
+    lines.extend(list("not counted by this kernel: ", &losses.not_counted, Style::Dim));
     let whole = figures::whole_stacks(report);
     if let Some(share) = whole.filter(|share| *share < WHOLE_STACKS_WARNING) {
         let cut = figures::percent(Some(1.0 - share), 0);
@@ -163,8 +162,7 @@ fn last(report: &Report, losses: &figures::Losses<'_>, whole: Option<f64>) -> Li
     let complete = figures::percent(whole, 0);
     let lost = match losses.counted {
         None => "unknown".to_owned(),
-        Some(count) if losses.not_counted.is_empty() => count.to_string(),
-        Some(count) => format!("{count} ({} not counted)", losses.not_counted.len()),
+        Some(count) => count.to_string(),
     };
     let cpu = report.cost.cpu_percent.filter(|cpu| cpu.is_finite()).map_or_else(|| "?".to_owned(), |cpu| format!("{cpu:.1} %"));
     // A collector without a resident set is one that was not measured.
@@ -172,11 +170,23 @@ fn last(report: &Report, losses: &figures::Losses<'_>, whole: Option<f64>) -> Li
         0 => "? MB".to_owned(),
         resident => units::megabytes(resident.saturating_add(report.cost.map_bytes)),
     };
-    let parts = [
-        format!("attributed {attributed}"),
-        format!("stacks complete {complete}"),
-        format!("losses {lost}"),
-        format!("cost {cpu} CPU, {memory}"),
-    ];
-    Line::new(parts.join(" · "), Style::Dim)
+    // The shorter form is for counts that are out of the ordinary anyway.
+    let line = |stacks: &str| format!("attributed {attributed} · {stacks} {complete} · losses {lost} · cost {cpu} CPU, {memory}");
+    let long = line("stacks complete");
+    Line::new(if text::width(&long) > COLUMNS { line("stacks") } else { long }, Style::Dim)
+}
+
+/// Words after a prefix, on two lines at most.
+fn list(prefix: &str, words: &[impl AsRef<str>], style: Style) -> Vec<Line> {
+    if words.is_empty() {
+        return Vec::new();
+    }
+    let words: Vec<String> = words.iter().map(|word| text::escape(word.as_ref())).collect();
+    let mut lines = text::wrap(&format!("{prefix}{}", words.join(", ")), COLUMNS);
+    if lines.len() > 2 {
+        lines.truncate(2);
+        let last = lines.pop().unwrap_or_default();
+        lines.push(format!("{} …", text::cut_middle(&last, COLUMNS - 2)));
+    }
+    lines.into_iter().map(|line| Line::new(line, style)).collect()
 }

@@ -1,14 +1,14 @@
 //! A flame graph of the folded stacks, drawn by inferno.
 //!
-//! Frames of one kind of memory only take a tint of that kind's colour, shared frames stay sand, so the picture answers "what kind" before
-//! any name is read. Colours do not change between runs. Adds only a legend to what inferno draws.
+//! Frames below which there is one kind of memory take a tint of that kind's colour, the others are sand, so the picture answers "what kind"
+//! before any name is read. Colours do not change between runs. Changes only colours in what inferno draws, and adds a legend.
 
 use super::{Value, folded, text};
 use crate::model::Report;
 use crate::units;
 use inferno::flamegraph::color::{BackgroundColor, Color, PaletteMap};
 use inferno::flamegraph::{self, Options, TextTruncateDirection};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write as _;
 use std::io::{self, Write};
 
@@ -60,8 +60,9 @@ impl Meaning {
         Color { r, g, b }
     }
 
-    fn of_kind(kind: &str) -> Meaning {
-        match kind {
+    /// From `[anon heap]`, `[file]`.
+    fn of_leaf(leaf: &str) -> Meaning {
+        match leaf.trim_start_matches('[').split([' ', ']']).next().unwrap_or("") {
             "anon" => Meaning::Anon,
             "file" => Meaning::File,
             "shmem" => Meaning::Shmem,
@@ -80,13 +81,13 @@ pub fn write(report: &Report, value: Value, mut writer: impl Write) -> io::Resul
     let total = stacks.values().try_fold(0_u64, |sum, bytes| sum.checked_add(*bytes));
     let total = total.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "the bytes of all stacks do not fit in 64 bits"))?;
     let title = format!("memtrail: {value} memory by cgroup, process and stack");
-    let subtitle = subtitle(report, value, total);
+    let subtitle = subtitle(report, value, &stacks);
     let picture = if total == 0 { empty(&title, &subtitle) } else { draw(&stacks, title, subtitle)? };
     writer.write_all(picture.as_bytes())?;
     writer.flush()
 }
 
-fn draw(stacks: &std::collections::BTreeMap<String, u64>, title: String, subtitle: String) -> io::Result<String> {
+fn draw(stacks: &BTreeMap<String, u64>, title: String, subtitle: String) -> io::Result<String> {
     let lines: Vec<String> = stacks.iter().map(|(stack, bytes)| format!("{stack} {bytes}")).collect();
     let mut palette = palette(stacks.keys());
     let mut options = Options::default();
@@ -105,15 +106,19 @@ fn draw(stacks: &std::collections::BTreeMap<String, u64>, title: String, subtitl
     let mut drawn = Vec::new();
     flamegraph::from_lines(&mut options, lines.iter().map(String::as_str), &mut drawn)?;
     let drawn = String::from_utf8(drawn).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
-    Ok(with_legend(&drawn))
+    Ok(with_legend(&paint(&drawn, stacks), &narrow_note(stacks)))
 }
 
-fn subtitle(report: &Report, value: Value, total: u64) -> String {
+fn subtitle(report: &Report, value: Value, stacks: &BTreeMap<String, u64>) -> String {
+    let is_missing = |stack: &str| matches!(stack.split(';').nth(1), Some(folded::BEFORE_START | folded::UNATTRIBUTED));
+    let sum = |missing: bool| stacks.iter().filter(|(stack, _)| is_missing(stack) == missing).map(|(_, bytes)| bytes).sum::<u64>();
+    let (shown, missing) = (sum(false), sum(true));
+    let missing = if missing > 0 { format!(" + {} without stack", units::bytes(missing)) } else { String::new() };
     let host = &report.host;
     let duration = units::seconds(report.duration_s).unwrap_or_else(|| "unknown duration".to_owned());
     text::escape(&format!(
-        "{} shown ({value}) · kernel {} · {} CPUs · cgroup {} · {} · {duration} · {}",
-        units::bytes(total),
+        "{} {value}{missing} · kernel {} · {} CPUs · cgroup {} · {} · {duration} · {}",
+        units::bytes(shown),
         host.kernel,
         host.cpus,
         host.cgroup,
@@ -122,25 +127,19 @@ fn subtitle(report: &Report, value: Value, total: u64) -> String {
     ))
 }
 
-/// A colour for each name.
+/// A colour for each name, as far as the name alone decides; the others get a mark for [`paint`].
 fn palette<'a>(stacks: impl Iterator<Item = &'a String>) -> PaletteMap {
-    let mut meanings: HashMap<&str, Meaning> = HashMap::new();
+    let mut palette = PaletteMap::default();
+    palette.insert("", Meaning::Shared.color());
     let mut leaves: HashMap<&str, Meaning> = HashMap::new();
     for stack in stacks {
         let (inner, leaf) = stack.rsplit_once(';').unwrap_or((stack, ""));
-        let kind = Meaning::of_kind(leaf.trim_start_matches('[').split([' ', ']']).next().unwrap_or(""));
-        leaves.insert(leaf, kind);
+        leaves.insert(leaf, Meaning::of_leaf(leaf));
         for name in inner.split(';') {
-            let meaning = meanings.entry(name).or_insert(kind);
-            if *meaning != kind {
-                *meaning = Meaning::Shared;
+            if palette.get(name).is_none() {
+                palette.insert(name, color_of_name(name));
             }
         }
-    }
-    let mut palette = PaletteMap::default();
-    palette.insert("", Meaning::Shared.color());
-    for (name, meaning) in meanings {
-        palette.insert(name, frame_color(name, meaning));
     }
     for (name, meaning) in leaves {
         palette.insert(name, meaning.color());
@@ -148,15 +147,60 @@ fn palette<'a>(stacks: impl Iterator<Item = &'a String>) -> PaletteMap {
     palette
 }
 
-fn frame_color(name: &str, kind: Meaning) -> Color {
+fn color_of_name(name: &str) -> Color {
     if name.ends_with("_[k]") {
-        vary(name, Meaning::Kernel.color())
+        darker(Meaning::Kernel.color(), variation(name))
     } else if name == "[cut]" || name.starts_with("[cut: ") {
         Meaning::Cut.color()
     } else if name == folded::BEFORE_START || name == folded::UNATTRIBUTED {
         Meaning::NoStack.color()
     } else {
-        vary(name, tint(kind.color()))
+        Color { b: variation(name), ..MARK }
+    }
+}
+
+/// A colour that nothing else has: red and green say that the place of the frame decides, blue holds the variation of its name.
+const MARK: Color = Color { r: 1, g: 2, b: 0 };
+
+/// Replaces the marks by the tint of the only kind below a frame, or by sand where there are several.
+fn paint(svg: &str, stacks: &BTreeMap<String, u64>) -> String {
+    let spans = spans(stacks);
+    let mark = format!("fill=\"rgb({},{},", MARK.r, MARK.g);
+    let mut parts = svg.split(mark.as_str());
+    let mut painted = parts.next().unwrap_or("").to_owned();
+    for part in parts {
+        let variation = part.split(')').next().and_then(|number| number.parse().ok()).unwrap_or(0);
+        let number = |name: &str| part.split_once(name)?.1.split('"').next()?.parse::<u64>().ok();
+        let meaning = match (number("fg:x=\""), number("fg:w=\"")) {
+            (Some(start), Some(width)) => meaning_between(&spans, start, start.saturating_add(width)),
+            _ => Meaning::Shared,
+        };
+        let Color { r, g, b } = darker(tint(meaning.color()), variation);
+        let rest = part.split_once(')').map_or(part, |(_, rest)| rest);
+        painted.push_str(&format!("fill=\"rgb({r},{g},{b}){rest}"));
+    }
+    painted
+}
+
+/// The places where the kind of memory changes, in bytes from the left, with the kind that follows.
+fn spans(stacks: &BTreeMap<String, u64>) -> Vec<(u64, Meaning)> {
+    let mut spans: Vec<(u64, Meaning)> = Vec::new();
+    let mut at = 0;
+    for (stack, bytes) in stacks {
+        let meaning = Meaning::of_leaf(stack.rsplit(';').next().unwrap_or(""));
+        if spans.last().is_none_or(|(_, last)| *last != meaning) {
+            spans.push((at, meaning));
+        }
+        at += bytes;
+    }
+    spans
+}
+
+fn meaning_between(spans: &[(u64, Meaning)], start: u64, end: u64) -> Meaning {
+    let after = spans.partition_point(|(at, _)| *at <= start);
+    match (after.checked_sub(1).and_then(|index| spans.get(index)), spans.get(after)) {
+        (Some((_, meaning)), next) if next.is_none_or(|(at, _)| *at >= end) => *meaning,
+        _ => Meaning::Shared,
     }
 }
 
@@ -166,16 +210,26 @@ fn tint(color: Color) -> Color {
     Color { r: half(color.r), g: half(color.g), b: half(color.b) }
 }
 
-/// A little darker or lighter by name, so that neighbours can be told apart.
-fn vary(name: &str, color: Color) -> Color {
-    let step = (crc32fast::hash(name.as_bytes()) % 5) as u8 * 6;
-    let darker = |value: u8| value.saturating_sub(step);
-    Color { r: darker(color.r), g: darker(color.g), b: darker(color.b) }
+/// How much darker a name is drawn, so that neighbours can be told apart.
+fn variation(name: &str) -> u8 {
+    (crc32fast::hash(name.as_bytes()) % 5) as u8 * 4
+}
+
+fn darker(color: Color, by: u8) -> Color {
+    let less = |value: u8| value.saturating_sub(by);
+    Color { r: less(color.r), g: less(color.g), b: less(color.b) }
+}
+
+/// How many stacks end in a frame too narrow to be drawn.
+fn narrow_note(stacks: &BTreeMap<String, u64>) -> String {
+    let total: f64 = stacks.values().map(|bytes| *bytes as f64).sum();
+    let narrow = stacks.values().filter(|bytes| **bytes as f64 * 100.0 < total * MIN_WIDTH_PERCENT).count();
+    if narrow > 0 { format!("{narrow} too narrow to draw") } else { String::new() }
 }
 
 /// Makes the picture higher and puts the legend below it. Left as it is if inferno should draw its head in another way one day; a test
 /// would fail then.
-fn with_legend(svg: &str) -> String {
+fn with_legend(svg: &str, note: &str) -> String {
     let Some(height) = svg.split_once(" height=\"").and_then(|(_, rest)| rest.split_once('"')?.0.parse::<usize>().ok()) else {
         return svg.to_owned();
     };
@@ -183,10 +237,10 @@ fn with_legend(svg: &str) -> String {
     let higher = height + LEGEND_HEIGHT;
     let body = body.replacen(&format!(" height=\"{height}\""), &format!(" height=\"{higher}\""), 1);
     let body = body.replacen(&format!("viewBox=\"0 0 {WIDTH} {height}\""), &format!("viewBox=\"0 0 {WIDTH} {higher}\""), 1);
-    format!("{body}{}</svg>", legend(height))
+    format!("{body}{}</svg>", legend(height, note))
 }
 
-fn legend(top: usize) -> String {
+fn legend(top: usize, note: &str) -> String {
     let mut legend = format!("<g id=\"legend\"><rect x=\"0\" y=\"{top}\" width=\"{WIDTH}\" height=\"{LEGEND_HEIGHT}\" fill=\"#f4f4f4\"/>");
     let mut x = 10;
     for (meaning, name) in Meaning::LEGEND {
@@ -200,6 +254,9 @@ fn legend(top: usize) -> String {
             top + 18
         );
         x += 20 + name.len() * 8 + 24;
+    }
+    if !note.is_empty() {
+        let _ = write!(legend, "<text x=\"{}\" y=\"{}\" text-anchor=\"end\">{note}</text>", WIDTH - 10, top + 18);
     }
     legend.push_str("</g>");
     legend

@@ -25,6 +25,14 @@ pub fn escape_bytes(name: &[u8]) -> String {
     escaped
 }
 
+/// Every byte of the text as `\xNN`.
+#[must_use]
+pub fn hex(text: &str) -> String {
+    let mut escaped = String::with_capacity(4 * text.len());
+    push_hex(&mut escaped, text.as_bytes());
+    escaped
+}
+
 /// Columns that a text takes in a terminal. Characters without a width of their own count as one: a name made of combining marks must not
 /// count as short.
 #[must_use]
@@ -117,6 +125,7 @@ fn is_unsafe(character: char) -> bool {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
 

@@ -3,12 +3,13 @@
 //! Pure: a report and a selection in, text out. Figures are those of the report; what the selection leaves out is said, never dropped in
 //! silence.
 
+use super::merged::{Merged, merge};
 use super::text::{escape, pad_left, pad_right};
 use super::{Value, figures};
 use crate::glob::Glob;
-use crate::model::{Cgroup, KindRow, Report, StackRow};
+use crate::model::{Cgroup, KindRow, Report};
 use crate::units;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 /// Width of the cgroup's column.
 const NAME_COLUMNS: usize = 52;
@@ -66,11 +67,12 @@ pub fn cgroups(report: &Report, selection: &Selection) -> String {
     let mut table = String::new();
     push_line(&mut table, &format!("{}{}{}", pad_right("CGROUP", NAME_COLUMNS), pad_left("USAGE", 12), pad_left("LIMIT", 12)));
     let value = selection.value.name().to_uppercase();
-    push_line(&mut table, &kind_line("  KIND", ["STAT", "BEFORE START", &value, "UNMAPPED", "UNATTRIBUTED", "GROWTH"]));
+    push_line(&mut table, &kind_line("    KIND", ["STAT", "BEFORE START", &value, "UNMAPPED", "UNATTRIBUTED", "GROWTH"]));
     for cgroup in &chosen {
         push_line(&mut table, &cgroup_line(cgroup, &paths));
         for (kind, row) in cgroup.kinds.iter().filter(|(kind, row)| selection.takes_kind(kind) && !is_empty(row)) {
-            push_line(&mut table, &kind_row(kind, row, selection.value));
+            let indent = indent(place(&cgroup.path, &paths).0 + 2);
+            push_line(&mut table, &kind_row(&format!("{indent}{}", escape(kind)), row, selection.value));
         }
     }
     push_hidden(&mut table, chosen.len(), all, "cgroups");
@@ -80,87 +82,36 @@ pub fn cgroups(report: &Report, selection: &Selection) -> String {
 /// The largest stacks over all cgroups: equal ones added up over processes, all their frames, innermost last.
 #[must_use]
 pub fn stacks(report: &Report, selection: &Selection) -> String {
-    let mut merged: BTreeMap<StackKey<'_>, Sum> = BTreeMap::new();
-    let mut total: u128 = 0;
-    for cgroup in report.cgroups.iter().filter(|cgroup| selection.takes_cgroup(cgroup)) {
-        for row in cgroup.stacks.iter().filter(|row| selection.takes_kind(&row.kind)) {
-            let bytes = selection.value.of(row);
-            if bytes > 0 {
-                total += u128::from(bytes);
-                merged.entry(StackKey::of(row)).or_default().add(cgroup, row, bytes);
-            }
-        }
-    }
-    let mut rows: Vec<(StackKey<'_>, Sum)> = merged.into_iter().collect();
-    rows.sort_by_key(|(_, sum)| std::cmp::Reverse(sum.bytes));
-    let all = rows.len();
-    rows.truncate(selection.top.unwrap_or(usize::MAX));
+    let chosen = report.cgroups.iter().filter(|cgroup| selection.takes_cgroup(cgroup));
+    let rows = chosen.flat_map(|cgroup| cgroup.stacks.iter().map(move |row| (cgroup, row)));
+    let mut stacks = merge(rows.filter(|(_, row)| selection.takes_kind(&row.kind)), selection.value);
+    let total: u128 = stacks.iter().map(|stack| u128::from(stack.bytes)).sum();
+    let all = stacks.len();
+    stacks.truncate(selection.top.unwrap_or(usize::MAX));
 
     let mut list = String::new();
-    push_line(&mut list, &format!("{} {} in {all} stacks", clamp(total), selection.value));
-    for (key, sum) in &rows {
-        push_stack(&mut list, key, sum, total, selection.value);
+    let noun = if all == 1 { "stack" } else { "stacks" };
+    push_line(&mut list, &format!("{} {} in {all} {noun}", clamp(total), selection.value));
+    for stack in &stacks {
+        push_stack(&mut list, stack, total);
     }
-    push_hidden(&mut list, rows.len(), all, "stacks");
+    push_hidden(&mut list, stacks.len(), all, "stacks");
     list
 }
 
-/// What makes two rows one stack.
-#[derive(PartialEq, Eq, PartialOrd, Ord)]
-struct StackKey<'a> {
-    comm: &'a str,
-    kind: &'a str,
-    region: &'a str,
-    status: &'a str,
-    frames: &'a [String],
-}
-
-impl<'a> StackKey<'a> {
-    fn of(row: &'a StackRow) -> Self {
-        StackKey { comm: &row.comm, kind: &row.kind, region: &row.region, status: &row.status, frames: &row.frames }
-    }
-}
-
-#[derive(Default)]
-struct Sum {
-    bytes: u64,
-    variance: f64,
-    pids: BTreeSet<u32>,
-    cgroups: BTreeSet<String>,
-}
-
-impl Sum {
-    fn add(&mut self, cgroup: &Cgroup, row: &StackRow, bytes: u64) {
-        self.bytes = self.bytes.saturating_add(bytes);
-        self.variance += (row.live_stderr as f64).powi(2);
-        self.pids.extend(row.pid);
-        self.cgroups.insert(cgroup.path.clone());
-    }
-}
-
-fn push_stack(list: &mut String, key: &StackKey<'_>, sum: &Sum, total: u128, value: Value) {
-    let bytes = match value {
-        Value::Live => figures::sampled(sum.bytes, Some(sum.variance.sqrt().round() as u64)),
-        // The report has no error for charged bytes of a stack.
-        Value::Charged => units::bytes(sum.bytes),
+fn push_stack(list: &mut String, stack: &Merged<'_>, total: u128) {
+    let bytes = stack.stderr.map_or_else(|| units::bytes(stack.bytes), |stderr| figures::sampled(stack.bytes, Some(stderr)));
+    let share = figures::percent((total > 0).then(|| stack.bytes as f64 / total as f64), 1);
+    let cgroups = match (stack.cgroups.len(), stack.cgroups.first()) {
+        (1, Some(path)) => (*path).to_owned(),
+        (count, _) => format!("{count} cgroups"),
     };
-    let share = figures::percent((total > 0).then(|| sum.bytes as f64 / total as f64), 1);
-    let some = |first: Option<String>, count: usize, noun: &str| match (first, count) {
-        (Some(first), 1) => first,
-        (_, count) => format!("{count} {noun}"),
-    };
-    let pids = match sum.pids.len() {
-        0 => String::new(),
-        count => format!("[{}]", some(sum.pids.first().map(u32::to_string), count, "processes")),
-    };
-    let cgroups = some(sum.cgroups.first().cloned(), sum.cgroups.len(), "cgroups");
-    let region = if key.kind == "anon" && !key.region.is_empty() { format!(" {}", key.region) } else { String::new() };
     push_line(list, "");
-    push_line(list, &escape(&format!("{bytes}  {share}  {}{region}  {}{pids}  {cgroups}", key.kind, key.comm)));
-    if key.status != "complete" {
-        push_line(list, &escape(&format!("    [stack {}]", key.status)));
+    push_line(list, &escape(&format!("{bytes}  {share}  {}  {}  {cgroups}", stack.kind(), stack.process())));
+    if stack.row.status != "complete" {
+        push_line(list, &escape(&format!("    [stack {}]", stack.row.status)));
     }
-    for frame in key.frames {
+    for frame in &stack.row.frames {
         push_line(list, &format!("    {}", escape(frame)));
     }
 }
@@ -168,11 +119,18 @@ fn push_stack(list: &mut String, key: &StackKey<'_>, sum: &Sum, total: u128, val
 fn cgroup_line(cgroup: &Cgroup, paths: &BTreeSet<&str>) -> String {
     let (depth, name) = place(&cgroup.path, paths);
     let dead = if cgroup.state == "dead" { " (dead)" } else { "" };
-    let indent = " ".repeat(2 * depth.min(10));
-    let name = pad_right(&format!("{indent}{}{dead}", escape(name)), NAME_COLUMNS);
-    let limit = cgroup.limit_bytes.map_or_else(|| "none".to_owned(), units::bytes);
-    let limit = if cgroup.state == "dead" { "-" } else { &limit };
-    format!("{name}{}{}", pad_left(&figures::known(cgroup.usage_bytes), 12), pad_left(limit, 12))
+    let name = pad_right(&format!("{}{}{dead}", indent(depth), escape(name)), NAME_COLUMNS);
+    let (usage, limit) = if cgroup.state == "dead" {
+        ("-".to_owned(), "-".to_owned())
+    } else {
+        (figures::known(cgroup.usage_bytes), cgroup.limit_bytes.map_or_else(|| "none".to_owned(), units::bytes))
+    };
+    format!("{name}{}{}", pad_left(&usage, 12), pad_left(&limit, 12))
+}
+
+/// Two columns a level, not more than ten levels: a path can be deep.
+fn indent(depth: usize) -> String {
+    " ".repeat(2 * depth.min(10))
 }
 
 /// Depth below the ancestors that are shown, and the rest of the path below the nearest of them.
@@ -187,7 +145,7 @@ fn place<'a>(path: &'a str, paths: &BTreeSet<&str>) -> (usize, &'a str) {
     (depth, name)
 }
 
-fn kind_row(kind: &str, row: &KindRow, value: Value) -> String {
+fn kind_row(name: &str, row: &KindRow, value: Value) -> String {
     let (bytes, stderr) = match value {
         Value::Live => (row.live, row.live_stderr),
         Value::Charged => (row.charged, row.charged_stderr),
@@ -197,12 +155,12 @@ fn kind_row(kind: &str, row: &KindRow, value: Value) -> String {
     let growth = row.growth_bytes_per_s.and_then(units::rate_per_minute).unwrap_or_else(|| "?".to_owned());
     let figures =
         [figures::known(row.stat), figures::known(row.baseline), followed, figures::known(row.unmapped), signed(row.unattributed), growth];
-    kind_line(&format!("  {}", escape(kind)), figures.each_ref().map(String::as_str))
+    kind_line(name, figures.each_ref().map(String::as_str))
 }
 
 fn kind_line(name: &str, [stat, baseline, value, unmapped, unattributed, growth]: [&str; 6]) -> String {
     let columns = [(stat, 12), (baseline, 14), (value, 24), (unmapped, 12), (unattributed, 14), (growth, 16)];
-    columns.iter().fold(pad_right(name, 12), |line, (figure, columns)| line + &pad_left(figure, *columns))
+    columns.iter().fold(pad_right(name, 20), |line, (figure, columns)| line + &pad_left(figure, *columns))
 }
 
 /// Nothing known but zeros.

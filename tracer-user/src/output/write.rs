@@ -89,7 +89,7 @@ pub enum OutputError {
 /// Says before tracing starts whether the target can be written: its ending is known, its directory is there and takes files.
 ///
 /// # Errors
-/// When [`write`] would fail later for one of these reasons.
+/// When [`write()`] would fail later for one of these reasons.
 pub fn check_target(path: &Path) -> Result<(), OutputError> {
     if is_stdout(path) {
         return Ok(());
@@ -173,6 +173,7 @@ fn is_stdout(path: &Path) -> bool {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
 

@@ -88,6 +88,7 @@ pub(super) fn count_items(cbor: &[u8]) -> Result<u64, String> {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
 

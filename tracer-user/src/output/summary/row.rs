@@ -4,7 +4,8 @@
 
 use super::{COLUMNS, Line, Style};
 use crate::model::{Cgroup, KindRow, Report, StackRow};
-use crate::output::{figures, text};
+use crate::output::merged::{Merged, merge};
+use crate::output::{Value, figures, text};
 use crate::units;
 
 /// Most stacks of a cgroup, and frames of a stack.
@@ -21,8 +22,9 @@ const ORDER: [&str; 8] = ["anon", "file", "shmem", "hugetlb", "kernel", "sock", 
 /// Slower growth than this is not worth a word: 64 KiB a minute.
 const STEADY_BYTES_PER_S: f64 = 64.0 * 1024.0 / 60.0;
 
-/// A limit further away than this is not near: a week.
-const FAR_S: f64 = 7.0 * 86_400.0;
+/// A limit further away than this is not worth a word: a day. One nearer than an hour always is.
+const FAR_S: f64 = 86_400.0;
+const NEAR_S: f64 = 3_600.0;
 
 /// How much is shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,14 +56,13 @@ pub(super) struct Block {
 impl Block {
     pub(super) fn new(cgroup: &Cgroup, report: &Report, is_first: bool) -> Block {
         let style = if is_first { Style::Bold } else { Style::Plain };
-        let mut rows: Vec<&StackRow> = cgroup.stacks.iter().filter(|row| row.live > 0).collect();
-        rows.sort_by_key(|row| std::cmp::Reverse(row.live));
-        rows.truncate(STACKS);
+        let mut stacks = merge(cgroup.stacks.iter().map(|row| (cgroup, row)), Value::Live);
+        stacks.truncate(STACKS);
         Block {
             head: vec![Line::new(headline(cgroup, report), style), Line::new(format!("  {}", kinds(cgroup)), Style::Plain)],
             verdicts: verdicts(cgroup),
-            flat: rows.iter().map(|row| flat(row)).collect(),
-            tall: rows.iter().map(|row| tall(row)).collect(),
+            flat: stacks.iter().map(flat).collect(),
+            tall: stacks.iter().map(tall).collect(),
         }
     }
 
@@ -81,11 +82,17 @@ impl Block {
 
 /// `cart-7/web 15.9 of 16.0 GiB (99 %), +41 MiB/min, limit in 2 min 20 s`.
 fn headline(cgroup: &Cgroup, report: &Report) -> String {
-    let mut parts = vec![size(cgroup, report)];
-    parts.extend(growth(cgroup));
-    let figures = parts.join(", ");
+    let name = name(cgroup);
+    let size = size(cgroup, report);
+    let near = time_to_limit(cgroup, FAR_S);
+    // A far limit gives its room to the name.
+    let parts = |time: Option<String>| [Some(size.clone()), growth(cgroup), time].into_iter().flatten().collect::<Vec<_>>().join(", ");
+    let mut figures = parts(near);
+    if text::width(&name) + 1 + text::width(&figures) > COLUMNS {
+        figures = parts(time_to_limit(cgroup, NEAR_S));
+    }
     let room = COLUMNS.saturating_sub(text::width(&figures) + 1).max(COLUMNS / 4);
-    format!("{} {figures}", text::cut_middle(&name(cgroup), room))
+    format!("{} {figures}", text::cut_middle(&name, room))
 }
 
 /// `pod/container` where known, else the path.
@@ -135,22 +142,26 @@ fn limited_ancestor<'a>(cgroup: &Cgroup, report: &'a Report) -> Option<(&'a Cgro
     above.filter_map(|other| Some((other, other.usage_bytes?, other.limit_bytes?))).max_by_key(|(other, ..)| other.path.len())
 }
 
-fn growth(cgroup: &Cgroup) -> Vec<String> {
+fn growth(cgroup: &Cgroup) -> Option<String> {
     if cgroup.state == "dead" {
-        return Vec::new();
+        return None;
     }
-    let Some(slope) = figures::growth(cgroup) else { return vec!["growth unknown".to_owned()] };
-    if slope.abs() < STEADY_BYTES_PER_S {
-        return vec!["steady".to_owned()];
+    match figures::growth(cgroup) {
+        None => Some("growth unknown".to_owned()),
+        Some(slope) if slope.abs() < STEADY_BYTES_PER_S => Some("steady".to_owned()),
+        Some(slope) => units::rate_per_minute(slope),
     }
-    let mut parts: Vec<String> = units::rate_per_minute(slope).into_iter().collect();
-    let time = figures::seconds_to_limit(cgroup).filter(|seconds| *seconds >= 1.0 && *seconds <= FAR_S).and_then(units::seconds);
-    parts.extend(time.map(|time| format!("limit in {time}")));
-    parts
 }
 
-/// `anon 15.2 GiB (14.9 GiB live) · file 412.0 MiB · ...`: with the live parts if they fit. Kinds without bytes are left out, unknown ones
-/// among the followed are not.
+/// `limit in 2 min 20 s`, if it comes within so many seconds.
+fn time_to_limit(cgroup: &Cgroup, within: f64) -> Option<String> {
+    let is_growing = figures::growth(cgroup)? >= STEADY_BYTES_PER_S;
+    let seconds = figures::seconds_to_limit(cgroup).filter(|seconds| is_growing && *seconds >= 1.0 && *seconds <= within)?;
+    units::seconds(seconds).map(|time| format!("limit in {time}"))
+}
+
+/// `anon 15.2 GiB (1.9 GiB live) · file 412.0 MiB · ...`: with the live part where much is older than the recording, if it fits. Kinds
+/// without bytes are left out, unknown ones among the followed are not.
 fn kinds(cgroup: &Cgroup) -> String {
     let room = COLUMNS - 2;
     for with_live in [true, false] {
@@ -171,29 +182,36 @@ fn kinds(cgroup: &Cgroup) -> String {
 }
 
 fn cells(cgroup: &Cgroup, with_live: bool) -> Vec<String> {
+    if cgroup.kinds.is_empty() {
+        return vec!["kinds unknown".to_owned()];
+    }
     let mut names: Vec<&str> = ORDER.to_vec();
     names.extend(cgroup.kinds.keys().map(String::as_str).filter(|name| !ORDER.contains(name)));
-    let mut cells: Vec<String> = names.iter().filter_map(|name| cell(name, cgroup.kinds.get(*name), with_live)).collect();
+    let mut cells: Vec<String> = names.iter().filter_map(|name| cell(name, cgroup.kinds.get(*name)?, with_live)).collect();
     match cgroup.uncovered_bytes {
         // The kernel's batching: 64 pages a CPU are noise.
-        Some(uncovered) if uncovered.unsigned_abs() >= 4 << 20 => cells.push(format!("uncovered {}", units::signed(uncovered))),
+        Some(uncovered) if uncovered.unsigned_abs() >= 4 << 20 => {
+            let sign = if uncovered < 0 { "-" } else { "" };
+            cells.push(format!("uncovered {sign}{}", units::bytes(uncovered.unsigned_abs())));
+        }
         _ => {}
     }
     if cells.is_empty() { vec!["no bytes of any kind".to_owned()] } else { cells }
 }
 
-fn cell(name: &str, row: Option<&KindRow>, with_live: bool) -> Option<String> {
+fn cell(name: &str, row: &KindRow, with_live: bool) -> Option<String> {
     let is_followed = figures::FOLLOWED.contains(&name);
-    let bytes = row.and_then(figures::kind_bytes);
-    let live = row.and_then(|row| row.live);
-    match bytes {
-        None if is_followed => Some(format!("{name} ?")),
-        None | Some(0) => None,
-        Some(bytes) if !with_live || !is_followed => Some(format!("{} {}", text::escape(name), units::bytes(bytes))),
-        Some(bytes) => {
-            let live = live.map_or_else(|| "?".to_owned(), units::bytes);
-            Some(format!("{name} {} ({live} live)", units::bytes(bytes)))
-        }
+    let bytes = match figures::kind_bytes(row) {
+        None if is_followed => return Some(format!("{name} ?")),
+        None | Some(0) => return None,
+        Some(bytes) => bytes,
+    };
+    let cell = format!("{} {}", text::escape(name), units::bytes(bytes));
+    match row.live {
+        _ if !with_live || !is_followed => Some(cell),
+        None => Some(format!("{cell} (? live)")),
+        Some(live) if live < bytes / 10 * 9 => Some(format!("{cell} ({} live)", units::bytes(live))),
+        Some(_) => Some(cell),
     }
 }
 
@@ -224,23 +242,23 @@ fn verdicts(cgroup: &Cgroup) -> Vec<Line> {
 }
 
 /// `    1.2 GiB ± 40.0 MiB  java: … > Buffer::grow > realloc`.
-fn flat(row: &StackRow) -> Line {
-    let head = format!("    {}  {}: ", figures::sampled(row.live, Some(row.live_stderr)), text::cut_middle(&text::escape(&row.comm), 15));
+fn flat(stack: &Merged<'_>) -> Line {
+    let comm = text::cut_middle(&text::escape(&stack.row.comm), 15);
+    let head = format!("    {}  {comm}: ", figures::sampled(stack.bytes, stack.stderr));
     let room = COLUMNS.saturating_sub(text::width(&head));
-    Line::new(format!("{head}{}", chain(row, room)), Style::Plain)
+    Line::new(format!("{head}{}", chain(stack.row, room)), Style::Plain)
 }
 
-fn tall(row: &StackRow) -> Vec<Line> {
-    let region = if row.region.is_empty() || row.kind != "anon" { String::new() } else { format!(" {}", row.region) };
-    let process = row.pid.map_or_else(|| row.comm.clone(), |pid| format!("{}[{pid}]", row.comm));
-    let status = if row.status == "complete" { String::new() } else { format!(", stack {}", row.status) };
-    let about = text::escape(&format!("{process}, {}{region}{status}", row.kind));
-    let bytes = figures::sampled(row.live, Some(row.live_stderr));
-    let mut lines = vec![Line::new(format!("    {bytes}  {about}"), Style::Plain)];
-    let (names, more) = frames(row);
-    let more = if more { "… > " } else { "" };
-    for (index, name) in names.iter().enumerate() {
-        let prefix = if index == 0 { more } else { "" };
+fn tall(stack: &Merged<'_>) -> Vec<Line> {
+    let about = text::escape(&format!("{}, {}", stack.process(), stack.kind()));
+    let mut lines = vec![Line::new(format!("    {}  {about}", figures::sampled(stack.bytes, stack.stderr)), Style::Plain)];
+    let frames = frames(stack.row);
+    if frames.names.is_empty() {
+        lines.push(Line::new("      no stack", Style::Dim));
+    }
+    for (index, name) in frames.names.iter().enumerate() {
+        let prefix =
+            if index == 0 { frames.prefix(stack.row.status.strip_prefix("cut").map(|_| stack.row.status.as_str())) } else { String::new() };
         lines.push(Line::new(format!("      {}{prefix}{name}", " ".repeat(index)), Style::Dim));
     }
     lines
@@ -250,32 +268,60 @@ fn tall(row: &StackRow) -> Vec<Line> {
 fn chain(row: &StackRow, room: usize) -> String {
     const BETWEEN: &str = " > ";
     /// A name cut shorter than this says nothing.
-    const SHORTEST: usize = 14;
-    let (mut names, mut more) = frames(row);
-    if names.is_empty() {
-        return text::cut_middle(&format!("stack {}", text::escape(&row.status)), room);
+    const SHORTEST: usize = 22;
+    let mut frames = frames(row);
+    if frames.names.is_empty() {
+        return "no stack".to_owned();
     }
     loop {
-        let prefix = if more { "… > " } else { "" };
-        let fixed = text::width(prefix) + BETWEEN.len() * (names.len() - 1);
-        let needed: usize = fixed + names.iter().map(|name| text::width(name)).sum::<usize>();
-        let share = room.saturating_sub(fixed) / names.len();
-        if needed <= room || names.len() == 1 || (names.len() == 2 && share >= SHORTEST) {
-            let names: Vec<String> = if needed <= room { names } else { names.iter().map(|name| text::cut_middle(name, share)).collect() };
+        let prefix = frames.prefix(row.status.starts_with("cut").then_some("cut"));
+        let fixed = text::width(&prefix) + BETWEEN.len() * (frames.names.len() - 1);
+        let share = fair_share(&frames.names, room.saturating_sub(fixed));
+        if share >= SHORTEST || frames.names.len() == 1 {
+            let names: Vec<String> = frames.names.iter().map(|name| text::cut_middle(name, share)).collect();
             return format!("{prefix}{}", names.join(BETWEEN));
         }
-        names.remove(0);
-        more = true;
+        frames.names.remove(0);
+        frames.more = true;
     }
 }
 
-/// The innermost user frames, or kernel frames where there are no others, outermost first; and whether outer ones were left out.
-fn frames(row: &StackRow) -> (Vec<String>, bool) {
-    let is_kernel = |name: &&String| name.ends_with("_[k]");
-    let mut names: Vec<&String> = row.frames.iter().filter(|name| !is_kernel(name)).collect();
+/// The largest width to which names must be cut so that all fit in the room: short ones leave theirs to the long.
+fn fair_share(names: &[String], room: usize) -> usize {
+    let mut widths: Vec<usize> = names.iter().map(|name| text::width(name)).collect();
+    widths.sort_unstable();
+    let mut left = room;
+    for (index, width) in widths.iter().enumerate() {
+        let share = left / (widths.len() - index);
+        if *width > share {
+            return share;
+        }
+        left -= width;
+    }
+    usize::MAX
+}
+
+/// The frames that are shown, outermost first.
+struct Frames {
+    names: Vec<String>,
+    /// Outer ones are left out.
+    more: bool,
+}
+
+impl Frames {
+    /// What stands before the first shown frame: where the stack was cut, and that there are more.
+    fn prefix(&self, cut: Option<&str>) -> String {
+        let cut = cut.map(|status| format!("[{}] > ", text::escape(status))).unwrap_or_default();
+        format!("{cut}{}", if self.more { "… > " } else { "" })
+    }
+}
+
+/// The innermost user frames, or kernel frames where there are no others.
+fn frames(row: &StackRow) -> Frames {
+    let mut names: Vec<&String> = row.frames.iter().filter(|name| !name.ends_with("_[k]")).collect();
     if names.is_empty() {
         names = row.frames.iter().collect();
     }
     let hidden = names.len().saturating_sub(FRAMES);
-    (names[hidden..].iter().map(|name| text::escape(name)).collect(), hidden > 0)
+    Frames { names: names[hidden..].iter().map(|name| text::escape(name)).collect(), more: hidden > 0 }
 }

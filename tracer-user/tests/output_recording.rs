@@ -1,0 +1,318 @@
+//! Recordings survive cuts, damage and hostility.
+
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+mod output_support;
+
+use memtrail::model::SCHEMA;
+use memtrail::recording::{self, Header, Problem, Recording, RecordingError, Writer};
+use output_support::*;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+
+struct Made {
+    directory: tempfile::TempDir,
+    path: PathBuf,
+    /// Length of the file after the header and each frame.
+    ends: Vec<usize>,
+    bytes: Vec<u8>,
+}
+
+/// Header, two intervals, a report, an interval, a report, the end.
+fn made() -> Made {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("r.mtrail");
+    let length = || std::fs::metadata(&path).unwrap().len() as usize;
+    let mut ends = Vec::new();
+    let mut writer = Writer::create(&path, &header()).unwrap();
+    ends.push(length());
+    for index in 0..3 {
+        writer.interval(&interval(index)).unwrap();
+        ends.push(length());
+        if index > 0 {
+            let mut report = one_container();
+            report.sampling.samples = index;
+            writer.report(&report).unwrap();
+            ends.push(length());
+        }
+    }
+    writer.finish().unwrap();
+    ends.push(length());
+    let bytes = std::fs::read(&path).unwrap();
+    Made { directory, path, ends, bytes }
+}
+
+fn read_bytes(bytes: &[u8]) -> Result<Recording, RecordingError> {
+    recording::read_from(bytes, Path::new("x.mtrail"))
+}
+
+fn problem(bytes: &[u8]) -> Problem {
+    match read_bytes(bytes) {
+        Err(RecordingError::Content { problem, .. }) => problem,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn what_was_written_is_read() {
+    let made = made();
+    let recording = recording::read(&made.path).unwrap();
+    assert_eq!(recording.header, header());
+    assert_eq!(recording.intervals, [interval(0), interval(1), interval(2)]);
+    let mut report = one_container();
+    report.sampling.samples = 2;
+    assert_eq!(recording.report, Some(report));
+    assert!(!recording.truncated && recording.finished);
+    assert_eq!(recording.skipped_frames, 0);
+}
+
+#[test]
+fn a_cut_at_any_byte_costs_the_last_frame_only() {
+    let made = made();
+    for length in 0..made.bytes.len() {
+        let result = read_bytes(&made.bytes[..length]);
+        let whole = made.ends.iter().filter(|end| **end <= length).count();
+        if whole == 0 {
+            let expected = if length == 0 { Problem::Foreign } else { Problem::NoHeader };
+            assert_eq!(problem(&made.bytes[..length]), expected, "{length}");
+            continue;
+        }
+        let recording = result.unwrap();
+        // Frames: header, interval, interval, report, interval, report, end.
+        let intervals = [0, 0, 1, 2, 2, 3, 3, 3][whole];
+        let samples = [None, None, None, None, Some(1), Some(1), Some(2), Some(2)][whole];
+        assert_eq!(recording.intervals.len(), intervals, "{length}");
+        assert_eq!(recording.report.map(|report| report.sampling.samples), samples, "{length}");
+        assert_eq!(recording.truncated, !made.ends.contains(&length), "{length}");
+        assert!(!recording.finished);
+    }
+}
+
+#[test]
+fn it_can_be_read_while_it_is_written() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("live.mtrail");
+    let mut writer = Writer::create(&path, &header()).unwrap();
+    assert_eq!(recording::read(&path).unwrap().intervals.len(), 0);
+    writer.interval(&interval(1)).unwrap();
+    let recording = recording::read(&path).unwrap();
+    assert_eq!((recording.intervals.len(), recording.truncated, recording.finished), (1, false, false));
+    drop(writer);
+    assert!(!recording::read(&path).unwrap().finished);
+}
+
+#[test]
+fn flipped_bytes_are_errors_or_lost_tails_never_panics() {
+    let made = made();
+    let last = made.ends[made.ends.len() - 2];
+    let mut random = Random::new(1);
+    let original = read_bytes(&made.bytes).unwrap();
+    for case in 0..6000 {
+        let mut bytes = made.bytes.clone();
+        for _ in 0..1 + random.below(3) {
+            let at = random.below(bytes.len());
+            bytes[at] ^= 1 << random.below(8);
+        }
+        if bytes == made.bytes {
+            continue;
+        }
+        match read_bytes(&bytes) {
+            Err(error) => assert!(error.to_string().starts_with("x.mtrail: "), "case {case}: {error}"),
+            // Only the last frame, torn, may be lost without an error.
+            Ok(read) => {
+                assert!(read.truncated && bytes[..last] == made.bytes[..last], "case {case}");
+                assert_eq!(read.intervals, original.intervals);
+            }
+        }
+    }
+}
+
+/// Sets the checksums of all frames right, so that damage gets past them.
+fn repair(bytes: &mut [u8]) {
+    let mut at = 12;
+    while at + 20 <= bytes.len() {
+        let stored = u32::from_le_bytes(bytes[at + 4..at + 8].try_into().unwrap()) as usize;
+        let Some(payload) = bytes.get(at + 20..at + 20 + stored) else { return };
+        let payload = crc32fast::hash(payload);
+        bytes[at + 12..at + 16].copy_from_slice(&payload.to_le_bytes());
+        let head = crc32fast::hash(&bytes[at..at + 16]);
+        bytes[at + 16..at + 20].copy_from_slice(&head.to_le_bytes());
+        at += 20 + stored;
+    }
+}
+
+#[test]
+fn damage_with_right_checksums_does_not_panic_either() {
+    let made = made();
+    let mut random = Random::new(2);
+    let mut errors = 0;
+    for _ in 0..4000 {
+        let mut bytes = made.bytes.clone();
+        for _ in 0..1 + random.below(4) {
+            let at = 12 + random.below(bytes.len() - 12);
+            bytes[at] = random.next() as u8;
+        }
+        repair(&mut bytes);
+        errors += usize::from(read_bytes(&bytes).is_err());
+    }
+    assert!(errors > 1000, "{errors}");
+}
+
+/// A frame of any kind and payload, with right checksums.
+fn frame(kind: u32, payload: &[u8], plain: u32) -> Vec<u8> {
+    let mut bytes: Vec<u8> = [kind, payload.len() as u32, plain, 0, 0].iter().flat_map(|word| word.to_le_bytes()).collect();
+    bytes.extend_from_slice(payload);
+    let mut whole = vec![0; 12];
+    whole.extend(bytes);
+    repair(&mut whole);
+    whole.split_off(12)
+}
+
+fn packed(cbor: &[u8]) -> Vec<u8> {
+    zstd::bulk::compress(cbor, 3).unwrap()
+}
+
+/// A header, then this payload.
+fn with_frame(kind: u32, cbor: &[u8]) -> Vec<u8> {
+    static START: OnceLock<Vec<u8>> = OnceLock::new();
+    let start = START.get_or_init(|| {
+        let made = made();
+        made.bytes[..made.ends[0]].to_vec()
+    });
+    let mut bytes = start.clone();
+    bytes.extend(frame(kind, &packed(cbor), cbor.len() as u32));
+    bytes
+}
+
+#[test]
+fn random_cbor_does_not_panic() {
+    let mut random = Random::new(3);
+    for _ in 0..3000 {
+        let cbor: Vec<u8> = (0..random.below(60)).map(|_| random.next() as u8).collect();
+        let kind = 2 + random.below(2) as u32;
+        assert!(read_bytes(&with_frame(kind, &cbor)).is_err());
+    }
+}
+
+#[test]
+fn hostile_sizes_are_refused_before_they_cost_memory() {
+    let start = made();
+    let start = &start.bytes[..start.ends[0]];
+    let with = |frame: Vec<u8>| [start, &frame].concat();
+
+    // Nested deeper than any report.
+    assert!(matches!(problem(&with_frame(3, &[0x81; 100_000])), Problem::Corrupt { .. }));
+    // More values than any report.
+    assert!(problem(&with_frame(3, &vec![0xf6; 17 << 20])).to_string().contains("values"));
+    // A string of 2^63 bytes, a list of 2^40 items.
+    assert!(matches!(problem(&with_frame(3, &[0x7b, 0x7f, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff])), Problem::Corrupt { .. }));
+    assert!(matches!(problem(&with_frame(3, &[0x9b, 0, 0, 1, 0, 0, 0, 0, 0])), Problem::Corrupt { .. }));
+    // A bomb behind a small promise.
+    assert!(problem(&with(frame(3, &packed(&vec![0; 32 << 20]), 100))).to_string().contains("length"));
+    // Lengths above the bounds, and a length that the file does not have.
+    assert!(problem(&with(frame(3, &packed(b"x"), u32::MAX))).to_string().contains("more than any may have"));
+    let mut long = frame(2, b"abc", 3);
+    long[4..8].copy_from_slice(&(200_u32 << 20).to_le_bytes());
+    let crc = crc32fast::hash(&long[..16]);
+    long[16..20].copy_from_slice(&crc.to_le_bytes());
+    assert!(read_bytes(&with(long)).unwrap().truncated);
+}
+
+#[test]
+fn a_large_window_is_refused() {
+    // Magic, no content size, window descriptor of 2^41 bytes, then an empty last raw block.
+    let payload = [0x28, 0xb5, 0x2f, 0xfd, 0x00, 31 << 3, 0x01, 0x00, 0x00];
+    let made = made();
+    let bytes = [&made.bytes[..made.ends[0]], &frame(2, &payload, 0)].concat();
+    assert!(matches!(problem(&bytes), Problem::Corrupt { .. }));
+}
+
+#[test]
+fn unknown_frames_are_passed_over() {
+    let made = made();
+    let at = made.ends[1];
+    let bytes = [&made.bytes[..at], &frame(99, b"from a later version", 7), &made.bytes[at..]].concat();
+    let read = read_bytes(&bytes).unwrap();
+    assert_eq!((read.skipped_frames, read.intervals.len(), read.finished), (1, 3, true));
+}
+
+#[test]
+fn foreign_newer_and_misplaced_content_is_named() {
+    let made = made();
+    assert_eq!(problem(b"{\"schema\": 1}"), Problem::Foreign);
+    assert_eq!(problem(b"\x89MTRAIL\r\n12345"), Problem::Foreign);
+    let mut newer = made.bytes.clone();
+    newer[8] = 9;
+    assert!(problem(&newer).to_string().contains("format 9"));
+    let twice = [&made.bytes[..made.ends[1]], &made.bytes[12..made.ends[0]]].concat();
+    assert!(problem(&twice).to_string().contains("second header"));
+    let headless = [&made.bytes[..12], &made.bytes[made.ends[0]..]].concat();
+    assert!(problem(&headless).to_string().contains("first frame"));
+    assert!(problem(&[&made.bytes[..], b"x"].concat()).to_string().contains("after the end"));
+    // A power failure leaves zeros.
+    assert!(read_bytes(&[&made.bytes[..made.ends[3]], &[0; 5000]].concat()).unwrap().truncated);
+    assert!(matches!(problem(&[&made.bytes[..made.ends[3]], &[0; 5000], b"x"].concat()), Problem::Corrupt { .. }));
+
+    let path = made.directory.path().join("next.mtrail");
+    Writer::create(&path, &Header { schema: SCHEMA + 1, ..header() }).unwrap();
+    let error = recording::read(&path).unwrap_err().to_string();
+    assert!(error.contains("next.mtrail") && error.contains("schema 2"), "{error}");
+    let missing = recording::read(Path::new("/nonexistent/a.mtrail")).unwrap_err().to_string();
+    assert!(missing.starts_with("/nonexistent/a.mtrail: cannot open"), "{missing}");
+    assert!(recording::read(made.directory.path()).is_err());
+}
+
+#[test]
+fn a_new_recording_replaces_an_old_one_without_touching_its_reader() {
+    let made = made();
+    let mut old = std::fs::File::open(&made.path).unwrap();
+    let writer = Writer::create(&made.path, &header()).unwrap();
+    assert_eq!(recording::read_from(&mut old, &made.path).unwrap().intervals.len(), 3);
+    assert_eq!(recording::read(writer.path()).unwrap().intervals.len(), 0);
+    use std::os::unix::fs::PermissionsExt;
+    assert_eq!(std::fs::metadata(&made.path).unwrap().permissions().mode() & 0o777, 0o644);
+    assert_eq!(std::fs::read_dir(made.directory.path()).unwrap().count(), 1);
+    let error = Writer::create(Path::new("/nonexistent/a.mtrail"), &header()).unwrap_err();
+    assert!(error.to_string().starts_with("/nonexistent/a.mtrail: cannot create"), "{error}");
+}
+
+#[test]
+fn long_names_survive() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("r.mtrail");
+    let mut report = one_container();
+    report.cgroups[0].stacks[0].frames.push("x".repeat(70_000));
+    report.cgroups[0].files[0]["path"] = "y".repeat(9_000).into();
+    let mut writer = Writer::create(&path, &header()).unwrap();
+    writer.report(&report).unwrap();
+    assert_eq!(recording::read(&path).unwrap().report, Some(report));
+}
+
+#[test]
+fn a_report_too_large_for_a_frame_is_refused_and_the_recording_goes_on() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut writer = Writer::create(&directory.path().join("r.mtrail"), &header()).unwrap();
+    let mut report = empty_report();
+    report.oom = vec![serde_json::Value::Null; 17 << 20];
+    let error = writer.report(&report).unwrap_err().to_string();
+    assert!(error.contains("r.mtrail: too large"), "{error}");
+    writer.interval(&interval(0)).unwrap();
+    assert_eq!(recording::read(writer.path()).unwrap().intervals.len(), 1);
+}
+
+/// Written by the first version of the format. If this fails, recordings of users can no longer be read: a field that was added to the
+/// model needs `#[serde(default)]`.
+#[test]
+fn the_first_version_stays_readable() {
+    let path = fixture("recording-v1.mtrail");
+    if std::env::var_os("NEW_RECORDING_FIXTURE").is_some() {
+        std::fs::copy(made().path, &path).unwrap();
+    }
+    let recording = recording::read(&path).unwrap();
+    assert_eq!((recording.intervals.len(), recording.finished, recording.truncated), (3, true, false));
+    assert_eq!(recording.intervals[2].cgroups["9007199254740993"].usage_bytes, Some(2 * GIB));
+    let report = recording.report.unwrap();
+    assert_eq!(report.sampling.samples, 2);
+    assert_eq!(report.cgroups[0].stacks[0].live, 9 * GIB);
+    assert_eq!(report.cgroups[0].verdicts[0]["id"], "glibc-arenas");
+}

@@ -1,0 +1,198 @@
+//! The terminal summary and the views, as a reader sees them.
+
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+mod output_support;
+
+use memtrail::glob::Glob;
+use memtrail::model::{Cgroup, KindRow, Report};
+use memtrail::output::summary::{self, Options};
+use memtrail::output::text::width;
+use memtrail::output::views::{self, Selection};
+use memtrail::output::{Value, figures};
+use output_support::*;
+use std::collections::BTreeMap;
+
+fn plain(report: &Report) -> String {
+    summary::render(report, Options::default())
+}
+
+fn assert_fits(text: &str) {
+    assert!(text.lines().count() <= 40, "{} lines", text.lines().count());
+    for line in text.lines() {
+        assert!(width(line) <= 80, "{} columns: {line}", width(line));
+        assert!(!line.chars().any(char::is_control), "{line:?}");
+    }
+}
+
+#[test]
+fn one_container_near_its_limit() {
+    let text = plain(&one_container());
+    assert_fits(&text);
+    assert!(text.starts_with("cart-7/web 15.9 of 16.0 GiB (99 %), +41 MiB/min, limit in 3 min 1 s\n"), "{text}");
+    assert_golden("summary-one-container.txt", &text);
+}
+
+#[test]
+fn a_host_with_300_cgroups() {
+    let text = plain(&busy_host());
+    assert_fits(&text);
+    assert_golden("summary-busy-host.txt", &text);
+}
+
+#[test]
+fn nothing_measured() {
+    let text = plain(&empty_report());
+    assert_fits(&text);
+    assert!(!text.contains(" 0"), "unknown is not zero: {text}");
+    assert_golden("summary-nothing.txt", &text);
+}
+
+#[test]
+fn unknown_figures_are_never_zero() {
+    let mut report = empty_report();
+    report.cgroups =
+        vec![Cgroup { path: "/a".into(), kinds: BTreeMap::from([("anon".to_owned(), KindRow::default())]), ..Cgroup::default() }];
+    let text = plain(&report);
+    assert!(text.starts_with("/a usage unknown, growth unknown\n  anon ?\n"), "{text}");
+    assert!(text.ends_with("attributed unknown · stacks complete unknown · losses unknown · cost ? CPU, ? MB\n"), "{text}");
+}
+
+#[test]
+fn the_largest_own_memory_leads_and_ancestors_give_the_limit() {
+    let mut report = empty_report();
+    let cgroup = |path: &str, own: u64, usage: u64, limit: Option<u64>| Cgroup {
+        path: path.into(),
+        state: "alive".into(),
+        usage_bytes: Some(usage),
+        limit_bytes: limit,
+        kinds: BTreeMap::from([("anon".to_owned(), kind(own, 0, own))]),
+        ..Cgroup::default()
+    };
+    report.cgroups = vec![
+        cgroup("/", MIB, 9 * GIB, None),
+        cgroup("/pod", 2 * MIB, 8 * GIB, Some(8 * GIB)),
+        cgroup("/pod/web", 7 * GIB, 7 * GIB, None),
+        cgroup("/podx", 5 * MIB, 5 * MIB, None),
+    ];
+    let text = plain(&report);
+    let lines: Vec<&str> = text.lines().collect();
+    assert_eq!(lines[0], "/pod/web 7.0 GiB, /pod 8.0 of 8.0 GiB (100 %), steady");
+    assert!(text.contains("/podx 5.0 MiB, no limit, steady"), "{text}");
+    assert!(text.contains("/pod 8.0 of 8.0 GiB (100 %), own 2.0 MiB, steady"), "{text}");
+}
+
+#[test]
+fn losses_and_cut_stacks_are_named() {
+    let mut report = one_container();
+    report.losses.insert("ring_full".into(), Some(7));
+    report.losses.insert("recursion".into(), None);
+    report.cgroups[0].stacks[0].status = "cut: too deep".into();
+    let text = plain(&report);
+    assert!(text.contains("lost: ring_full 7\n"), "{text}");
+    assert!(text.contains("97 % of live bytes have no whole stack"), "{text}");
+    assert!(text.contains("\nnot counted by this kernel: recursion\n"), "{text}");
+    assert!(text.contains(" · losses 7 · "), "{text}");
+}
+
+#[test]
+fn more_cgroups_can_be_asked_for() {
+    let names = |top: usize| {
+        let text = summary::render(&busy_host(), Options { top, color: false });
+        text.lines().filter(|line| line.starts_with("/kubepods")).count()
+    };
+    assert_eq!((names(1), names(10), names(30)), (1, 10, 30));
+    assert!(summary::render(&busy_host(), Options { top: 30, color: false }).lines().count() <= 120);
+}
+
+#[test]
+fn colour_only_when_told() {
+    assert!(!plain(&busy_host()).contains('\x1b'));
+    let colored = summary::render(&busy_host(), Options { top: 10, color: true });
+    assert!(colored.contains("\x1b[1m"));
+    let mut bare = colored.clone();
+    for code in ["\x1b[1m", "\x1b[2m", "\x1b[33m", "\x1b[1;31m", "\x1b[0m"] {
+        bare = bare.replace(code, "");
+    }
+    assert_eq!(bare, plain(&busy_host()), "colour changes nothing else");
+}
+
+#[test]
+fn hostile_reports_fit_and_do_not_steer_the_terminal() {
+    for seed in 0..300 {
+        let report = hostile_report(&mut Random::new(seed));
+        assert_fits(&plain(&report));
+        let everything = Selection::default();
+        for view in [views::cgroups(&report, &everything), views::stacks(&report, &everything)] {
+            assert!(view.lines().all(|line| !line.chars().any(char::is_control)), "seed {seed}");
+        }
+    }
+}
+
+#[test]
+fn absurd_figures_do_not_panic() {
+    let mut report = one_container();
+    let cgroup = &mut report.cgroups[0];
+    cgroup.usage_bytes = Some(u64::MAX);
+    cgroup.limit_bytes = Some(0);
+    cgroup.uncovered_bytes = Some(i64::MIN);
+    let row = KindRow {
+        stat: Some(u64::MAX),
+        baseline: Some(u64::MAX),
+        live: Some(u64::MAX),
+        growth_bytes_per_s: Some(f64::MAX),
+        ..KindRow::default()
+    };
+    cgroup.kinds = BTreeMap::from([("anon".to_owned(), row.clone()), ("file".to_owned(), row)]);
+    cgroup.subtree = cgroup.kinds.clone();
+    cgroup.stacks.iter_mut().for_each(|row| (row.live, row.live_stderr, row.charged) = (u64::MAX, u64::MAX, u64::MAX));
+    report.duration_s = f64::NAN;
+    report.cost.cpu_percent = Some(f64::NAN);
+    assert_fits(&plain(&report));
+    let _ = (views::cgroups(&report, &Selection::default()), views::stacks(&report, &Selection::default()));
+    assert!(figures::attributed(&report).is_some());
+}
+
+#[test]
+fn the_cgroup_view_is_a_ledger() {
+    let mut report = one_container();
+    report.cgroups[0].path = "/pods/web".into();
+    let mut pods = report.cgroups[0].clone();
+    pods.path = "/pods".into();
+    pods.limit_bytes = None;
+    pods.kinds.retain(|kind, _| kind == "anon");
+    report.cgroups.insert(0, pods);
+    let dead = Cgroup {
+        path: "/old".into(),
+        state: "dead".into(),
+        kinds: BTreeMap::from([("shmem".to_owned(), KindRow { live: Some(GIB), ..KindRow::default() })]),
+        ..Cgroup::default()
+    };
+    report.cgroups.push(dead);
+    assert_golden("view-cgroups.txt", &views::cgroups(&report, &Selection::default()));
+
+    let selection =
+        Selection { cgroups: vec![Glob::parse("/pods/*").unwrap()], kinds: vec!["file".into()], value: Value::Charged, top: None };
+    let text = views::cgroups(&report, &selection);
+    assert!(text.contains("/pods/web") && !text.contains("/old") && !text.contains("anon") && text.contains("CHARGED"), "{text}");
+    let none = Selection { cgroups: vec![Glob::parse("/none").unwrap()], ..Selection::default() };
+    assert!(views::cgroups(&report, &none).ends_with("no cgroups match\n"));
+}
+
+#[test]
+fn the_stack_view_has_all_frames_and_adds_up_processes() {
+    let mut report = one_container();
+    let mut second = report.cgroups[0].clone();
+    second.path = "/second".into();
+    second.stacks.iter_mut().for_each(|row| row.pid = Some(9));
+    report.cgroups.push(second);
+    let text = views::stacks(&report, &Selection { top: Some(2), ..Selection::default() });
+    assert_golden("view-stacks.txt", &text);
+    assert!(text.contains("18.0 GiB") && text.contains("2 more stacks not shown"), "{text}");
+
+    let one = Selection { cgroups: vec![Glob::parse("/second").unwrap()], kinds: vec!["file".into()], ..Selection::default() };
+    let text = views::stacks(&report, &one);
+    assert!(text.starts_with("398.0 MiB live in 1 stack\n") && text.contains("java[9]  /second\n"), "{text}");
+    let applied = one.apply(&report);
+    assert_eq!((applied.cgroups.len(), applied.cgroups[0].stacks.len(), applied.cgroups[0].kinds.len()), (1, 1, 1));
+}

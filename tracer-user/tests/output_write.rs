@@ -1,0 +1,86 @@
+//! Files appear whole or not at all, and every refusal names the file and the way out.
+
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+mod output_support;
+
+use memtrail::output::{OutputError, WriteOptions, check_target, write};
+use output_support::*;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::Path;
+
+fn entries(directory: &Path) -> usize {
+    std::fs::read_dir(directory).unwrap().count()
+}
+
+#[test]
+fn each_ending_gives_its_format() {
+    let directory = tempfile::tempdir().unwrap();
+    for (name, start) in [("a.folded", "/kubepods"), ("a.svg", "<?xml"), ("a.json", "{\n  \"schema\": 1,")] {
+        let path = directory.path().join(name);
+        check_target(&path).unwrap();
+        assert!(!path.exists(), "checking leaves nothing behind");
+        std::fs::write(&path, "old").unwrap();
+        write(&path, &one_container(), WriteOptions::default()).unwrap();
+        assert!(std::fs::read_to_string(&path).unwrap().starts_with(start), "{name}");
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o644);
+    }
+    assert_eq!(entries(directory.path()), 3);
+}
+
+#[test]
+fn unknown_endings_name_the_known_ones() {
+    for name in ["a.pb.gz", "a.hlog", "a", "folded", "a.txt", ".folded.gz"] {
+        for error in
+            [check_target(Path::new(name)).unwrap_err(), write(Path::new(name), &one_container(), WriteOptions::default()).unwrap_err()]
+        {
+            let text = error.to_string();
+            assert!(text.starts_with(&format!("{name}: unknown ending")) && text.contains(".folded .svg .json .mtrail"), "{text}");
+            assert_eq!(text.lines().count(), 1);
+        }
+    }
+}
+
+#[test]
+fn a_recording_is_a_target_but_not_an_output_of_a_report() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("a.mtrail");
+    check_target(&path).unwrap();
+    assert!(matches!(write(&path, &one_container(), WriteOptions::default()), Err(OutputError::Recording(_))));
+    assert_eq!(entries(directory.path()), 0);
+}
+
+#[test]
+fn targets_that_cannot_be_written_are_refused_before_tracing() {
+    let directory = tempfile::tempdir().unwrap();
+    let missing = directory.path().join("none/a.json");
+    assert!(matches!(check_target(&missing), Err(OutputError::NoDirectory { .. })));
+    let file = directory.path().join("file");
+    std::fs::write(&file, "").unwrap();
+    assert!(matches!(check_target(&file.join("a.json")), Err(OutputError::NoDirectory { .. })));
+    let in_the_way = directory.path().join("dir.json");
+    std::fs::create_dir(&in_the_way).unwrap();
+    assert!(matches!(check_target(&in_the_way), Err(OutputError::NotFile(_))));
+    let error = write(&missing, &one_container(), WriteOptions::default()).unwrap_err().to_string();
+    assert!(error.contains("none/a.json") && error.contains("is not a directory"), "{error}");
+    // procfs takes no files, not even from root.
+    assert!(matches!(check_target(Path::new("/proc/a.json")), Err(OutputError::Io { .. })));
+}
+
+#[test]
+fn a_symbolic_link_is_replaced_not_followed() {
+    let directory = tempfile::tempdir().unwrap();
+    let (target, link) = (directory.path().join("precious"), directory.path().join("a.json"));
+    std::fs::write(&target, "precious").unwrap();
+    symlink(&target, &link).unwrap();
+    write(&link, &one_container(), WriteOptions::default()).unwrap();
+    assert_eq!(std::fs::read_to_string(&target).unwrap(), "precious");
+    assert!(!link.is_symlink());
+}
+
+#[test]
+fn standard_output_takes_text_only() {
+    check_target(Path::new("-")).unwrap();
+    let options = WriteOptions { stdout: memtrail::output::Format::Svg, ..WriteOptions::default() };
+    assert!(matches!(write(Path::new("-"), &one_container(), options), Err(OutputError::Stdout)));
+}
