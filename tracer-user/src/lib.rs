@@ -3,3 +3,5 @@
 //! `facts` (I/O) -> `plan` (pure) -> attach -> snapshot -> `ledger` (pure) -> symbols -> `output`.
 
 pub mod model;
+pub mod process;
+pub mod symbolize;
