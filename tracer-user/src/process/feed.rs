@@ -133,6 +133,11 @@ impl Feed {
         lock(&self.shared.registry)
     }
 
+    /// The store of opened files, for the symboliser, which locks it for single look-ups.
+    pub fn file_store(&self) -> &Mutex<FileStore> {
+        &self.shared.files
+    }
+
     /// The opened files.
     pub fn files(&self) -> MutexGuard<'_, FileStore> {
         lock(&self.shared.files)
