@@ -154,3 +154,38 @@ fn root_a_deleted_program_from_before_the_start_has_names() {
     assert!(found, "{:?}", feed.files().counters());
     assert_eq!(names(&feed, &seen), expected, "after its end too");
 }
+
+#[test]
+#[ignore = "needs root"]
+fn root_what_was_lost_is_counted_and_repaired_from_proc() {
+    let options = FeedOptions { ring_bytes: 32 << 10, repair_interval: Duration::from_millis(10), ..FeedOptions::default() };
+    let feed = Feed::start(options).expect("root");
+    assert!(feed.settle(PATIENCE));
+    let dir = tempfile::tempdir().unwrap();
+    let storm = "#include <unistd.h>\n#include <sys/wait.h>\n\
+        int main(void){for(int i=0;i<3000;i++){int p=fork();if(!p)_exit(0);waitpid(p,0,0);}return 0;}";
+    let storm = compile(dir.path(), "storm", storm, &[]);
+    let program = compile(dir.path(), "unseen", &SHORT.replace("{0, 5000000}", "{300, 0}"), &[]);
+    // The reader waits for the registry while the rings run over.
+    let registry = feed.registry();
+    let storms: Vec<_> = (0..4).map(|_| Command::new(&storm).spawn().unwrap()).collect();
+    for mut storm in storms {
+        assert!(storm.wait().unwrap().success());
+    }
+    let mut child = Command::new(&program).stdout(Stdio::piped()).spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+    drop(registry);
+    let seen = Seen::new(child.id(), &line);
+    let named = (0..600).any(|_| {
+        std::thread::sleep(Duration::from_millis(100));
+        let known = feed.registry().image_at(seen.pid, seen.at_ns).is_some();
+        known && names(&feed, &seen) == ("unseen".to_owned(), "known_function".to_owned())
+    });
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let (lost, counters) = (feed.registry().counters().lost_records, feed.counters());
+    println!("lost {lost}, {counters:?}");
+    assert!(lost > 0 && counters.listings > 1, "{lost} {counters:?}");
+    assert!(named, "{counters:?} {:?}", feed.files().counters());
+}

@@ -119,7 +119,11 @@ fn stacks_of_c_programs_reach_the_beginning_of_their_threads() {
         for options in [SymbolizerOptions::default(), without_debug_files()] {
             for (argument, third) in [(&[][..], "main"), (&["thread"], "thread")] {
                 let (frames, status) = stack_of(flags, argument, options.clone());
-                assert_eq!((&frames[..3], status), (&["walk", "middle", third].map(str::to_owned)[..], Status::Complete), "{flags:?} {frames:?}");
+                assert_eq!(
+                    (&frames[..3], status),
+                    (&["walk", "middle", third].map(str::to_owned)[..], Status::Complete),
+                    "{flags:?} {frames:?}"
+                );
                 assert_eq!(frames.len(), 4, "nothing beyond the root: {flags:?} {frames:?}");
             }
         }

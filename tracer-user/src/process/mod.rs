@@ -6,6 +6,7 @@
 //!
 //! Never here: symbols (see [`crate::symbolize`]), BPF, outputs. Nothing here ever blocks the kernel or a traced process: what
 //! does not fit is dropped and counted.
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, reason = "tests"))]
 
 pub mod event;
 pub mod feed;

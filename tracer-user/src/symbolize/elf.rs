@@ -1,6 +1,7 @@
 //! Symbols of one opened file, by file offset. Works on a copy (see [`super::elf_guard`]) and never fails: what cannot be read is
 //! `None`, with a count of why.
 
+use super::stack::{AFTER_BYTES, BEFORE_BYTES};
 use super::{Frame, FrameKind, demangle, elf_guard};
 use crate::process::OpenFile;
 use crate::process::sys;
@@ -129,10 +130,10 @@ fn frames(symbolized: Symbolized<'_>) -> Option<Vec<Frame>> {
     Some(frames)
 }
 
-/// The bytes around a return address: up to eight before it, up to nine from it on.
-pub fn code_around(open: &OpenFile, offset: u64) -> Option<([u8; 8], [u8; 9])> {
-    let (mut before, mut after) = ([0; 8], [0; 9]);
-    open.file.read_exact_at(&mut before, offset.checked_sub(8)?).ok()?;
+/// The bytes before a return address and from it on.
+pub fn code_around(open: &OpenFile, offset: u64) -> Option<([u8; BEFORE_BYTES], [u8; AFTER_BYTES])> {
+    let (mut before, mut after) = ([0; BEFORE_BYTES], [0; AFTER_BYTES]);
+    open.file.read_exact_at(&mut before, offset.checked_sub(BEFORE_BYTES as u64)?).ok()?;
     open.file.read_exact_at(&mut after, offset).ok()?;
     Some((before, after))
 }

@@ -6,6 +6,7 @@
 //! JITs in perf maps.
 //!
 //! Never here: who ran what (see [`crate::process`]), escaping for an output, decisions about bytes.
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, reason = "tests"))]
 
 mod demangle;
 mod elf;

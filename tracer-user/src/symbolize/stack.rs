@@ -106,19 +106,45 @@ fn is_thread_root(name: &str) -> bool {
         )
 }
 
-/// Whether a return address follows the call of a thread's first function, in C libraries whose symbols are stripped (x86_64).
+/// Whether a return address follows the call of a thread's first function, in C libraries whose symbols are stripped (x86_64):
+/// told by the code around it, since the names are local.
 ///
-/// - `exit(main(...))`, glibc `__libc_start_call_main` and musl: indirect call; `mov %eax,%edi`; `call`
-/// - `pthread_exit(f(arg))`, musl `start`: indirect call; `mov %rax,%rdi`; `call`
-/// - `pd->result = f(arg)`, glibc `start_thread`: indirect call; `mov %rax,%fs:0x...`
+/// - glibc `__libc_start_call_main` and musl, `exit(main(...))`: indirect call; `mov %eax,%edi`; `call`
+/// - musl `start`, `pthread_exit(f(arg))`: indirect call; `mov %rax,%rdi`; `call`
+/// - glibc `start_thread` up to 2.31, `pd->result = f(arg)`: indirect call; `mov %rax,%fs:0x...`
+/// - glibc `start_thread` 2.36, `pd->start_routine(pd->arg)`: `mov 0x640(%r),%rdi`; `call *0x638(%r)`, far inside of a large struct
 #[must_use]
-pub fn is_root_call(before: &[u8; 8], after: &[u8; 9]) -> bool {
-    // call *%reg is ff d0..d7 with or without a REX prefix, call *disp(...) and call *%fs:disp are longer: ff with /2.
-    let call_with_register = before[6] == 0xff && (0xd0..=0xd7).contains(&before[7]);
-    let call_with_memory = (1..7).any(|at| before[at] == 0xff && before[at + 1] & 0x38 == 0x10 && before[at + 1] & 0xc0 != 0xc0);
+pub fn is_root_call(before: &[u8; BEFORE_BYTES], after: &[u8; AFTER_BYTES]) -> bool {
+    let tail = &before[BEFORE_BYTES - 8..];
+    // call *%reg is ff d0..d7; call *disp(...) and call *%fs:disp are longer: ff with /2 and a memory operand.
+    let with_register = tail[6] == 0xff && (0xd0..=0xd7).contains(&tail[7]);
+    let with_memory = (1..7).any(|at| tail[at] == 0xff && tail[at + 1] & 0x38 == 0x10 && tail[at + 1] & 0xc0 != 0xc0);
     let calls_exit = after.starts_with(&[0x89, 0xc7, 0xe8]) || after.starts_with(&[0x48, 0x89, 0xc7, 0xe8]);
     let stores_result = after.starts_with(&[0x64, 0x48, 0x89, 0x04, 0x25]);
-    (call_with_register || call_with_memory) && (calls_exit || stores_result)
+    ((with_register || with_memory) && (calls_exit || stores_result)) || calls_thread_routine(before)
+}
+
+/// Bytes looked at before a return address.
+pub const BEFORE_BYTES: usize = 14;
+/// Bytes looked at from it on.
+pub const AFTER_BYTES: usize = 9;
+
+fn calls_thread_routine(before: &[u8; BEFORE_BYTES]) -> bool {
+    // Without and with the prefix for r8 to r15.
+    let (load, call) = match before {
+        [_, 0x48, 0x8b, load, _, _, _, _, 0xff, call, ..] | [0x49, 0x8b, load, _, _, _, _, 0x41, 0xff, call, ..] => (load, call),
+        _ => return false,
+    };
+    let with_prefix = before[0] == 0x49 && before[1] == 0x8b;
+    let displacement = |at: usize| u32::from_le_bytes([before[at], before[at + 1], before[at + 2], before[at + 3]]);
+    let (argument, routine) = (displacement(if with_prefix { 3 } else { 4 }), displacement(10));
+    load & 0xf8 == 0xb8 && call & 0xf8 == 0x90 && load & 7 == call & 7 && routine.checked_add(8) == Some(argument) && routine >= 0x400
+}
+
+/// Whether a file can hold the code that [`is_root_call`] knows: a C library. Elsewhere the same bytes mean nothing.
+#[must_use]
+pub fn is_c_library(base_name: &[u8]) -> bool {
+    [&b"libc.so"[..], b"libc-2.", b"libpthread", b"ld-musl", b"libc.musl"].iter().any(|prefix| base_name.starts_with(prefix))
 }
 
 #[cfg(test)]
@@ -158,13 +184,23 @@ mod tests {
     #[test]
     fn code_of_stripped_libraries() {
         // glibc 2.36: mov 0x8(%rsp),%rax; call *%rax; mov %eax,%edi; call exit
-        let start = [0x48, 0x8b, 0x44, 0x24, 0x08, 0x90, 0xff, 0xd0];
+        let start = [0x48, 0x8b, 0x74, 0x24, 0x18, 0x90, 0x90, 0x48, 0x8b, 0x44, 0x24, 0x08, 0xff, 0xd0];
         assert!(is_root_call(&start, &[0x89, 0xc7, 0xe8, 1, 2, 3, 4, 0, 0]));
-        // glibc 2.36: call *%fs:0x610's kin; mov %rax,%fs:0x630
-        let thread = [0x64, 0xff, 0x14, 0x25, 0x10, 0x06, 0x00, 0x00];
-        assert!(is_root_call(&thread, &[0x64, 0x48, 0x89, 0x04, 0x25, 0x30, 0x06, 0, 0]));
-        let ordinary = [0x90, 0x90, 0x90, 0xe8, 1, 2, 3, 4];
-        assert!(!is_root_call(&ordinary, &[0x89, 0xc7, 0xe8, 1, 2, 3, 4, 0, 0]));
         assert!(!is_root_call(&start, &[0x48, 0x89, 0xd8, 0x5b, 0xc3, 0, 0, 0, 0]));
+        // glibc up to 2.31: call *%fs:0x640; mov %rax,%fs:0x630
+        let thread = [0, 0, 0, 0, 0, 0, 0x64, 0xff, 0x14, 0x25, 0x40, 0x06, 0x00, 0x00];
+        assert!(is_root_call(&thread, &[0x64, 0x48, 0x89, 0x04, 0x25, 0x30, 0x06, 0, 0]));
+        // glibc 2.36: mov 0x640(%rax),%rdi; call *0x638(%rax); jmp
+        let jump = [0xe9, 0x28, 0xfe, 0xff, 0xff, 0x48, 0x8b, 0x4c, 0x24];
+        let thread = [0x08, 0x48, 0x8b, 0xb8, 0x40, 0x06, 0, 0, 0xff, 0x90, 0x38, 0x06, 0, 0];
+        assert!(is_root_call(&thread, &jump));
+        let with_r12 = [0x49, 0x8b, 0xbd, 0x40, 0x06, 0, 0, 0x41, 0xff, 0x95, 0x38, 0x06, 0, 0];
+        assert!(is_root_call(&with_r12, &jump));
+        // A callback of a small struct, and one whose argument lies elsewhere.
+        let callback = [0x08, 0x48, 0x8b, 0xb8, 0x40, 0, 0, 0, 0xff, 0x90, 0x38, 0, 0, 0];
+        let apart = [0x08, 0x48, 0x8b, 0xb8, 0x50, 0x06, 0, 0, 0xff, 0x90, 0x38, 0x06, 0, 0];
+        assert!(!is_root_call(&callback, &jump) && !is_root_call(&apart, &jump));
+        let ordinary = [0, 0, 0, 0, 0, 0, 0x90, 0x90, 0x90, 0xe8, 1, 2, 3, 4];
+        assert!(!is_root_call(&ordinary, &[0x89, 0xc7, 0xe8, 1, 2, 3, 4, 0, 0]));
     }
 }

@@ -160,7 +160,7 @@ impl Symbolizer {
                     Some(frames) => frames.to_vec(),
                     None => vec![self.jit_name(image, mapping, address).unwrap_or_else(|| place_name(mapping, address, returns))],
                 };
-                Found { frames, mapped: true, root_call: answer.root_call }
+                Found { frames, mapped: true, root_call: answer.root_call && stack::is_c_library(mapping.file.base_name()) }
             })
             .collect()
     }
