@@ -13,5 +13,7 @@ pub mod model;
 pub mod output;
 pub mod plan;
 pub mod probes;
+pub mod process;
 pub mod recording;
+pub mod symbolize;
 pub mod units;

@@ -107,8 +107,7 @@ async fn record(args: RecordArgs) -> Result<u8> {
     }
     announce(&session, &args);
     follow(&mut session, &args, &mut writers).await?;
-    let mut symbols = crate::symbolize::Names::new();
-    let report = session.report(&mut symbols)?;
+    let report = session.report()?;
     let unmatched = session.unmatched();
     drop(session);
     finish(&args, &report, writers)?;

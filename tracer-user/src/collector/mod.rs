@@ -5,6 +5,7 @@
 
 pub mod assemble;
 pub mod filter;
+pub mod names;
 pub mod session;
 pub mod start;
 

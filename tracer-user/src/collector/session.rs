@@ -1,8 +1,9 @@
 //! A running trace: the kernel half, the cgroups, the last readings, and the snapshot that a report is made from.
 
 use super::{
-    assemble::{self, Inputs, Symbols},
+    assemble::{self, Inputs},
     filter::Filter,
+    names::Names,
     start::{self, Host, Running, StartError, StartOptions},
 };
 use crate::{
@@ -20,6 +21,8 @@ use crate::{
     },
     ledger::growth::Slope,
     model::{Interval, IntervalCgroup, Report},
+    process::{Feed, FeedOptions},
+    symbolize::Symbolizer,
 };
 use aya::{
     Ebpf,
@@ -35,6 +38,8 @@ use tracer_common::{
 const MOST_CGROUPS: usize = 65_536;
 /// Most dead cgroups kept for the bytes they still own.
 const MOST_DEAD: usize = 16_384;
+/// Longest wait for process records before a report.
+const SETTLE: std::time::Duration = std::time::Duration::from_secs(2);
 
 /// Why a session failed.
 #[derive(Debug, thiserror::Error)]
@@ -65,6 +70,9 @@ pub struct Session {
     filter: Filter,
     running: Running,
     ring: RingBuf<MapData>,
+    /// Processes and their mappings; `None` where perf events are refused.
+    feed: Option<Feed>,
+    symbolizer: Symbolizer,
     slopes: HashMap<(CgroupId, String), Slope>,
     usage_slopes: HashMap<CgroupId, Slope>,
     started_ns: u64,
@@ -93,6 +101,14 @@ impl Session {
         if options.traced_bytes.is_none() && options.filtered {
             options.traced_bytes = limits_of(&filter, &registry, &mut poller);
         }
+        // On before anything counts: a process may live shorter than it takes to attach.
+        let feed = match Feed::start(FeedOptions::default()) {
+            Ok(feed) => Some(feed),
+            Err(error) => {
+                log::warn!("no process records, so user frames stay unknown: {error}");
+                None
+            }
+        };
         let mut running = start::start(&host, &options, |bpf| write_filter(bpf, &filter, registry.iter().map(|c| (c.id, &c.path))))?;
         let ring = running.bpf.take_map("EVENTS").ok_or(BpfError::Missing("map EVENTS"))?;
         let ring = RingBuf::try_from(ring).map_err(|source| BpfError::Map { name: "EVENTS", source })?;
@@ -106,6 +122,8 @@ impl Session {
             filter,
             running,
             ring,
+            feed,
+            symbolizer: Names::symbolizer(),
             slopes: HashMap::new(),
             usage_slopes: HashMap::new(),
             started_ns: monotonic_ns(),
@@ -192,8 +210,14 @@ impl Session {
     }
 
     /// The report as of now.
-    pub fn report(&mut self, symbols: &mut dyn Symbols) -> Result<Report, SessionError> {
+    pub fn report(&mut self) -> Result<Report, SessionError> {
         self.drain_events()?;
+        if let Some(feed) = &self.feed {
+            // Names of processes that began a moment ago; without them their frames would be unknown.
+            if !feed.settle(SETTLE) {
+                log::warn!("process records are behind: some names may be missing");
+            }
+        }
         // A folio may wait in a CPU's batch: the sweep settles those, and finds what is charged but not mapped.
         let slots: Vec<u64> = tables::samples(&self.running.bpf)?.keys().copied().collect();
         let swept = tables::sweep(&mut self.running.bpf, slots.into_iter())?;
@@ -226,7 +250,7 @@ impl Session {
             started_ns: self.started_ns,
             now_ns: monotonic_ns(),
         };
-        Ok(assemble::report(&inputs, symbols))
+        Ok(assemble::report(&inputs, &mut Names::new(self.feed.as_ref(), &mut self.symbolizer)))
     }
 
     fn poll(&mut self) -> Vec<(CgroupId, StatReading)> {
@@ -254,6 +278,10 @@ impl Session {
         losses.insert("dead_cgroups_forgotten".to_owned(), Some(counters.forgotten));
         losses.insert("cgroup_read_errors".to_owned(), Some(self.poll_errors));
         losses.insert("samples_without_owner".to_owned(), Some(self.pending));
+        if let Some(feed) = &self.feed {
+            let counters = feed.registry().counters();
+            losses.insert("process_records".to_owned(), Some(counters.lost_records));
+        }
         losses.insert("recursion_misses".to_owned(), recursion_misses(&self.running.bpf));
         Ok(losses)
     }

@@ -1,0 +1,72 @@
+//! Names for a report: addresses through the process feed and the symboliser, in the form that [`super::assemble`] asks for.
+
+use super::assemble::{Resolved, Symbols};
+use crate::{
+    output::text,
+    process::Feed,
+    symbolize::{Frame, Symbolizer, SymbolizerOptions, UserStack},
+};
+use std::collections::HashMap;
+use tracer_common::{
+    process::ProcessRecord,
+    stack::{MAX_FRAMES, StackRecord, StackStatus},
+};
+
+/// Looks names up in what the feed has seen.
+pub struct Names<'a> {
+    feed: Option<&'a Feed>,
+    symbolizer: &'a mut Symbolizer,
+    kernel: HashMap<u64, String>,
+}
+
+impl<'a> Names<'a> {
+    /// Names as of now. Without a feed, user frames stay unknown.
+    pub fn new(feed: Option<&'a Feed>, symbolizer: &'a mut Symbolizer) -> Names<'a> {
+        symbolizer.refresh();
+        Names { feed, symbolizer, kernel: HashMap::new() }
+    }
+
+    /// A symboliser with its defaults.
+    #[must_use]
+    pub fn symbolizer() -> Symbolizer {
+        Symbolizer::new(SymbolizerOptions::default())
+    }
+}
+
+impl Symbols for Names<'_> {
+    fn user(&mut self, process: &ProcessRecord, stack: Option<&StackRecord>) -> Resolved {
+        let none = || Resolved { frames: Vec::new(), status: "none".to_owned() };
+        let Some(stack) = stack else { return none() };
+        let addresses = addresses(stack);
+        // The guard is held only for the copy: the reader of the rings waits for it.
+        let image = self.feed.and_then(|feed| feed.registry().image_at(process.tgid, process.first_seen_ns).cloned());
+        let (Some(image), Some(feed)) = (image, self.feed) else {
+            let frames = addresses.iter().rev().map(|_| "[unknown]".to_owned()).collect();
+            return Resolved { frames, status: "cut: process unknown".to_owned() };
+        };
+        let recorded = if stack.status == StackStatus::TooDeep as u32 { StackStatus::TooDeep } else { StackStatus::Ended };
+        let UserStack { frames, status } = self.symbolizer.user_stack(&image, addresses, recorded, feed.file_store());
+        Resolved { frames: frames.into_iter().rev().map(|frame| frame.name).collect(), status: status.text() }
+    }
+
+    fn kernel(&mut self, stack: &StackRecord) -> Vec<String> {
+        let unknown: Vec<u64> = addresses(stack).iter().copied().filter(|address| !self.kernel.contains_key(address)).collect();
+        if !unknown.is_empty() {
+            let frames: Vec<Frame> = self.symbolizer.kernel(&unknown);
+            self.kernel.extend(unknown.into_iter().zip(frames.into_iter().map(|frame| frame.name)));
+        }
+        let name = |address: &u64| self.kernel.get(address).cloned().unwrap_or_else(|| "[unknown]".to_owned());
+        addresses(stack).iter().rev().map(name).collect()
+    }
+
+    fn comm(&mut self, process: &ProcessRecord) -> String {
+        let end = process.comm.iter().position(|byte| *byte == 0).unwrap_or(process.comm.len());
+        let at_charge = || text::escape_bytes(&process.comm[..end]);
+        let image = self.feed.and_then(|feed| feed.registry().image_at(process.tgid, process.first_seen_ns).cloned());
+        image.map_or_else(at_charge, |image| text::escape_bytes(image.comm_bytes()))
+    }
+}
+
+fn addresses(stack: &StackRecord) -> &[u64] {
+    &stack.frames[..(stack.length as usize).min(MAX_FRAMES)]
+}

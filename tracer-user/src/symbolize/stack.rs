@@ -1,0 +1,206 @@
+//! Whether a user stack reaches the beginning of its thread. Pure.
+//!
+//! Frame-pointer walks end in order also where code without frame pointers broke the chain, so that the end itself has to be
+//! recognised. Evidence, glibc 2.36 (Debian 12), C with `-fno-omit-frame-pointer`, stacks taken with `perf record -e page-faults -c 1
+//! --call-graph fp`; outermost frames seen:
+//! - main thread, dynamic: `__libc_start_call_main` after `main` in 1201 of 1201 stacks of the program's own code; `_start` never;
+//! - main thread, static: the same frame, then what happened to be in rbp: `__do_global_dtors_aux` and an address in no mapping. So
+//!   the root ends the stack wherever it stands, and what lies beyond it is dropped;
+//! - pthread, static and dynamic, C, Rust and JVM (after `thread_native_entry` and `ThreadJavaMain`): `start_thread`; `clone3` never;
+//! - the dynamic loader before `main`: `_dl_start_user`;
+//! - a child of fork: as its parent's.
+//!
+//! Both glibc functions are local and stripped libraries do not name them, so that the code around the return address is
+//! recognised too: see [`is_root_call`].
+//!
+//! Known limit: a function without frame pointers that is called from one with them (malloc, memset) hides its caller when the
+//! walk starts in it: rbp still is the caller's, whose own return address is taken for the next frame.
+
+use super::{Frame, FrameKind};
+use tracer_common::stack::StackStatus;
+
+/// How far a stack can be trusted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Status {
+    /// Reaches the beginning of the thread.
+    Complete,
+    /// Does not, and why.
+    Cut(&'static str),
+    /// There is no user stack.
+    None,
+}
+
+impl Status {
+    /// The word of the reports.
+    #[must_use]
+    pub fn text(self) -> String {
+        match self {
+            Status::Complete => "complete".to_owned(),
+            Status::Cut(reason) => format!("cut: {reason}"),
+            Status::None => "none".to_owned(),
+        }
+    }
+}
+
+/// What stands at one recorded address.
+#[derive(Clone, Copy, Debug)]
+pub struct Place<'a> {
+    /// The outermost function there.
+    pub frame: &'a Frame,
+    /// It lies in an executable mapping.
+    pub mapped: bool,
+    /// The code there calls a thread's first function (see [`is_root_call`]).
+    pub root_call: bool,
+}
+
+/// The status of a stack and how many of its addresses are real, innermost first: what lies beyond the root, and addresses in no
+/// mapping at the outer end, are what a register happened to hold.
+#[must_use]
+pub fn judge_user_stack(places: &[Place<'_>], recorded: StackStatus) -> (Status, usize) {
+    if recorded == StackStatus::None || places.is_empty() {
+        return (Status::None, 0);
+    }
+    // The first frame is where the walk began, not a return address: a program's first instruction is a root by name only.
+    let root = places.iter().enumerate().position(|(n, place)| {
+        let named = place.frame.kind == FrameKind::User && is_thread_root(&place.frame.name);
+        place.mapped && (named || (place.root_call && n > 0))
+    });
+    if let Some(root) = root {
+        return (Status::Complete, root + 1);
+    }
+    if recorded == StackStatus::TooDeep {
+        return (Status::Cut("too deep"), places.len());
+    }
+    let real = places.iter().rposition(|place| place.mapped).map_or(0, |last| last + 1);
+    (Status::Cut("no frame pointers"), real.max(1))
+}
+
+/// Functions that nothing calls.
+fn is_thread_root(name: &str) -> bool {
+    // glibc has a name per generation of its start code: __libc_start_main_impl, __libc_start_main@@GLIBC_2.34, ...
+    name.starts_with("__libc_start_main")
+        || matches!(
+            name,
+            "_start"
+                | "__libc_start_call_main"
+                | "_dl_start_user"
+                | "start_thread"
+                | "clone"
+                | "__clone"
+                | "clone3"
+                | "__clone3"
+                // musl
+                | "_start_c"
+                | "libc_start_main_stage2"
+                | "start"
+                | "start_c11"
+                // Go
+                | "runtime.goexit"
+                | "runtime.goexit.abi0"
+                | "runtime.rt0_go"
+                | "runtime.rt0_go.abi0"
+                | "runtime.mstart"
+                | "runtime.mstart.abi0"
+                | "_rt0_amd64"
+                | "_rt0_amd64_linux"
+        )
+}
+
+/// Whether a return address follows the call of a thread's first function, in C libraries whose symbols are stripped (x86_64):
+/// told by the code around it, since the names are local.
+///
+/// - glibc `__libc_start_call_main` and musl, `exit(main(...))`: indirect call; `mov %eax,%edi`; `call`
+/// - musl `start`, `pthread_exit(f(arg))`: indirect call; `mov %rax,%rdi`; `call`
+/// - glibc `start_thread` up to 2.31, `pd->result = f(arg)`: indirect call; `mov %rax,%fs:0x...`
+/// - glibc `start_thread` 2.36, `pd->start_routine(pd->arg)`: `mov 0x640(%r),%rdi`; `call *0x638(%r)`, far inside of a large struct
+#[must_use]
+pub fn is_root_call(before: &[u8; BEFORE_BYTES], after: &[u8; AFTER_BYTES]) -> bool {
+    let tail = &before[BEFORE_BYTES - 8..];
+    // call *%reg is ff d0..d7; call *disp(...) and call *%fs:disp are longer: ff with /2 and a memory operand.
+    let with_register = tail[6] == 0xff && (0xd0..=0xd7).contains(&tail[7]);
+    let with_memory = (1..7).any(|at| tail[at] == 0xff && tail[at + 1] & 0x38 == 0x10 && tail[at + 1] & 0xc0 != 0xc0);
+    let calls_exit = after.starts_with(&[0x89, 0xc7, 0xe8]) || after.starts_with(&[0x48, 0x89, 0xc7, 0xe8]);
+    let stores_result = after.starts_with(&[0x64, 0x48, 0x89, 0x04, 0x25]);
+    ((with_register || with_memory) && (calls_exit || stores_result)) || calls_thread_routine(before)
+}
+
+/// Bytes looked at before a return address.
+pub const BEFORE_BYTES: usize = 14;
+/// Bytes looked at from it on.
+pub const AFTER_BYTES: usize = 9;
+
+fn calls_thread_routine(before: &[u8; BEFORE_BYTES]) -> bool {
+    // Without and with the prefix for r8 to r15.
+    let (load, call) = match before {
+        [_, 0x48, 0x8b, load, _, _, _, _, 0xff, call, ..] | [0x49, 0x8b, load, _, _, _, _, 0x41, 0xff, call, ..] => (load, call),
+        _ => return false,
+    };
+    let with_prefix = before[0] == 0x49 && before[1] == 0x8b;
+    let displacement = |at: usize| u32::from_le_bytes([before[at], before[at + 1], before[at + 2], before[at + 3]]);
+    let (argument, routine) = (displacement(if with_prefix { 3 } else { 4 }), displacement(10));
+    load & 0xf8 == 0xb8 && call & 0xf8 == 0x90 && load & 7 == call & 7 && routine.checked_add(8) == Some(argument) && routine >= 0x400
+}
+
+/// Whether a file can hold the code that [`is_root_call`] knows: a C library. Elsewhere the same bytes mean nothing.
+#[must_use]
+pub fn is_c_library(base_name: &[u8]) -> bool {
+    [&b"libc.so"[..], b"libc-2.", b"libpthread", b"ld-musl", b"libc.musl"].iter().any(|prefix| base_name.starts_with(prefix))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn judge(names: &[&str], recorded: StackStatus) -> (Status, usize) {
+        let kind = |name: &str| if name.starts_with('[') { FrameKind::Unknown } else { FrameKind::User };
+        let frames: Vec<Frame> = names.iter().map(|name| Frame::new(kind(name), name)).collect();
+        let place = |frame| Place { frame, mapped: frame.name != "[unknown]", root_call: frame.name == "[libc.so.6+0x2724a]" };
+        let places: Vec<Place<'_>> = frames.iter().map(place).collect();
+        judge_user_stack(&places, recorded)
+    }
+
+    #[test]
+    fn roots_complete_a_stack_and_what_lies_beyond_is_dropped() {
+        assert_eq!(judge(&["f", "main", "__libc_start_call_main"], StackStatus::Ended), (Status::Complete, 3));
+        assert_eq!(judge(&["f", "[x+0x1]", "start_thread"], StackStatus::Ended), (Status::Complete, 3));
+        assert_eq!(judge(&["f", "main", "[libc.so.6+0x2724a]"], StackStatus::Ended), (Status::Complete, 3));
+        let beyond = ["main", "__libc_start_call_main", "__do_global_dtors_aux", "[unknown]"];
+        assert_eq!(judge(&beyond, StackStatus::Ended), (Status::Complete, 2));
+        assert_eq!(judge(&["_start"], StackStatus::Ended), (Status::Complete, 1));
+    }
+
+    #[test]
+    fn stacks_without_a_root_are_cut_with_the_reason() {
+        let cut = Status::Cut("no frame pointers");
+        assert_eq!(judge(&["_int_malloc", "[unknown]", "[unknown]"], StackStatus::Ended), (cut, 1));
+        assert_eq!(judge(&["f", "main"], StackStatus::Ended), (cut, 2));
+        assert_eq!(judge(&["[libc.so.6+0x2724a]"], StackStatus::Ended), (cut, 1), "nothing was called from there");
+        assert_eq!(judge(&["[unknown]"], StackStatus::Ended), (cut, 1));
+        assert_eq!(judge(&["f", "f", "f"], StackStatus::TooDeep), (Status::Cut("too deep"), 3));
+        assert_eq!(judge(&[], StackStatus::None), (Status::None, 0));
+        assert_eq!(judge(&["restart", "main.start"], StackStatus::Ended), (cut, 2));
+    }
+
+    #[test]
+    fn code_of_stripped_libraries() {
+        // glibc 2.36: mov 0x8(%rsp),%rax; call *%rax; mov %eax,%edi; call exit
+        let start = [0x48, 0x8b, 0x74, 0x24, 0x18, 0x90, 0x90, 0x48, 0x8b, 0x44, 0x24, 0x08, 0xff, 0xd0];
+        assert!(is_root_call(&start, &[0x89, 0xc7, 0xe8, 1, 2, 3, 4, 0, 0]));
+        assert!(!is_root_call(&start, &[0x48, 0x89, 0xd8, 0x5b, 0xc3, 0, 0, 0, 0]));
+        // glibc up to 2.31: call *%fs:0x640; mov %rax,%fs:0x630
+        let thread = [0, 0, 0, 0, 0, 0, 0x64, 0xff, 0x14, 0x25, 0x40, 0x06, 0x00, 0x00];
+        assert!(is_root_call(&thread, &[0x64, 0x48, 0x89, 0x04, 0x25, 0x30, 0x06, 0, 0]));
+        // glibc 2.36: mov 0x640(%rax),%rdi; call *0x638(%rax); jmp
+        let jump = [0xe9, 0x28, 0xfe, 0xff, 0xff, 0x48, 0x8b, 0x4c, 0x24];
+        let thread = [0x08, 0x48, 0x8b, 0xb8, 0x40, 0x06, 0, 0, 0xff, 0x90, 0x38, 0x06, 0, 0];
+        assert!(is_root_call(&thread, &jump));
+        let with_r12 = [0x49, 0x8b, 0xbd, 0x40, 0x06, 0, 0, 0x41, 0xff, 0x95, 0x38, 0x06, 0, 0];
+        assert!(is_root_call(&with_r12, &jump));
+        // A callback of a small struct, and one whose argument lies elsewhere.
+        let callback = [0x08, 0x48, 0x8b, 0xb8, 0x40, 0, 0, 0, 0xff, 0x90, 0x38, 0, 0, 0];
+        let apart = [0x08, 0x48, 0x8b, 0xb8, 0x50, 0x06, 0, 0, 0xff, 0x90, 0x38, 0x06, 0, 0];
+        assert!(!is_root_call(&callback, &jump) && !is_root_call(&apart, &jump));
+        let ordinary = [0, 0, 0, 0, 0, 0, 0x90, 0x90, 0x90, 0xe8, 1, 2, 3, 4];
+        assert!(!is_root_call(&ordinary, &[0x89, 0xc7, 0xe8, 1, 2, 3, 4, 0, 0]));
+    }
+}

@@ -1,0 +1,269 @@
+//! User addresses of an image to frames: finds the mapping, groups by file, asks [`super::elf`] once a file, remembers the answers.
+
+use super::elf::{self, ElfError, ElfOptions};
+use super::kernel::KernelSymbols;
+use super::perf_map::PerfMap;
+use super::stack::{self, Place, Status, judge_user_stack};
+use super::{Frame, FrameKind};
+use crate::process::{FileStore, Image, MappedFile, Mapping, OpenFile, sys};
+use std::collections::HashMap;
+use std::ffi::CString;
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use tracer_common::stack::StackStatus;
+
+/// Answers remembered.
+const MAX_CACHED: usize = 262_144;
+/// Perf maps remembered, by process.
+const MAX_PERF_MAPS: usize = 64;
+/// The store's ids begin at 1; this stands for the kernel's code page.
+const VDSO_ID: u64 = 0;
+
+/// How symbols are read.
+#[derive(Clone, Debug)]
+pub struct SymbolizerOptions {
+    /// Use DWARF for inlined functions.
+    pub debug: bool,
+    /// Where separate debug files are looked for, on the host.
+    pub debug_directories: Vec<PathBuf>,
+}
+
+impl Default for SymbolizerOptions {
+    fn default() -> SymbolizerOptions {
+        SymbolizerOptions { debug: true, debug_directories: vec!["/usr/lib/debug".into(), "/lib/debug".into()] }
+    }
+}
+
+/// What could not be named, by cause.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SymbolCounters {
+    /// Files parsed.
+    pub files: u64,
+    /// Files that could not be read when their symbols were wanted.
+    pub unreadable: u64,
+    /// Files refused before parsing: not ELF, malformed, too large.
+    pub refused: u64,
+    /// Files that the parser could not understand.
+    pub malformed: u64,
+    /// Files that made the parser panic.
+    pub panicked: u64,
+    /// Look-ups in mappings whose file is not open (any more).
+    pub not_open: u64,
+    /// Times the remembered answers were thrown away because there were too many.
+    pub cache_flushes: u64,
+}
+
+/// A user stack made readable.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UserStack {
+    /// Innermost first, inlined functions as frames of their own.
+    pub frames: Vec<Frame>,
+    /// How far it reaches.
+    pub status: Status,
+}
+
+/// What is known of one place in a file.
+#[derive(Clone, Debug, Default)]
+struct Answer {
+    frames: Option<Arc<[Frame]>>,
+    root_call: bool,
+}
+
+/// A place in a file: the store's id of it, the offset, and whether it is a return address.
+type Spot = (u64, u64, bool);
+
+/// Turns addresses into frames. Not for several threads at once: keep it on the one that makes reports.
+#[derive(Debug)]
+pub struct Symbolizer {
+    options: ElfOptions,
+    cache: HashMap<Spot, Answer>,
+    kernel: KernelSymbols,
+    vdso: Option<OpenFile>,
+    perf_maps: HashMap<(u32, u64), Option<PerfMap>>,
+    counters: SymbolCounters,
+}
+
+impl Symbolizer {
+    /// An empty one.
+    #[must_use]
+    pub fn new(options: SymbolizerOptions) -> Symbolizer {
+        Symbolizer {
+            options: ElfOptions { debug: options.debug, debug_directories: options.debug_directories },
+            cache: HashMap::new(),
+            kernel: KernelSymbols::default(),
+            vdso: None,
+            perf_maps: HashMap::new(),
+            counters: SymbolCounters::default(),
+        }
+    }
+
+    /// The frames of a user stack, innermost first. `addresses` are as recorded: the first is where the task was, the others are
+    /// return addresses. Every address gives at least one frame.
+    pub fn user(&mut self, image: &Image, addresses: &[u64], files: &Mutex<FileStore>) -> Vec<Frame> {
+        self.places(image, addresses, files).into_iter().flat_map(|found| found.frames).collect()
+    }
+
+    /// The same with the judgement how far it reaches; what lies beyond the root is left out.
+    pub fn user_stack(&mut self, image: &Image, addresses: &[u64], recorded: StackStatus, files: &Mutex<FileStore>) -> UserStack {
+        let found = self.places(image, addresses, files);
+        let places: Vec<Place<'_>> =
+            found.iter().filter_map(|f| Some(Place { frame: f.frames.last()?, mapped: f.mapped, root_call: f.root_call })).collect();
+        let (status, real) = judge_user_stack(&places, recorded);
+        UserStack { frames: found.into_iter().take(real).flat_map(|f| f.frames).collect(), status }
+    }
+
+    /// The frames of a kernel stack, innermost first, one an address.
+    pub fn kernel(&mut self, addresses: &[u64]) -> Vec<Frame> {
+        let looked_up: Vec<u64> = addresses.iter().enumerate().map(|(n, &a)| if n == 0 { a } else { a.saturating_sub(1) }).collect();
+        self.kernel.frames(&looked_up)
+    }
+
+    /// What to tell the user about kernel names, once known.
+    #[must_use]
+    pub fn kernel_warning(&self) -> Option<&'static str> {
+        self.kernel.warning()
+    }
+
+    /// Forgets perf maps, which JITs go on writing. Call it once a report.
+    pub fn refresh(&mut self) {
+        self.perf_maps.clear();
+    }
+
+    /// What could not be named.
+    #[must_use]
+    pub fn counters(&self) -> SymbolCounters {
+        self.counters
+    }
+
+    fn places(&mut self, image: &Image, addresses: &[u64], files: &Mutex<FileStore>) -> Vec<Found> {
+        let spots: Vec<(Option<&Mapping>, Option<OpenFile>, u64, bool)> = addresses
+            .iter()
+            .enumerate()
+            .map(|(n, &address)| {
+                let returns = n > 0;
+                // A call can be the last instruction of its function: what was called from lies before the return address.
+                let looked_up = address.saturating_sub(u64::from(returns));
+                let mapping = image.mapping(looked_up);
+                (mapping, mapping.and_then(|m| self.open_file(&m.file, files)), looked_up, returns)
+            })
+            .collect();
+        self.learn(&spots);
+        spots
+            .into_iter()
+            .map(|(mapping, open, address, returns)| {
+                let Some(mapping) = mapping else { return Found { frames: vec![Frame::unknown()], mapped: false, root_call: false } };
+                let answer = open.and_then(|open| self.cache.get(&(open.id, mapping.file_offset(address), returns))).cloned();
+                let answer = answer.unwrap_or_default();
+                let frames = match answer.frames {
+                    Some(frames) => frames.to_vec(),
+                    None => vec![self.jit_name(image, mapping, address).unwrap_or_else(|| place_name(mapping, address, returns))],
+                };
+                Found { frames, mapped: true, root_call: answer.root_call && stack::is_c_library(mapping.file.base_name()) }
+            })
+            .collect()
+    }
+
+    /// Looks up what is not remembered yet, once a file.
+    fn learn(&mut self, spots: &[(Option<&Mapping>, Option<OpenFile>, u64, bool)]) {
+        let mut missing: HashMap<u64, (OpenFile, Vec<(u64, bool)>)> = HashMap::new();
+        for (mapping, open, address, returns) in spots {
+            let Some((mapping, open)) = mapping.zip(open.as_ref()) else { continue };
+            let offset = mapping.file_offset(*address);
+            if !self.cache.contains_key(&(open.id, offset, *returns)) {
+                missing.entry(open.id).or_insert_with(|| (open.clone(), vec![])).1.push((offset, *returns));
+            }
+        }
+        for (open, mut wanted) in missing.into_values() {
+            wanted.sort_unstable();
+            wanted.dedup();
+            if self.cache.len() + wanted.len() > MAX_CACHED {
+                self.cache.clear();
+                self.counters.cache_flushes += 1;
+            }
+            let offsets: Vec<u64> = wanted.iter().map(|(offset, _)| *offset).collect();
+            let functions = elf::functions(&open, &offsets, &self.options);
+            match functions {
+                Ok(_) => self.counters.files += 1,
+                Err(ElfError::Unreadable) => self.counters.unreadable += 1,
+                Err(ElfError::Refused(_)) => self.counters.refused += 1,
+                Err(ElfError::Malformed) => self.counters.malformed += 1,
+                Err(ElfError::Panicked) => self.counters.panicked += 1,
+            }
+            let mut functions = functions.unwrap_or_default().into_iter();
+            for (offset, returns) in wanted {
+                let code = if returns { elf::code_around(&open, offset + 1) } else { None };
+                let root_call = code.is_some_and(|(before, after)| stack::is_root_call(&before, &after));
+                let frames = functions.next().flatten().map(Arc::from);
+                self.cache.insert((open.id, offset, returns), Answer { frames, root_call });
+            }
+        }
+    }
+
+    fn open_file(&mut self, file: &MappedFile, files: &Mutex<FileStore>) -> Option<OpenFile> {
+        if file.is_vdso() {
+            if self.vdso.is_none() {
+                self.vdso = own_vdso();
+            }
+            return self.vdso.clone();
+        }
+        if file.identity.inode == 0 {
+            return None;
+        }
+        let open = files.lock().unwrap_or_else(PoisonError::into_inner).get(&file.identity);
+        self.counters.not_open += u64::from(open.is_none());
+        open
+    }
+
+    /// The name that a JIT gave to its code.
+    fn jit_name(&mut self, image: &Image, mapping: &Mapping, address: u64) -> Option<Frame> {
+        // JITs use anonymous memory or files in memory; ordinary libraries have no perf map entries.
+        let in_memory =
+            mapping.file.is_anonymous() || mapping.file.path.starts_with(b"/memfd:") || mapping.file.path.starts_with(b"/dev/zero");
+        if !in_memory {
+            return None;
+        }
+        if self.perf_maps.len() >= MAX_PERF_MAPS {
+            self.perf_maps.clear();
+        }
+        let map = self.perf_maps.entry((image.tgid, image.from_ns)).or_insert_with(|| match image.to_ns {
+            None => PerfMap::of_process(image.tgid),
+            Some(_) => PerfMap::left_behind(image.tgid),
+        });
+        map.as_ref()?.name(address).map(|name| Frame::new(FrameKind::User, name))
+    }
+}
+
+struct Found {
+    frames: Vec<Frame>,
+    mapped: bool,
+    root_call: bool,
+}
+
+/// `[binary+0xoffset]`: the address as recorded, in the file.
+fn place_name(mapping: &Mapping, looked_up: u64, returns: bool) -> Frame {
+    if mapping.file.is_anonymous() {
+        // Code that was written at run time moves about: its address would split what belongs together.
+        return Frame::new(FrameKind::Unknown, "[jit]");
+    }
+    let name = String::from_utf8_lossy(mapping.file.base_name());
+    let name = name.trim_start_matches('[').trim_end_matches(']');
+    // A name of any length would push the offset out of the bound of a frame.
+    let name: String = name.chars().take(100).collect();
+    let offset = mapping.file_offset(looked_up).wrapping_add(u64::from(returns));
+    Frame::new(FrameKind::Unknown, &format!("[{name}+{offset:#x}]"))
+}
+
+/// The kernel's code page, which is the same in every 64-bit process, from this one.
+fn own_vdso() -> Option<OpenFile> {
+    let maps = fs::read_to_string("/proc/self/maps").ok()?;
+    let line = maps.lines().find(|line| line.ends_with("[vdso]"))?;
+    let (start, end) = line.split_once(' ')?.0.split_once('-')?;
+    let (start, end) = (u64::from_str_radix(start, 16).ok()?, u64::from_str_radix(end, 16).ok()?);
+    let mut bytes = vec![0; usize::try_from(end.checked_sub(start)?).ok()?];
+    File::open("/proc/self/mem").ok()?.read_exact_at(&mut bytes, start).ok()?;
+    let file = sys::memory_file(&CString::new("memtrail-vdso").ok()?).ok()?;
+    file.write_all_at(&bytes, 0).ok()?;
+    Some(OpenFile { id: VDSO_ID, identity: crate::process::FileIdentity::NONE, size: bytes.len() as u64, file: Arc::new(file) })
+}

@@ -1,0 +1,282 @@
+//! Symbols of real programs: compiled here, run, and asked for the addresses that they print.
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, reason = "tests")]
+
+use memtrail::process::listing::read_process;
+use memtrail::process::opener::{OpenRequest, open};
+use memtrail::process::{Change, FileStore, Image, ProcessEvent, Registry};
+use memtrail::symbolize::{Frame, FrameKind, Status, Symbolizer, SymbolizerOptions};
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Mutex;
+use tracer_common::stack::StackStatus;
+
+/// A live process as the feed would know it, with its files open.
+fn snapshot(pid: u32) -> (Image, Mutex<FileStore>) {
+    let listed = read_process(pid).unwrap();
+    let files = Mutex::new(FileStore::default());
+    for map in &listed.mappings {
+        open(&OpenRequest { map: map.clone(), ancestors: vec![] }, &files);
+    }
+    let mut registry = Registry::default();
+    registry.apply(ProcessEvent { at_ns: u64::MAX / 2, change: Change::Listed(listed) });
+    (registry.image_at(pid, u64::MAX).unwrap().clone(), files)
+}
+
+struct Running(Child);
+
+impl Running {
+    /// Starts a program and reads its first line.
+    fn start(command: &mut Command) -> (Running, String) {
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+        (Running(child), line)
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _gone = self.0.kill();
+        let _gone = self.0.wait();
+    }
+}
+
+fn compile(dir: &Path, name: &str, source: &str, compiler: &str, flags: &[&str]) -> PathBuf {
+    let extension = match compiler {
+        "rustc" => "rs",
+        "g++" => "cc",
+        _ => "c",
+    };
+    let (file, out) = (dir.join(format!("{name}.{extension}")), dir.join(name));
+    fs::write(&file, source).unwrap();
+    let output = Command::new(compiler).arg("-o").arg(&out).arg(&file).args(flags).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    out
+}
+
+fn addresses(line: &str) -> Vec<u64> {
+    line.split_ascii_whitespace().map(|a| u64::from_str_radix(a.trim_start_matches("0x"), 16).unwrap()).collect()
+}
+
+fn names(frames: &[Frame]) -> Vec<&str> {
+    frames.iter().map(|f| f.name.as_str()).collect()
+}
+
+/// One look-up an address, each as where a task stands.
+fn each(symbolizer: &mut Symbolizer, image: &Image, files: &Mutex<FileStore>, line: &str) -> Vec<Frame> {
+    addresses(line).iter().flat_map(|address| symbolizer.user(image, &[*address], files)).collect()
+}
+
+/// Prints the stack of its innermost function by walking frame pointers, in the main thread or in another.
+const WALK: &str = r#"
+#include <pthread.h>
+#include <stdio.h>
+#include <unistd.h>
+__attribute__((noinline)) void walk(void) {
+    void **fp = __builtin_frame_address(0);
+    printf("%p", (void *)((char *)walk + 8));
+    for (int i = 0; i < 32 && fp && !((unsigned long)fp & 7) && (unsigned long)fp > 0x10000; i++) {
+        void **next = fp[0];
+        printf(" %p", fp[1]);
+        if (next <= fp || (char *)next - (char *)fp > 65536) break;
+        fp = next;
+    }
+    printf("\n");
+    fflush(stdout);
+    pause();
+}
+__attribute__((noinline)) void middle(void) { walk(); __asm__(""); }
+static void *thread(void *unused) { middle(); return unused; }
+int main(int argc, char **argv) {
+    (void)argv;
+    if (argc == 1) { middle(); return 0; }
+    pthread_t t;
+    pthread_create(&t, 0, thread, 0);
+    pthread_join(t, 0);
+    return 0;
+}"#;
+
+fn stack_of(flags: &[&str], argument: &[&str], options: SymbolizerOptions) -> (Vec<String>, Status) {
+    let dir = tempfile::tempdir().unwrap();
+    let flags = [&["-O1", "-fno-omit-frame-pointer", "-fno-optimize-sibling-calls", "-pthread"][..], flags].concat();
+    let program = compile(dir.path(), "walk", WALK, "gcc", &flags);
+    let (running, line) = Running::start(Command::new(program).args(argument));
+    let (image, files) = snapshot(running.0.id());
+    let stack = Symbolizer::new(options).user_stack(&image, &addresses(&line), StackStatus::Ended, &files);
+    (stack.frames.into_iter().map(|f| f.name).collect(), stack.status)
+}
+
+fn without_debug_files() -> SymbolizerOptions {
+    SymbolizerOptions { debug: true, debug_directories: vec![] }
+}
+
+#[test]
+fn stacks_of_c_programs_reach_the_beginning_of_their_threads() {
+    for flags in [&[][..], &["-static"], &["-g"]] {
+        // A C library without its local symbols is what most containers have.
+        for options in [SymbolizerOptions::default(), without_debug_files()] {
+            for (argument, third) in [(&[][..], "main"), (&["thread"], "thread")] {
+                let (frames, status) = stack_of(flags, argument, options.clone());
+                assert_eq!(
+                    (&frames[..3], status),
+                    (&["walk", "middle", third].map(str::to_owned)[..], Status::Complete),
+                    "{flags:?} {frames:?}"
+                );
+                assert_eq!(frames.len(), 4, "nothing beyond the root: {flags:?} {frames:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_stripped_program_gives_its_places() {
+    let (frames, _) = stack_of(&["-s"], &[], without_debug_files());
+    assert!(frames[0].starts_with("[walk+0x"), "{frames:?}");
+}
+
+#[test]
+fn inlined_functions_are_frames_of_their_own() {
+    let source = r#"
+        #include <stdio.h>
+        #include <unistd.h>
+        static inline __attribute__((always_inline)) void *inner(void) {
+            void *here;
+            __asm__ volatile("lea 0(%%rip), %0" : "=r"(here));
+            return here;
+        }
+        static inline __attribute__((always_inline)) void *outer(void) { return inner(); }
+        int main(void) { printf("%p\n", outer()); fflush(stdout); pause(); return 0; }"#;
+    let dir = tempfile::tempdir().unwrap();
+    let program = compile(dir.path(), "inlined", source, "gcc", &["-O1", "-g"]);
+    let (running, line) = Running::start(&mut Command::new(program));
+    let (image, files) = snapshot(running.0.id());
+    // One less: the lea gives the address after itself, which may be the caller's already.
+    let address = addresses(&line)[0] - 1;
+    let frames = Symbolizer::new(SymbolizerOptions::default()).user(&image, &[address], &files);
+    assert_eq!(names(&frames), ["inner", "outer", "main"]);
+    assert_eq!(frames.iter().map(|f| f.kind).collect::<Vec<_>>(), [FrameKind::Inlined, FrameKind::Inlined, FrameKind::User]);
+}
+
+#[test]
+fn rust_and_cxx_names_are_demangled() {
+    let dir = tempfile::tempdir().unwrap();
+    let rust = r#"
+        mod shop { pub struct Cart; impl Cart { #[inline(never)] pub fn fill() -> *const () { Cart::fill as *const () } } }
+        fn main() {
+            println!("{:p} {:p}", shop::Cart::fill(), std::thread::sleep as *const ());
+            std::io::stdin().read_line(&mut String::new()).unwrap();
+        }"#;
+    let program = compile(dir.path(), "rusty", rust, "rustc", &[]);
+    let (running, line) = Running::start(&mut Command::new(program));
+    let (image, files) = snapshot(running.0.id());
+    let frames = each(&mut Symbolizer::new(without_debug_files()), &image, &files, &line);
+    let outer: Vec<&str> = frames.iter().filter(|f| f.kind == FrameKind::User).map(|f| f.name.as_str()).collect();
+    assert!(outer[0].contains("shop::Cart") && outer[0].ends_with("::fill"), "{outer:?}");
+    assert!(outer[1].starts_with("std::thread::") && outer[1].ends_with("sleep"), "{outer:?}");
+
+    let cxx = r#"
+        #include <cstdio>
+        #include <unistd.h>
+        namespace shop { template <class T> struct Cart { static __attribute__((noinline)) void fill(T) { asm(""); } }; }
+        int main() { shop::Cart<int>::fill(1); printf("%p\n", (void *)&shop::Cart<int>::fill); fflush(stdout); pause(); }"#;
+    let program = compile(dir.path(), "cxx", cxx, "g++", &["-O1"]);
+    let (running, line) = Running::start(&mut Command::new(program));
+    let (image, files) = snapshot(running.0.id());
+    let frames = each(&mut Symbolizer::new(without_debug_files()), &image, &files, &line);
+    assert_eq!(names(&frames), ["shop::Cart<int>::fill(int)"]);
+}
+
+#[test]
+fn code_of_a_jit_has_the_names_of_its_perf_map() {
+    let python = r#"
+import mmap, os, sys, ctypes
+page = mmap.mmap(-1, 4096, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+at = ctypes.addressof(ctypes.c_char.from_buffer(page))
+path = f"/tmp/perf-{os.getpid()}.map"
+with open(path, "w") as f:
+    f.write(f"not a line\n{at:x} 40 py::handle request:/app/web.py\n")
+native = ctypes.cast(ctypes.CDLL(None).PyEval_EvalCode, ctypes.c_void_p).value
+print(f"{at + 16:x} {at + 256:x} {native + 4:x}", flush=True)
+sys.stdin.readline()
+os.unlink(path)
+"#;
+    let (mut running, line) = Running::start(Command::new("/usr/bin/python3").args(["-c", python]));
+    let (image, files) = snapshot(running.0.id());
+    let frames = each(&mut Symbolizer::new(without_debug_files()), &image, &files, &line);
+    running.0.stdin.take().unwrap().write_all(b"\n").unwrap();
+    running.0.wait().unwrap();
+    assert_eq!(names(&frames), ["py::handle request:/app/web.py", "[jit]", "PyEval_EvalCode"]);
+}
+
+#[test]
+fn the_kernels_code_page_has_names() {
+    let (image, files) = snapshot(std::process::id());
+    let vdso = image.mappings.iter().find(|m| m.file.is_vdso()).expect("a vdso").clone();
+    let mut symbolizer = Symbolizer::new(without_debug_files());
+    let found = (vdso.start..vdso.end).step_by(64).any(|a| symbolizer.user(&image, &[a], &files)[0].name.ends_with("clock_gettime"));
+    assert!(found);
+}
+
+#[test]
+fn addresses_in_no_mapping_are_unknown_and_every_address_gives_a_frame() {
+    let (image, files) = snapshot(std::process::id());
+    let mut symbolizer = Symbolizer::new(without_debug_files());
+    assert_eq!(names(&symbolizer.user(&image, &[0, u64::MAX, 1 << 63], &files)), ["[unknown]"; 3]);
+    let empty = Mutex::new(FileStore::default());
+    let here = names as *const () as u64;
+    let frames = symbolizer.user(&image, &[here], &empty);
+    assert!(frames[0].name.starts_with("[symbolize_live-") && frames[0].kind == FrameKind::Unknown, "{frames:?}");
+}
+
+#[test]
+fn hostile_files_cost_their_own_symbols_only() {
+    let dir = tempfile::tempdir().unwrap();
+    let program = compile(dir.path(), "walk", WALK, "gcc", &["-O1", "-g", "-pthread"]);
+    let good = fs::read(&program).unwrap();
+    let (running, line) = Running::start(&mut Command::new(&program));
+    let (image, real) = snapshot(running.0.id());
+    let address = addresses(&line)[0];
+    let mapping = image.mapping(address).unwrap().clone();
+    assert_eq!(Symbolizer::new(without_debug_files()).user(&image, &[address], &real)[0].name, "walk");
+    // The same mapping with another file behind it: cut, or with bytes changed all over.
+    let mut seed = 1_u64;
+    for round in 0..300 {
+        let mut bytes = good.clone();
+        if round % 3 == 0 {
+            bytes.truncate((round * good.len()) / 300);
+        } else {
+            for _ in 0..=round / 10 {
+                seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                let at = (seed >> 33) as usize % bytes.len();
+                bytes[at] = (seed >> 20) as u8;
+            }
+        }
+        let path = dir.path().join("hostile");
+        fs::write(&path, &bytes).unwrap();
+        let files = Mutex::new(FileStore::new(4));
+        files.lock().unwrap().insert(&mapping.file, fs::File::open(&path).unwrap(), bytes.len() as u64);
+        let frames = Symbolizer::new(without_debug_files()).user(&image, &[address, address + 1], &files);
+        assert!(frames.len() >= 2, "round {round}");
+    }
+}
+
+#[test]
+fn kernel_addresses_have_the_names_of_kallsyms() {
+    let kallsyms = fs::read_to_string("/proc/kallsyms").unwrap();
+    let address = |wanted: &str| {
+        let line = kallsyms.lines().find(|l| l.split_ascii_whitespace().nth(2) == Some(wanted)).unwrap();
+        u64::from_str_radix(line.split_once(' ').unwrap().0, 16).unwrap()
+    };
+    let mut symbolizer = Symbolizer::new(without_debug_files());
+    let (fault, read) = (address("handle_mm_fault"), address("vfs_read"));
+    let frames = symbolizer.kernel(&[fault + 1, read + 5]);
+    if fault == 0 {
+        assert!(symbolizer.kernel_warning().is_some());
+        assert_eq!(names(&frames), ["[kernel+?]"; 2]);
+    } else {
+        assert_eq!(names(&frames), ["handle_mm_fault", "vfs_read"]);
+        assert_eq!(frames[0].kind, FrameKind::Kernel);
+    }
+}
