@@ -56,7 +56,10 @@ impl Symbols for Names<'_> {
             self.kernel.extend(unknown.into_iter().zip(frames.into_iter().map(|frame| frame.name)));
         }
         let name = |address: &u64| self.kernel.get(address).cloned().unwrap_or_else(|| "[unknown]".to_owned());
-        addresses(stack).iter().rev().map(name).collect()
+        let mut names: Vec<String> = addresses(stack).iter().map(name).collect();
+        names.drain(..tracing_frames(&names));
+        names.reverse();
+        names
     }
 
     fn comm(&mut self, process: &ProcessRecord) -> String {
@@ -67,6 +70,39 @@ impl Symbols for Names<'_> {
     }
 }
 
+/// Innermost frames that are the tracing itself: BPF programs, and what runs them. They say nothing of the traced code, and the
+/// name of a program changes with each build.
+fn tracing_frames(innermost_first: &[String]) -> usize {
+    const RUNNERS: [&str; 12] = [
+        "bpf_prog_",
+        "bpf_trace_run",
+        "bpf_trampoline_",
+        "__bpf_trace_",
+        "__traceiter_",
+        "trace_call_bpf",
+        "kprobe_perf_func",
+        "kretprobe_perf_func",
+        "kprobe_dispatcher",
+        "kprobe_ftrace_handler",
+        "ftrace_",
+        "__bpf_prog_",
+    ];
+    innermost_first.iter().take_while(|name| RUNNERS.iter().any(|runner| name.starts_with(runner))).count()
+}
+
 fn addresses(stack: &StackRecord) -> &[u64] {
     &stack.frames[..(stack.length as usize).min(MAX_FRAMES)]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::tracing_frames;
+
+    #[test]
+    fn the_tracing_itself_is_cut_off_and_nothing_else() {
+        let frames = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+        assert_eq!(tracing_frames(&frames(&["bpf_prog_1f_page_alloc", "bpf_trace_run4", "alloc_pages", "bpf_prog_x"])), 2);
+        assert_eq!(tracing_frames(&frames(&["do_anonymous_page"])), 0);
+        assert_eq!(tracing_frames(&[]), 0);
+    }
 }
