@@ -3,4 +3,5 @@
 //! `facts` (I/O) -> `plan` (pure) -> attach -> snapshot -> `ledger` (pure) -> symbols -> `output`.
 
 pub mod cgroup;
+pub mod command;
 pub mod model;
