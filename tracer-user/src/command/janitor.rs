@@ -80,7 +80,10 @@ fn clean(parent: i32, grandparent: i32, task: &Task<'_>) {
         sys::remove_below(parent, &task.name, LEVELS);
         match sys::remove_directory(parent, &task.name) {
             // Also fails, as it should, while another command has its cgroup there.
-            Ok(()) => drop(sys::remove_directory(grandparent, &task.parent_name)),
+            Ok(()) => {
+                let _ = sys::remove_directory(grandparent, &task.parent_name);
+                return;
+            }
             Err(libc::EBUSY | libc::ENOTEMPTY | libc::EINTR) => {}
             Err(_) => return,
         }

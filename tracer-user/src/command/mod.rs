@@ -17,11 +17,13 @@ pub mod place;
 mod program;
 mod run;
 pub mod signals;
+mod sweep;
 mod sys;
 
-pub use place::{Place, PlaceError, Placement, Removal, Sweep, sweep_stale};
+pub use place::{Place, PlaceError, Placement, Removal};
 pub use program::Program;
 pub use run::{EndedBy, Gated, Outcome, Running};
+pub use sweep::{Sweep, sweep_stale};
 
 use std::ffi::OsString;
 use std::io;
@@ -128,3 +130,6 @@ mod tests {
         assert_eq!(CommandError::NotFound("nosuch".into()).to_string(), "nosuch: command not found");
     }
 }
+
+#[cfg(test)]
+mod root_tests;

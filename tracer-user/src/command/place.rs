@@ -4,9 +4,8 @@
 //! the memory controller on. Nothing that runs is moved, and no process but the child is ever touched.
 
 use super::janitor::{Janitor, Task};
-use crate::cgroup::hierarchy::{Hierarchy, Namespace};
-use crate::cgroup::{CgroupId, CgroupPath, Version};
-use std::ffi::{CString, OsStr, OsString};
+use crate::cgroup::{CgroupId, CgroupPath, Hierarchy, Version};
+use std::ffi::{CString, OsStr};
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
@@ -48,7 +47,7 @@ pub enum Placement {
 /// A cgroup made for the command. Dropped, it is removed if it is empty.
 #[derive(Debug)]
 pub struct Place {
-    level: PathBuf,
+    pub(super) level: PathBuf,
     directory: PathBuf,
     path: CgroupPath,
     id: CgroupId,
@@ -150,6 +149,12 @@ impl Place {
         Removal::Failed("still busy".to_owned())
     }
 
+    /// Leaves a populated cgroup to the janitor, which removes it once memtrail has ended and nothing runs in it any more. The janitor
+    /// lives that long.
+    pub fn leave_to_janitor(mut self) {
+        std::mem::forget(self.janitor.take());
+    }
+
     fn remove_once(&mut self) -> Removal {
         if inode(&self.directory) != Some(self.id.0) {
             self.janitor = None;
@@ -233,11 +238,11 @@ impl Drop for Place {
 }
 
 /// How deep cgroups are looked for that the command made below its own.
-const LEVELS: u32 = 16;
+pub(super) const LEVELS: u32 = 16;
 
 /// Levels to try, the best first: the whole hierarchy's root, so that no ancestor's limit or figures are disturbed; then v1: our own level;
 /// v2: those above our own, where a child can stand beside us.
-fn levels(version: Version, own: Option<&CgroupPath>) -> Vec<CgroupPath> {
+pub(super) fn levels(version: Version, own: Option<&CgroupPath>) -> Vec<CgroupPath> {
     let mut levels = vec![CgroupPath::root()];
     if let Some(own) = own {
         let mut above: Vec<_> = std::iter::successors(own.parent(), CgroupPath::parent).collect();
@@ -328,60 +333,6 @@ fn make_once(version: Version, parent: &Path, attempt: u32) -> io::Result<PathBu
     Ok(own)
 }
 
-/// What [`sweep_stale`] found.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Sweep {
-    /// Cgroups of dead memtrails that were removed.
-    pub removed: u32,
-    /// Those in which something still runs.
-    pub populated: Vec<CgroupPath>,
-    /// Entries not looked at: there were too many.
-    pub passed_over: u32,
-}
-
-/// Removes the empty cgroups of memtrails that were killed together with their janitor. Call it at start. Does nothing in a pid
-/// namespace of its own, where another memtrail's pid cannot be told from a dead one's.
-#[must_use]
-pub fn sweep_stale(hierarchy: &Hierarchy) -> Sweep {
-    let mut sweep = Sweep::default();
-    if hierarchy.pid_namespace == Namespace::Other {
-        return sweep;
-    }
-    for level in levels(hierarchy.version, hierarchy.own.as_ref()) {
-        let parent = level.join(PARENT.as_bytes());
-        sweep_level(&hierarchy.directory(&parent), &parent, &mut sweep, |pid| Path::new(&format!("/proc/{pid}")).exists());
-    }
-    sweep
-}
-
-const MOST_SWEPT: usize = 4096;
-
-fn sweep_level(directory: &Path, path: &CgroupPath, sweep: &mut Sweep, is_alive: impl Fn(u32) -> bool) {
-    // No such directory is the usual case: nobody runs commands.
-    let Ok(entries) = fs::read_dir(directory) else { return };
-    for (index, entry) in entries.flatten().enumerate() {
-        let Some(pid) = pid_of(&entry.file_name()) else { continue };
-        if index >= MOST_SWEPT {
-            sweep.passed_over += 1;
-        } else if pid != std::process::id() && !is_alive(pid) && entry.file_type().is_ok_and(|t| t.is_dir()) {
-            match remove_tree(&entry.path(), LEVELS) {
-                Ok(()) => sweep.removed += 1,
-                Err(_) => sweep.populated.push(path.join(entry.file_name().as_bytes())),
-            }
-        }
-    }
-    // Fails, as it should, while it is in use.
-    drop(fs::remove_dir(directory));
-}
-
-/// The pid in `1234` or `1234-2`.
-fn pid_of(name: &OsString) -> Option<u32> {
-    let name = name.to_str()?;
-    let (pid, number) = name.split_once('-').unwrap_or((name, "1"));
-    number.parse::<u32>().ok()?;
-    pid.parse().ok()
-}
-
 fn inode(directory: &Path) -> Option<u64> {
     fs::metadata(directory).ok().map(|meta| meta.ino())
 }
@@ -396,7 +347,7 @@ fn has_children(directory: &Path) -> bool {
 }
 
 /// Removes a cgroup and those below it, which never removes one with processes: the kernel refuses.
-fn remove_tree(directory: &Path, levels: u32) -> io::Result<()> {
+pub(super) fn remove_tree(directory: &Path, levels: u32) -> io::Result<()> {
     if levels > 0 {
         for child in children(directory) {
             remove_tree(&child, levels - 1)?;
@@ -429,7 +380,3 @@ fn processes_below(directory: &Path, most: usize) -> Vec<u32> {
 #[cfg(test)]
 #[path = "place_tests.rs"]
 mod tests;
-
-#[cfg(test)]
-#[path = "root_tests.rs"]
-mod root_tests;

@@ -37,27 +37,3 @@ fn a_v2_level_is_read_from_its_files() {
     let read = V2Level::read(dir.path()).unwrap();
     assert_eq!(read, V2Level { is_root: false, offered: true, passed_on: false, populated: true });
 }
-
-#[test]
-fn only_dead_memtrails_are_swept() {
-    let dir = tempfile::tempdir().unwrap();
-    let parent = dir.path().join(PARENT);
-    for name in ["100", "100-2", "200", "300/below", "not-a-pid", "400"] {
-        fs::create_dir_all(parent.join(name)).unwrap();
-    }
-    // A regular file keeps a directory here, as a process keeps a cgroup.
-    fs::write(parent.join("400/process"), "").unwrap();
-    let mut sweep = Sweep::default();
-    sweep_level(&parent, &path("/memtrail"), &mut sweep, |pid| pid == 200);
-    assert_eq!(sweep, Sweep { removed: 3, populated: vec![path("/memtrail/400")], passed_over: 0 });
-    let mut left: Vec<_> = fs::read_dir(&parent).unwrap().map(|e| e.unwrap().file_name()).collect();
-    left.sort();
-    assert_eq!(left, ["200", "400", "not-a-pid"]);
-}
-
-#[test]
-fn names_with_a_pid() {
-    for (name, pid) in [("12", Some(12)), ("12-3", Some(12)), ("x", None), ("12-x", None), ("-1", None), ("99999999999", None)] {
-        assert_eq!(pid_of(&name.into()), pid, "{name}");
-    }
-}

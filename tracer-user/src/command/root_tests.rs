@@ -1,9 +1,11 @@
 //! The whole of [`crate::command`] on the running kernel. They need root and a memory hierarchy, so they are ignored by default.
 
 use super::*;
-use crate::command::{CommandError, EndedBy, Exit, Gated, Program, Running};
+use crate::cgroup::Hierarchy;
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Longest wait for something that must happen; long enough for a loaded machine, and no statement about speed.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -207,7 +209,7 @@ fn play(script: &str, at_gate: bool) -> (Child, u32, PathBuf) {
     let dir = tempfile::tempdir().unwrap();
     let note = dir.path().join("note");
     let mut command = Command::new(std::env::current_exe().unwrap());
-    command.args(["--ignored", "--exact", "command::place::root_tests::root_play_memtrail"]);
+    command.args(["--ignored", "--exact", "command::root_tests::root_play_memtrail"]);
     command.env("MEMTRAIL_TEST_COMMAND", script).env("MEMTRAIL_TEST_NOTE", &note).stdout(Stdio::null());
     if at_gate {
         command.env("MEMTRAIL_TEST_AT_GATE", "1");
@@ -255,7 +257,7 @@ fn root_the_next_memtrail_sweeps_what_a_killed_one_left() {
     let hierarchy = Hierarchy::find().unwrap();
     let kept = place(None);
     // A pid that is surely dead: above any pid_max.
-    let stale = kept.level.join(PARENT).join("4194305");
+    let stale = kept.level.join(place::PARENT).join("4194305");
     fs::create_dir_all(stale.join("below")).unwrap();
     let sweep = sweep_stale(&hierarchy);
     assert!(sweep.removed >= 1 && !stale.exists(), "{sweep:?}");

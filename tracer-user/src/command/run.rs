@@ -237,13 +237,5 @@ fn poll_ms(left: Duration) -> i32 {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn waits_are_rounded_up_and_bounded() {
-        assert_eq!(poll_ms(Duration::from_nanos(1)), 1);
-        assert_eq!(poll_ms(Duration::from_millis(5)), 5);
-        assert_eq!(poll_ms(Duration::MAX), i32::MAX);
-    }
-}
+#[path = "run_tests.rs"]
+mod tests;

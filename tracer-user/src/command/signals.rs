@@ -83,3 +83,21 @@ fn decode(record: [u8; 8]) -> Caught {
     let [a, b, c, d, code @ ..] = record;
     Caught { signal: i32::from_ne_bytes([a, b, c, d]), from_terminal: i32::from_ne_bytes(code) == libc::SI_KERNEL }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_terminals_signals_are_told_from_a_process() {
+        let record = |signal: i32, code: i32| {
+            let mut record = [0; 8];
+            record[..4].copy_from_slice(&signal.to_ne_bytes());
+            record[4..].copy_from_slice(&code.to_ne_bytes());
+            record
+        };
+        assert_eq!(decode(record(libc::SIGINT, libc::SI_KERNEL)), Caught { signal: libc::SIGINT, from_terminal: true });
+        assert_eq!(decode(record(libc::SIGTERM, libc::SI_USER)), Caught { signal: libc::SIGTERM, from_terminal: false });
+        assert!(!decode(record(libc::SIGTERM, libc::SI_TKILL)).from_terminal);
+    }
+}
