@@ -47,6 +47,8 @@ pub enum Placement {
 /// A cgroup made for the command. Dropped, it is removed if it is empty.
 #[derive(Debug)]
 pub struct Place {
+    /// Keeps a private mount.
+    hierarchy: Hierarchy,
     pub(super) level: PathBuf,
     directory: PathBuf,
     path: CgroupPath,
@@ -82,7 +84,7 @@ impl Placement {
             match Place::make_at(hierarchy, &level) {
                 Ok(place) => {
                     if let Some(bytes) = limit {
-                        place.set_limit(hierarchy.version, bytes).map_err(|source| PlaceError::Limit { bytes, source })?;
+                        place.set_limit(bytes).map_err(|source| PlaceError::Limit { bytes, source })?;
                     }
                     return Ok(Placement::Own(place));
                 }
@@ -139,12 +141,15 @@ impl Place {
 
     /// Removes the cgroup if nothing is left in it, and whatever had to be made for it. Can be called again.
     pub fn remove(&mut self) -> Removal {
-        // A process that was waited for is out of the cgroup; one that nobody waited for may still be on its way.
-        for attempt in 0..50 {
+        // The command was waited for, but what it started may still be on its way out; recent kernels also list a process for a moment
+        // after its parent has reaped it.
+        for attempt in 1..=50 {
             match self.remove_once() {
-                Removal::Failed(_) if attempt < 49 => std::thread::sleep(Duration::from_millis(10)),
+                Removal::Populated { .. } if attempt < 20 => {}
+                Removal::Failed(_) if attempt < 50 => {}
                 done => return done,
             }
+            std::thread::sleep(Duration::from_millis(10));
         }
         Removal::Failed("still busy".to_owned())
     }
@@ -195,6 +200,7 @@ impl Place {
         let mut place = Place {
             id: CgroupId(inode(&made).ok_or("it was removed at once")?),
             path: level.join(PARENT.as_bytes()).join(name),
+            hierarchy: hierarchy.clone(),
             level: directory,
             directory: made,
             enabled_here: enable,
@@ -222,8 +228,8 @@ impl Place {
         })
     }
 
-    fn set_limit(&self, version: Version, bytes: u64) -> io::Result<()> {
-        let file = match version {
+    fn set_limit(&self, bytes: u64) -> io::Result<()> {
+        let file = match self.hierarchy.version {
             Version::V1 => "memory.limit_in_bytes",
             Version::V2 => "memory.max",
         };

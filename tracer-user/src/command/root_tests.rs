@@ -1,7 +1,7 @@
 //! The whole of [`crate::command`] on the running kernel. They need root and a memory hierarchy, so they are ignored by default.
 
 use super::*;
-use crate::cgroup::Hierarchy;
+use crate::cgroup::{CgroupPath, Hierarchy};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -170,10 +170,11 @@ fn root_a_daemon_is_reported_and_left_alone() {
 
 #[test]
 #[ignore = "needs root"]
-fn root_cgroups_that_the_command_made_go_with_it() {
+fn root_cgroups_below_the_commands_go_with_it() {
     let mut place = place(None);
+    assert_eq!(start(&place, "exit 0").wait().unwrap(), Exit::Code(0));
     let below = place.directory().join("a/b");
-    assert_eq!(start(&place, &format!("mkdir -p {}", below.display())).wait().unwrap(), Exit::Code(0));
+    fs::create_dir_all(&below).unwrap();
     assert!(below.exists());
     assert_eq!(place.remove(), Removal::Removed);
 }
@@ -195,7 +196,7 @@ fn root_play_memtrail() {
     let (Ok(script), Ok(note)) = (std::env::var("MEMTRAIL_TEST_COMMAND"), std::env::var("MEMTRAIL_TEST_NOTE")) else { return };
     let place = place(None);
     let gated = Gated::spawn(&program(&["/bin/sh", "-c", &script]), Some(&place)).unwrap();
-    let text = format!("{}\n{}\n", gated.pid(), place.directory().display());
+    let text = format!("{}\n{}\n", gated.pid(), place.path());
     let kept: Box<dyn std::any::Any> =
         if std::env::var_os("MEMTRAIL_TEST_AT_GATE").is_some() { Box::new(gated) } else { Box::new(gated.release().unwrap()) };
     fs::write(format!("{note}.part"), text).unwrap();
@@ -205,7 +206,7 @@ fn root_play_memtrail() {
 }
 
 /// A memtrail in a process of its own: it, its command's pid, its cgroup.
-fn play(script: &str, at_gate: bool) -> (Child, u32, PathBuf) {
+fn play(hierarchy: &Hierarchy, script: &str, at_gate: bool) -> (Child, u32, PathBuf) {
     let dir = tempfile::tempdir().unwrap();
     let note = dir.path().join("note");
     let mut command = Command::new(std::env::current_exe().unwrap());
@@ -218,7 +219,7 @@ fn play(script: &str, at_gate: bool) -> (Child, u32, PathBuf) {
     eventually("memtrail's note", || note.exists());
     let text = fs::read_to_string(&note).unwrap();
     let (pid, directory) = text.trim().split_once('\n').unwrap();
-    (child, pid.parse().unwrap(), PathBuf::from(directory))
+    (child, pid.parse().unwrap(), hierarchy.directory(&CgroupPath::from_bytes(directory.as_bytes()).unwrap()))
 }
 
 fn kill_9(mut memtrail: Child) {
@@ -229,9 +230,10 @@ fn kill_9(mut memtrail: Child) {
 #[test]
 #[ignore = "needs root"]
 fn root_after_kill_9_the_command_goes_on_and_its_cgroup_goes_after_it() {
+    let hierarchy = Hierarchy::find().unwrap();
     let dir = tempfile::tempdir().unwrap();
     let stop = dir.path().join("stop");
-    let (memtrail, pid, directory) = play(&format!("while [ ! -e {} ]; do sleep 0.05; done", stop.display()), false);
+    let (memtrail, pid, directory) = play(&hierarchy, &format!("while [ ! -e {} ]; do sleep 0.05; done", stop.display()), false);
     kill_9(memtrail);
     std::thread::sleep(Duration::from_millis(300));
     assert!(is_running(pid) && directory.exists(), "the command goes on");
@@ -242,9 +244,10 @@ fn root_after_kill_9_the_command_goes_on_and_its_cgroup_goes_after_it() {
 #[test]
 #[ignore = "needs root"]
 fn root_after_kill_9_at_the_gate_nothing_runs_and_nothing_is_left() {
+    let hierarchy = Hierarchy::find().unwrap();
     let dir = tempfile::tempdir().unwrap();
     let mark = dir.path().join("ran");
-    let (memtrail, _, directory) = play(&format!("touch {}", mark.display()), true);
+    let (memtrail, _, directory) = play(&hierarchy, &format!("touch {}", mark.display()), true);
     assert!(directory.exists());
     kill_9(memtrail);
     eventually("the cgroup is removed", || !directory.exists());
