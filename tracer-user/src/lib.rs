@@ -6,6 +6,7 @@ pub mod bpf;
 pub mod cgroup;
 pub mod cli;
 pub mod collector;
+pub mod command;
 pub mod glob;
 pub mod kernel;
 pub mod ledger;

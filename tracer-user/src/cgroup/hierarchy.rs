@@ -50,7 +50,7 @@ pub enum Namespace {
     Unknown,
 }
 
-/// The memory hierarchy.
+/// The memory hierarchy. Paths below `mount` are good only as long as this or a clone of it lives: it may hold a private mount.
 #[derive(Clone, Debug)]
 pub struct Hierarchy {
     /// Interface.
@@ -87,12 +87,13 @@ impl Hierarchy {
         }
         let proc_cgroups = read("/proc/cgroups")?;
         let memory = mounts::memory_controller(&String::from_utf8_lossy(&proc_cgroups));
-        let own_cgroups = read("/proc/self/cgroup")?;
         let (mount, private) = match mounts::choose(&found, memory) {
             Choice::Mounted(mount) => (mount, None),
             Choice::Disabled => return Err(HierarchyError::Disabled),
             Choice::NotMounted(version) => mount_privately(version).map(|(mount, fd)| (mount, Some(Arc::new(fd))))?,
         };
+        // Read last: the unified hierarchy's line is not there before its first mount.
+        let own_cgroups = read("/proc/self/cgroup")?;
         let version = mount.version;
         let mount_root = CgroupPath::from_bytes(&mount.root);
         let own = mounts::path_in(&own_cgroups, version).and_then(|own| own.below(mount_root.as_ref()?));

@@ -52,6 +52,8 @@ const MOST_BYTES: usize = 64 << 10;
 pub struct Poller {
     mount: PathBuf,
     version: Version,
+    #[expect(dead_code, reason = "keeps a private mount alive")]
+    hierarchy: Option<Hierarchy>,
     files: Vec<(CgroupFile, &'static str)>,
     most_open: usize,
     now_open: usize,
@@ -78,7 +80,8 @@ impl Poller {
     /// A poller of the hierarchy that keeps at most `most_open` descriptors open between polls.
     #[must_use]
     pub fn new(hierarchy: &Hierarchy, most_open: usize) -> Self {
-        Poller::at(hierarchy.mount.clone(), hierarchy.version, most_open)
+        let poller = Poller::at(hierarchy.mount.clone(), hierarchy.version, most_open);
+        Poller { hierarchy: Some(hierarchy.clone()), ..poller }
     }
 
     fn at(mount: PathBuf, version: Version, most_open: usize) -> Self {
@@ -92,7 +95,7 @@ impl Poller {
         if version == Version::V1 && may_be_flat {
             files.push(stat::V1_USE_HIERARCHY);
         }
-        Poller { mount, version, files, most_open, now_open: 0, open: HashMap::new(), polls: 0, buffer: vec![0; 8192] }
+        Poller { mount, version, hierarchy: None, files, most_open, now_open: 0, open: HashMap::new(), polls: 0, buffer: vec![0; 8192] }
     }
 
     /// Reads these cgroups, the deepest first. Descriptors of cgroups that are not among them are closed.
@@ -133,7 +136,17 @@ impl Poller {
             }
             return Ok(reading);
         }
-        let Some(files) = self.open_files(id, path)? else { return Ok(None) };
+        let opened = match self.open_files(id, path) {
+            // Others need descriptors too: keep fewer from now on.
+            Err(PollError::File { source, .. }) if source.raw_os_error() == Some(libc::EMFILE) && self.now_open > 0 => {
+                self.most_open = self.now_open / 2;
+                self.open.clear();
+                self.now_open = 0;
+                self.open_files(id, path)
+            }
+            other => other,
+        };
+        let Some(files) = opened? else { return Ok(None) };
         let reading = read_files(&files, self.version, &mut self.buffer)?;
         if reading.is_some() && self.now_open + files.len() <= self.most_open {
             self.now_open += files.len();

@@ -1,4 +1,5 @@
 use super::*;
+use crate::command::{Placement, Removal};
 use std::time::Instant;
 
 fn tree(cgroups: &[&str]) -> tempfile::TempDir {
@@ -105,8 +106,11 @@ fn open_files_limit_is_read() {
 #[ignore = "needs root; prints how long 600 cgroups take"]
 fn root_poll_of_600_cgroups() {
     let hierarchy = Hierarchy::find().unwrap();
-    let top = hierarchy.mount.join(format!("memtrail-poll-test-{}", std::process::id()));
-    fs::create_dir(&top).unwrap();
+    let Placement::Own(mut place) = Placement::make(&hierarchy, None).unwrap() else { panic!("no cgroup can be made") };
+    let top = place.directory().to_owned();
+    if hierarchy.version == Version::V2 {
+        fs::write(top.join("cgroup.subtree_control"), "+memory").unwrap();
+    }
     let directories: Vec<_> = (0..600).map(|i| top.join(i.to_string())).collect();
     for directory in &directories {
         fs::create_dir(directory).unwrap();
@@ -118,7 +122,7 @@ fn root_poll_of_600_cgroups() {
         })
         .collect();
     let mut results = Vec::new();
-    for most_open in [0, 8192] {
+    for most_open in [0, default_most_open()] {
         let mut poller = Poller::new(&hierarchy, most_open);
         for round in 0..4 {
             let started = Instant::now();
@@ -131,13 +135,13 @@ fn root_poll_of_600_cgroups() {
             ));
         }
     }
-    let mut poller = Poller::new(&hierarchy, 8192);
+    let mut poller = Poller::new(&hierarchy, default_most_open());
     poll(&mut poller, &cgroups);
     for directory in &directories {
         fs::remove_dir(directory).unwrap();
     }
     let after = poll(&mut poller, &cgroups);
-    fs::remove_dir(&top).unwrap();
+    assert_eq!(place.remove(), Removal::Removed);
     assert!(results.iter().all(|r| *r == (600, 0, true)), "{results:?}");
     assert_eq!((after.gone.len(), after.readings.len(), after.errors.len()), (600, 0, 0));
 }

@@ -63,36 +63,77 @@ fn the_order_of_files_does_not_matter() {
     assert_eq!(reading(Version::V1, &[stat, kernel]), reading(Version::V1, &[kernel, stat]));
 }
 
+/// Every captured v2 stat comes from a cgroup into which 5,001,216 bytes of tmpfs were written (two files, rounded up to pages).
+const V2_STATS: [(&str, &[u8], &[u8]); 4] = [
+    ("5.10", fixture!("5.10-v2/memory.stat"), fixture!("5.10-v2/memory.current")),
+    ("6.1", fixture!("6.1-v2/memory.stat"), fixture!("6.1-v2/memory.current")),
+    ("6.12", fixture!("6.12-v2/memory.stat"), fixture!("6.12-v2/memory.current")),
+    ("7.3", fixture!("7.3-v2/memory.stat"), fixture!("7.3-v2/memory.current")),
+];
+
 #[test]
-fn v2_kernel_without_its_line_is_the_sum_of_its_parts_and_says_so() {
-    let reading = v2(fixture!("5.10-v2/memory.stat"));
-    let kernel = reading.subtree.kinds["kernel"];
-    assert_eq!(kernel, Figure { bytes: 147_456 + 8192 + 1_572_864, source: Source::Parts });
-    assert_eq!(bytes(&reading.subtree, "kernel.pagetables"), None, "5.10 does not tell");
+fn captured_v2_stats_tell_what_was_written() {
+    for (kernel, stat, usage) in V2_STATS {
+        let reading = reading(Version::V2, &[(CgroupFile::Stat, stat), (CgroupFile::Usage, usage)]);
+        let shmem = i64::try_from(bytes(&reading.subtree, "shmem").unwrap()).unwrap();
+        // 5.10 keeps 32 pages an item on each of the two CPUs.
+        let stale = if kernel == "5.10" { 2 * 32 * 4096 } else { 16 << 10 };
+        assert!((shmem - 5_001_216).abs() <= stale, "{kernel}: {shmem}");
+        assert_eq!(bytes(&reading.subtree, "file"), Some(0), "{kernel}: all of it was tmpfs");
+        assert_eq!(reading.unreadable, 0, "{kernel}");
+        assert_eq!(reading.local, Figures::default(), "{kernel}");
+        // Uncharged stock of 64 pages a CPU, and what 5.10 has not added up yet.
+        let uncovered = reading.uncovered().unwrap();
+        assert!((0..=2 * 64 * 4096).contains(&uncovered), "{kernel}: {uncovered}");
+    }
+}
+
+#[test]
+fn captured_v2_stats_name_the_kernel_parts_they_have() {
+    for (kernel, stat, _) in V2_STATS {
+        let kinds = v2(stat).subtree.kinds;
+        let has = |kind| kinds.contains_key(kind);
+        let old = kernel == "5.10";
+        assert_eq!(kinds["kernel"].source, if old { Source::Parts } else { Source::Stat }, "{kernel}");
+        assert_eq!((has("kernel.pagetables"), has("kernel.vmalloc"), has("kernel.other")), (!old, !old, !old), "{kernel}");
+        assert!(has("kernel.slab") && has("kernel.stack") && has("kernel.percpu") && has("sock"), "{kernel}");
+    }
+}
+
+#[test]
+fn v2_kernel_without_its_line_is_the_sum_of_its_parts() {
+    let reading = v2(b"kernel_stack 100\npercpu 20\nslab_reclaimable 1\nslab 3\n");
+    assert_eq!(reading.subtree.kinds["kernel"], Figure { bytes: 123, source: Source::Parts });
     assert_eq!(bytes(&reading.subtree, "kernel.other"), None);
-    assert_eq!(bytes(&reading.subtree, "file"), Some(50_331_648 - 16_777_216));
-    assert_eq!(reading.local, Figures::default());
 }
 
 #[test]
 fn v2_kernel_line_and_its_remainder() {
-    for (stat, kernel) in [(&fixture!("6.1-v2/memory.stat")[..], 4_194_304), (&fixture!("6.12-v2/memory.stat")[..], 5_242_880)] {
-        let reading = v2(stat);
-        let parts: u64 = 147_456 + 1_048_576 + 8192 + 65_536 + 1_572_864;
-        assert_eq!(reading.subtree.kinds["kernel"], Figure { bytes: kernel, source: Source::Stat });
-        let other = reading.subtree.kinds["kernel.other"];
-        assert_eq!(other, Figure { bytes: kernel - parts - 262_144, source: Source::Remainder }, "zswap is part of kernel");
-        assert_eq!((reading.subtree.dirty, reading.subtree.writeback), (Some(135_168), Some(4096)));
-        assert_eq!((bytes(&reading.subtree, "sock"), bytes(&reading.subtree, "zswap")), (Some(4096), Some(262_144)));
-        let covered = bytes(&reading.subtree, "anon").unwrap() + 50_331_648 + kernel + 4096;
-        assert_eq!(reading.uncovered(), Some(104_857_600 - covered as i64));
-    }
+    let stat =
+        "anon 1000\nfile 500\nshmem 200\nkernel 400\nkernel_stack 10\npagetables 20\npercpu 30\nvmalloc 40\nslab 50\nsock 7\nzswap 60\n";
+    let mut reading = v2(stat.as_bytes());
+    reading.absorb(CgroupFile::Usage, b"2000\n");
+    assert_eq!(reading.subtree.kinds["kernel"], Figure { bytes: 400, source: Source::Stat });
+    let other = reading.subtree.kinds["kernel.other"];
+    assert_eq!(other, Figure { bytes: 400 - 150 - 60, source: Source::Remainder }, "zswap is part of kernel");
+    assert_eq!(bytes(&reading.subtree, "file"), Some(300));
+    assert_eq!(reading.uncovered(), Some(2000 - 1000 - 500 - 400 - 7));
+}
+
+#[test]
+fn captured_v1_without_use_hierarchy() {
+    let reading = reading(
+        Version::V1,
+        &[(CgroupFile::Stat, fixture!("5.10-v1/memory.stat")), (CgroupFile::UseHierarchy, fixture!("5.10-v1/memory.use_hierarchy"))],
+    );
+    assert_eq!((reading.hierarchical, bytes(&reading.local, "shmem")), (Some(false), Some(5_001_216)));
+    assert_eq!(reading.unreadable, 0);
 }
 
 #[test]
 fn v2_events_and_counters() {
     let mut reading = v2(fixture!("6.12-v2/memory.stat"));
-    reading.absorb(CgroupFile::Events, fixture!("6.12-v2/memory.events"));
+    reading.absorb(CgroupFile::Events, b"low 0\nhigh 3\nmax 17\noom 2\noom_kill 1\noom_group_kill 0\nsock_throttled 0\n");
     reading.absorb(CgroupFile::Swap, b"8192\n");
     reading.absorb(CgroupFile::High, b"max\n");
     let events = Events { limit_hits: Some(17), high: Some(3), oom: Some(2), oom_kill: Some(1), oom_group_kill: Some(0) };
