@@ -8,6 +8,8 @@ mod programs;
 mod vm;
 mod workspace;
 
+use std::process::ExitCode;
+
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
@@ -30,8 +32,19 @@ enum Task {
     Vm(vm::Args),
 }
 
-fn main() -> Result<()> {
-    match Args::parse().task {
+fn main() -> ExitCode {
+    match work(Args::parse().task) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // One chain of causes; a backtrace of a build task helps nobody.
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn work(task: Task) -> Result<()> {
+    match task {
         Task::BuildEbpf { check } => {
             let built = ebpf::build()?;
             if check {
