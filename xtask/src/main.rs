@@ -5,6 +5,7 @@ mod command;
 mod ebpf;
 mod inputs;
 mod programs;
+mod test;
 mod vm;
 mod workspace;
 
@@ -30,6 +31,8 @@ enum Task {
     },
     /// Run a command on the kernels under test, each in a virtual machine
     Vm(vm::Args),
+    /// Run the tests, in three tiers: pure, on this machine's kernel, on the kernels under test
+    Test(test::Args),
 }
 
 fn main() -> ExitCode {
@@ -54,5 +57,6 @@ fn work(task: Task) -> Result<()> {
             built.commit()
         }
         Task::Vm(args) => vm::command(args),
+        Task::Test(args) => test::command(&args),
     }
 }

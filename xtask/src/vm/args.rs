@@ -7,8 +7,8 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 
-use super::{Hierarchy, Job, Kernel, machines, show};
-use crate::programs;
+use super::{Hierarchy, Job, Kernel, machines};
+use crate::{command::show, programs};
 
 /// Run a command on the kernels under test.
 #[derive(clap::Args)]

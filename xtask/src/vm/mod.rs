@@ -10,14 +10,13 @@ mod qemu;
 
 use std::{
     fs,
-    io::Write as _,
     path::{Path, PathBuf},
     process::Command,
     time::Duration,
 };
 
 use anyhow::{Context as _, Result, bail};
-pub use args::{Args, command};
+pub use args::{Args, command, in_bin};
 use clap::ValueEnum;
 pub use kernel::Kernel;
 
@@ -128,13 +127,6 @@ pub fn machines(kernels: &[Kernel], hierarchies: &[Hierarchy]) -> Result<Vec<(Ke
         machines.extend(wanted.map(|hierarchy| (*kernel, *hierarchy)));
     }
     Ok(machines)
-}
-
-/// Shows a line of the guest as it is.
-pub fn show(line: &[u8]) {
-    let mut out = std::io::stdout().lock();
-    // A closed pipe must not end a test run in the middle.
-    let _ = out.write_all(line).and_then(|()| out.write_all(b"\n"));
 }
 
 /// The guest's disk: an empty ext4 of a form that the oldest kernel mounts. Made once; machines write to a copy of their own.
