@@ -1,1 +1,23 @@
 //! Harness for tests that trace real workloads.
+//!
+//! * [`hierarchy`]: where the memory controller is, v1 or v2.
+//! * [`cgroup`]: a memory cgroup of a test's own, removed when dropped.
+//! * [`stat`]: `memory.stat` as numbers and as kinds that mean the same on v1 and v2.
+//! * [`workload`]: `memtrail-workload` in such a cgroup, step by step.
+//! * [`place`]: files that are not in the page cache, and a tmpfs of a test's own.
+//! * [`memtrail`]: the tracer as a process, and its JSON report.
+//! * [`report`]: questions to that report.
+//! * [`accuracy`]: the accuracy table, as data, and what runs a row of it.
+//!
+//! It never kills a process that it did not start, and never touches a cgroup outside its own folder.
+
+#![warn(missing_docs)]
+
+pub mod accuracy;
+pub mod cgroup;
+pub mod hierarchy;
+pub mod memtrail;
+pub mod place;
+pub mod report;
+pub mod stat;
+pub mod workload;

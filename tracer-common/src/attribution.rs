@@ -6,8 +6,25 @@
 
 use crate::{FRAME_BYTES, mix64};
 
-/// Number of frozen pictures that can be open at once. Bank 0 is "now".
+/// Number of frozen pictures that can be open at once.
 pub const PICTURES: usize = 4;
+
+/// Banks that rotate with the epoch. A power of two, so that the verifier sees the bound of a masked index; more than the pictures,
+/// so that the bank of a new epoch is empty.
+pub const ROTATING_BANKS: usize = 8;
+
+/// The bank of everything older than the oldest open picture.
+pub const BASE_BANK: usize = ROTATING_BANKS;
+
+/// Banks of a key's counters. What was live when epoch e ended is the sum of all banks less those of later epochs.
+pub const BANKS: usize = ROTATING_BANKS + 1;
+
+/// The bank that counts in `epoch`.
+#[inline(always)]
+#[must_use]
+pub const fn bank_of(epoch: u64) -> usize {
+    (epoch & (ROTATING_BANKS as u64 - 1)) as usize
+}
 
 /// Who made memory resident. All fields are compared when two keys meet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -47,28 +64,28 @@ impl Key {
     }
 }
 
-/// A key and its counters. Sums only grow; what is live is `charged - uncharged`.
+/// A key and its counters. What is live is the sum over banks of `charged - uncharged`.
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
 pub struct KeyRecord {
     /// Who.
     pub key: Key,
-    /// Estimated bytes charged since the start: the sum of weights.
-    pub charged: u64,
-    /// Variance of `charged`, in frames squared: the sum of w (w - size).
+    /// Estimated bytes charged, by bank: sums of weights.
+    pub charged: [u64; BANKS],
+    /// Estimated bytes uncharged, by bank.
+    pub uncharged: [u64; BANKS],
+    /// Change of the variance of what is live, in frames squared, by bank, two's complement.
+    pub live_variance: [u64; BANKS],
+    /// Variance of all that was charged, in frames squared: the sum of w (w - size).
     pub charged_variance: u64,
     /// Samples taken.
     pub samples: u64,
-    /// Estimated bytes uncharged, by the bank that was current then: bank = epoch modulo the number of banks.
-    pub uncharged: [u64; PICTURES + 1],
-    /// Variance that left with them, in frames squared, same banks.
-    pub uncharged_variance: [u64; PICTURES + 1],
     /// Monotonic nanoseconds of the first sample.
     pub first_ns: u64,
     /// Monotonic nanoseconds of the last sample.
     pub last_ns: u64,
 }
-crate::assert_size!(KeyRecord, 40 + 8 * 3 + 8 * 10 + 16);
+crate::assert_size!(KeyRecord, 40 + 8 * 27 + 32);
 
 /// A taken folio, stored under its [`sample_slot`].
 #[derive(Clone, Copy, Debug)]
@@ -80,10 +97,12 @@ pub struct Sample {
     pub weight_per_frame: u64,
     /// User address of the first byte for anonymous memory, else the offset in the file, bytes.
     pub address: u64,
-    /// Identity of the file (inode pointer's interned identity), 0 for anonymous memory.
+    /// Identity of the file: hash of device, inode and generation; 0 for anonymous memory.
     pub file: u64,
     /// Monotonic nanoseconds of the charge.
     pub charged_ns: u64,
+    /// Epoch of the charge.
+    pub epoch: u64,
     /// Process and stacks of a pending sample, until the key can be made.
     pub process: u64,
     /// See `process`.
@@ -97,7 +116,7 @@ pub struct Sample {
     /// Folio order at the charge.
     pub order: u32,
 }
-crate::assert_size!(Sample, 80);
+crate::assert_size!(Sample, 88);
 
 /// Under what a folio's sample is stored: first frame number and order. Two live samples can never share it, also after splits:
 /// a smaller folio inside an older, larger one has a smaller order.
@@ -122,6 +141,23 @@ pub const fn variance_in_frames(weight_per_frame: u64, order: u32) -> u64 {
     weight * (weight - size)
 }
 
+/// Under what a sample that ended while a picture was open is kept; the value is the sample as it was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(C)]
+pub struct Grave {
+    /// Slot of the sample.
+    pub slot: u64,
+    /// Epoch of the end.
+    pub ended_epoch: u64,
+    /// Monotonic nanoseconds of the charge: tells successive samples in one slot apart.
+    pub charged_ns: u64,
+    /// First frame that ended, relative to the folio's first: pieces of a split folio end one by one.
+    pub first: u32,
+    /// Frames that ended.
+    pub frames: u32,
+}
+crate::assert_size!(Grave, 32);
+
 /// Bytes of an owner counted without sampling, one such record a CPU.
 #[derive(Clone, Copy, Debug, Default)]
 #[repr(C)]
@@ -133,4 +169,4 @@ pub struct OwnerTotals {
 }
 crate::assert_size!(OwnerTotals, 64);
 
-crate::plain_data!(Key, KeyRecord, Sample, OwnerTotals);
+crate::plain_data!(Key, KeyRecord, Sample, Grave, OwnerTotals);

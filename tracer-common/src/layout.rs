@@ -89,6 +89,8 @@ kernel_layout! {
     objcg_memcg = Member("obj_cgroup", "memcg");
     /// cgroup of a css; the css is the first member of a mem_cgroup.
     css_cgroup = Member("cgroup_subsys_state", "cgroup");
+    /// Parent css; the css that every cgroup embeds (`cgroup.self`) is its first member, so this holds for cgroups too.
+    css_parent = Member("cgroup_subsys_state", "parent");
     /// Offset of the css in a mem_cgroup.
     memcg_css = Member("mem_cgroup", "css");
     /// kernfs node of a cgroup.

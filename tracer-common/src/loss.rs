@@ -36,10 +36,12 @@ pub enum Loss {
     TableBusy = 14,
     /// The file table is full: the sample keeps no file.
     FileTableFull = 15,
+    /// Too many threads inside shmem_add_to_page_cache at once (kprobe tier).
+    CallTableFull = 16,
 }
 
 /// Number of causes: entries of the `LOSSES` array.
-pub const LOSSES: usize = 16;
+pub const LOSSES: usize = 17;
 
 impl Loss {
     /// All causes, by number.
@@ -60,6 +62,7 @@ impl Loss {
         Loss::FrameOutOfRange,
         Loss::TableBusy,
         Loss::FileTableFull,
+        Loss::CallTableFull,
     ];
 
     /// The name used in every output.
@@ -82,6 +85,7 @@ impl Loss {
             Loss::FrameOutOfRange => "frame_out_of_range",
             Loss::TableBusy => "table_busy",
             Loss::FileTableFull => "file_table_full",
+            Loss::CallTableFull => "call_table_full",
         }
     }
 }

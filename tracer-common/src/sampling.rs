@@ -14,6 +14,9 @@ use crate::FRAME_BYTES;
 /// Folio orders with a countdown of their own; larger folios are taken always. 2^10 frames are 4 MiB.
 pub const ORDERS: usize = 11;
 
+/// Length of the countdown table: [`ORDERS`] rounded up to a power of two.
+const GAPS: usize = 16;
+
 /// Smallest permitted log2 of M: every 4 KiB frame is taken.
 pub const MIN_LOG2_MEAN: u32 = 12;
 /// Largest permitted log2 of M: 1 GiB.
@@ -25,25 +28,32 @@ pub const MAX_LOG2_MEAN: u32 = 30;
 pub struct Sampler {
     /// State of the xorshift64* generator; never zero once seeded. Zero means: seed before use.
     pub random: u64,
-    /// Folios of each order still to be passed over.
-    pub gap: [u32; ORDERS],
-    /// Number of samples taken; its low bits tell a reader that the state is in use.
-    pub taken: u32,
+    /// Folios of each order still to be passed over. Longer than needed: a masked index is a bound that the verifier sees.
+    pub gap: [u32; GAPS],
+    /// Number of samples taken by countdown.
+    pub taken: u64,
 }
-crate::assert_size!(Sampler, 8 + 4 * 11 + 4);
+crate::assert_size!(Sampler, 8 + 4 * 16 + 8);
 crate::plain_data!(Sampler);
 
 impl Sampler {
-    /// A sampler seeded from `seed`, whose first gaps are drawn like all later ones.
+    /// A sampler seeded from `seed`.
     #[must_use]
     pub fn seeded(seed: u64, log2_mean: u32) -> Self {
-        let mut sampler = Sampler { random: crate::mix64(seed, 1) | 1, gap: [0; ORDERS], taken: 0 };
+        let mut sampler = Sampler { random: 0, gap: [0; GAPS], taken: 0 };
+        sampler.seed(seed, log2_mean);
+        sampler
+    }
+
+    /// Seeds this sampler; the first gaps are drawn like all later ones.
+    #[inline(always)]
+    pub fn seed(&mut self, seed: u64, log2_mean: u32) {
+        self.random = crate::mix64(seed, 1) | 1;
         let mut order = 0;
         while order < ORDERS {
-            sampler.gap[order] = sampler.next_gap(order as u32, log2_mean);
+            self.gap[order] = self.next_gap(order as u32, log2_mean);
             order += 1;
         }
-        sampler
     }
 
     /// Whether the folio of 2^`order` frames is taken. `log2_mean` is the log2 of M in bytes.
@@ -52,11 +62,7 @@ impl Sampler {
         if order + MIN_LOG2_MEAN >= log2_mean || order >= ORDERS as u32 {
             return true;
         }
-        // The mask is for the verifier only: the order was checked above. It must be a bound that it can see.
-        let slot = (order & 15) as usize;
-        if slot >= ORDERS {
-            return true;
-        }
+        let slot = order as usize & (GAPS - 1);
         let gap = self.gap[slot];
         if gap > 0 {
             self.gap[slot] = gap - 1;

@@ -12,8 +12,8 @@ pub struct Settings {
     pub frames: u64,
     /// Address of the `struct page` of frame 0 (x86_64 `vmemmap_base`).
     pub vmemmap: u64,
-    /// Size of a `struct page`, bytes.
-    pub page_struct_bytes: u32,
+    /// log2 of the size of a `struct page`.
+    pub page_struct_shift: u32,
     /// Whether filters are in force: unknown owners are then looked up in `OWNERS`.
     pub filtered: u32,
     /// Thread-group id of the tracer, initial namespace.
@@ -36,7 +36,7 @@ pub struct Control {
     pub enabled: u32,
     /// 1: remember the frames charged from now on in `NEW_FRAMES`, so that the baseline scan passes over them.
     pub baseline: u32,
-    /// Current epoch; the bank of counters in use is its remainder by `PICTURES + 1`.
+    /// Current epoch; see [`crate::attribution::bank_of`].
     pub epoch: u64,
     /// Pictures that are open: while not 0, ended samples move to the graveyard.
     pub open_pictures: u32,
@@ -45,3 +45,22 @@ pub struct Control {
 }
 crate::assert_size!(Control, 24);
 crate::plain_data!(Control);
+
+/// What the filter says about an owner; the value of the `OWNERS` table.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct OwnerFilter {
+    /// [`OWNER_UNKNOWN`], [`OWNER_WANTED`] or [`OWNER_REFUSED`].
+    pub verdict: u32,
+    /// Thinning: one in 2^this of the samples taken is kept, and stands for as many more. 0 keeps all.
+    pub log2_thinning: u32,
+}
+crate::assert_size!(OwnerFilter, 8);
+crate::plain_data!(OwnerFilter);
+
+/// Not decided yet: recorded, and settled at the next snapshot.
+pub const OWNER_UNKNOWN: u32 = 0;
+/// Recorded.
+pub const OWNER_WANTED: u32 = 1;
+/// Passed over.
+pub const OWNER_REFUSED: u32 = 2;

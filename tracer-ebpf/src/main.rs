@@ -1,12 +1,256 @@
-//! memtrail's kernel half. Entry points only.
+//! memtrail's kernel half. Entry points only: they fetch arguments and call the probes.
 #![no_std]
 #![no_main]
+#![feature(asm_experimental_arch)]
 
-use aya_ebpf::{macros::raw_tracepoint, programs::RawTracePointContext};
-use tracer_common as _;
+mod atomic;
+mod attribute;
+mod globals;
+mod kernel;
+mod loss;
+mod maps;
+mod probes;
+mod scratch;
+
+use aya_ebpf::{
+    EbpfContext as _,
+    macros::{fentry, fexit, kprobe, kretprobe, raw_tracepoint},
+    programs::{FEntryContext, FExitContext, ProbeContext, RawTracePointContext, RetProbeContext},
+};
+use probes::argument;
+use scratch::Slot;
+use tracer_common::{event::CgroupChange, kind::Kind};
+
+// Every tier.
+
+#[raw_tracepoint(tracepoint = "mm_filemap_add_to_page_cache")]
+fn file_commit(ctx: RawTracePointContext) -> i32 {
+    probes::file_commit::added(ctx.as_ptr(), ctx.arg(0));
+    0
+}
+
+#[raw_tracepoint(tracepoint = "cgroup_mkdir")]
+fn cgroup_mkdir(ctx: RawTracePointContext) -> i32 {
+    probes::cgroup::changed(CgroupChange::Made, ctx.arg(0), ctx.arg(1));
+    0
+}
+
+#[raw_tracepoint(tracepoint = "cgroup_rmdir")]
+fn cgroup_rmdir(ctx: RawTracePointContext) -> i32 {
+    probes::cgroup::changed(CgroupChange::Removed, ctx.arg(0), ctx.arg(1));
+    0
+}
+
+// Tracepoint tier.
+
+#[raw_tracepoint(tracepoint = "mm_page_alloc")]
+fn page_alloc(ctx: RawTracePointContext) -> i32 {
+    probes::page_alloc::allocated(ctx.as_ptr(), ctx.arg(0), ctx.arg::<u64>(1) as u32, ctx.arg::<u64>(2) as u32);
+    0
+}
+
+#[raw_tracepoint(tracepoint = "mm_lru_insertion")]
+fn lru_insertion(ctx: RawTracePointContext) -> i32 {
+    probes::lru_insertion::inserted(ctx.arg(0));
+    0
+}
 
 #[raw_tracepoint(tracepoint = "mm_page_free")]
-fn page_free(_ctx: RawTracePointContext) -> i32 {
+fn page_free(ctx: RawTracePointContext) -> i32 {
+    probes::page_free::freed(ctx.arg(0), ctx.arg::<u64>(1) as u32);
+    0
+}
+
+// fentry and kprobe tiers, in pairs.
+
+#[fentry]
+fn anon_commit_fentry(ctx: FEntryContext) -> i32 {
+    let c = ctx.as_ptr();
+    probes::anon_commit::mapped(c, Slot::AnonCommit, Kind::Anon, argument(c, 0), argument(c, 1), argument(c, 2));
+    0
+}
+
+#[kprobe]
+fn anon_commit_kprobe(ctx: ProbeContext) -> u32 {
+    if let (Some(folio), Some(vma), Some(address)) = (ctx.arg(0), ctx.arg(1), ctx.arg(2)) {
+        probes::anon_commit::mapped(ctx.as_ptr(), Slot::AnonCommit, Kind::Anon, folio, vma, address);
+    }
+    0
+}
+
+#[fentry]
+fn hugetlb_commit_fentry(ctx: FEntryContext) -> i32 {
+    let c = ctx.as_ptr();
+    probes::anon_commit::mapped(c, Slot::Hugetlb, Kind::Hugetlb, argument(c, 0), argument(c, 1), argument(c, 2));
+    0
+}
+
+#[kprobe]
+fn hugetlb_commit_kprobe(ctx: ProbeContext) -> u32 {
+    if let (Some(folio), Some(vma), Some(address)) = (ctx.arg(0), ctx.arg(1), ctx.arg(2)) {
+        probes::anon_commit::mapped(ctx.as_ptr(), Slot::Hugetlb, Kind::Hugetlb, folio, vma, address);
+    }
+    0
+}
+
+/// The user half names the position of the return value: it stands behind the arguments, and their number differs.
+#[fexit]
+fn shmem_commit_fexit5(ctx: FExitContext) -> i32 {
+    let c = ctx.as_ptr();
+    if argument(c, 5) as i32 == 0 {
+        probes::shmem_commit::added(c, argument(c, 0));
+    }
+    0
+}
+
+#[fexit]
+fn shmem_commit_fexit6(ctx: FExitContext) -> i32 {
+    let c = ctx.as_ptr();
+    if argument(c, 6) as i32 == 0 {
+        probes::shmem_commit::added(c, argument(c, 0));
+    }
+    0
+}
+
+#[kprobe]
+fn shmem_commit_kprobe(ctx: ProbeContext) -> u32 {
+    if let Some(folio) = ctx.arg(0) {
+        probes::shmem_commit::entered(folio);
+    }
+    0
+}
+
+#[kretprobe]
+fn shmem_commit_kretprobe(ctx: RetProbeContext) -> u32 {
+    probes::shmem_commit::returned(ctx.as_ptr(), ctx.ret::<i32>());
+    0
+}
+
+#[fentry]
+fn uncharge_fentry(ctx: FEntryContext) -> i32 {
+    probes::uncharge::uncharged(argument(ctx.as_ptr(), 0));
+    0
+}
+
+#[kprobe]
+fn uncharge_kprobe(ctx: ProbeContext) -> u32 {
+    if let Some(folio) = ctx.arg(0) {
+        probes::uncharge::uncharged(folio);
+    }
+    0
+}
+
+#[fentry]
+fn swapin_fentry(ctx: FEntryContext) -> i32 {
+    probes::swapin::on_lru(ctx.as_ptr(), argument(ctx.as_ptr(), 0));
+    0
+}
+
+#[kprobe]
+fn swapin_kprobe(ctx: ProbeContext) -> u32 {
+    if let Some(folio) = ctx.arg(0) {
+        probes::swapin::on_lru(ctx.as_ptr(), folio);
+    }
+    0
+}
+
+#[fentry]
+fn migrate_fentry(ctx: FEntryContext) -> i32 {
+    probes::migrate::migrating(argument(ctx.as_ptr(), 0), argument(ctx.as_ptr(), 1));
+    0
+}
+
+#[kprobe]
+fn migrate_kprobe(ctx: ProbeContext) -> u32 {
+    if let (Some(old), Some(new)) = (ctx.arg(0), ctx.arg(1)) {
+        probes::migrate::migrating(old, new);
+    }
+    0
+}
+
+#[fentry]
+fn replace_fentry(ctx: FEntryContext) -> i32 {
+    probes::migrate::migrating(argument(ctx.as_ptr(), 0), argument(ctx.as_ptr(), 1));
+    0
+}
+
+#[kprobe]
+fn replace_kprobe(ctx: ProbeContext) -> u32 {
+    if let (Some(old), Some(new)) = (ctx.arg(0), ctx.arg(1)) {
+        probes::migrate::migrating(old, new);
+    }
+    0
+}
+
+#[fentry]
+fn swapout_fentry(ctx: FEntryContext) -> i32 {
+    probes::swapout::swapped_out(argument(ctx.as_ptr(), 0));
+    0
+}
+
+#[kprobe]
+fn swapout_kprobe(ctx: ProbeContext) -> u32 {
+    if let Some(folio) = ctx.arg(0) {
+        probes::swapout::swapped_out(folio);
+    }
+    0
+}
+
+#[fentry]
+fn move_account_fentry(ctx: FEntryContext) -> i32 {
+    probes::swapout::moved(argument(ctx.as_ptr(), 0), argument(ctx.as_ptr(), 3));
+    0
+}
+
+#[kprobe]
+fn move_account_kprobe(ctx: ProbeContext) -> u32 {
+    if let (Some(folio), Some(to)) = (ctx.arg(0), ctx.arg(3)) {
+        probes::swapout::moved(folio, to);
+    }
+    0
+}
+
+#[fexit]
+fn charge_fexit(ctx: FExitContext) -> i32 {
+    probes::charge::called(argument(ctx.as_ptr(), 3) as i32);
+    0
+}
+
+#[kretprobe]
+fn charge_kretprobe(ctx: RetProbeContext) -> u32 {
+    probes::charge::called(ctx.ret::<i32>());
+    0
+}
+
+// Run by the user half through BPF_PROG_TEST_RUN, or for a moment at the start; never left attached.
+
+#[raw_tracepoint(tracepoint = "mm_page_alloc")]
+fn calibrate(ctx: RawTracePointContext) -> i32 {
+    probes::calibrate::allocated(ctx.arg(0), ctx.arg::<u64>(1) as u32);
+    0
+}
+
+#[raw_tracepoint(tracepoint = "mm_page_free")]
+fn run_baseline(ctx: RawTracePointContext) -> i32 {
+    probes::baseline::insert(ctx.arg(0), ctx.arg::<u64>(1) as u32, ctx.arg(2));
+    0
+}
+
+#[raw_tracepoint(tracepoint = "mm_page_free")]
+fn run_sweep(ctx: RawTracePointContext) -> i32 {
+    probes::sweep::look(ctx.arg(0));
+    0
+}
+
+#[raw_tracepoint(tracepoint = "mm_page_free")]
+fn run_open_picture(_ctx: RawTracePointContext) -> i32 {
+    probes::freeze::open_from_user();
+    0
+}
+
+#[raw_tracepoint(tracepoint = "mm_page_free")]
+fn run_fold(ctx: RawTracePointContext) -> i32 {
+    probes::freeze::fold(ctx.arg(0), ctx.arg(1));
     0
 }
 
@@ -16,6 +260,7 @@ fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
     loop {}
 }
 
+/// The kernel lets only GPL-compatible programs use the tracing helpers.
 #[unsafe(link_section = "license")]
 #[unsafe(no_mangle)]
 static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

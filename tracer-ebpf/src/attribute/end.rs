@@ -1,0 +1,97 @@
+//! The one place where a sample ends.
+
+use crate::{
+    atomic,
+    attribute::{frames, key},
+    kernel::folio::MAX_SPLIT_ORDER,
+    loss,
+    maps::{FRAMES, GRAVEYARD, SAMPLES},
+};
+use tracer_common::{
+    attribution::{Grave, Sample, sample_slot},
+    loss::Loss,
+    settings::Control,
+};
+
+/// The folio of `order` at `frame`, a whole one or a piece of a split one, is uncharged: ends what stands for it.
+#[inline(always)]
+pub fn folio(control: &Control, frame: u64, order: u32) {
+    if frames::is_set(&FRAMES, frame) {
+        covered(control, frame, order);
+    }
+}
+
+/// The slow path: a sample covers this folio.
+#[inline(never)]
+pub fn covered(control: &Control, frame: u64, order: u32) -> u64 {
+    frames::clear(&FRAMES, frame, order);
+    let Some((slot, sample)) = find(frame, order) else { return 0 };
+    let frames = 1_u64 << (order & 31);
+    // SAFETY: a map value of a folio that nobody else ends: it has no references left. Fields are read one by one, since a copy
+    // would take stack that the callers need. Pieces of one folio may end on several CPUs at once, so the count changes atomically.
+    unsafe {
+        let (key, epoch, left) = ((*sample).key, (*sample).epoch, (*sample).frames_left);
+        if key != 0 {
+            key::debit(key, (*sample).weight_per_frame, (*sample).order, frames, control.epoch);
+            if control.open_pictures != 0 && epoch < control.epoch {
+                bury(sample, slot, frame, frames, control.epoch);
+            }
+        }
+        atomic::subtract((&raw mut (*sample).frames_left).cast(), frames);
+        // Two CPUs may both see the last frame gone; the second removal finds nothing.
+        if left <= frames as i64 || (*sample).frames_left <= 0 {
+            let _ = SAMPLES.remove(slot);
+        }
+    }
+    1
+}
+
+/// The folio's share of its sample lives on elsewhere: the record here loses it, no counter changes.
+#[inline(always)]
+pub fn forget(frame: u64, order: u32) {
+    frames::clear(&FRAMES, frame, order);
+    let Some((slot, sample)) = find(frame, order) else { return };
+    let frames = 1_u64 << (order & 31);
+    // SAFETY: a map value of a folio that is locked and isolated.
+    unsafe {
+        let left = (*sample).frames_left - frames as i64;
+        atomic::subtract((&raw mut (*sample).frames_left).cast(), frames);
+        if left <= 0 {
+            let _ = SAMPLES.remove(slot);
+        }
+    }
+}
+
+/// The sample that covers a folio: the smallest sampled folio around it.
+#[inline(always)]
+pub fn find(frame: u64, order: u32) -> Option<(u64, *mut Sample)> {
+    if order > MAX_SPLIT_ORDER {
+        let slot = sample_slot(frame, order);
+        return SAMPLES.get_ptr_mut(slot).map(|sample| (slot, sample));
+    }
+    let mut o = 0;
+    while o <= MAX_SPLIT_ORDER {
+        if o >= order {
+            let slot = sample_slot(frame >> o << o, o);
+            if let Some(sample) = SAMPLES.get_ptr_mut(slot) {
+                return Some((slot, sample));
+            }
+        }
+        o += 1;
+    }
+    None
+}
+
+/// # Safety
+/// `sample` is a map value.
+#[inline(always)]
+unsafe fn bury(sample: *const Sample, slot: u64, frame: u64, frames: u64, ended_epoch: u64) {
+    // SAFETY: by the caller. The value is copied by the helper, straight from one table to the other.
+    unsafe {
+        let first = (frame - (slot >> 8)) as u32;
+        let grave = Grave { slot, ended_epoch, charged_ns: (*sample).charged_ns, first, frames: frames as u32 };
+        if let Err(error) = GRAVEYARD.insert(grave, &*sample, 0) {
+            loss::count(loss::of_insert(error, Loss::GraveyardFull), (*sample).weight_per_frame * frames);
+        }
+    }
+}

@@ -1,0 +1,53 @@
+//! Read-only globals, set by the user half before load and frozen: to the verifier they are constants, so branches on them are free.
+
+use core::ptr::read_volatile;
+use tracer_common::{
+    layout::{ABSENT, KernelLayout},
+    settings::Settings,
+};
+
+#[unsafe(no_mangle)]
+static LAYOUT: KernelLayout = KernelLayout::UNKNOWN;
+
+#[unsafe(no_mangle)]
+static SETTINGS: Settings = Settings {
+    abi_version: 0,
+    log2_mean: 20,
+    frames: 0,
+    vmemmap: 0,
+    page_struct_shift: 6,
+    filtered: 0,
+    own_tgid: 0,
+    kernel_stacks: 1,
+    owner_totals: 0,
+    gfp_movable: 0,
+};
+
+/// Reads a field of the kernel's layout: `Some(offset or value)`, or `None` where this kernel has no such thing.
+macro_rules! layout {
+    ($field:ident) => {
+        $crate::globals::layout_at(::core::mem::offset_of!(::tracer_common::layout::KernelLayout, $field))
+    };
+}
+
+/// Reads one setting.
+macro_rules! setting {
+    ($field:ident) => {
+        $crate::globals::setting_at(::core::mem::offset_of!(::tracer_common::settings::Settings, $field), |s| s.$field)
+    };
+}
+pub(crate) use {layout, setting};
+
+#[inline(always)]
+pub fn layout_at(offset: usize) -> Option<u64> {
+    // SAFETY: the offset of a u32 field of this static. Volatile, or the compiler would fold the value at build time.
+    let value = unsafe { read_volatile((&raw const LAYOUT).byte_add(offset).cast::<u32>()) };
+    if value == ABSENT { None } else { Some(value as u64) }
+}
+
+/// `_type_of` is never called: it gives the field its type.
+#[inline(always)]
+pub fn setting_at<T>(offset: usize, _type_of: fn(&Settings) -> T) -> T {
+    // SAFETY: the offset of a field of this type in this static.
+    unsafe { read_volatile((&raw const SETTINGS).byte_add(offset).cast::<T>()) }
+}

@@ -1,0 +1,80 @@
+//! Folios and their frames. Before `struct folio` (5.16) a folio is the head page of a compound page; the words are the same.
+
+use super::read;
+use crate::globals::{layout, setting};
+use tracer_common::{kind::Kind, sampling::ORDERS};
+
+/// Largest order that can be split; above it (gigantic hugetlb pages) only the first frame is marked.
+pub const MAX_SPLIT_ORDER: u32 = ORDERS as u32 - 1;
+
+/// Frame number of a `struct page` address; `None` beyond the frame table.
+#[inline(always)]
+pub fn frame_of(page: u64) -> Option<u64> {
+    let frame = page.wrapping_sub(setting!(vmemmap)) >> setting!(page_struct_shift);
+    if frame < setting!(frames) { Some(frame) } else { None }
+}
+
+/// Address of the `struct page` of a frame.
+#[inline(always)]
+pub fn page_of(frame: u64) -> u64 {
+    setting!(vmemmap) + (frame << setting!(page_struct_shift))
+}
+
+/// Order of a folio, from its flags and its second page.
+#[inline(always)]
+pub fn order(folio: u64) -> Option<u32> {
+    let flags: u64 = read(folio, layout!(page_flags))?;
+    let head = layout!(pg_head)?;
+    if flags >> (head & 63) & 1 == 0 {
+        return Some(0);
+    }
+    // `_flags_1` is used for the order since 6.6; 6.0 to 6.5 have both members, but `_folio_order` only there.
+    let order = if let Some(offset) = layout!(folio_order_byte) {
+        read::<u8>(folio, Some(offset))?
+    } else if let Some(offset) = layout!(folio_flags_1) {
+        read::<u8>(folio, Some(offset))?
+    } else {
+        let second = 1 << setting!(page_struct_shift);
+        read::<u8>(folio + second, layout!(page_compound_order))?
+    };
+    Some(order as u32)
+}
+
+/// Kind of a folio that is in the page cache or mapped, or on the LRU; `None` for one that is neither.
+#[inline(always)]
+pub fn kind(folio: u64) -> Option<Kind> {
+    let mapping: u64 = read(folio, layout!(page_mapping))?;
+    if mapping & 1 != 0 {
+        return Some(Kind::Anon);
+    }
+    let flags: u64 = read(folio, layout!(page_flags))?;
+    let swapbacked = flags >> (layout!(pg_swapbacked)? & 63) & 1 != 0;
+    if mapping == 0 {
+        // Swap cache (no mapping until it is mapped), or not committed yet.
+        let swapcache = flags >> (layout!(pg_swapcache)? & 63) & 1 != 0;
+        return if swapbacked && swapcache { Some(Kind::Anon) } else { None };
+    }
+    Some(if swapbacked { Kind::Shmem } else { Kind::File })
+}
+
+/// Kind of a folio that is being uncharged: its mapping is gone by then unless it is anonymous.
+#[inline(always)]
+pub fn kind_at_uncharge(folio: u64) -> Option<Kind> {
+    let mapping: u64 = read(folio, layout!(page_mapping))?;
+    if mapping & 1 != 0 {
+        return Some(Kind::Anon);
+    }
+    let flags: u64 = read(folio, layout!(page_flags))?;
+    let swapbacked = flags >> (layout!(pg_swapbacked)? & 63) & 1 != 0;
+    Some(if swapbacked { Kind::Shmem } else { Kind::File })
+}
+
+/// User address (anonymous, as it was at the fault) or offset in the file, bytes.
+#[inline(always)]
+pub fn position(folio: u64) -> u64 {
+    let index = match layout!(page_index) {
+        Some(offset) => read::<u64>(folio, Some(offset)),
+        None => read::<u64>(folio, layout!(page_folio_index)),
+    };
+    index.unwrap_or(0) << 12
+}

@@ -1,0 +1,55 @@
+//! From a folio to the memory cgroup that it is charged to.
+
+use super::{read, read_pointer};
+use crate::globals::layout;
+
+/// Tag bits of the owner word: object vector, kernel memory, no-map (5.11 and later). Pointers are aligned to more.
+const TAGS: u64 = 7;
+/// The word is an obj_cgroup of a kernel allocation, not of an LRU folio.
+const KERNEL: u64 = 2;
+
+/// What a folio's owner word says.
+pub enum Owner {
+    /// Not charged.
+    None,
+    /// kernfs id of the memory cgroup.
+    Cgroup(u64),
+    /// Kernel memory: slab, stacks, page tables.
+    Kernel,
+}
+
+/// Reads the owner of a folio; `None` if the kernel's layout is not known or a read failed.
+#[inline(always)]
+pub fn owner(folio: u64) -> Option<Owner> {
+    let word = match (layout!(folio_memcg_data), layout!(page_memcg_data)) {
+        (Some(offset), _) | (None, Some(offset)) => read::<u64>(folio, Some(offset))?,
+        (None, None) => read::<u64>(folio, layout!(page_mem_cgroup))?,
+    };
+    if word == 0 {
+        return Some(Owner::None);
+    }
+    if layout!(page_mem_cgroup).is_none() && word & KERNEL != 0 {
+        return Some(Owner::Kernel);
+    }
+    let mut memcg = word & !TAGS;
+    if layout!(per_node_objcg).is_some() {
+        // Here every charged folio holds an obj_cgroup; read as a memcg it would give garbage silently.
+        memcg = read_pointer(memcg, layout!(objcg_memcg))?;
+    }
+    id(memcg).map(Owner::Cgroup)
+}
+
+/// kernfs id of a `struct mem_cgroup`.
+#[inline(always)]
+pub fn id(memcg: u64) -> Option<u64> {
+    let css = memcg + layout!(memcg_css)?;
+    let cgroup = read_pointer(css, layout!(css_cgroup))?;
+    cgroup_id(cgroup)
+}
+
+/// kernfs id of a `struct cgroup`.
+#[inline(always)]
+pub fn cgroup_id(cgroup: u64) -> Option<u64> {
+    let node = read_pointer(cgroup, layout!(cgroup_kn))?;
+    read(node, layout!(kn_id))
+}

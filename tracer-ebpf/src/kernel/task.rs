@@ -1,0 +1,71 @@
+//! Tasks and process identity.
+
+use super::{read, read_pointer};
+use crate::{globals::layout, loss, maps::PROCESSES};
+use aya_ebpf::helpers::{bpf_get_current_pid_tgid, bpf_get_current_task};
+use tracer_common::{
+    loss::Loss,
+    process::{ProcessRecord, process_identity},
+};
+
+/// PF_KTHREAD (include/linux/sched.h, unchanged since 2.6).
+const KERNEL_THREAD: u32 = 0x0020_0000;
+
+/// The process behind a charge.
+#[derive(Clone, Copy)]
+pub struct Toucher {
+    /// Identity, 0 if unknown.
+    pub process: u64,
+    /// Thread-group id.
+    pub tgid: u32,
+    /// Thread id.
+    pub tid: u32,
+    /// Has no user stack.
+    pub kernel_thread: bool,
+}
+
+/// The current task's process; its record is made if it is new.
+#[inline(always)]
+pub fn current(now: u64) -> Toucher {
+    // SAFETY: plain helpers.
+    let (task, ids) = unsafe { (bpf_get_current_task(), bpf_get_current_pid_tgid()) };
+    let mut toucher = of(task, now);
+    toucher.tid = ids as u32;
+    toucher
+}
+
+/// The process of a task.
+#[inline(always)]
+pub fn of(task: u64, now: u64) -> Toucher {
+    let mut toucher = Toucher { process: 0, tgid: 0, tid: 0, kernel_thread: false };
+    let Some(leader) = read_pointer(task, layout!(task_group_leader)) else { return toucher };
+    let Some(tgid) = read::<u32>(leader, layout!(task_tgid)) else { return toucher };
+    let start = match layout!(task_start_boottime) {
+        Some(offset) => read::<u64>(leader, Some(offset)),
+        None => read::<u64>(leader, layout!(task_real_start_time)),
+    };
+    let exec_id = read::<u32>(leader, layout!(task_self_exec_id)).unwrap_or(0) as u64;
+    let Some(start_ns) = start else { return toucher };
+    let flags = read::<u32>(leader, layout!(task_flags)).unwrap_or(0);
+    toucher.tgid = tgid;
+    toucher.kernel_thread = flags & KERNEL_THREAD != 0;
+    toucher.process = process_identity(tgid, start_ns, exec_id);
+    if PROCESSES.get_ptr(toucher.process).is_none() {
+        let record = ProcessRecord {
+            start_ns,
+            first_seen_ns: now,
+            exec_id,
+            tgid,
+            kernel_thread: toucher.kernel_thread as u32,
+            comm: read(leader, layout!(task_comm)).unwrap_or([0; 16]),
+        };
+        // BPF_NOEXIST: another CPU may have been first; that is no loss.
+        if let Err(error) = PROCESSES.insert(toucher.process, record, 1) {
+            const EEXIST: i32 = -17;
+            if error != EEXIST {
+                loss::count(loss::of_insert(error, Loss::ProcessTableFull), 0);
+            }
+        }
+    }
+    toucher
+}

@@ -1,0 +1,88 @@
+//! Every map of the object. Entries of the sized ones are set by the user half at load; all are preallocated, because an
+//! allocation inside a charge would itself be charged.
+
+use aya_ebpf::{
+    macros::map,
+    maps::{Array, HashMap, PerCpuArray, PerCpuHashMap, RingBuf},
+};
+use tracer_common::{
+    attribution::{Grave, KeyRecord, OwnerTotals, Sample},
+    loss::{LOSSES, LossCount},
+    process::ProcessRecord,
+    sampling::Sampler,
+    settings::{Control, OwnerFilter},
+    stack::StackRecord,
+};
+
+/// Entry 0: what changes while the trace runs.
+#[map]
+pub static CONTROL: Array<Control> = Array::with_max_entries(1, 0);
+
+/// One bit a frame: a sample covers it. Asked before any table when a folio is freed.
+#[map]
+pub static FRAMES: Array<u64> = Array::with_max_entries(1, 0);
+
+/// One bit a frame: charged while the baseline was being taken.
+#[map]
+pub static NEW_FRAMES: Array<u64> = Array::with_max_entries(1, 0);
+
+/// Live samples by [`tracer_common::attribution::sample_slot`].
+#[map]
+pub static SAMPLES: HashMap<u64, Sample> = HashMap::with_max_entries(1, 0);
+
+/// Samples that ended while a picture was open.
+#[map]
+pub static GRAVEYARD: HashMap<Grave, Sample> = HashMap::with_max_entries(1, 0);
+
+/// Keys by identity.
+#[map]
+pub static KEYS: HashMap<u64, KeyRecord> = HashMap::with_max_entries(1, 0);
+
+/// Stacks by identity.
+#[map]
+pub static STACKS: HashMap<u64, StackRecord> = HashMap::with_max_entries(1, 0);
+
+/// Processes by identity.
+#[map]
+pub static PROCESSES: HashMap<u64, ProcessRecord> = HashMap::with_max_entries(1, 0);
+
+/// What the cgroup filter says, by owner.
+#[map]
+pub static OWNERS: HashMap<u64, OwnerFilter> = HashMap::with_max_entries(1, 0);
+
+/// Exact bytes by owner, per CPU.
+#[map]
+pub static OWNER_TOTALS: PerCpuHashMap<u64, OwnerTotals> = PerCpuHashMap::with_max_entries(1, 0);
+
+/// The sampler of each CPU.
+#[map]
+pub static SAMPLERS: PerCpuArray<Sampler> = PerCpuArray::with_max_entries(1, 0);
+
+/// Losses by cause, per CPU.
+#[map]
+pub static LOSS_COUNTS: PerCpuArray<LossCount> = PerCpuArray::with_max_entries(LOSSES as u32, 0);
+
+/// Calls of mem_cgroup_charge and their failures, per CPU.
+#[map]
+pub static CHARGE_CALLS: PerCpuArray<[u64; 2]> = PerCpuArray::with_max_entries(1, 0);
+
+/// Working memory, one slot a program (see [`crate::scratch`]).
+#[map]
+pub static SCRATCH: PerCpuArray<crate::scratch::Scratch> = PerCpuArray::with_max_entries(crate::scratch::SLOTS, 0);
+
+/// `struct page` addresses of frames that the tracer itself was given, to find where the frame table's page structs begin.
+#[map]
+pub static CALIBRATION: Array<u64> = Array::with_max_entries(64, 0);
+
+/// Results of the programs that user space runs by hand: a raw tracepoint program's return value does not reach it.
+/// Entry 0: the sweep; 1: folios kept by the baseline; 2: the picture's epoch, all ones if none could be opened.
+#[map]
+pub static RUN_RESULTS: Array<[u64; 4]> = Array::with_max_entries(3, 0);
+
+/// Rare events, in order.
+#[map]
+pub static EVENTS: RingBuf = RingBuf::with_byte_size(256 * 1024, 0);
+
+/// kprobe tier: folios on their way through shmem_add_to_page_cache, by thread.
+#[map]
+pub static SHMEM_CALLS: HashMap<u64, u64> = HashMap::with_max_entries(1024, 0);

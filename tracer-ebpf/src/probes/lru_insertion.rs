@@ -1,0 +1,74 @@
+//! Tracepoint tier: a folio reaches the LRU (`pagemap:mm_lru_insertion`), at most a batch of 31 folios after its charge and not
+//! always in the task that caused it. Owner and kind are in the folio; the waiting sample has the rest.
+
+use crate::{
+    attribute::{commit, control, end, frames, key},
+    kernel::{
+        file, folio,
+        memcg::{self, Owner},
+    },
+    maps::{FRAMES, SAMPLES},
+    scratch::{self, Slot},
+};
+use tracer_common::{
+    attribution::{Key, Sample, sample_slot},
+    kind::Kind,
+    settings::Control,
+};
+
+/// Handles the insertion.
+#[inline(always)]
+pub fn inserted(folio: u64) {
+    let Some(control) = control() else { return };
+    let Some(frame) = folio::frame_of(folio) else { return };
+    if !frames::is_set(&FRAMES, frame) {
+        return;
+    }
+    let Some(order) = folio::order(folio) else { return };
+    let Some(sample) = SAMPLES.get_ptr_mut(sample_slot(frame, order)) else { return };
+    settle(control, Slot::LruInsertion, folio, frame, sample);
+}
+
+/// Gives a pending sample its owner and kind. `false` if the folio is not charged or not of a followed kind: it may be yet.
+#[inline(always)]
+pub fn settle(control: &Control, slot: Slot, folio: u64, frame: u64, sample: *mut Sample) -> bool {
+    // SAFETY: a map value; its folio is held by whoever inserts it into the LRU, so nobody ends the sample now. Fields are read
+    // one by one: a copy would take too much stack.
+    let (key, order, weight, now) = unsafe { ((*sample).key, (*sample).order, (*sample).weight_per_frame, (*sample).charged_ns) };
+    if key != 0 {
+        return true;
+    }
+    let Some(Owner::Cgroup(owner)) = memcg::owner(folio) else { return false };
+    let Some(kind) = folio::kind(folio) else { return false };
+    // Page cache is decided at its own tracepoint, on every tier; this sample is of no use then.
+    let weight = if kind as u32 == Kind::File as u32 { None } else { commit::filtered(owner, weight) };
+    let Some(weight) = weight else {
+        end::covered(control, frame, order);
+        return true;
+    };
+    // SAFETY: as above. A pending sample keeps the key's flags where the file will stand.
+    let key = unsafe {
+        Key {
+            owner,
+            process: (*sample).process,
+            user_stack: (*sample).user_stack,
+            kernel_stack: (*sample).kernel_stack,
+            kind: kind as u32,
+            flags: (*sample).file as u32,
+        }
+    };
+    let identity = scratch::with(slot, |scratch| key::credit(&mut scratch.key, &key, weight, order, control.epoch, now));
+    let Some(identity) = identity else {
+        end::covered(control, frame, order);
+        return true;
+    };
+    // SAFETY: as above.
+    unsafe {
+        (*sample).weight_per_frame = weight;
+        (*sample).address = folio::position(folio);
+        (*sample).file = if kind as u32 == Kind::Anon as u32 { 0 } else { file::identity(folio) };
+        (*sample).epoch = control.epoch;
+        (*sample).key = identity;
+    }
+    true
+}

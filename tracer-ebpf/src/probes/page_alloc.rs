@@ -1,0 +1,55 @@
+//! Tracepoint tier: a movable folio is allocated (`kmem:mm_page_alloc`). This is where the stack is, so the sample is taken here
+//! and waits, by frame, until the LRU says whose it is and of what kind. Freed before that, it never counted.
+
+use crate::{
+    attribute::{commit, control, decide, end, frames, stack},
+    globals::setting,
+    kernel::{folio, task},
+    maps::NEW_FRAMES,
+    scratch::{self, Slot},
+};
+use aya_ebpf::helpers::bpf_ktime_get_ns;
+use core::ffi::c_void;
+use tracer_common::attribution::Sample;
+
+/// Handles the allocation of 2^`order` frames.
+#[inline(always)]
+pub fn allocated(ctx: *mut c_void, page: u64, order: u32, gfp: u32) {
+    if gfp & setting!(gfp_movable) == 0 || page == 0 {
+        return;
+    }
+    let Some(control) = control() else { return };
+    let taken = decide::take(order);
+    if taken.is_none() && control.baseline == 0 {
+        return;
+    }
+    let Some(frame) = folio::frame_of(page) else { return };
+    if control.baseline != 0 {
+        frames::set(&NEW_FRAMES, frame, order);
+    }
+    let Some(weight) = taken else { return };
+    end::folio(control, frame, order);
+    scratch::with(Slot::PageAlloc, |scratch| {
+        // SAFETY: plain helper.
+        let now = unsafe { bpf_ktime_get_ns() };
+        let toucher = task::current(now);
+        let user_stack = if toucher.kernel_thread { 0 } else { stack::record(ctx, stack::Side::User, &mut scratch.stack) };
+        let kernel_stack = if setting!(kernel_stacks) != 0 { stack::record(ctx, stack::Side::Kernel, &mut scratch.stack) } else { 0 };
+        scratch.sample = Sample {
+            key: 0,
+            weight_per_frame: weight,
+            address: 0,
+            file: commit::own_flag(toucher.tgid) as u64,
+            charged_ns: now,
+            epoch: control.epoch,
+            process: toucher.process,
+            user_stack,
+            kernel_stack,
+            frames_left: 1 << (order & 31),
+            tid: toucher.tid,
+            order,
+        };
+        commit::store(scratch, frame);
+        Some(())
+    });
+}

@@ -1,0 +1,44 @@
+//! A folio entered a tmpfs file, a memfd, a System V segment or shared anonymous memory: return of `shmem_add_to_page_cache`
+//! with 0. On entry it is not charged yet (to 6.6) or not inserted yet.
+//!
+//! The kprobe tier has no arguments at the return, so the entry leaves the folio under the thread's id.
+
+use crate::{
+    attribute::commit::{self, Commit},
+    kernel::folio,
+    loss,
+    maps::SHMEM_CALLS,
+    scratch::Slot,
+};
+use aya_ebpf::helpers::bpf_get_current_pid_tgid;
+use core::ffi::c_void;
+use tracer_common::{kind::Kind, loss::Loss};
+
+/// Handles a successful insertion.
+#[inline(always)]
+pub fn added(ctx: *mut c_void, folio: u64) {
+    let commit = Commit { folio, kind: Kind::Shmem, address: folio::position(folio), task: 0 };
+    commit::here(ctx, Slot::ShmemCommit, &commit);
+}
+
+/// kprobe entry.
+#[inline(always)]
+pub fn entered(folio: u64) {
+    let thread = bpf_get_current_pid_tgid();
+    if SHMEM_CALLS.insert(thread, folio, 0).is_err() {
+        loss::count(Loss::CallTableFull, 0);
+    }
+}
+
+/// kretprobe.
+#[inline(always)]
+pub fn returned(ctx: *mut c_void, result: i32) {
+    let thread = bpf_get_current_pid_tgid();
+    let Some(folio) = SHMEM_CALLS.get_ptr(thread) else { return };
+    // SAFETY: this thread's own entry.
+    let folio = unsafe { *folio };
+    let _ = SHMEM_CALLS.remove(thread);
+    if result == 0 {
+        added(ctx, folio);
+    }
+}

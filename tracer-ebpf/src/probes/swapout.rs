@@ -1,0 +1,42 @@
+//! cgroup v1: what changes owner or loses it without an uncharge. Swap-out moves the charge to the swap entry
+//! (`mem_cgroup_swapout`, later `memcg1_swapout`); charge moving (`mem_cgroup_move_account`, gone in 6.13) changes the owner.
+
+use crate::{
+    attribute::{control, end, key},
+    kernel::{folio, memcg},
+    maps::KEYS,
+    scratch::{self, Slot},
+};
+use tracer_common::attribution::Key;
+
+/// Handles a folio whose memory charge becomes a swap charge.
+#[inline(always)]
+pub fn swapped_out(folio: u64) {
+    super::uncharge::uncharged(folio);
+}
+
+/// Handles a folio that is being moved to the memory cgroup at `to`.
+#[inline(always)]
+pub fn moved(folio: u64, to: u64) {
+    let Some(control) = control() else { return };
+    let Some(order) = folio::order(folio) else { return };
+    let Some(frame) = folio::frame_of(folio) else { return };
+    let Some((_, sample)) = end::find(frame, order) else { return };
+    let Some(owner) = memcg::id(to) else { return };
+    // SAFETY: a map value; the folio is locked and isolated. Fields are read one by one: a copy would take too much stack.
+    let (old, weight, sampled_order, charged_ns) =
+        unsafe { ((*sample).key, (*sample).weight_per_frame, (*sample).order, (*sample).charged_ns) };
+    // A piece of a split folio cannot take the record along for its siblings: it stays with the old owner until it is uncharged.
+    if old == 0 || sampled_order != order {
+        return;
+    }
+    let Some(record) = KEYS.get_ptr(old) else { return };
+    // SAFETY: a map value whose key never changes.
+    let key = Key { owner, ..unsafe { (*record).key } };
+    let identity =
+        scratch::with(Slot::MoveAccount, |scratch| key::credit(&mut scratch.key, &key, weight, order, control.epoch, charged_ns));
+    let Some(identity) = identity else { return };
+    key::debit(old, weight, order, 1 << (order & 31), control.epoch);
+    // SAFETY: as above.
+    unsafe { (*sample).key = identity };
+}

@@ -1,0 +1,99 @@
+//! Looks at one live sample again: settles a pending one whose folio never reached the LRU (mlocked), ends one whose folio is no
+//! longer what was sampled (its end was missed), and counts how many of its frames are mapped.
+
+use crate::{
+    attribute::{control, end},
+    globals::{layout, setting},
+    kernel::{
+        folio::{self, MAX_SPLIT_ORDER},
+        memcg::{self, Owner},
+        read,
+    },
+    loss,
+    maps::{KEYS, RUN_RESULTS, SAMPLES},
+    probes::lru_insertion,
+    scratch::Slot,
+};
+use tracer_common::{attribution::frame_and_order, loss::Loss};
+
+/// The sample stands.
+const STANDS: u64 = 0;
+/// It was pending and now has its owner.
+const SETTLED: u64 = 1;
+/// It is pending still.
+const PENDING: u64 = 2;
+/// Its folio was gone: ended.
+const STALE: u64 = 3;
+/// There is no such sample.
+const GONE: u64 = 4;
+
+/// Looks at the sample in `slot`; leaves (result, frames mapped, frames left, current owner) in entry 0 of
+/// `RUN_RESULTS`.
+#[inline(always)]
+pub fn look(slot: u64) {
+    let Some(control) = control() else { return };
+    let Some(swept) = RUN_RESULTS.get_ptr_mut(0) else { return };
+    let (frame, order) = frame_and_order(slot);
+    let page = folio::page_of(frame);
+    let mut result = [GONE, 0, 0, 0];
+    if let Some(sample) = SAMPLES.get_ptr_mut(slot) {
+        // SAFETY: a map value. Fields are read one by one: a copy would take too much stack.
+        let (key, left, weight) = unsafe { ((*sample).key, (*sample).frames_left, (*sample).weight_per_frame) };
+        result[0] = STANDS;
+        result[2] = left as u64;
+        let whole = left == 1 << (order & 31) && folio::order(page) == Some(order);
+        let owner = match memcg::owner(page) {
+            Some(Owner::Cgroup(id)) => id,
+            _ => 0,
+        };
+        result[3] = owner;
+        if key == 0 {
+            result[0] = if lru_insertion::settle(control, Slot::FromUser, page, frame, sample) { SETTLED } else { PENDING };
+        } else if whole {
+            let expected = match KEYS.get_ptr(key) {
+                // SAFETY: a map value whose key never changes.
+                Some(record) => unsafe { (*record).key.kind },
+                None => u32::MAX,
+            };
+            let kind = folio::kind(page);
+            if owner == 0 || kind.is_some_and(|kind| kind as u32 != expected) {
+                loss::count(Loss::StaleSample, weight << (order & 31));
+                end::covered(control, frame, order);
+                result[0] = STALE;
+            }
+        }
+        if result[0] == STANDS || result[0] == SETTLED {
+            result[1] = mapped_frames(page, order);
+        }
+    }
+    // SAFETY: a map value; only the tracer's one sweeping thread reads it.
+    unsafe { *swept = result };
+}
+
+/// Frames of the folio that some page table maps. A PMD-mapped folio is mapped whole.
+#[inline(always)]
+fn mapped_frames(page: u64, order: u32) -> u64 {
+    let size = 1_u64 << setting!(page_struct_shift);
+    if order > 0 {
+        let entire = match layout!(folio_entire_mapcount) {
+            Some(offset) => read::<i32>(page, Some(offset)),
+            None => read::<i32>(page + size, layout!(page_compound_mapcount)),
+        };
+        if entire.is_some_and(|count| count >= 0) {
+            return 1 << (order & 31);
+        }
+    }
+    let frames = if order > MAX_SPLIT_ORDER { 1 } else { 1_u64 << (order & 15) };
+    let mut mapped = 0;
+    let mut i = 0;
+    while i < 1 << MAX_SPLIT_ORDER {
+        if i >= frames {
+            break;
+        }
+        if read::<i32>(page + i * size, layout!(page_mapcount)).is_some_and(|count| count >= 0) {
+            mapped += 1;
+        }
+        i += 1;
+    }
+    mapped
+}

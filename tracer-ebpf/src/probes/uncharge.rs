@@ -1,0 +1,36 @@
+//! A folio is uncharged: entry of `uncharge_folio` / `uncharge_page`, through which single and batched uncharges go. Any context:
+//! softirq, interrupts off, the OOM reaper; the current task means nothing here.
+
+use crate::{
+    attribute::{commit, control, end},
+    globals::{layout, setting},
+    kernel::{
+        folio,
+        memcg::{self, Owner},
+        read,
+    },
+};
+
+/// Handles the uncharge of `folio`.
+#[inline(always)]
+pub fn uncharged(folio: u64) {
+    let Some(control) = control() else { return };
+    let Some(order) = folio::order(folio) else { return };
+    let Some(frame) = folio::frame_of(folio) else { return };
+    end::folio(control, frame, order);
+    if setting!(owner_totals) == 0 || is_typed(folio) {
+        return;
+    }
+    if let Some(Owner::Cgroup(owner)) = memcg::owner(folio)
+        && let Some(kind) = folio::kind_at_uncharge(folio)
+    {
+        commit::add_total(owner, kind, order, false);
+    }
+}
+
+/// Up to 5.10 a kernel page is told by its page type, which shares a word with the map count: -1 for everything else that is
+/// uncharged, since nothing maps it any more.
+#[inline(always)]
+fn is_typed(folio: u64) -> bool {
+    layout!(page_mem_cgroup).is_some() && read::<i32>(folio, layout!(page_mapcount)) != Some(-1)
+}

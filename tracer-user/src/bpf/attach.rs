@@ -1,0 +1,151 @@
+//! Attaching: for each planned probe the first candidate that the kernel really loads and attaches, all of its programs or none.
+
+use super::BpfError;
+use crate::{
+    plan::{Candidate, PlannedProbe},
+    probes::{Attach, Tier},
+};
+use aya::{
+    Btf, Ebpf,
+    programs::{FEntry, FExit, KProbe, Program, ProgramError, RawTracePoint},
+};
+use std::collections::HashSet;
+
+/// What became of one probe.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attached {
+    /// Probe.
+    pub name: &'static str,
+    /// Its provider, or `None`.
+    pub tier: Option<Tier>,
+    /// Reasons for every step down.
+    pub reasons: Vec<String>,
+}
+
+/// Attaches all probes; an error if a required one has no provider.
+pub fn attach(bpf: &mut Ebpf, plan: &[PlannedProbe], btf: &Btf) -> Result<Vec<Attached>, BpfError> {
+    // Programs shared by two probes (the LRU pair of the tracepoint tier) attach once.
+    let mut done = HashSet::new();
+    // A program type that the kernel refuses is refused for every probe: the second try would only repeat it.
+    let mut refused_tiers: Vec<(Tier, String)> = Vec::new();
+    let mut attached = Vec::new();
+    for probe in plan {
+        let mut outcome = Attached { name: probe.name, tier: None, reasons: probe.refused.clone() };
+        for candidate in &probe.candidates {
+            if let Some((tier, why)) = refused_tiers.iter().find(|(tier, _)| *tier == candidate.tier) {
+                outcome.reasons.push(format!("{tier}: {why}"));
+                continue;
+            }
+            match attach_candidate(bpf, candidate, btf, &mut done) {
+                Ok(()) => {
+                    outcome.tier = Some(candidate.tier);
+                    break;
+                }
+                Err(failure) => {
+                    if failure.type_refused {
+                        refused_tiers.push((candidate.tier, failure.reason.clone()));
+                    }
+                    outcome.reasons.push(format!("{}: {}", candidate.tier, failure.reason));
+                }
+            }
+        }
+        if probe.required && outcome.tier.is_none() {
+            return Err(BpfError::NoProvider { probe: probe.name, reasons: outcome.reasons.join("; ") });
+        }
+        attached.push(outcome);
+    }
+    Ok(attached)
+}
+
+struct Failure {
+    reason: String,
+    /// EPERM at load: the type itself is not allowed here.
+    type_refused: bool,
+}
+
+fn attach_candidate(bpf: &mut Ebpf, candidate: &Candidate, btf: &Btf, done: &mut HashSet<&'static str>) -> Result<(), Failure> {
+    let mut fresh = Vec::new();
+    for target in &candidate.programs {
+        if done.contains(target.program) {
+            continue;
+        }
+        match attach_program(bpf, target.program, target.attach, target.target, btf) {
+            Ok(()) => fresh.push(target.program),
+            Err(error) => {
+                for program in fresh {
+                    if let Some(program) = bpf.program_mut(program) {
+                        // Best effort on the way out of a failure that is reported; the links die with the object anyway.
+                        let _ = program_unload(program);
+                    }
+                }
+                return Err(Failure {
+                    reason: format!("{}: {}", target.target, describe(&error)),
+                    type_refused: is_permission_error(&error),
+                });
+            }
+        }
+    }
+    done.extend(fresh);
+    Ok(())
+}
+
+fn attach_program(bpf: &mut Ebpf, name: &'static str, how: Attach, target: &'static str, btf: &Btf) -> Result<(), ProgramError> {
+    let program = bpf.program_mut(name).ok_or(ProgramError::NotLoaded)?;
+    match how {
+        Attach::RawTracepoint => {
+            let program: &mut RawTracePoint = program.try_into()?;
+            program.load()?;
+            program.attach(target)?;
+        }
+        Attach::Fentry => {
+            let program: &mut FEntry = program.try_into()?;
+            program.load(target, btf)?;
+            program.attach()?;
+        }
+        Attach::Fexit => {
+            let program: &mut FExit = program.try_into()?;
+            program.load(target, btf)?;
+            program.attach()?;
+        }
+        Attach::Kprobe | Attach::Kretprobe => {
+            let program: &mut KProbe = program.try_into()?;
+            program.load()?;
+            program.attach(target, 0)?;
+        }
+    }
+    Ok(())
+}
+
+fn program_unload(program: &mut Program) -> Result<(), ProgramError> {
+    match program {
+        Program::RawTracePoint(program) => program.unload(),
+        Program::FEntry(program) => program.unload(),
+        Program::FExit(program) => program.unload(),
+        Program::KProbe(program) => program.unload(),
+        _ => Ok(()),
+    }
+}
+
+/// The chain of causes in one line; a verifier log is cut to its last lines, which hold the reason.
+pub fn describe(error: &ProgramError) -> String {
+    if let ProgramError::LoadError { io_error, verifier_log } = error {
+        let log = verifier_log.to_string();
+        let mut last: Vec<&str> = log.lines().rev().filter(|line| !line.trim().is_empty()).take(3).collect();
+        last.reverse();
+        return if last.is_empty() { format!("the kernel refuses it: {io_error}") } else { format!("{io_error}: {}", last.join(" | ")) };
+    }
+    let mut text = error.to_string();
+    let mut source = std::error::Error::source(error);
+    while let Some(inner) = source {
+        let inner_text = inner.to_string();
+        if !text.contains(&inner_text) {
+            text = format!("{text}: {inner_text}");
+        }
+        source = inner.source();
+    }
+    text
+}
+
+fn is_permission_error(error: &ProgramError) -> bool {
+    matches!(error, ProgramError::LoadError { io_error, .. } if io_error.raw_os_error() == Some(libc::EPERM))
+}

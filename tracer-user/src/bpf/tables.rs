@@ -1,0 +1,181 @@
+//! Reading the kernel half's tables.
+
+use super::BpfError;
+use aya::{
+    Ebpf, Pod, RawTracePointRunOptions, TestRun as _,
+    maps::{Array, HashMap, MapError, PerCpuArray, PerCpuHashMap},
+    programs::RawTracePoint,
+};
+use std::hash::Hash;
+use tracer_common::{
+    attribution::{Grave, KeyRecord, OwnerTotals, Sample},
+    loss::{Loss, LossCount},
+    process::ProcessRecord,
+    stack::StackRecord,
+};
+
+/// All entries of a hash table. An entry that is deleted while the table is walked may make the walk start over, so identities seen
+/// twice are given once.
+fn entries<K: Pod + Eq + Hash, V: Pod>(bpf: &Ebpf, name: &'static str) -> Result<std::collections::HashMap<K, V>, BpfError> {
+    let failed = |source| BpfError::Map { name, source };
+    let map = HashMap::<_, K, V>::try_from(bpf.map(name).ok_or(BpfError::Missing(name))?).map_err(failed)?;
+    let mut found = std::collections::HashMap::new();
+    for entry in map.iter() {
+        match entry {
+            Ok((key, value)) => {
+                found.insert(key, value);
+            }
+            // Deleted between the step and the read: no longer there, as the reader would have found a moment later.
+            Err(MapError::KeyNotFound | MapError::ElementNotFound) => {}
+            Err(source) => return Err(failed(source)),
+        }
+    }
+    Ok(found)
+}
+
+/// Keys by identity.
+pub fn keys(bpf: &Ebpf) -> Result<std::collections::HashMap<u64, KeyRecord>, BpfError> {
+    entries(bpf, "KEYS")
+}
+
+/// Live samples by slot.
+pub fn samples(bpf: &Ebpf) -> Result<std::collections::HashMap<u64, Sample>, BpfError> {
+    entries(bpf, "SAMPLES")
+}
+
+/// Samples kept for open pictures.
+pub fn graveyard(bpf: &Ebpf) -> Result<std::collections::HashMap<Grave, Sample>, BpfError> {
+    entries(bpf, "GRAVEYARD")
+}
+
+/// Stacks by identity.
+pub fn stacks(bpf: &Ebpf) -> Result<std::collections::HashMap<u64, StackRecord>, BpfError> {
+    entries(bpf, "STACKS")
+}
+
+/// Processes by identity.
+pub fn processes(bpf: &Ebpf) -> Result<std::collections::HashMap<u64, ProcessRecord>, BpfError> {
+    entries(bpf, "PROCESSES")
+}
+
+/// Exact bytes by owner, summed over CPUs.
+pub fn owner_totals(bpf: &Ebpf) -> Result<std::collections::HashMap<u64, OwnerTotals>, BpfError> {
+    let name = "OWNER_TOTALS";
+    let failed = |source| BpfError::Map { name, source };
+    let map = PerCpuHashMap::<_, u64, OwnerTotals>::try_from(bpf.map(name).ok_or(BpfError::Missing(name))?).map_err(failed)?;
+    let mut found = std::collections::HashMap::new();
+    for entry in map.iter() {
+        let (owner, values) = entry.map_err(failed)?;
+        let mut sum = OwnerTotals::default();
+        for value in values.iter() {
+            for kind in 0..sum.charged.len() {
+                sum.charged[kind] = sum.charged[kind].wrapping_add(value.charged[kind]);
+                sum.uncharged[kind] = sum.uncharged[kind].wrapping_add(value.uncharged[kind]);
+            }
+        }
+        found.insert(owner, sum);
+    }
+    Ok(found)
+}
+
+/// Losses by cause, summed over CPUs.
+pub fn losses(bpf: &Ebpf) -> Result<Vec<(Loss, LossCount)>, BpfError> {
+    let name = "LOSS_COUNTS";
+    let failed = |source| BpfError::Map { name, source };
+    let map = PerCpuArray::<_, LossCount>::try_from(bpf.map(name).ok_or(BpfError::Missing(name))?).map_err(failed)?;
+    Loss::ALL
+        .iter()
+        .map(|cause| {
+            let values = map.get(&(*cause as u32), 0).map_err(failed)?;
+            let sum = values.iter().fold(LossCount::default(), |sum, one| LossCount {
+                events: sum.events.wrapping_add(one.events),
+                bytes: sum.bytes.wrapping_add(one.bytes),
+            });
+            Ok((*cause, sum))
+        })
+        .collect()
+}
+
+/// Calls of mem_cgroup_charge and their failures.
+pub fn charge_calls(bpf: &Ebpf) -> Result<[u64; 2], BpfError> {
+    let name = "CHARGE_CALLS";
+    let failed = |source| BpfError::Map { name, source };
+    let map = PerCpuArray::<_, [u64; 2]>::try_from(bpf.map(name).ok_or(BpfError::Missing(name))?).map_err(failed)?;
+    let values = map.get(&0, 0).map_err(failed)?;
+    Ok(values.iter().fold([0, 0], |sum, one| [sum[0] + one[0], sum[1] + one[1]]))
+}
+
+/// What the sweep found about one sample.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Swept {
+    /// What became of it.
+    pub verdict: SweepVerdict,
+    /// Frames that some page table maps.
+    pub mapped_frames: u64,
+    /// Frames not yet uncharged.
+    pub frames_left: u64,
+    /// Owner now, 0 if none.
+    pub owner: u64,
+}
+
+/// What became of a swept sample.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum SweepVerdict {
+    /// It stands.
+    Stands,
+    /// It was pending and has its owner now.
+    Settled,
+    /// It is pending still.
+    Pending,
+    /// Its end was missed; ended now.
+    Stale,
+    /// It ended meanwhile.
+    Gone,
+}
+
+/// Looks again at the samples in `slots`.
+pub fn sweep(bpf: &mut Ebpf, slots: impl Iterator<Item = u64>) -> Result<std::collections::HashMap<u64, Swept>, BpfError> {
+    let mut found = std::collections::HashMap::new();
+    for slot in slots {
+        run(bpf, "run_sweep", [slot, 0, 0])?;
+        let [verdict, mapped_frames, frames_left, owner] = run_result(bpf, 0)?;
+        let verdict = match verdict {
+            0 => SweepVerdict::Stands,
+            1 => SweepVerdict::Settled,
+            2 => SweepVerdict::Pending,
+            3 => SweepVerdict::Stale,
+            _ => SweepVerdict::Gone,
+        };
+        found.insert(slot, Swept { verdict, mapped_frames, frames_left, owner });
+    }
+    Ok(found)
+}
+
+/// Opens a picture; its epoch, or `None` if all are open.
+pub fn open_picture(bpf: &mut Ebpf) -> Result<Option<u64>, BpfError> {
+    run(bpf, "run_open_picture", [0; 3])?;
+    let [epoch, ..] = run_result(bpf, 2)?;
+    Ok(if epoch == u64::MAX { None } else { Some(epoch) })
+}
+
+/// Result of a program that is run by hand: 0 the sweep, 1 the baseline, 2 a picture.
+pub fn run_result(bpf: &Ebpf, index: u32) -> Result<[u64; 4], BpfError> {
+    let name = "RUN_RESULTS";
+    let failed = |source| BpfError::Map { name, source };
+    let map = Array::<_, [u64; 4]>::try_from(bpf.map(name).ok_or(BpfError::Missing(name))?).map_err(failed)?;
+    map.get(&index, 0).map_err(failed)
+}
+
+/// Runs one of the programs that exist to be run by hand.
+pub fn run(bpf: &mut Ebpf, name: &'static str, args: [u64; 3]) -> Result<(), BpfError> {
+    let failed = |source| BpfError::Run { program: name, source };
+    let program: &mut RawTracePoint = bpf.program_mut(name).ok_or(BpfError::Missing(name))?.try_into().map_err(failed)?;
+    match program.load() {
+        Ok(()) | Err(aya::programs::ProgramError::AlreadyLoaded) => {}
+        Err(source) => return Err(failed(source)),
+    }
+    let mut options = RawTracePointRunOptions::new();
+    options.args[..3].copy_from_slice(&args);
+    program.test_run(options).map_err(failed)?;
+    Ok(())
+}

@@ -1,0 +1,282 @@
+//! Patterns over cgroup paths: `*` stays within a component, `**` crosses, a match includes its subtree.
+//!
+//! Pure. It never looks at the file system: whether a literal path exists is for the caller to ask. All other characters are literal,
+//! the backslash too, since systemd writes `\x2d` in names.
+
+/// Longest pattern accepted, bytes: PATH_MAX.
+const MAX_PATTERN: usize = 4096;
+
+/// A parsed pattern.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Glob {
+    text: String,
+    components: Vec<Component>,
+}
+
+/// One component of a pattern.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Component {
+    /// `**` alone: any number of components, also none.
+    AnyDepth,
+    /// Anything else; `*` matches any bytes but `/`, `**` any bytes at all.
+    Name(Vec<Token>),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Token {
+    Byte(u8),
+    Star,
+    CrossingStar,
+}
+
+/// Why a pattern was refused.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum GlobError {
+    /// It does not begin at the root.
+    #[error("cgroup pattern {0:?} does not begin with /: give the full path below the memory hierarchy's root, or /**/{0}")]
+    NotAbsolute(String),
+    /// Nothing there.
+    #[error("cgroup pattern is empty: give a path such as /system.slice, or / for all")]
+    Empty,
+    /// `.` or `..`, which no cgroup path has.
+    #[error("cgroup pattern {0:?} has a component . or ..: give the full path")]
+    Relative(String),
+    /// Longer than any path.
+    #[error("cgroup pattern of {0} bytes is longer than a path can be (4096)")]
+    TooLong(usize),
+}
+
+impl Glob {
+    /// Reads a pattern. Repeated and trailing slashes do not matter.
+    ///
+    /// # Errors
+    /// When the pattern is empty, does not begin with `/`, is longer than a path, or has a component `.` or `..`.
+    pub fn parse(text: &str) -> Result<Glob, GlobError> {
+        if text.is_empty() {
+            return Err(GlobError::Empty);
+        }
+        if text.len() > MAX_PATTERN {
+            return Err(GlobError::TooLong(text.len()));
+        }
+        if !text.starts_with('/') {
+            return Err(GlobError::NotAbsolute(text.to_owned()));
+        }
+        let names: Vec<&str> = text.split('/').filter(|name| !name.is_empty()).collect();
+        if names.iter().any(|name| matches!(*name, "." | "..")) {
+            return Err(GlobError::Relative(text.to_owned()));
+        }
+        let components = names.iter().map(|name| if *name == "**" { Component::AnyDepth } else { Component::Name(tokens(name)) }).collect();
+        Ok(Glob { text: format!("/{}", names.join("/")), components })
+    }
+
+    /// The pattern, without repeated and trailing slashes.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+
+    /// The path, if the pattern has no star: such a cgroup must exist.
+    #[must_use]
+    pub fn literal(&self) -> Option<&str> {
+        (!self.text.contains('*')).then_some(self.text.as_str())
+    }
+
+    /// Whether the cgroup or one of its ancestors matches.
+    #[must_use]
+    pub fn matches(&self, path: &str) -> bool {
+        self.reach(path).iter().any(|reached| *reached)
+    }
+
+    /// Whether the cgroup itself matches, whatever its ancestors do.
+    #[must_use]
+    pub fn matches_itself(&self, path: &str) -> bool {
+        self.reach(path).last().copied().unwrap_or(false)
+    }
+
+    /// For each ancestor of the path, root first and the path itself last, whether the pattern matches it.
+    ///
+    /// Time is pattern length times path length, whatever the stars: the pattern may come from a hostile command line, paths from anyone.
+    fn reach(&self, path: &str) -> Vec<bool> {
+        let steps = self.steps();
+        let components: Vec<&[u8]> = path.split('/').filter(|name| !name.is_empty()).map(str::as_bytes).collect();
+        let mut states = vec![false; steps.len() + 1];
+        states[0] = true;
+        close(&steps, &mut states);
+        let mut reached = vec![states[steps.len()]];
+        for component in components {
+            for &byte in std::iter::once(&b'/').chain(component) {
+                states = advance(&steps, &states, byte);
+            }
+            reached.push(states[steps.len()]);
+        }
+        reached
+    }
+
+    /// The pattern as one row of steps over the bytes of `/a/b/c`.
+    fn steps(&self) -> Vec<Step> {
+        let mut steps = Vec::new();
+        for component in &self.components {
+            match component {
+                Component::AnyDepth => steps.extend([Step::Enter, Step::Inside]),
+                Component::Name(tokens) => {
+                    steps.push(Step::One(b'/'));
+                    steps.extend(tokens.iter().map(|token| match token {
+                        Token::Byte(byte) => Step::One(*byte),
+                        Token::Star => Step::Within,
+                        Token::CrossingStar => Step::Across,
+                    }));
+                }
+            }
+        }
+        steps
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Step {
+    /// This byte.
+    One(u8),
+    /// Any bytes but `/`.
+    Within,
+    /// Any bytes.
+    Across,
+    /// The slash that opens any number of whole components, or nothing, which passes the next step too.
+    Enter,
+    /// The rest of those components. The next step is a `/` or the end, both of which stand at a component's edge.
+    Inside,
+}
+
+/// Passes the steps that may match nothing.
+fn close(steps: &[Step], states: &mut [bool]) {
+    for (index, step) in steps.iter().enumerate() {
+        if states[index] {
+            match step {
+                Step::One(_) => {}
+                Step::Within | Step::Across | Step::Inside => states[index + 1] = true,
+                // Always followed by Inside, so there is a state after that one.
+                Step::Enter => states[index + 2] = true,
+            }
+        }
+    }
+}
+
+fn advance(steps: &[Step], states: &[bool], byte: u8) -> Vec<bool> {
+    let mut next = vec![false; states.len()];
+    for (index, step) in steps.iter().enumerate() {
+        if !states[index] {
+            continue;
+        }
+        match step {
+            Step::One(wanted) if *wanted == byte => next[index + 1] = true,
+            Step::One(_) => {}
+            Step::Within => next[index] |= byte != b'/',
+            Step::Across | Step::Inside => next[index] = true,
+            Step::Enter => next[index + 1] |= byte == b'/',
+        }
+    }
+    close(steps, &mut next);
+    next
+}
+
+fn tokens(name: &str) -> Vec<Token> {
+    let mut tokens = Vec::with_capacity(name.len());
+    for byte in name.bytes() {
+        match (byte, tokens.last()) {
+            (b'*', Some(Token::Star)) => {
+                tokens.pop();
+                tokens.push(Token::CrossingStar);
+            }
+            (b'*', Some(Token::CrossingStar)) => {}
+            (b'*', _) => tokens.push(Token::Star),
+            _ => tokens.push(Token::Byte(byte)),
+        }
+    }
+    tokens
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn matches(pattern: &str, path: &str) -> bool {
+        Glob::parse(pattern).unwrap().matches(path)
+    }
+
+    #[test]
+    fn a_literal_path_matches_itself_and_its_subtree_only() {
+        assert!(matches("/a/b", "/a/b"));
+        assert!(matches("/a/b/", "/a/b/c/d"));
+        assert!(!matches("/a/b", "/a/bc"));
+        assert!(!matches("/a/b", "/a"));
+        assert!(!matches("/a/b", "/x/a/b"));
+        assert_eq!(Glob::parse("/a//b/").unwrap().literal(), Some("/a/b"));
+        assert_eq!(Glob::parse("/a/*").unwrap().literal(), None);
+    }
+
+    #[test]
+    fn the_root_matches_everything() {
+        assert!(matches("/", "/"));
+        assert!(matches("/", "/a/b"));
+        assert!(matches("/**", "/"));
+        assert!(Glob::parse("/").unwrap().matches_itself("/"));
+        assert!(!Glob::parse("/").unwrap().matches_itself("/a"));
+    }
+
+    #[test]
+    fn a_star_stays_within_its_component() {
+        assert!(matches("/kubepods/*/web", "/kubepods/pod1/web"));
+        assert!(!matches("/kubepods/*/web", "/kubepods/a/b/web"));
+        assert!(matches("/kubepods/pod*", "/kubepods/pod1/web"));
+        assert!(!matches("/*b", "/a/b"));
+        assert!(matches("/a*c*e", "/abcde"));
+        assert!(!matches("/a*c*e", "/abcd"));
+        assert!(!matches("/a/*", "/a"));
+    }
+
+    #[test]
+    fn two_stars_cross_components() {
+        for path in ["/kubepods/web", "/kubepods/a/web", "/kubepods/a/b/web", "/kubepods/a/web/below"] {
+            assert!(matches("/kubepods/**/web", path), "{path}");
+        }
+        assert!(!matches("/kubepods/**/web", "/kubepods/webb"));
+        assert!(!matches("/kubepods/**/web", "/kubepods/aweb"));
+        assert!(matches("/a/**", "/a/b/c"));
+        assert!(!matches("/a/**", "/ab"));
+        assert!(!matches("/a/**/**/b", "/ab"));
+        assert!(matches("/a/**/**/b", "/a/b"));
+        assert!(matches("/a**z", "/ab/c/yz"));
+        assert!(!matches("/a**z", "/b/z"));
+        assert!(matches("/**/x/**/y", "/1/x/2/3/y"));
+        assert!(matches("/***/b", "/a/b"));
+    }
+
+    #[test]
+    fn a_match_of_the_cgroup_itself_is_told_from_its_ancestors() {
+        let glob = Glob::parse("/a/*").unwrap();
+        assert!(glob.matches_itself("/a/b"));
+        assert!(!glob.matches_itself("/a/b/c"));
+        assert!(glob.matches("/a/b/c"));
+    }
+
+    #[test]
+    fn other_characters_are_literal() {
+        assert!(matches(r"/system.slice/dev-x\x2dy.swap", r"/system.slice/dev-x\x2dy.swap"));
+        assert!(!matches("/a?c", "/abc"));
+        assert!(matches("/[a]", "/[a]"));
+        assert!(matches("/é*", "/éa"));
+    }
+
+    #[test]
+    fn bad_patterns_are_refused() {
+        assert_eq!(Glob::parse(""), Err(GlobError::Empty));
+        assert!(Glob::parse("web").unwrap_err().to_string().contains("/**/web"));
+        assert!(matches!(Glob::parse("/a/../b"), Err(GlobError::Relative(_))));
+        assert!(matches!(Glob::parse(&format!("/{}", "a".repeat(5000))), Err(GlobError::TooLong(5001))));
+    }
+
+    #[test]
+    fn many_stars_stay_cheap() {
+        let pattern = format!("/{}b", "*a".repeat(1000));
+        assert!(!matches(&pattern, &format!("/{}", "a".repeat(2000))));
+    }
+}

@@ -1,0 +1,4 @@
+//! Facts about the running kernel: what it is, what it has, where it keeps things. I/O here, decisions in [`crate::plan`].
+
+pub mod btf;
+pub mod facts;

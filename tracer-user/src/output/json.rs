@@ -1,0 +1,119 @@
+//! The report as JSON. docs/report.schema.json is its contract.
+//!
+//! Unknown is null and present. Never changes a figure: what a list leaves out is summed in one row, so that lists add up.
+
+use crate::model::{Cgroup, Report, StackRow};
+use serde_json::{Value, json};
+use std::io::{self, Write};
+
+/// Rows of a cgroup's stacks and files that are kept, by live bytes.
+pub const KEPT: usize = 200;
+
+/// The only frame, and the path, of the row that sums the rest.
+pub const OTHER: &str = "[other]";
+
+/// Writes the shortened report, indented by two spaces, with a newline at the end.
+///
+/// # Errors
+/// When the writer fails.
+pub fn write(report: &Report, mut writer: impl Write) -> io::Result<()> {
+    serde_json::to_writer_pretty(&mut writer, &shortened(report)).map_err(io::Error::from)?;
+    writer.write_all(b"\n")?;
+    writer.flush()
+}
+
+/// The report with at most [`KEPT`] stacks and files a cgroup, largest live first, and one row `[other]` for the rest.
+/// Shortening again changes nothing.
+#[must_use]
+pub fn shortened(report: &Report) -> Report {
+    let cgroups = report.cgroups.iter().map(shortened_cgroup).collect();
+    // Everything but the cgroups is small; the rows are copied once, above.
+    let Report { schema, tool, host, started, ended, duration_s, plan, sampling, cost, losses, cgroups: _, oom } = report;
+    Report {
+        schema: *schema,
+        tool: tool.clone(),
+        host: host.clone(),
+        started: started.clone(),
+        ended: ended.clone(),
+        duration_s: *duration_s,
+        plan: plan.clone(),
+        sampling: sampling.clone(),
+        cost: cost.clone(),
+        losses: losses.clone(),
+        cgroups,
+        oom: oom.clone(),
+    }
+}
+
+fn shortened_cgroup(cgroup: &Cgroup) -> Cgroup {
+    Cgroup {
+        stacks: keep(&cgroup.stacks, |row| row.live, is_other_stack, other_stack),
+        files: keep(&cgroup.files, file_live, is_other_file, other_file),
+        path: cgroup.path.clone(),
+        id: cgroup.id.clone(),
+        state: cgroup.state.clone(),
+        pod: cgroup.pod.clone(),
+        container: cgroup.container.clone(),
+        kinds: cgroup.kinds.clone(),
+        subtree: cgroup.subtree.clone(),
+        regions: cgroup.regions.clone(),
+        histograms: cgroup.histograms.clone(),
+        verdicts: cgroup.verdicts.clone(),
+        // Figures; a new list does not compile here.
+        ..*cgroup
+    }
+}
+
+/// The largest rows in order, then the sum of all others. A sum made before is not a row of its own.
+fn keep<T: Clone>(rows: &[T], live: impl Fn(&T) -> u64, is_other: impl Fn(&T) -> bool, sum: impl Fn(&[&T]) -> T) -> Vec<T> {
+    let (mut rest, mut own): (Vec<&T>, Vec<&T>) = rows.iter().partition(|row| is_other(row));
+    own.sort_by_key(|row| std::cmp::Reverse(live(row)));
+    rest.extend(own.drain(own.len().min(KEPT)..));
+    let mut kept: Vec<T> = own.into_iter().cloned().collect();
+    if !rest.is_empty() {
+        kept.push(sum(&rest));
+    }
+    kept
+}
+
+fn is_other_stack(row: &StackRow) -> bool {
+    row.status == "none" && row.pid.is_none() && row.frames == [OTHER]
+}
+
+fn other_stack(rest: &[&StackRow]) -> StackRow {
+    let sum = |of: fn(&StackRow) -> u64| rest.iter().fold(0_u64, |sum, row| sum.saturating_add(of(row)));
+    // Samples are independent, so variances add up.
+    let variance: f64 = rest.iter().map(|row| (row.live_stderr as f64).powi(2)).sum();
+    StackRow {
+        kind: "other".to_owned(),
+        region: "other".to_owned(),
+        pid: None,
+        ns_pid: None,
+        comm: OTHER.to_owned(),
+        status: "none".to_owned(),
+        frames: vec![OTHER.to_owned()],
+        live: sum(|row| row.live),
+        live_stderr: variance.sqrt().round() as u64,
+        charged: sum(|row| row.charged),
+        samples: sum(|row| row.samples),
+        oldest_s: rest.iter().filter_map(|row| row.oldest_s).max_by(f64::total_cmp),
+    }
+}
+
+fn file_live(file: &Value) -> u64 {
+    file.get("live").and_then(Value::as_u64).unwrap_or(0)
+}
+
+fn is_other_file(file: &Value) -> bool {
+    file.get("path").and_then(Value::as_str) == Some(OTHER) && file.get("inode").is_none_or(Value::is_null)
+}
+
+fn other_file(rest: &[&Value]) -> Value {
+    // Unknown as soon as one row does not know.
+    let dirty = rest.iter().try_fold(0_u64, |sum, file| Some(sum.saturating_add(file.get("dirty")?.as_u64()?)));
+    let live = rest.iter().fold(0_u64, |sum, file| sum.saturating_add(file_live(file)));
+    json!({
+        "path": OTHER, "dev": null, "inode": null, "kind": "other", "mount": null, "live": live, "dirty": dirty,
+        "state": null, "owner": null, "writers": [],
+    })
+}

@@ -1,0 +1,182 @@
+//! The terminal summary: what grew, against which limit, by which stacks, and how far the figures can be trusted.
+//!
+//! At most 80 columns; at most 40 lines for up to ten cgroups, so that it fits a terminal and a ticket. Within that, the room is shared
+//! out: every cgroup gets its line and its kinds, then verdicts, then stacks, the largest cgroups first. Never prints an unknown as zero.
+
+use super::{figures, text};
+use crate::model::{Cgroup, Report};
+use crate::units;
+
+mod row;
+
+/// Columns of a line.
+pub const COLUMNS: usize = 80;
+
+/// Lines for up to ten cgroups.
+const LINES: usize = 40;
+
+/// Below this share of live bytes with whole stacks, a line warns.
+const WHOLE_STACKS_WARNING: f64 = 0.8;
+
+/// What to show.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// Most cgroups. Above ten, four lines more for each.
+    pub top: usize,
+    /// Escape sequences for a terminal.
+    pub color: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Options { top: 10, color: false }
+    }
+}
+
+/// How a line looks in colour.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Style {
+    Plain,
+    Bold,
+    Dim,
+    Warning,
+    Critical,
+}
+
+/// One line of output.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Line {
+    text: String,
+    style: Style,
+}
+
+impl Line {
+    /// Cut in the middle to the width as a last resort; callers fit their parts before.
+    fn new(text: impl AsRef<str>, style: Style) -> Line {
+        Line { text: text::cut_middle(text.as_ref(), COLUMNS), style }
+    }
+
+    fn print(&self, color: bool) -> String {
+        let code = match self.style {
+            Style::Bold => "1",
+            Style::Dim => "2",
+            Style::Warning => "33",
+            Style::Critical => "1;31",
+            Style::Plain => return self.text.clone(),
+        };
+        if color { format!("\x1b[{code}m{}\x1b[0m", self.text) } else { self.text.clone() }
+    }
+}
+
+/// The summary, each line ended by a newline.
+#[must_use]
+pub fn render(report: &Report, options: Options) -> String {
+    let mut lines = body(report, options);
+    lines.extend(trailer(report));
+    lines.iter().map(|line| line.print(options.color) + "\n").collect()
+}
+
+/// The cgroups, with what fits of their stacks.
+fn body(report: &Report, options: Options) -> Vec<Line> {
+    let ranked = ranked(report);
+    if ranked.is_empty() {
+        return vec![Line::new("nothing measured: no memory cgroup was charged", Style::Bold)];
+    }
+    let shown = ranked.len().min(options.top.max(1));
+    let budget = LINES + 4 * shown.saturating_sub(10);
+    let rest = rest(&ranked[shown..]);
+    let room = budget.saturating_sub(trailer(report).len() + rest.len());
+
+    let blocks: Vec<row::Block> =
+        ranked[..shown].iter().enumerate().map(|(index, cgroup)| row::Block::new(cgroup, report, index == 0)).collect();
+    let mut lines: Vec<Line> = fit(&blocks, room).into_iter().flatten().collect();
+    lines.extend(rest);
+    lines
+}
+
+/// Chooses how much of each block is shown: level by level, the largest cgroups first, while there is room.
+fn fit(blocks: &[row::Block], room: usize) -> Vec<Vec<Line>> {
+    let mut chosen: Vec<Vec<Line>> = blocks.iter().map(|block| block.lines(row::Level::Head)).collect();
+    let mut used: usize = chosen.iter().map(Vec::len).sum();
+    for level in row::Level::GROWING {
+        for (block, current) in blocks.iter().zip(&mut chosen) {
+            let larger = block.lines(level);
+            let after = used - current.len() + larger.len();
+            if after <= room {
+                used = after;
+                *current = larger;
+            }
+        }
+    }
+    chosen
+}
+
+/// Cgroups with memory of their own, largest first; ties by path, so that the order is stable.
+fn ranked(report: &Report) -> Vec<&Cgroup> {
+    let size = |cgroup: &Cgroup| figures::own_bytes(cgroup).or(if cgroup.kinds.is_empty() { cgroup.usage_bytes } else { None });
+    let mut ranked: Vec<&Cgroup> = report
+        .cgroups
+        .iter()
+        .filter(|cgroup| size(cgroup) != Some(0) || !cgroup.stacks.is_empty() || !cgroup.verdicts.is_empty())
+        .collect();
+    ranked.sort_by(|a, b| size(b).cmp(&size(a)).then_with(|| a.path.cmp(&b.path)));
+    ranked
+}
+
+/// One line for the cgroups that are not shown.
+fn rest(hidden: &[&Cgroup]) -> Vec<Line> {
+    if hidden.is_empty() {
+        return Vec::new();
+    }
+    let known: Vec<u64> = hidden.iter().filter_map(|cgroup| figures::own_bytes(cgroup)).collect();
+    let sum = known.iter().fold(0_u64, |sum, bytes| sum.saturating_add(*bytes));
+    let unknown = hidden.len() - known.len();
+    let bytes = if known.is_empty() { "?".to_owned() } else { units::bytes(sum) };
+    let suffix = if unknown > 0 && !known.is_empty() { format!(", {unknown} of unknown size") } else { String::new() };
+    let noun = if hidden.len() == 1 { "cgroup" } else { "cgroups" };
+    vec![Line::new(format!("{} more {noun}: {bytes}{suffix}", hidden.len()), Style::Dim)]
+}
+
+/// OOM kills, losses by cause, a warning about cut stacks, and the line of quality and cost.
+fn trailer(report: &Report) -> Vec<Line> {
+    let mut lines = Vec::new();
+    if !report.oom.is_empty() {
+        let noun = if report.oom.len() == 1 { "kill" } else { "kills" };
+        lines.push(Line::new(format!("{} OOM {noun} while recording: see the view oom", report.oom.len()), Style::Critical));
+    }
+    let losses = figures::losses(report);
+    if !losses.causes.is_empty() {
+        let causes: Vec<String> = losses.causes.iter().map(|(cause, count)| format!("{} {count}", text::escape(cause))).collect();
+        lines.push(Line::new(format!("lost: {}", causes.join(", ")), Style::Warning));
+    }
+    let whole = figures::whole_stacks(report);
+    if let Some(share) = whole.filter(|share| *share < WHOLE_STACKS_WARNING) {
+        let cut = figures::percent(Some(1.0 - share), 0);
+        lines.push(Line::new(format!("{cut} of live bytes have no whole stack: their program keeps no frame pointers?"), Style::Warning));
+    }
+    lines.push(last(report, &losses, whole));
+    lines
+}
+
+fn last(report: &Report, losses: &figures::Losses<'_>, whole: Option<f64>) -> Line {
+    let attributed = figures::percent(figures::attributed(report), 1);
+    let complete = figures::percent(whole, 0);
+    let lost = match losses.counted {
+        None => "unknown".to_owned(),
+        Some(count) if losses.not_counted.is_empty() => count.to_string(),
+        Some(count) => format!("{count} ({} not counted)", losses.not_counted.len()),
+    };
+    let cpu = report.cost.cpu_percent.filter(|cpu| cpu.is_finite()).map_or_else(|| "?".to_owned(), |cpu| format!("{cpu:.1} %"));
+    // A collector without a resident set is one that was not measured.
+    let memory = match report.cost.collector_rss_bytes {
+        0 => "? MB".to_owned(),
+        resident => units::megabytes(resident.saturating_add(report.cost.map_bytes)),
+    };
+    let parts = [
+        format!("attributed {attributed}"),
+        format!("stacks complete {complete}"),
+        format!("losses {lost}"),
+        format!("cost {cpu} CPU, {memory}"),
+    ];
+    Line::new(parts.join(" · "), Style::Dim)
+}

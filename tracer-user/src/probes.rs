@@ -1,0 +1,210 @@
+//! The probes: what each is for and what can provide it, best first. A new probe is an entry here and a file in the kernel half.
+//!
+//! Function names by kernel version are facts of KERNEL sources 5.10 to 7.1; which of them the running kernel has is read from its
+//! type information, never from its version.
+
+use std::fmt;
+
+/// Classes of providers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Tier {
+    /// BPF trampolines: fentry and fexit.
+    Fentry,
+    /// Kprobes and kretprobes.
+    Kprobe,
+    /// Tracepoints only.
+    Tracepoint,
+}
+
+impl fmt::Display for Tier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Tier::Fentry => "fentry",
+            Tier::Kprobe => "kprobe",
+            Tier::Tracepoint => "tracepoint",
+        })
+    }
+}
+
+/// How a program attaches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Attach {
+    /// Raw tracepoint.
+    RawTracepoint,
+    /// fentry.
+    Fentry,
+    /// fexit.
+    Fexit,
+    /// kprobe.
+    Kprobe,
+    /// kretprobe.
+    Kretprobe,
+}
+
+/// A program and the functions or tracepoints it may attach to; the first that exists is taken.
+#[derive(Clone, Copy, Debug)]
+pub struct Hook {
+    /// Program in the object.
+    pub program: &'static str,
+    /// How.
+    pub attach: Attach,
+    /// Where, by preference.
+    pub targets: &'static [&'static str],
+    /// The function must have this many parameters.
+    pub parameters: Option<u32>,
+    /// The provider is whole without it.
+    pub optional: bool,
+}
+
+/// One way to provide a probe: all of its hooks.
+#[derive(Clone, Copy, Debug)]
+pub struct Provider {
+    /// Class.
+    pub tier: Tier,
+    /// Programs.
+    pub hooks: &'static [Hook],
+}
+
+/// A probe.
+#[derive(Clone, Copy, Debug)]
+pub struct Probe {
+    /// Name in every output.
+    pub name: &'static str,
+    /// Without it a kind of memory is not followed.
+    pub required: bool,
+    /// Best first.
+    pub providers: &'static [Provider],
+}
+
+const fn hook(program: &'static str, attach: Attach, targets: &'static [&'static str]) -> Hook {
+    Hook { program, attach, targets, parameters: None, optional: false }
+}
+
+const fn optional(program: &'static str, attach: Attach, targets: &'static [&'static str]) -> Hook {
+    Hook { program, attach, targets, parameters: None, optional: true }
+}
+
+const ANON: &[&str] = &["folio_add_new_anon_rmap", "page_add_new_anon_rmap"];
+const HUGETLB: &[&str] = &["hugetlb_add_new_anon_rmap", "hugepage_add_new_anon_rmap"];
+const SHMEM: &[&str] = &["shmem_add_to_page_cache"];
+const UNCHARGE: &[&str] = &["uncharge_folio", "uncharge_page"];
+const LRU_ADD: &[&str] = &["folio_add_lru", "lru_cache_add"];
+const MIGRATE: &[&str] = &["mem_cgroup_migrate"];
+const REPLACE: &[&str] = &["mem_cgroup_replace_folio"];
+const SWAPOUT: &[&str] = &["memcg1_swapout", "mem_cgroup_swapout"];
+const MOVE_ACCOUNT: &[&str] = &["mem_cgroup_move_account"];
+const CHARGE: &[&str] = &["__mem_cgroup_charge", "mem_cgroup_charge"];
+
+/// Pages of anon and shmem on the tracepoint tier: sampled when allocated, settled when they reach the LRU.
+const BY_LRU: Provider = Provider {
+    tier: Tier::Tracepoint,
+    hooks: &[
+        hook("page_alloc", Attach::RawTracepoint, &["mm_page_alloc"]),
+        hook("lru_insertion", Attach::RawTracepoint, &["mm_lru_insertion"]),
+    ],
+};
+
+/// All probes. Ends of life come first: a folio that is followed must also be seen to go.
+pub static CATALOGUE: &[Probe] = &[
+    Probe {
+        name: "uncharge",
+        required: true,
+        providers: &[
+            Provider { tier: Tier::Fentry, hooks: &[hook("uncharge_fentry", Attach::Fentry, UNCHARGE)] },
+            Provider { tier: Tier::Kprobe, hooks: &[hook("uncharge_kprobe", Attach::Kprobe, UNCHARGE)] },
+            Provider { tier: Tier::Tracepoint, hooks: &[hook("page_free", Attach::RawTracepoint, &["mm_page_free"])] },
+        ],
+    },
+    Probe {
+        name: "migrate",
+        required: false,
+        providers: &[
+            Provider {
+                tier: Tier::Fentry,
+                hooks: &[
+                    hook("migrate_fentry", Attach::Fentry, MIGRATE),
+                    optional("replace_fentry", Attach::Fentry, REPLACE),
+                    optional("swapout_fentry", Attach::Fentry, SWAPOUT),
+                    optional("move_account_fentry", Attach::Fentry, MOVE_ACCOUNT),
+                ],
+            },
+            Provider {
+                tier: Tier::Kprobe,
+                hooks: &[
+                    hook("migrate_kprobe", Attach::Kprobe, MIGRATE),
+                    optional("replace_kprobe", Attach::Kprobe, REPLACE),
+                    optional("swapout_kprobe", Attach::Kprobe, SWAPOUT),
+                    optional("move_account_kprobe", Attach::Kprobe, MOVE_ACCOUNT),
+                ],
+            },
+        ],
+    },
+    Probe {
+        name: "anon-commit",
+        required: true,
+        providers: &[
+            Provider {
+                tier: Tier::Fentry,
+                hooks: &[
+                    hook("anon_commit_fentry", Attach::Fentry, ANON),
+                    optional("hugetlb_commit_fentry", Attach::Fentry, HUGETLB),
+                    optional("swapin_fentry", Attach::Fentry, LRU_ADD),
+                ],
+            },
+            Provider {
+                tier: Tier::Kprobe,
+                hooks: &[
+                    hook("anon_commit_kprobe", Attach::Kprobe, ANON),
+                    optional("hugetlb_commit_kprobe", Attach::Kprobe, HUGETLB),
+                    optional("swapin_kprobe", Attach::Kprobe, LRU_ADD),
+                ],
+            },
+            BY_LRU,
+        ],
+    },
+    Probe {
+        name: "shmem-commit",
+        required: true,
+        providers: &[
+            Provider {
+                tier: Tier::Fentry,
+                hooks: &[
+                    Hook { parameters: Some(5), optional: true, ..hook("shmem_commit_fexit5", Attach::Fexit, SHMEM) },
+                    Hook { parameters: Some(6), optional: true, ..hook("shmem_commit_fexit6", Attach::Fexit, SHMEM) },
+                ],
+            },
+            Provider {
+                tier: Tier::Kprobe,
+                hooks: &[hook("shmem_commit_kretprobe", Attach::Kretprobe, SHMEM), hook("shmem_commit_kprobe", Attach::Kprobe, SHMEM)],
+            },
+            BY_LRU,
+        ],
+    },
+    Probe {
+        name: "file-commit",
+        required: true,
+        providers: &[Provider {
+            tier: Tier::Tracepoint,
+            hooks: &[hook("file_commit", Attach::RawTracepoint, &["mm_filemap_add_to_page_cache"])],
+        }],
+    },
+    Probe {
+        name: "charge",
+        required: false,
+        providers: &[
+            Provider { tier: Tier::Fentry, hooks: &[Hook { parameters: Some(3), ..hook("charge_fexit", Attach::Fexit, CHARGE) }] },
+            Provider { tier: Tier::Kprobe, hooks: &[hook("charge_kretprobe", Attach::Kretprobe, CHARGE)] },
+        ],
+    },
+    Probe {
+        name: "cgroups",
+        required: false,
+        providers: &[Provider {
+            tier: Tier::Tracepoint,
+            hooks: &[
+                hook("cgroup_mkdir", Attach::RawTracepoint, &["cgroup_mkdir"]),
+                hook("cgroup_rmdir", Attach::RawTracepoint, &["cgroup_rmdir"]),
+            ],
+        }],
+    },
+];
