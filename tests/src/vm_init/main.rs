@@ -66,6 +66,10 @@ fn mounts() -> Result<()> {
     mount("proc", "/proc", "proc", "")?;
     mount("sysfs", "/sys", "sysfs", "")?;
     mount("devpts", "/dev/pts", "devpts", "")?;
+    // Places that programs expect, if only to mount on them.
+    for folder in ["/mnt", "/root", "/var/tmp"] {
+        fs::create_dir_all(folder).context(folder)?;
+    }
     for folder in ["/dev/shm", "/tmp", "/run"] {
         mount("tmpfs", folder, "tmpfs", "mode=1777")?;
     }
