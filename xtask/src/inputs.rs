@@ -124,3 +124,65 @@ fn lock_packages(lock: &str) -> Vec<String> {
     packages.sort();
     packages
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A workspace with as little as the hash reads.
+    fn workspace() -> tempfile::TempDir {
+        let root = tempfile::tempdir().expect("a temporary folder");
+        for (path, text) in [
+            ("Cargo.toml", "[workspace]\nmembers = []\n[profile.bpf]\nlto = true\n"),
+            ("Cargo.lock", "[[package]]\nname = \"aya-ebpf\"\nversion = \"1\"\n\n[[package]]\nname = \"clap\"\nversion = \"1\"\n"),
+            ("tracer-ebpf/Cargo.toml", "x"),
+            ("tracer-ebpf/src/main.rs", "x"),
+            ("tracer-common/Cargo.toml", "x"),
+            ("tracer-common/src/a/b.rs", "x"),
+        ] {
+            write(root.path(), path, text);
+        }
+        root
+    }
+
+    fn write(root: &Path, path: &str, text: &str) {
+        let path = root.join(path);
+        fs::create_dir_all(path.parent().expect("below the root")).expect("a folder");
+        fs::write(path, text).expect("a file");
+    }
+
+    /// Whether the hash changes when `path` is written with `text`.
+    fn changes(path: &str, text: &str) -> bool {
+        let root = workspace();
+        let before = inputs_sha256(root.path()).expect("a hash");
+        write(root.path(), path, text);
+        before != inputs_sha256(root.path()).expect("a hash")
+    }
+
+    #[test]
+    fn every_input_counts() {
+        assert!(changes("tracer-ebpf/src/main.rs", "y"));
+        assert!(changes("tracer-ebpf/src/probes/new.rs", ""));
+        assert!(changes("tracer-common/src/a/b.rs", "x\n"));
+        assert!(changes("tracer-ebpf/Cargo.toml", "y"));
+        assert!(changes("Cargo.toml", "[profile.bpf]\nlto = false\n"));
+        assert!(changes("Cargo.lock", "[[package]]\nname = \"aya-ebpf\"\nversion = \"2\"\n"));
+    }
+
+    #[test]
+    fn what_is_no_input_does_not_count() {
+        assert!(!changes("tracer-user/src/main.rs", "y"));
+        assert!(!changes("tracer-ebpf/src/.main.rs.swp", "y"));
+        assert!(!changes("Cargo.toml", "[workspace]\nmembers = [\"more\"]\n[profile.bpf]\n# why\nlto = true\n"));
+        assert!(!changes(
+            "Cargo.lock",
+            "[[package]]\nname = \"clap\"\nversion = \"2\"\n\n[[package]]\nname = \"aya-ebpf\"\nversion = \"1\"\n"
+        ));
+    }
+
+    #[test]
+    fn the_place_of_the_workspace_does_not_count() {
+        let (a, b) = (workspace(), workspace());
+        assert_eq!(inputs_sha256(a.path()).expect("a hash"), inputs_sha256(b.path()).expect("a hash"));
+    }
+}

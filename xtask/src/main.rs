@@ -5,8 +5,11 @@ mod command;
 mod ebpf;
 mod inputs;
 mod programs;
+mod test;
 mod vm;
 mod workspace;
+
+use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
@@ -28,10 +31,23 @@ enum Task {
     },
     /// Run a command on the kernels under test, each in a virtual machine
     Vm(vm::Args),
+    /// Run the tests, in three tiers: pure, on this machine's kernel, on the kernels under test
+    Test(test::Args),
 }
 
-fn main() -> Result<()> {
-    match Args::parse().task {
+fn main() -> ExitCode {
+    match work(Args::parse().task) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // One chain of causes; a backtrace of a build task helps nobody.
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn work(task: Task) -> Result<()> {
+    match task {
         Task::BuildEbpf { check } => {
             let built = ebpf::build()?;
             if check {
@@ -41,5 +57,6 @@ fn main() -> Result<()> {
             built.commit()
         }
         Task::Vm(args) => vm::command(args),
+        Task::Test(args) => test::command(&args),
     }
 }

@@ -20,6 +20,9 @@ const RUSTFLAGS: &str = "-Ctarget-feature=+crt-static\x1f-Cforce-frame-pointers=
 const TARGET: &str = "x86_64-unknown-linux-gnu";
 const TARGET_DIR: &str = "target/static";
 
+/// The variable that forces an eBPF object, see `tracer-user/build.rs`.
+pub const OBJECT_OVERRIDE: &str = "MEMTRAIL_BPF_OBJECT_OVERRIDE";
+
 /// Programs by the name of their target.
 pub type Programs = BTreeMap<String, PathBuf>;
 
@@ -29,7 +32,7 @@ pub fn init() -> Result<PathBuf> {
     programs.remove("memtrail-vm-init").context("cargo built no memtrail-vm-init")
 }
 
-/// All binaries of the product and of the tests. `object` forces an eBPF object, see `tracer-user/build.rs`.
+/// All binaries of the product and of the tests. `object` is the eBPF object to embed whatever is committed.
 pub fn binaries(object: Option<&Path>) -> Result<Programs> {
     build(&["build", "-p", "memtrail-tests", "-p", "tracer-user", "--bins"], object)
 }
@@ -60,7 +63,7 @@ fn build(args: &[&str], object: Option<&Path>) -> Result<Programs> {
     cargo.args(["--quiet", "--locked", "--target", TARGET, "--target-dir", TARGET_DIR, "--message-format", "json-render-diagnostics"]);
     cargo.env("CARGO_ENCODED_RUSTFLAGS", RUSTFLAGS).env_remove("RUSTFLAGS");
     if let Some(object) = object {
-        cargo.env("MEMTRAIL_BPF_OBJECT_OVERRIDE", object);
+        cargo.env(OBJECT_OVERRIDE, object);
     }
     executables(&command::stdout(&mut cargo)?)
 }

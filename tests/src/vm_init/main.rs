@@ -17,8 +17,9 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 
-/// Line that ends the output; the runner looks for the same.
-const END: &str = "memtrail-vm-end";
+/// What ends the output; the runner looks for the same. Begins with a control character, not a new line: the command's last line may
+/// have no end.
+const END: &str = "\x1ememtrail-vm-end ";
 /// The second serial port: the first has the kernel's messages.
 const OUTPUT: &str = "/dev/ttyS1";
 
@@ -55,7 +56,7 @@ fn work() -> Result<()> {
     let status = run(&output)?;
     let code = status.code().or_else(|| status.signal().map(|signal| 128 + signal)).context("the command has no status")?;
     let mut output = output;
-    writeln!(output, "{END} {code}").context("cannot print the end marker")?;
+    writeln!(output, "{END}{code}").context("cannot print the end marker")?;
     // SAFETY: the descriptor is open; tcdrain only waits until all is sent.
     unsafe { libc::tcdrain(output.as_raw_fd()) };
     Ok(())
@@ -65,6 +66,10 @@ fn mounts() -> Result<()> {
     mount("proc", "/proc", "proc", "")?;
     mount("sysfs", "/sys", "sysfs", "")?;
     mount("devpts", "/dev/pts", "devpts", "")?;
+    // Places that programs expect, if only to mount on them.
+    for folder in ["/mnt", "/root", "/var/tmp"] {
+        fs::create_dir_all(folder).context(folder)?;
+    }
     for folder in ["/dev/shm", "/tmp", "/run"] {
         mount("tmpfs", folder, "tmpfs", "mode=1777")?;
     }

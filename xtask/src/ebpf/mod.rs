@@ -14,7 +14,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 use manifest::Manifest;
-use toolchain::Toolchain;
+use toolchain::{Toolchain, Versions};
 
 use crate::{command, inputs, workspace};
 
@@ -45,6 +45,8 @@ pub fn build() -> Result<Built> {
     let toolchain = Toolchain::ensure()?;
     // Before and after: somebody may edit while the compiler runs.
     let inputs_sha256 = inputs::inputs_sha256(&root)?;
+    let versions = toolchain.versions()?;
+    forget_other_toolchain(&root.join(inputs::LOCAL), &versions)?;
     let linked = compile(&root, &toolchain)?;
     if inputs::inputs_sha256(&root)? != inputs_sha256 {
         bail!("the sources changed during the build: run it again");
@@ -59,7 +61,7 @@ pub fn build() -> Result<Built> {
     let manifest = Manifest {
         inputs_sha256,
         object_sha256: inputs::sha256(&bytes),
-        toolchain: toolchain.versions()?,
+        toolchain: versions,
         programs: contents.programs,
         maps: contents.maps,
     };
@@ -98,6 +100,21 @@ impl Built {
         }
         Ok(Committed::Same)
     }
+}
+
+/// Removes what another toolchain built: cargo notices another compiler, but not another linker.
+fn forget_other_toolchain(local: &Path, versions: &Versions) -> Result<()> {
+    let stamp = local.join(".toolchain");
+    let text = format!("{versions:?}");
+    if fs::read_to_string(&stamp).is_ok_and(|old| old == text) {
+        return Ok(());
+    }
+    let built = local.join(TARGET);
+    if built.exists() {
+        fs::remove_dir_all(&built).with_context(|| built.display().to_string())?;
+    }
+    fs::create_dir_all(local).with_context(|| local.display().to_string())?;
+    fs::write(&stamp, text).with_context(|| stamp.display().to_string())
 }
 
 /// Compiles and links; returns the object with debug information.

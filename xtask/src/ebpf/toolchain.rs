@@ -96,7 +96,7 @@ fn cargo() -> Result<Command> {
 }
 
 fn install_linker(home: &Path) -> Result<()> {
-    println!("building bpf-linker {LINKER_VERSION} into {} (about a minute)", home.display());
+    println!("building bpf-linker {LINKER_VERSION} into {} (one to five minutes)", home.display());
     fs::create_dir_all(home).with_context(|| format!("cannot make {}", home.display()))?;
     let mut cargo = cargo()?;
     cargo.env("LLVM_PREFIX", LLVM).env("PATH", path_with(&[&llvm("")])?);

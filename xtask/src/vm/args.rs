@@ -1,11 +1,14 @@
 //! The command line of `cargo xtask vm`.
 
-use std::{path::PathBuf, time::Duration};
+use std::{
+    path::PathBuf,
+    time::{Duration, Instant},
+};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 
-use super::{Hierarchy, Job, Kernel, run};
-use crate::programs;
+use super::{Hierarchy, Job, Kernel, machines};
+use crate::{command::show, programs};
 
 /// Run a command on the kernels under test.
 #[derive(clap::Args)]
@@ -13,7 +16,7 @@ pub struct Args {
     /// Kernel to boot; may be given several times [default: all]
     #[arg(long)]
     kernel: Vec<Kernel>,
-    /// Hierarchy of the memory controller; may be given several times [default: both]
+    /// Hierarchy of the memory controller; may be given several times [default: all that the kernel has]
     #[arg(long)]
     cgroup: Vec<Hierarchy>,
     /// Host file to put into the machine, in /bin or where GUEST says
@@ -38,9 +41,19 @@ pub fn command(args: Args) -> Result<()> {
     }
     let job =
         Job { init: programs::init()?, files, command: args.command, environment: Vec::new(), timeout: Duration::from_secs(args.timeout) };
-    let kernels = if args.kernel.is_empty() { Kernel::ALL.to_vec() } else { args.kernel };
-    let hierarchies = if args.cgroup.is_empty() { Hierarchy::ALL.to_vec() } else { args.cgroup };
-    run(&job, &kernels, &hierarchies)
+    let mut failed = Vec::new();
+    for (kernel, hierarchy) in machines(&args.kernel, &args.cgroup)? {
+        let name = format!("kernel {}, cgroup {}", kernel.name(), hierarchy.name());
+        println!("== {name}");
+        let start = Instant::now();
+        let status = job.run(kernel, hierarchy, show)?;
+        println!("== {name}: exit status {status}, {:.1} s", start.elapsed().as_secs_f64());
+        if status != 0 {
+            failed.push(name);
+        }
+    }
+    ensure!(failed.is_empty(), "the command failed: {}", failed.join("; "));
+    Ok(())
 }
 
 /// Programs as files of a [`Job`].

@@ -1,6 +1,7 @@
 //! The kernels under test: Debian's cloud kernels, fetched once into the cache.
 //!
-//! A kernel in the cache is `vmlinuz`, `release` (its version) and the few modules that its build left out, numbered in load order.
+//! A kernel in the cache is `vmlinuz`, `release` (its version), `config`, and the few modules that its build left out, numbered in load
+//! order.
 
 use std::{
     fs,
@@ -12,7 +13,7 @@ use anyhow::{Context as _, Result, bail};
 use clap::ValueEnum;
 use object::{Object as _, ObjectSection as _};
 
-use super::mirror::Release;
+use super::{Hierarchy, mirror::Release};
 use crate::{apt, command, workspace};
 
 /// A kernel under test.
@@ -41,6 +42,8 @@ pub struct Files {
     pub release: String,
     /// Modules, in an order in which they load.
     pub modules: Vec<PathBuf>,
+    /// The hierarchies that can carry its memory controller.
+    pub hierarchies: Vec<Hierarchy>,
 }
 
 /// Drivers that the tests want and a kernel may have as modules.
@@ -74,7 +77,8 @@ impl Kernel {
     /// The kernel from the cache, fetched if it is not there. Removing its folder makes the next call fetch it anew.
     pub fn files(self) -> Result<Files> {
         let folder = workspace::cache()?.join("kernels").join(self.name());
-        if !folder.is_dir() {
+        let config = folder.join("config");
+        if !config.is_file() {
             println!("fetching kernel {} ({}) into {}", self.name(), self.suite(), folder.display());
             self.fetch(&folder)?;
         }
@@ -86,7 +90,8 @@ impl Kernel {
         modules.sort();
         let release = folder.join("release");
         let release = fs::read_to_string(&release).with_context(|| release.display().to_string())?;
-        Ok(Files { vmlinuz: folder.join("vmlinuz"), release, modules })
+        let config = fs::read_to_string(&config).with_context(|| config.display().to_string())?;
+        Ok(Files { vmlinuz: folder.join("vmlinuz"), release, modules, hierarchies: hierarchies(&config) })
     }
 
     fn fetch(self, folder: &Path) -> Result<()> {
@@ -115,13 +120,25 @@ impl Kernel {
             fs::write(&path, bytes).with_context(|| path.display().to_string())?;
         }
         fs::write(done.join("release"), &version).context("cannot write the kernel's version")?;
+        fs::copy(&tree.config, done.join("config")).with_context(|| tree.config.display().to_string())?;
+        if folder.exists() {
+            // Left by an older version of this task.
+            fs::remove_dir_all(folder).with_context(|| folder.display().to_string())?;
+        }
         fs::rename(&done, folder).with_context(|| format!("cannot make {}", folder.display()))
     }
+}
+
+/// Since 6.11 the v1 memory controller is an option, which Debian's kernels leave out; before, it came with the controller.
+fn hierarchies(config: &str) -> Vec<Hierarchy> {
+    let without_v1 = config.lines().any(|line| line == "# CONFIG_MEMCG_V1 is not set");
+    Hierarchy::ALL.into_iter().filter(|hierarchy| *hierarchy == Hierarchy::V2 || !without_v1).collect()
 }
 
 /// An unpacked kernel.
 struct Tree {
     vmlinuz: PathBuf,
+    config: PathBuf,
     /// What the kernel has without modules, a path a line.
     builtin: String,
     modules: PathBuf,
@@ -135,9 +152,10 @@ impl Tree {
         };
         let modules = first([unpacked.join("usr/lib/modules").join(version), unpacked.join("lib/modules").join(version)])?;
         let vmlinuz = first([unpacked.join(format!("boot/vmlinuz-{version}")), modules.join("vmlinuz")])?;
+        let config = first([unpacked.join(format!("boot/config-{version}")), modules.join("config")])?;
         let builtin = modules.join("modules.builtin");
         let builtin = fs::read_to_string(&builtin).with_context(|| builtin.display().to_string())?;
-        Ok(Self { vmlinuz, builtin, modules })
+        Ok(Self { vmlinuz, config, builtin, modules })
     }
 
     /// The wanted modules and what they need, in an order in which they load, decompressed.
@@ -212,6 +230,13 @@ mod tests {
         assert_eq!(module_name(Path::new("kernel/arch/x86/crypto/crc32c-intel.ko.xz")).as_deref(), Some("crc32c_intel"));
         assert_eq!(module_name(Path::new("kernel/fs/ext4/ext4.ko")).as_deref(), Some("ext4"));
         assert_eq!(module_name(Path::new("modules.builtin")), None);
+    }
+
+    #[test]
+    fn v1_is_there_unless_the_configuration_says_otherwise() {
+        assert_eq!(hierarchies("CONFIG_MEMCG=y\n"), Hierarchy::ALL);
+        assert_eq!(hierarchies("CONFIG_MEMCG=y\nCONFIG_MEMCG_V1=y\n"), Hierarchy::ALL);
+        assert_eq!(hierarchies("CONFIG_MEMCG=y\n# CONFIG_MEMCG_V1 is not set\n"), [Hierarchy::V2]);
     }
 
     #[test]

@@ -10,14 +10,13 @@ mod qemu;
 
 use std::{
     fs,
-    io::Write as _,
     path::{Path, PathBuf},
     process::Command,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use anyhow::{Context as _, Result, bail};
-pub use args::{Args, command};
+pub use args::{Args, command, in_bin};
 use clap::ValueEnum;
 pub use kernel::Kernel;
 
@@ -114,33 +113,20 @@ pub fn prepare(kernel: Kernel) -> Result<kernel::Files> {
     kernel.files()
 }
 
-/// Runs `job` on each of `kernels` with each of `hierarchies`, showing its output, and says how long each boot took.
-pub fn run(job: &Job, kernels: &[Kernel], hierarchies: &[Hierarchy]) -> Result<()> {
-    let mut failed = Vec::new();
+/// The kernels and hierarchies to boot: those asked for, or all that exist. One that is asked for and cannot be is an error.
+pub fn machines(kernels: &[Kernel], hierarchies: &[Hierarchy]) -> Result<Vec<(Kernel, Hierarchy)>> {
+    let kernels = if kernels.is_empty() { &Kernel::ALL } else { kernels };
+    let mut machines = Vec::new();
     for kernel in kernels {
-        let release = prepare(*kernel)?.release;
-        for hierarchy in hierarchies {
-            let name = format!("{} {}", kernel.name(), hierarchy.name());
-            println!("== kernel {} ({release}), cgroup {}", kernel.name(), hierarchy.name());
-            let start = Instant::now();
-            let status = job.run(*kernel, *hierarchy, show)?;
-            println!("== {name}: exit status {status}, {:.1} s", start.elapsed().as_secs_f64());
-            if status != 0 {
-                failed.push(name);
-            }
+        let files = prepare(*kernel)?;
+        let possible = &files.hierarchies;
+        if let Some(hierarchy) = hierarchies.iter().find(|hierarchy| !possible.contains(hierarchy)) {
+            bail!("kernel {} ({}) has no memory controller for cgroup {}", kernel.name(), files.release, hierarchy.name());
         }
+        let wanted = possible.iter().filter(|hierarchy| hierarchies.is_empty() || hierarchies.contains(hierarchy));
+        machines.extend(wanted.map(|hierarchy| (*kernel, *hierarchy)));
     }
-    if !failed.is_empty() {
-        bail!("the command failed on {}", failed.join(", "));
-    }
-    Ok(())
-}
-
-/// Shows a line of the guest as it is.
-pub fn show(line: &[u8]) {
-    let mut out = std::io::stdout().lock();
-    // A closed pipe must not end a test run in the middle.
-    let _ = out.write_all(line).and_then(|()| out.write_all(b"\n"));
+    Ok(machines)
 }
 
 /// The guest's disk: an empty ext4 of a form that the oldest kernel mounts. Made once; machines write to a copy of their own.

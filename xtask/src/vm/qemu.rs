@@ -5,7 +5,7 @@
 
 use std::{
     fs::File,
-    io::{self, BufRead as _, BufReader, Read, Write as _},
+    io::{self, Read as _, Write as _},
     os::unix::process::CommandExt as _,
     path::Path,
     process::{Child, Command, Stdio},
@@ -14,6 +14,8 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
+
+use crate::command::read_lines;
 
 /// What a boot is made of.
 pub struct Boot<'a> {
@@ -29,8 +31,9 @@ pub struct Boot<'a> {
     pub timeout: Duration,
 }
 
-/// What the init program prints last, on a line of its own, followed by the command's exit status. Must equal the one there.
-const END: &str = "memtrail-vm-end ";
+/// What the init program prints last, followed by the command's exit status. Must equal the one there. Not necessarily at the start of a
+/// line: the command's last line may have no end.
+const END: &[u8] = b"\x1ememtrail-vm-end ";
 /// Quiet, because each character costs an exit of the emulator; a panic ends the machine at once.
 const CMDLINE: &str = "console=ttyS0 quiet panic=-1 mitigations=off random.trust_cpu=on audit=0 swapaccount=1";
 
@@ -46,7 +49,12 @@ impl Boot<'_> {
         loop {
             match lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
                 Ok(text) => match end(&text) {
-                    Some(end) => status = Some(end),
+                    Some((before, end)) => {
+                        status = Some(end);
+                        if !before.is_empty() {
+                            line(before);
+                        }
+                    }
                     None => line(&text),
                 },
                 Err(RecvTimeoutError::Disconnected) => break,
@@ -108,27 +116,11 @@ impl Drop for Machine {
     }
 }
 
-fn end(line: &[u8]) -> Option<i32> {
-    std::str::from_utf8(line).ok()?.strip_prefix(END)?.trim().parse().ok()
-}
-
-/// Hands over lines without their end until there are no more or nobody wants them.
-fn read_lines(output: impl Read, mut wanted: impl FnMut(Vec<u8>) -> bool) {
-    let mut output = BufReader::new(output);
-    loop {
-        let mut line = Vec::new();
-        // A guest that never ends its line must not fill the host's memory.
-        match (&mut output).take(1 << 16).read_until(b'\n', &mut line) {
-            Ok(0) | Err(_) => return,
-            Ok(_) => {}
-        }
-        while line.last().is_some_and(|byte| matches!(byte, b'\n' | b'\r')) {
-            line.pop();
-        }
-        if !wanted(line) {
-            return;
-        }
-    }
+/// The end marker in a line: what stands before it, and the exit status after it.
+fn end(line: &[u8]) -> Option<(&[u8], i32)> {
+    let at = line.windows(END.len()).position(|window| window == END)?;
+    let status = std::str::from_utf8(&line[at + END.len()..]).ok()?.trim().parse().ok()?;
+    Some((&line[..at], status))
 }
 
 #[cfg(test)]
@@ -136,20 +128,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lines_keep_hostile_bytes_and_lose_their_end_only() {
-        let mut lines = Vec::new();
-        read_lines(&b"a\r\n\n\xff\x00b\nlast"[..], |line| {
-            lines.push(line);
-            true
-        });
-        assert_eq!(lines, [b"a".to_vec(), b"".to_vec(), b"\xff\x00b".to_vec(), b"last".to_vec()]);
-    }
-
-    #[test]
-    fn only_the_marker_at_the_start_of_a_line_ends_a_run() {
-        assert_eq!(end(b"memtrail-vm-end 3"), Some(3));
-        assert_eq!(end(b" memtrail-vm-end 3"), None);
-        assert_eq!(end(b"memtrail-vm-end x"), None);
-        assert_eq!(end(b"\xff"), None);
+    fn the_marker_ends_a_run_also_behind_a_line_without_end() {
+        assert_eq!(end(b"\x1ememtrail-vm-end 3"), Some((&b""[..], 3)));
+        assert_eq!(end(b"\xffrest\x1ememtrail-vm-end 0"), Some((&b"\xffrest"[..], 0)));
+        assert_eq!(end(b"memtrail-vm-end 3"), None);
+        assert_eq!(end(b"\x1ememtrail-vm-end x"), None);
+        assert_eq!(end(b""), None);
     }
 }

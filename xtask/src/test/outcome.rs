@@ -1,0 +1,142 @@
+//! What the steps of a test run came to, and the words for it. Pure: reads lines, prints nothing.
+
+use std::time::Duration;
+
+/// Counts read from the lines that test programs print.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Tests that passed.
+    pub passed: usize,
+    /// Tests that failed.
+    pub failed: usize,
+    /// Reasons of tests that did not do their work: lines that begin with [`SKIPPED`].
+    pub skipped: Vec<String>,
+    /// The lines themselves, to be shown at the end.
+    pub results: Vec<String>,
+}
+
+/// How a test says that it cannot do its work here; the reason follows.
+pub const SKIPPED: &str = "SKIPPED ";
+const RESULT: &str = "test result: ";
+
+impl Counts {
+    /// Takes note of a line of a test program.
+    pub fn line(&mut self, line: &[u8]) {
+        let line = String::from_utf8_lossy(line);
+        if let Some(reason) = line.strip_prefix(SKIPPED) {
+            self.skipped.push(reason.to_owned());
+        }
+        if line.starts_with(RESULT) {
+            self.passed += number_before(&line, " passed").unwrap_or(0);
+            self.failed += number_before(&line, " failed").unwrap_or(0);
+            self.results.push(line.into_owned());
+        }
+    }
+}
+
+fn number_before(line: &str, word: &str) -> Option<usize> {
+    let (before, _) = line.split_once(word)?;
+    before.rsplit(' ').next()?.parse().ok()
+}
+
+/// How a step ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum End {
+    /// As it should.
+    Passed,
+    /// Not as it should; why.
+    Failed(String),
+    /// It could not be done here; why.
+    Skipped(String),
+}
+
+/// A step that was made.
+#[derive(Clone, Debug)]
+pub struct Step {
+    /// `tier: what`.
+    pub name: String,
+    /// How it ended.
+    pub end: End,
+    /// The wall time it took.
+    pub time: Duration,
+    /// What its test programs said.
+    pub counts: Counts,
+}
+
+/// Whether the run as a whole passed: nothing failed, and nothing was skipped unless that is allowed.
+pub fn passed(steps: &[Step], allow_skip: bool) -> bool {
+    let failed = steps.iter().any(|step| matches!(step.end, End::Failed(_)));
+    !failed && (allow_skip || skips(steps) == 0)
+}
+
+fn skips(steps: &[Step]) -> usize {
+    steps.iter().map(|step| step.counts.skipped.len() + usize::from(matches!(step.end, End::Skipped(_)))).sum()
+}
+
+/// The last lines of a run: a line a step, each test program's own result, what was skipped, and one line for all.
+pub fn summary(steps: &[Step], allow_skip: bool) -> String {
+    let mut text = String::new();
+    for step in steps {
+        let (word, why) = match &step.end {
+            End::Passed => ("ok", String::new()),
+            End::Failed(why) => ("FAILED", format!(": {why}")),
+            End::Skipped(why) => ("skipped", format!(": {why}")),
+        };
+        text += &format!("{word:8} {:7.1} s  {}{why}\n", step.time.as_secs_f64(), step.name);
+        for result in &step.counts.results {
+            text += &format!("{:20} {result}\n", "");
+        }
+        for reason in &step.counts.skipped {
+            text += &format!("{:20} skipped {reason}\n", "");
+        }
+    }
+    let failed = steps.iter().filter(|step| matches!(step.end, End::Failed(_))).count();
+    let tests: usize = steps.iter().map(|step| step.counts.passed).sum();
+    let seconds: f64 = steps.iter().map(|step| step.time.as_secs_f64()).sum();
+    let word = if passed(steps, allow_skip) { "passed" } else { "FAILED" };
+    let skipped = skips(steps);
+    text + &format!("{word}: {} steps, {failed} failed, {skipped} skipped, {tests} tests passed, {seconds:.0} s", steps.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn step(end: End, counts: Counts) -> Step {
+        Step { name: "pure: x".to_owned(), end, time: Duration::from_secs(1), counts }
+    }
+
+    #[test]
+    fn results_of_several_programs_add_up() {
+        let mut counts = Counts::default();
+        counts.line(b"test result: ok. 12 passed; 0 failed; 3 ignored; 0 measured; 0 filtered out; finished in 0.00s");
+        counts.line(b"test result: FAILED. 1 passed; 2 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.00s");
+        counts.line(b"test something ... ok");
+        counts.line(b"SKIPPED swap: no swap here");
+        counts.line(b"\xff\xfe");
+        assert_eq!((counts.passed, counts.failed, counts.results.len()), (13, 2, 2));
+        assert_eq!(counts.skipped, ["swap: no swap here"]);
+    }
+
+    #[test]
+    fn a_skip_fails_the_run_unless_allowed_and_a_failure_always_does() {
+        let skipped_step = [step(End::Skipped("not root".to_owned()), Counts::default())];
+        let skipped_test = [step(End::Passed, Counts { skipped: vec!["x".to_owned()], ..Counts::default() })];
+        for steps in [&skipped_step, &skipped_test] {
+            assert!(!passed(steps, false));
+            assert!(passed(steps, true));
+        }
+        assert!(!passed(&[step(End::Failed("it did".to_owned()), Counts::default())], true));
+        assert!(passed(&[step(End::Passed, Counts::default())], false));
+    }
+
+    #[test]
+    fn the_last_line_sums_up_and_results_stay_visible() {
+        let mut counts = Counts::default();
+        counts.line(b"test result: ok. 12 passed; 0 failed; 3 ignored");
+        let steps = [step(End::Passed, counts), step(End::Failed("exit status: 1".to_owned()), Counts::default())];
+        let text = summary(&steps, false);
+        assert!(text.contains("test result: ok. 12 passed"), "{text}");
+        assert_eq!(text.lines().last(), Some("FAILED: 2 steps, 1 failed, 0 skipped, 12 tests passed, 2 s"));
+    }
+}

@@ -1,0 +1,176 @@
+//! The steps of each tier.
+
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
+
+use anyhow::{Result, ensure};
+
+use super::{Args, Run, Tier, outcome::Counts};
+use crate::{
+    apt, command,
+    ebpf::{self, Committed},
+    programs, vm, workspace,
+};
+
+/// The compiler of the workloads. What QEMU and the BPF toolchain need, they install themselves.
+const PACKAGES: &[&str] = &["gcc", "libc6-dev"];
+/// The test program of the native and vm tiers. Its tests are marked `ignored`, since they need root.
+const NATIVE: &str = "native";
+/// Wall time after which a test program is killed: a hang must not look like a slow machine.
+const TIMEOUT: Duration = Duration::from_secs(15 * 60);
+const TIMEOUT_LONG: Duration = Duration::from_secs(2 * 60 * 60);
+
+/// Runs the tiers asked for.
+pub fn run(args: &Args, run: &mut Run) {
+    let wanted = |tier| args.tier.is_empty() || args.tier.contains(&tier);
+    run.step("set-up", |_| {
+        apt::ensure_installed(PACKAGES)?;
+        ensure_component("fmt", "rustfmt")?;
+        ensure_component("clippy", "clippy")
+    });
+    // Every tier tests the object that these sources give, not the one that happens to be committed.
+    let object = run.step("eBPF object from source, and is the committed one stale?", |_| object());
+    let object = object.flatten();
+    if wanted(Tier::Pure) {
+        pure(args, object.as_deref(), run);
+    }
+    if wanted(Tier::Native) || wanted(Tier::Vm) {
+        on_kernels(args, object.as_deref(), run);
+    }
+}
+
+/// Builds the object and compares the committed one; returns its path if the programs must be told to use it.
+fn object() -> Result<Option<PathBuf>> {
+    let built = ebpf::build()?;
+    Ok(match built.compare()? {
+        Committed::Same => None,
+        Committed::OtherToolchain => Some(built.path),
+    })
+}
+
+fn pure(args: &Args, object: Option<&Path>, run: &mut Run) {
+    run.step("pure: cargo fmt", |_| cargo(object, &["fmt", "--all", "--check"]));
+    let all = ["--workspace", "--exclude", "tracer-ebpf", "--locked"];
+    run.step("pure: cargo clippy", |_| cargo(object, &[&["clippy", "--quiet"], &all[..], &["--all-targets", "--", "-Dwarnings"]].concat()));
+    if args.long {
+        run.step("pure: cargo doc", |_| {
+            let mut doc = cargo_command(object, &[&["doc", "--quiet", "--no-deps"], &all[..]].concat())?;
+            command::run(doc.env("RUSTDOCFLAGS", "-Dwarnings"))
+        });
+    }
+    run.step("pure: cargo test", |counts| {
+        let mut tests = cargo_command(object, &[&["test", "--quiet", "--no-fail-fast"], &all[..]].concat())?;
+        finished(&mut tests, counts)
+    });
+}
+
+/// The native and vm tiers: one program, built once, run here and in the machines.
+fn on_kernels(args: &Args, object: Option<&Path>, run: &mut Run) {
+    let source = Path::new("tests/tests").join(format!("{NATIVE}.rs"));
+    let built = run.step("static programs", |_| {
+        ensure!(workspace::root()?.join(&source).is_file(), "{} is missing", source.display());
+        Ok((programs::binaries(object)?, programs::test(NATIVE, object)?))
+    });
+    let Some((binaries, tests)) = built else { return };
+    if args.tier.is_empty() || args.tier.contains(&Tier::Native) {
+        native(args, &tests, run);
+    }
+    if args.tier.is_empty() || args.tier.contains(&Tier::Vm) {
+        machines(args, binaries, tests, run);
+    }
+}
+
+fn native(args: &Args, tests: &Path, run: &mut Run) {
+    let name = "native: tests on this kernel";
+    if !workspace::is_root() {
+        run.skip(name, "not root");
+        return;
+    }
+    run.step(name, |counts| {
+        // Beside the test program lie the static memtrail and workloads, which is where it looks for them.
+        let mut program = Command::new("timeout");
+        program.arg("--kill-after=10").arg(timeout(args).as_secs().to_string()).arg(tests).args(test_arguments(args));
+        program.envs(test_environment(args)).current_dir(workspace::root()?.join("tests"));
+        finished(&mut program, counts)
+    });
+}
+
+fn machines(args: &Args, binaries: programs::Programs, tests: PathBuf, run: &mut Run) {
+    let prepared = run.step("vm: kernels", |_| Ok((vm::machines(&args.kernel, &[])?, programs::init()?)));
+    let Some((machines, init)) = prepared else { return };
+    // As in a target folder: the programs in the folder above the test's.
+    let guest_tests = format!("/bin/deps/{NATIVE}");
+    let mut files: Vec<(PathBuf, String)> = vm::in_bin(binaries).collect();
+    files.push((tests, guest_tests.clone()));
+    let mut words = vec![guest_tests];
+    words.extend(test_arguments(args));
+    let mut environment = test_environment(args);
+    environment.push(("MEMTRAIL_TEST_DIR".to_owned(), "/disk".to_owned()));
+    let job = vm::Job { init, files, command: words, environment, timeout: timeout(args) };
+    for (kernel, hierarchy) in machines {
+        run.step(&format!("vm: kernel {}, cgroup {}", kernel.name(), hierarchy.name()), |counts| {
+            let status = job.run(kernel, hierarchy, |line| noted(line, counts))?;
+            judged(status == 0, &format!("exit status {status}"), counts)
+        });
+    }
+}
+
+fn test_arguments(args: &Args) -> Vec<String> {
+    let mut words = ["--ignored", "--test-threads=1", "--nocapture"].map(str::to_owned).to_vec();
+    words.extend(args.filter.clone());
+    words
+}
+
+fn test_environment(args: &Args) -> Vec<(String, String)> {
+    let mut environment = vec![("RUST_BACKTRACE".to_owned(), "0".to_owned())];
+    if args.long {
+        environment.push(("MEMTRAIL_TEST_LONG".to_owned(), "1".to_owned()));
+    }
+    environment
+}
+
+fn timeout(args: &Args) -> Duration {
+    if args.long { TIMEOUT_LONG } else { TIMEOUT }
+}
+
+/// Runs test programs, showing and noting what they say; an error unless all passed and there were any.
+fn finished(program: &mut Command, counts: &mut Counts) -> Result<()> {
+    let status = command::lines(program, |line| noted(line, counts))?;
+    judged(status.success(), &status.to_string(), counts)
+}
+
+fn noted(line: &[u8], counts: &mut Counts) {
+    command::show(line);
+    counts.line(line);
+}
+
+fn judged(success: bool, status: &str, counts: &Counts) -> Result<()> {
+    ensure!(success && counts.failed == 0, "{} tests failed, {status}", counts.failed);
+    ensure!(counts.passed > 0, "no tests ran");
+    Ok(())
+}
+
+fn cargo(object: Option<&Path>, args: &[&str]) -> Result<()> {
+    command::run(&mut cargo_command(object, args)?)
+}
+
+fn cargo_command(object: Option<&Path>, args: &[&str]) -> Result<Command> {
+    let mut cargo = programs::cargo();
+    cargo.current_dir(workspace::root()?).args(args);
+    if let Some(object) = object {
+        cargo.env(programs::OBJECT_OVERRIDE, object);
+    }
+    Ok(cargo)
+}
+
+/// Makes sure that cargo has a subcommand that a minimal toolchain lacks.
+fn ensure_component(subcommand: &str, component: &str) -> Result<()> {
+    if command::output(programs::cargo().args([subcommand, "--version"])).is_ok() {
+        return Ok(());
+    }
+    println!("installing {component}");
+    command::run(Command::new("rustup").args(["component", "add", component]))
+}
