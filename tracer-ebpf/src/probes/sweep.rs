@@ -94,9 +94,7 @@ fn mapped_frames(page: u64, order: u32) -> u64 {
         }
         let mut count = 0_u32;
         // SAFETY: the helper checks the address; the destination is as long as said.
-        let result = unsafe {
-            bpf_probe_read_kernel((&raw mut count).cast(), 4, (page + i * size + offset) as *const _)
-        };
+        let result = unsafe { bpf_probe_read_kernel((&raw mut count).cast(), 4, (page + i * size + offset) as *const _) };
         // The signs as arithmetic: a branch here would double the verifier's states with each round. The count is -1 for none.
         mapped += (1 ^ (count >> 31) as u64) & (1 ^ (result as u64 >> 63));
         i += 1;

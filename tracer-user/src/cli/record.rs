@@ -2,11 +2,7 @@
 
 use super::status;
 use crate::{
-    collector::{
-        filter::Filter,
-        session::Session,
-        start::StartOptions,
-    },
+    collector::{filter::Filter, session::Session, start::StartOptions},
     glob::Glob,
     model::Report,
     output,

@@ -4,8 +4,7 @@ use super::{filter::Filter, start::Running};
 use crate::{
     bpf::tables::Swept,
     cgroup::{
-        CgroupId, Hierarchy, Registry, StatReading, Version,
-        container,
+        CgroupId, Hierarchy, Registry, StatReading, Version, container,
         local::{self, LocalFigures, Node},
         registry::State,
         stat::{Figures, Limit},
@@ -108,13 +107,7 @@ pub fn report(inputs: &Inputs<'_>, symbols: &mut dyn Symbols) -> Report {
             mean_bytes: inputs.running.sizes.mean_bytes(),
             samples: inputs.keys.values().filter(|r| r.key.flags & KEY_BASELINE == 0).map(|r| r.samples).sum(),
         },
-        cost: Cost {
-            bpf_ns: None,
-            events: None,
-            cpu_percent,
-            collector_rss_bytes: rss,
-            map_bytes: inputs.running.sizes.bytes,
-        },
+        cost: Cost { bpf_ns: None, events: None, cpu_percent, collector_rss_bytes: rss, map_bytes: inputs.running.sizes.bytes },
         losses: inputs.losses.clone(),
         cgroups,
         oom: Vec::new(),
@@ -203,8 +196,8 @@ impl Tree {
             if line.peek().is_some_and(dead)
                 && let Some(heir) = line.find(|cgroup| !dead(cgroup))
             {
-                let held = account.baseline + account.live
-                    - if *kind == Kind::Anon { i64::try_from(account.unmapped).unwrap_or(0) } else { 0 };
+                let held =
+                    account.baseline + account.live - if *kind == Kind::Anon { i64::try_from(account.unmapped).unwrap_or(0) } else { 0 };
                 *dead_below.entry((heir.id, *kind)).or_default() += held;
             }
         }
@@ -223,13 +216,7 @@ impl Tree {
     }
 }
 
-fn cgroup(
-    inputs: &Inputs<'_>,
-    tree: &Tree,
-    accounts: &HashMap<(u64, Kind), Account>,
-    stacks: Vec<StackRow>,
-    id: CgroupId,
-) -> Cgroup {
+fn cgroup(inputs: &Inputs<'_>, tree: &Tree, accounts: &HashMap<(u64, Kind), Account>, stacks: Vec<StackRow>, id: CgroupId) -> Cgroup {
     let reading = inputs.readings.iter().find(|(other, _)| *other == id).map(|(_, reading)| reading);
     let known = inputs.registry.get(id);
     let identity = known.and_then(|cgroup| container::identify(&cgroup.path));

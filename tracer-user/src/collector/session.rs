@@ -269,10 +269,8 @@ impl Session {
     }
 
     fn losses(&self) -> Result<std::collections::BTreeMap<String, Option<u64>>, BpfError> {
-        let mut losses: std::collections::BTreeMap<String, Option<u64>> = tables::losses(&self.running.bpf)?
-            .into_iter()
-            .map(|(cause, count)| (cause.name().to_owned(), Some(count.events)))
-            .collect();
+        let mut losses: std::collections::BTreeMap<String, Option<u64>> =
+            tables::losses(&self.running.bpf)?.into_iter().map(|(cause, count)| (cause.name().to_owned(), Some(count.events))).collect();
         let counters = self.registry.counters();
         losses.insert("cgroups_refused".to_owned(), Some(counters.refused));
         losses.insert("dead_cgroups_forgotten".to_owned(), Some(counters.forgotten));
@@ -297,11 +295,7 @@ fn listing(hierarchy: &Hierarchy) -> Result<Listing, SessionError> {
 }
 
 /// Tells the kernel half what is decided: wanted subtrees, and those in which nothing can ever match.
-fn write_filter<'a>(
-    bpf: &mut Ebpf,
-    filter: &Filter,
-    cgroups: impl Iterator<Item = (CgroupId, &'a CgroupPath)>,
-) -> Result<(), BpfError> {
+fn write_filter<'a>(bpf: &mut Ebpf, filter: &Filter, cgroups: impl Iterator<Item = (CgroupId, &'a CgroupPath)>) -> Result<(), BpfError> {
     if filter.is_open() {
         return Ok(());
     }

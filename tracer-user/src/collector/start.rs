@@ -166,11 +166,7 @@ fn gfp_movable(btf: &Btf) -> u32 {
 }
 
 /// Loads and attaches everything, lets `prepare` fill the filter table, then counts and takes the baseline.
-pub fn start(
-    host: &Host,
-    options: &StartOptions,
-    prepare: impl FnOnce(&mut Ebpf) -> Result<(), BpfError>,
-) -> Result<Running, StartError> {
+pub fn start(host: &Host, options: &StartOptions, prepare: impl FnOnce(&mut Ebpf) -> Result<(), BpfError>) -> Result<Running, StartError> {
     host.check()?;
     raise_memlock_limit();
     let plan = host.plan(options.provider)?;
