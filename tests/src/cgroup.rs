@@ -28,10 +28,16 @@ pub struct TestCgroup {
     removed: bool,
 }
 
+/// Above what any workload of the tests charges.
+const LIMIT_BYTES: u64 = 1 << 30;
+
 impl TestCgroup {
-    /// Makes `memtrail-test/PID-NAME`.
+    /// Makes `memtrail-test/PID-NAME`, with a limit that no workload reaches: `--exact` plans its tables from it, and without one
+    /// they would have to hold all of RAM.
     pub fn new(name: &str) -> Result<TestCgroup> {
-        TestCgroup::make(Hierarchy::find()?, format!("/{FOLDER}/{}-{name}", std::process::id()))
+        let cgroup = TestCgroup::make(Hierarchy::find()?, format!("/{FOLDER}/{}-{name}", std::process::id()))?;
+        cgroup.limit(LIMIT_BYTES)?;
+        Ok(cgroup)
     }
 
     /// Makes a cgroup below this one. On v2 this one must have no processes then.

@@ -60,7 +60,7 @@ pub fn record_args(cgroup: &str, mode: Mode) -> Vec<String> {
     if mode == Mode::Exact {
         args.push("--exact".to_owned());
         // The frame table of an exact run may pass the default budget; memtrail prints what it needs.
-        args.extend(["--map-memory".to_owned(), "1G".to_owned()]);
+        args.extend(["--map-memory".to_owned(), "2G".to_owned()]);
     }
     if let Some(provider) = forced_provider() {
         args.extend(["--provider".to_owned(), provider]);

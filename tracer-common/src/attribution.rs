@@ -95,9 +95,11 @@ pub struct Sample {
     pub key: u64,
     /// Weight in bytes that each frame stands for.
     pub weight_per_frame: u64,
-    /// User address of the first byte for anonymous memory, else the offset in the file, bytes.
+    /// User address of the first byte for anonymous memory, else the offset in the file, bytes. While the sample is pending: the
+    /// owner expected, which is the toucher's own memory cgroup.
     pub address: u64,
-    /// Identity of the file: hash of device, inode and generation; 0 for anonymous memory.
+    /// Identity of the file: hash of device, inode and generation; 0 for anonymous memory. While the sample is pending: the flags
+    /// of the key to be.
     pub file: u64,
     /// Monotonic nanoseconds of the charge.
     pub charged_ns: u64,

@@ -24,10 +24,11 @@ pub enum Slot {
     FromUser = 7,
     Hugetlb = 8,
     MoveAccount = 9,
+    PageFree = 10,
 }
 
 /// Number of slots.
-pub const SLOTS: u32 = 10;
+pub const SLOTS: u32 = 11;
 
 /// Working memory of one program on one CPU.
 #[repr(C)]

@@ -53,3 +53,13 @@ pub fn cgroup_id(cgroup: u64) -> Option<u64> {
     let node = read_pointer(cgroup, layout!(cgroup_kn))?;
     read(node, layout!(kn_id))
 }
+
+/// kernfs id of a task's memory cgroup.
+#[inline(always)]
+pub fn of_task(task: u64) -> Option<u64> {
+    let sets = read_pointer(task, layout!(task_cgroups))?;
+    let controllers = sets + layout!(css_set_subsys)?;
+    // The memory controller's css is the first member of its struct mem_cgroup.
+    let css = read_pointer(controllers, Some(layout!(memory_cgrp_id)? * 8))?;
+    cgroup_id(read_pointer(css, layout!(css_cgroup))?)
+}

@@ -29,22 +29,30 @@ pub fn inserted(folio: u64) {
     settle(control, Slot::LruInsertion, folio, frame, sample);
 }
 
-/// Gives a pending sample its owner and kind. `false` if the folio is not charged or not of a followed kind: it may be yet.
+/// Gives a pending sample the owner and kind that its folio has. `false` if the folio is not charged or not of a followed kind: it
+/// may be yet.
 #[inline(always)]
 pub fn settle(control: &Control, slot: Slot, folio: u64, frame: u64, sample: *mut Sample) -> bool {
-    // SAFETY: a map value; its folio is held by whoever inserts it into the LRU, so nobody ends the sample now. Fields are read
-    // one by one: a copy would take too much stack.
-    let (key, order, weight, now) = unsafe { ((*sample).key, (*sample).order, (*sample).weight_per_frame, (*sample).charged_ns) };
-    if key != 0 {
+    // SAFETY: a map value; its folio is held by whoever inserts it into the LRU, so nobody ends the sample now.
+    if unsafe { (*sample).key } != 0 {
         return true;
     }
     let Some(Owner::Cgroup(owner)) = memcg::owner(folio) else { return false };
     let Some(kind) = folio::kind(folio) else { return false };
+    settle_as(control, slot, folio, frame, sample, owner, kind);
+    true
+}
+
+/// Gives a pending sample this owner and kind.
+#[inline(always)]
+pub fn settle_as(control: &Control, slot: Slot, folio: u64, frame: u64, sample: *mut Sample, owner: u64, kind: Kind) {
+    // SAFETY: as above. Fields are read one by one: a copy would take too much stack.
+    let (order, weight, now) = unsafe { ((*sample).order, (*sample).weight_per_frame, (*sample).charged_ns) };
     // Page cache is decided at its own tracepoint, on every tier; this sample is of no use then.
     let weight = if kind as u32 == Kind::File as u32 { None } else { commit::filtered(owner, weight) };
     let Some(weight) = weight else {
         end::covered(control, frame, order);
-        return true;
+        return;
     };
     // SAFETY: as above. A pending sample keeps the key's flags where the file will stand.
     let key = unsafe {
@@ -60,7 +68,7 @@ pub fn settle(control: &Control, slot: Slot, folio: u64, frame: u64, sample: *mu
     let identity = scratch::with(slot, |scratch| key::credit(&mut scratch.key, &key, weight, order, control.epoch, now));
     let Some(identity) = identity else {
         end::covered(control, frame, order);
-        return true;
+        return;
     };
     // SAFETY: as above.
     unsafe {
@@ -70,5 +78,4 @@ pub fn settle(control: &Control, slot: Slot, folio: u64, frame: u64, sample: *mu
         (*sample).epoch = control.epoch;
         (*sample).key = identity;
     }
-    true
 }

@@ -4,11 +4,11 @@
 use crate::{
     attribute::{commit, control, decide, end, frames, stack},
     globals::setting,
-    kernel::{folio, task},
+    kernel::{folio, memcg, task},
     maps::NEW_FRAMES,
     scratch::{self, Slot},
 };
-use aya_ebpf::helpers::bpf_ktime_get_ns;
+use aya_ebpf::helpers::{bpf_get_current_task, bpf_ktime_get_ns};
 use core::ffi::c_void;
 use tracer_common::attribution::Sample;
 
@@ -38,7 +38,8 @@ pub fn allocated(ctx: *mut c_void, page: u64, order: u32, gfp: u32) {
         scratch.sample = Sample {
             key: 0,
             weight_per_frame: weight,
-            address: 0,
+            // SAFETY: plain helper.
+            address: memcg::of_task(unsafe { bpf_get_current_task() }).unwrap_or(0),
             file: commit::own_flag(toucher.tgid) as u64,
             charged_ns: now,
             epoch: control.epoch,

@@ -38,6 +38,47 @@ pub fn keys(bpf: &Ebpf) -> Result<std::collections::HashMap<u64, KeyRecord>, Bpf
     entries(bpf, "KEYS")
 }
 
+/// Removes a key and gives its last value, or leaves it and gives `None` if it has live bytes again.
+pub fn take_key(bpf: &mut Ebpf, identity: u64) -> Result<Option<KeyRecord>, BpfError> {
+    let name = "KEYS";
+    let failed = |source| BpfError::Map { name, source };
+    let mut map = HashMap::<_, u64, KeyRecord>::try_from(bpf.map_mut(name).ok_or(BpfError::Missing(name))?).map_err(failed)?;
+    let record = match map.get(&identity, 0) {
+        Ok(record) => record,
+        Err(MapError::KeyNotFound | MapError::ElementNotFound) => return Ok(None),
+        Err(source) => return Err(failed(source)),
+    };
+    if crate::ledger::live(&record) != 0 {
+        return Ok(None);
+    }
+    map.remove(&identity).map_err(failed)?;
+    Ok(Some(record))
+}
+
+/// Removes entries of a table of stacks or processes; those that are gone already are passed over.
+pub fn remove(bpf: &mut Ebpf, name: &'static str, identities: &[u64]) -> Result<(), BpfError> {
+    let map = bpf.map_mut(name).ok_or(BpfError::Missing(name))?;
+    let failed = |source| BpfError::Map { name, source };
+    let gone = |error: &MapError| match error {
+        MapError::KeyNotFound | MapError::ElementNotFound => true,
+        MapError::SyscallError(error) => error.io_error.raw_os_error() == Some(libc::ENOENT),
+        _ => false,
+    };
+    let mut remove_all = |remove: &mut dyn FnMut(u64) -> Result<(), MapError>| {
+        identities.iter().try_for_each(|identity| match remove(*identity) {
+            Err(error) if !gone(&error) => Err(failed(error)),
+            _ => Ok(()),
+        })
+    };
+    if name == "STACKS" {
+        let mut map = HashMap::<_, u64, StackRecord>::try_from(map).map_err(failed)?;
+        remove_all(&mut |identity| map.remove(&identity))
+    } else {
+        let mut map = HashMap::<_, u64, ProcessRecord>::try_from(map).map_err(failed)?;
+        remove_all(&mut |identity| map.remove(&identity))
+    }
+}
+
 /// Live samples by slot.
 pub fn samples(bpf: &Ebpf) -> Result<std::collections::HashMap<u64, Sample>, BpfError> {
     entries(bpf, "SAMPLES")

@@ -1,6 +1,10 @@
 //! From tables, readings and names to a report. Reads nothing from the kernel; everything comes in.
 
-use super::{filter::Filter, start::Running};
+use super::{
+    filter::Filter,
+    retired::{self, Retired},
+    start::Running,
+};
 use crate::{
     bpf::tables::Swept,
     cgroup::{
@@ -41,6 +45,8 @@ pub trait Symbols {
     fn kernel(&mut self, stack: &StackRecord) -> Vec<String>;
     /// The name of a process by now: that of its first charge may be older than its exec.
     fn comm(&mut self, process: &ProcessRecord) -> String;
+    /// Whether that image of the process is known to be gone.
+    fn is_gone(&mut self, process: &ProcessRecord) -> bool;
 }
 
 /// Everything that a report is made from.
@@ -71,6 +77,8 @@ pub struct Inputs<'a> {
     pub totals: &'a HashMap<u64, OwnerTotals>,
     /// Losses by cause.
     pub losses: BTreeMap<String, Option<u64>>,
+    /// Keys that left the kernel's tables.
+    pub retired: &'a Retired,
     /// Growth of each kind.
     pub slopes: &'a HashMap<(CgroupId, String), Slope>,
     /// Wall clock at the start.
@@ -84,7 +92,15 @@ pub struct Inputs<'a> {
 /// Makes the report.
 pub fn report(inputs: &Inputs<'_>, symbols: &mut dyn Symbols) -> Report {
     let unmapped = unmapped_by_key(inputs);
-    let accounts = ledger::accounts(inputs.keys, &unmapped);
+    let mut accounts = ledger::accounts(inputs.keys, &unmapped);
+    for (row, charged) in inputs.retired.rows() {
+        if let Some(kind) = u8::try_from(row.kind).ok().and_then(Kind::from_number) {
+            let account = accounts.entry((row.owner, kind)).or_default();
+            account.charged += charged.bytes;
+            account.charged_variance += charged.variance;
+            account.samples += charged.samples;
+        }
+    }
     let tree = Tree::new(inputs, &accounts);
     let mut stacks = stacks_by_owner(inputs, symbols);
     let mut ids: HashSet<CgroupId> = inputs.readings.iter().map(|(id, _)| *id).collect();
@@ -350,16 +366,9 @@ fn subtree(
     rows
 }
 
-/// What tells rows apart: equal code of one process adds up, whatever addresses it ran at.
-#[derive(PartialEq, Eq, Hash)]
-struct RowKey {
-    owner: u64,
-    kind: u32,
-    pid: Option<u32>,
-    comm: String,
-    status: String,
-    frames: Vec<String>,
-}
+/// What tells rows apart: equal code of one process adds up, whatever addresses it ran at, and so does that of processes that are
+/// gone and left nothing.
+type RowKey = (retired::Row, Option<u32>);
 
 #[derive(Default)]
 struct RowSum {
@@ -382,20 +391,29 @@ fn stacks_by_owner(inputs: &Inputs<'_>, symbols: &mut dyn Symbols) -> HashMap<u6
         if key.flags & KEY_BASELINE != 0 || !wanted(inputs, CgroupId(key.owner)) {
             continue;
         }
-        let sum = sums.entry(row_key(inputs, symbols, record)).or_default();
-        sum.live += ledger::live(record);
+        let live = ledger::live(record);
+        let process = inputs.processes.get(&key.process);
+        let pid = process.filter(|process| live != 0 || !symbols.is_gone(process)).map(|process| process.tgid);
+        let row = describe(symbols, record, process, inputs.stacks);
+        let sum = sums.entry((row, pid)).or_default();
+        sum.live += live;
         sum.live_variance += ledger::live_variance(record);
         sum.charged += ledger::charged(record);
         sum.samples += record.samples;
         sum.oldest_ns = [sum.oldest_ns, oldest.get(identity).copied()].into_iter().flatten().min();
     }
+    for (row, charged) in inputs.retired.rows().filter(|(row, _)| wanted(inputs, CgroupId(row.owner))) {
+        let sum = sums.entry((row.clone(), None)).or_default();
+        sum.charged += charged.bytes;
+        sum.samples += charged.samples;
+    }
     let mut rows: HashMap<u64, Vec<StackRow>> = HashMap::new();
-    for (key, sum) in sums {
+    for ((key, pid), sum) in sums {
         let kind = u8::try_from(key.kind).ok().and_then(Kind::from_number).map_or("unknown", Kind::name);
         rows.entry(key.owner).or_default().push(StackRow {
             kind: kind.to_owned(),
             region: "other".to_owned(),
-            pid: key.pid,
+            pid,
             ns_pid: None,
             comm: key.comm,
             status: key.status,
@@ -408,34 +426,38 @@ fn stacks_by_owner(inputs: &Inputs<'_>, symbols: &mut dyn Symbols) -> HashMap<u6
         });
     }
     for list in rows.values_mut() {
-        list.sort_by(|a, b| b.live.cmp(&a.live).then_with(|| a.frames.cmp(&b.frames)).then_with(|| a.pid.cmp(&b.pid)));
+        list.sort_by(|a, b| {
+            (b.live, b.charged).cmp(&(a.live, a.charged)).then_with(|| a.frames.cmp(&b.frames)).then_with(|| a.pid.cmp(&b.pid))
+        });
     }
     rows
 }
 
-fn row_key(inputs: &Inputs<'_>, symbols: &mut dyn Symbols, record: &KeyRecord) -> RowKey {
+/// A key in words.
+pub fn describe(
+    symbols: &mut dyn Symbols,
+    record: &KeyRecord,
+    process: Option<&ProcessRecord>,
+    stacks: &HashMap<u64, StackRecord>,
+) -> retired::Row {
     let key = &record.key;
-    let process = inputs.processes.get(&key.process);
-    let (pid, comm) = match process {
-        Some(process) => (Some(process.tgid), symbols.comm(process)),
-        None => (None, "[unknown process]".to_owned()),
-    };
+    let comm = process.map_or_else(|| "[unknown process]".to_owned(), |process| symbols.comm(process));
+    let row = |status: String, frames| retired::Row { owner: key.owner, kind: key.kind, flags: key.flags, comm, status, frames };
     if key.flags & KEY_OWN != 0 {
-        let frames = vec!["[memtrail's own]".to_owned()];
-        return RowKey { owner: key.owner, kind: key.kind, pid, comm, status: "none".to_owned(), frames };
+        return row("none".to_owned(), vec!["[memtrail's own]".to_owned()]);
     }
     let mut resolved = match process {
-        Some(process) => symbols.user(process, inputs.stacks.get(&key.user_stack)),
+        Some(process) => symbols.user(process, stacks.get(&key.user_stack)),
         None => Resolved { frames: Vec::new(), status: "none".to_owned() },
     };
-    if key.user_stack != 0 && !inputs.stacks.contains_key(&key.user_stack) {
+    if key.user_stack != 0 && !stacks.contains_key(&key.user_stack) {
         // Counted where it was lost; here it must not pass for a process without a stack.
         resolved.status = "cut: stack lost".to_owned();
     }
-    if let Some(stack) = inputs.stacks.get(&key.kernel_stack) {
+    if let Some(stack) = stacks.get(&key.kernel_stack) {
         resolved.frames.extend(symbols.kernel(stack).into_iter().map(|name| format!("{name}_[k]")));
     }
-    RowKey { owner: key.owner, kind: key.kind, pid, comm, status: resolved.status, frames: resolved.frames }
+    row(resolved.status, resolved.frames)
 }
 
 /// CPU time of this process over one CPU's time in percent, and its largest resident set in bytes.
@@ -445,12 +467,19 @@ fn own_cost(duration_ns: u64) -> (Option<f64>, u64) {
     // SAFETY: a valid rusage to write to.
     let failed = unsafe { libc::getrusage(libc::RUSAGE_SELF, &raw mut usage) } != 0;
     if failed {
-        return (None, 0);
+        return (None, peak_resident_bytes());
     }
     let seconds = |time: libc::timeval| time.tv_sec as f64 + time.tv_usec as f64 / 1e6;
     let cpu = seconds(usage.ru_utime) + seconds(usage.ru_stime);
     let percent = (duration_ns > 0).then(|| 100.0 * cpu / (duration_ns as f64 / 1e9));
-    (percent, u64::try_from(usage.ru_maxrss).unwrap_or(0) * 1024)
+    (percent, peak_resident_bytes())
+}
+
+/// VmHWM of this process. getrusage's ru_maxrss would keep the peak of the program that exec'd this one.
+fn peak_resident_bytes() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).and_then(|rest| rest.split_ascii_whitespace().next());
+    line.and_then(|kib| kib.parse::<u64>().ok()).unwrap_or(0) * 1024
 }
 
 /// RFC 3339 in UTC, to the second. Days to a date: Howard Hinnant's civil_from_days.

@@ -68,6 +68,19 @@ impl Symbols for Names<'_> {
         let image = self.feed.and_then(|feed| feed.registry().image_at(process.tgid, process.first_seen_ns).cloned());
         image.map_or_else(at_charge, |image| text::escape_bytes(image.comm_bytes()))
     }
+
+    fn is_gone(&mut self, process: &ProcessRecord) -> bool {
+        is_gone(self.feed, process)
+    }
+}
+
+/// Whether the process image has ended, as far as the feed knows; without a feed, whether there is no such process.
+#[must_use]
+pub fn is_gone(feed: Option<&Feed>, process: &ProcessRecord) -> bool {
+    match feed.and_then(|feed| feed.registry().image_at(process.tgid, process.first_seen_ns).map(|image| image.to_ns.is_some())) {
+        Some(ended) => ended,
+        None => !std::path::Path::new(&format!("/proc/{}", process.tgid)).exists(),
+    }
 }
 
 /// Innermost frames that are the tracing itself: BPF programs, and what runs them. They say nothing of the traced code, and the

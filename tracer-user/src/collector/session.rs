@@ -3,7 +3,8 @@
 use super::{
     assemble::{self, Inputs},
     filter::Filter,
-    names::Names,
+    names::{Names, is_gone},
+    retired::{Charged, Marks, Retired},
     start::{self, Host, Running, StartError, StartOptions},
 };
 use crate::{
@@ -38,6 +39,8 @@ use tracer_common::{
 const MOST_CGROUPS: usize = 65_536;
 /// Most dead cgroups kept for the bytes they still own.
 const MOST_DEAD: usize = 16_384;
+/// Time between two retirements, nanoseconds.
+const RETIREMENT_NS: u64 = 5_000_000_000;
 /// Longest wait for process records before a report.
 const SETTLE: std::time::Duration = std::time::Duration::from_secs(2);
 
@@ -77,6 +80,9 @@ pub struct Session {
     usage_slopes: HashMap<CgroupId, Slope>,
     started_ns: u64,
     started: SystemTime,
+    retired: Retired,
+    marks: Marks,
+    last_retirement_ns: u64,
     /// Samples whose end the sweep had to make, and those that never got an owner, at the last snapshot.
     pending: u64,
     poll_errors: u64,
@@ -128,6 +134,9 @@ impl Session {
             usage_slopes: HashMap::new(),
             started_ns: monotonic_ns(),
             started: SystemTime::now(),
+            retired: Retired::default(),
+            marks: Marks::default(),
+            last_retirement_ns: monotonic_ns(),
             pending: 0,
             poll_errors: 0,
         };
@@ -205,8 +214,41 @@ impl Session {
             }
             interval.cgroups.insert(id.0.to_string(), IntervalCgroup { usage_bytes: reading.usage, kinds, ..IntervalCgroup::default() });
         }
+        if at_ns.saturating_sub(self.last_retirement_ns) > RETIREMENT_NS {
+            self.last_retirement_ns = at_ns;
+            self.retire()?;
+        }
         interval.losses = self.losses()?;
         Ok(interval)
+    }
+
+    /// Takes what nobody needs any more out of the kernel's tables, and pins the processes that own live bytes.
+    fn retire(&mut self) -> Result<(), SessionError> {
+        let keys = tables::keys(&self.running.bpf)?;
+        let stacks = tables::stacks(&self.running.bpf)?;
+        let processes = tables::processes(&self.running.bpf)?;
+        let feed = self.feed.as_ref();
+        if let Some(feed) = feed {
+            let mut registry = feed.registry();
+            registry.clear_pins();
+            for record in keys.values() {
+                if let Some(process) = processes.get(&record.key.process) {
+                    registry.pin(process.tgid, process.first_seen_ns);
+                }
+            }
+        }
+        let leaving = self.marks.pass(&keys, &stacks, &processes, |process| is_gone(feed, process), monotonic_ns());
+        let mut names = Names::new(feed, &mut self.symbolizer);
+        for identity in &leaving.keys {
+            // Read again at the removal: a charge may have come since the pass.
+            let Some(record) = tables::take_key(&mut self.running.bpf, *identity)? else { continue };
+            let row = assemble::describe(&mut names, &record, processes.get(&record.key.process), &stacks);
+            let charged = Charged { bytes: crate::ledger::charged(&record), variance: record.charged_variance, samples: record.samples };
+            self.retired.add(row, charged);
+        }
+        tables::remove(&mut self.running.bpf, "STACKS", &leaving.stacks)?;
+        tables::remove(&mut self.running.bpf, "PROCESSES", &leaving.processes)?;
+        Ok(())
     }
 
     /// The report as of now.
@@ -244,6 +286,7 @@ impl Session {
             stacks: &stacks,
             processes: &processes,
             totals: &totals,
+            retired: &self.retired,
             losses: self.losses()?,
             slopes: &self.slopes,
             started: self.started,
@@ -275,6 +318,7 @@ impl Session {
         losses.insert("cgroups_refused".to_owned(), Some(counters.refused));
         losses.insert("dead_cgroups_forgotten".to_owned(), Some(counters.forgotten));
         losses.insert("cgroup_read_errors".to_owned(), Some(self.poll_errors));
+        losses.insert("retired_rows_folded".to_owned(), Some(self.retired.folded));
         losses.insert("samples_without_owner".to_owned(), Some(self.pending));
         if let Some(feed) = &self.feed {
             let counters = feed.registry().counters();

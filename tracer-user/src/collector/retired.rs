@@ -1,0 +1,207 @@
+//! Retirement: keys of processes that are gone, with nothing live, leave the kernel's tables for totals kept here, so that
+//! occupancy stays flat however many processes come and go.
+//!
+//! A key is marked when it is first seen without live bytes, and leaves only if it still has none after a grace period, since
+//! a folio may wait in a CPU's batch. A charge that comes later makes the key again. Stacks and processes leave when no key
+//! has named them for as long. Pure but for the clock values that come in.
+
+use std::collections::{HashMap, HashSet};
+use tracer_common::{attribution::KeyRecord, process::ProcessRecord, stack::StackRecord};
+
+/// How long a key must have been without live bytes, nanoseconds. A CPU's batch is drained far sooner where anything happens at all.
+const GRACE_NS: u64 = 3_000_000_000;
+/// Most rows kept for retired keys; the rest is summed in one row an owner and kind.
+const MOST_ROWS: usize = 1 << 16;
+
+/// What may leave now.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Leaving {
+    /// Identities of keys.
+    pub keys: Vec<u64>,
+    /// Identities of stacks.
+    pub stacks: Vec<u64>,
+    /// Identities of processes.
+    pub processes: Vec<u64>,
+}
+
+/// Marks of one pass for the next.
+#[derive(Debug, Default)]
+pub struct Marks {
+    keys: HashMap<u64, u64>,
+    stacks: HashMap<u64, u64>,
+    processes: HashMap<u64, u64>,
+}
+
+impl Marks {
+    /// Decides what leaves, given the tables as of `now_ns` and which processes are gone.
+    pub fn pass(
+        &mut self,
+        keys: &HashMap<u64, KeyRecord>,
+        stacks: &HashMap<u64, StackRecord>,
+        processes: &HashMap<u64, ProcessRecord>,
+        gone: impl Fn(&ProcessRecord) -> bool,
+        now_ns: u64,
+    ) -> Leaving {
+        let idle = |record: &KeyRecord| {
+            record.key.process != 0
+                && crate::ledger::live(record) == 0
+                && now_ns.saturating_sub(record.last_ns) > GRACE_NS
+                && processes.get(&record.key.process).is_none_or(&gone)
+        };
+        let leaving_keys = ripe(&mut self.keys, keys.iter().filter(|(_, record)| idle(record)).map(|(id, _)| *id), now_ns);
+        let leaving: HashSet<u64> = leaving_keys.iter().copied().collect();
+        let mut named_stacks = HashSet::new();
+        let mut named_processes = HashSet::new();
+        for (_, record) in keys.iter().filter(|(id, _)| !leaving.contains(id)) {
+            named_stacks.extend([record.key.user_stack, record.key.kernel_stack]);
+            named_processes.insert(record.key.process);
+        }
+        let idle_stacks = stacks.keys().copied().filter(|id| !named_stacks.contains(id));
+        let idle_processes = processes.iter().filter(|(id, record)| !named_processes.contains(id) && gone(record)).map(|(id, _)| *id);
+        Leaving {
+            keys: leaving_keys,
+            stacks: ripe(&mut self.stacks, idle_stacks, now_ns),
+            processes: ripe(&mut self.processes, idle_processes, now_ns),
+        }
+    }
+}
+
+/// Those that have been idle since a pass at least a grace period ago; the others are marked, or their mark is lifted.
+fn ripe(marks: &mut HashMap<u64, u64>, idle: impl Iterator<Item = u64>, now_ns: u64) -> Vec<u64> {
+    let mut next = HashMap::new();
+    let mut ripe = Vec::new();
+    for id in idle {
+        let since = marks.get(&id).copied().unwrap_or(now_ns);
+        if now_ns.saturating_sub(since) > GRACE_NS {
+            ripe.push(id);
+        } else {
+            next.insert(id, since);
+        }
+    }
+    *marks = next;
+    ripe
+}
+
+/// What a retired key was charged for, in words.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Row {
+    /// Owner at charge.
+    pub owner: u64,
+    /// Number of the kind.
+    pub kind: u32,
+    /// Flags of the key.
+    pub flags: u32,
+    /// Name of the thread-group leader.
+    pub comm: String,
+    /// Status of the stack.
+    pub status: String,
+    /// Outermost first.
+    pub frames: Vec<String>,
+}
+
+/// Charged bytes of a row.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Charged {
+    /// Bytes.
+    pub bytes: u64,
+    /// Variance in frames squared.
+    pub variance: u64,
+    /// Samples.
+    pub samples: u64,
+}
+
+/// Totals of retired keys.
+#[derive(Debug, Default)]
+pub struct Retired {
+    rows: HashMap<Row, Charged>,
+    /// Keys whose row was folded because there were too many.
+    pub folded: u64,
+}
+
+impl Retired {
+    /// Adds one key's totals.
+    pub fn add(&mut self, mut row: Row, charged: Charged) {
+        if self.rows.len() >= MOST_ROWS && !self.rows.contains_key(&row) {
+            self.folded += 1;
+            row.comm = "[other]".to_owned();
+            row.status = "none".to_owned();
+            row.frames = vec!["[other]".to_owned()];
+        }
+        let sum = self.rows.entry(row).or_default();
+        sum.bytes += charged.bytes;
+        sum.variance += charged.variance;
+        sum.samples += charged.samples;
+    }
+
+    /// All rows.
+    pub fn rows(&self) -> impl Iterator<Item = (&Row, &Charged)> {
+        self.rows.iter()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tracer_common::attribution::{BANKS, Key};
+
+    const SECOND: u64 = 1_000_000_000;
+
+    fn key(process: u64, charged: u64, uncharged: u64) -> KeyRecord {
+        let mut record = KeyRecord {
+            key: Key { owner: 1, process, user_stack: 10 + process, kernel_stack: 0, kind: 0, flags: 0 },
+            charged: [0; BANKS],
+            uncharged: [0; BANKS],
+            live_variance: [0; BANKS],
+            charged_variance: 0,
+            samples: 1,
+            first_ns: 0,
+            last_ns: 0,
+        };
+        record.charged[0] = charged;
+        record.uncharged[0] = uncharged;
+        record
+    }
+
+    fn process(tgid: u32) -> ProcessRecord {
+        ProcessRecord { start_ns: 0, first_seen_ns: 0, exec_id: 0, tgid, kernel_thread: 0, comm: [0; 16] }
+    }
+
+    fn stack() -> StackRecord {
+        StackRecord { check: 0, length: 0, status: 0, frames: [0; 127] }
+    }
+
+    #[test]
+    fn only_idle_keys_of_gone_processes_leave_and_only_after_a_grace_period() {
+        let keys = HashMap::from([(1, key(1, 5, 5)), (2, key(2, 5, 4)), (3, key(3, 5, 5))]);
+        let processes = HashMap::from([(1, process(1)), (2, process(2)), (3, process(3))]);
+        let stacks = HashMap::from([(11, stack()), (12, stack()), (13, stack())]);
+        let gone = |record: &ProcessRecord| record.tgid != 3;
+        let mut marks = Marks::default();
+        assert_eq!(marks.pass(&keys, &stacks, &processes, gone, 10 * SECOND), Leaving::default());
+        assert_eq!(marks.pass(&keys, &stacks, &processes, gone, 12 * SECOND), Leaving::default());
+        let leaving = marks.pass(&keys, &stacks, &processes, gone, 14 * SECOND);
+        assert_eq!(leaving.keys, [1]);
+        // Its stack and process have been idle only since now.
+        assert!(leaving.stacks.is_empty() && leaving.processes.is_empty());
+    }
+
+    #[test]
+    fn a_key_that_is_charged_again_loses_its_mark() {
+        let mut keys = HashMap::from([(1, key(1, 5, 5))]);
+        let processes = HashMap::from([(1, process(1))]);
+        let mut marks = Marks::default();
+        marks.pass(&keys, &HashMap::new(), &processes, |_| true, 10 * SECOND);
+        keys.insert(1, key(1, 6, 5));
+        marks.pass(&keys, &HashMap::new(), &processes, |_| true, 12 * SECOND);
+        keys.insert(1, key(1, 6, 6));
+        assert!(marks.pass(&keys, &HashMap::new(), &processes, |_| true, 15 * SECOND).keys.is_empty());
+    }
+
+    #[test]
+    fn baseline_keys_stay() {
+        let keys = HashMap::from([(1, key(0, 5, 5))]);
+        let mut marks = Marks::default();
+        marks.pass(&keys, &HashMap::new(), &HashMap::new(), |_| true, 10 * SECOND);
+        assert!(marks.pass(&keys, &HashMap::new(), &HashMap::new(), |_| true, 20 * SECOND).keys.is_empty());
+    }
+}
