@@ -46,31 +46,48 @@ impl Sampler {
     }
 
     /// Seeds this sampler; the first gaps are drawn like all later ones.
-    #[inline(always)]
     pub fn seed(&mut self, seed: u64, log2_mean: u32) {
-        self.random = crate::mix64(seed, 1) | 1;
-        let mut order = 0;
-        while order < ORDERS {
-            self.gap[order] = self.next_gap(order as u32, log2_mean);
-            order += 1;
+        self.seed_random(seed);
+        for order in 0..ORDERS as u32 {
+            self.redraw(order, log2_mean);
         }
+    }
+
+    /// Seeds the generator alone; each order's gap must be drawn then.
+    #[inline(always)]
+    pub fn seed_random(&mut self, seed: u64) {
+        self.random = crate::mix64(seed, 1) | 1;
     }
 
     /// Whether the folio of 2^`order` frames is taken. `log2_mean` is the log2 of M in bytes.
     #[inline(always)]
     pub fn take(&mut self, order: u32, log2_mean: u32) -> bool {
-        if order + MIN_LOG2_MEAN >= log2_mean || order >= ORDERS as u32 {
+        if always_taken(order, log2_mean) {
             return true;
         }
+        let taken = self.count_down(order);
+        if taken {
+            self.redraw(order, log2_mean);
+        }
+        taken
+    }
+
+    /// Counts one folio of that order; whether it is the one to be taken. Then the next gap must be drawn.
+    #[inline(always)]
+    pub fn count_down(&mut self, order: u32) -> bool {
         let slot = order as usize & (GAPS - 1);
         let gap = self.gap[slot];
         if gap > 0 {
             self.gap[slot] = gap - 1;
-            return false;
         }
-        self.gap[slot] = self.next_gap(order, log2_mean);
+        gap == 0
+    }
+
+    /// Draws the next gap of that order.
+    #[inline(always)]
+    pub fn redraw(&mut self, order: u32, log2_mean: u32) {
+        self.gap[order as usize & (GAPS - 1)] = self.next_gap(order, log2_mean);
         self.taken = self.taken.wrapping_add(1);
-        true
     }
 
     /// 64 random bits (xorshift64*, Vigna 2016).
@@ -99,12 +116,19 @@ impl Sampler {
     }
 }
 
+/// Whether every folio of that order is taken: it is at least M long, or has no countdown.
+#[inline(always)]
+#[must_use]
+pub const fn always_taken(order: u32, log2_mean: u32) -> bool {
+    order + MIN_LOG2_MEAN >= log2_mean || order >= ORDERS as u32
+}
+
 /// Weight in bytes of each frame of a taken folio of 2^`order` frames. A folio's weight is this times its frames, exactly,
 /// so that a split folio's pieces can be given back one by one without rounding.
 #[inline(always)]
 #[must_use]
 pub const fn weight_per_frame(order: u32, log2_mean: u32) -> u64 {
-    if order + MIN_LOG2_MEAN >= log2_mean { FRAME_BYTES } else { 1 << (log2_mean - order) }
+    if always_taken(order, log2_mean) { FRAME_BYTES } else { 1 << (log2_mean - order) }
 }
 
 /// -log2(u / 2^64) in Q32, for u > 0, by the leading zeros and a table of 512 intervals with linear interpolation
@@ -211,4 +235,135 @@ const fn step_q40(k: u32) -> u64 {
     }
     let product = (series * INV_LN2_Q62) >> 62;
     ((product + (1 << 21)) >> 22) as u64
+}
+
+#[cfg(test)]
+mod tests {
+    extern crate std;
+
+    use super::*;
+    use std::vec::Vec;
+
+    /// Estimates of one simulated run: charged and live bytes with their variances, in bytes and bytes squared.
+    #[derive(Default)]
+    struct Estimate {
+        charged: f64,
+        charged_variance: f64,
+        live: f64,
+        live_variance: f64,
+    }
+
+    /// One folio of a workload: its order, and whether it is still there at the end.
+    type Folio = (u32, bool);
+
+    fn estimate(folios: impl Iterator<Item = Folio>, seed: u64, log2_mean: impl Fn(usize) -> u32) -> Estimate {
+        let mut sampler = Sampler::seeded(seed, log2_mean(0));
+        let mut sum = Estimate::default();
+        let mut rate = log2_mean(0);
+        for (i, (order, live)) in folios.enumerate() {
+            if log2_mean(i) != rate {
+                // A change of M draws all gaps anew; each sample keeps its weight.
+                rate = log2_mean(i);
+                for order in 0..ORDERS as u32 {
+                    sampler.redraw(order, rate);
+                }
+            }
+            if sampler.take(order, rate) {
+                let weight = (weight_per_frame(order, rate) << order) as f64;
+                let size = (FRAME_BYTES << order) as f64;
+                sum.charged += weight;
+                sum.charged_variance += weight * (weight - size);
+                if live {
+                    sum.live += weight;
+                    sum.live_variance += weight * (weight - size);
+                }
+            }
+        }
+        sum
+    }
+
+    /// Runs the workload with 2,000 seeds and holds the errors against what the standard errors promise.
+    fn prove(name: &str, folios: &[Folio], log2_mean: impl Fn(usize) -> u32 + Copy) {
+        const RUNS: u64 = 2000;
+        let size = |order: u32| (FRAME_BYTES << order) as f64;
+        let charged: f64 = folios.iter().map(|(order, _)| size(*order)).sum();
+        let live: f64 = folios.iter().filter(|(_, live)| *live).map(|(order, _)| size(*order)).sum();
+        let (mut errors, mut live_errors) = (Vec::new(), Vec::new());
+        for seed in 0..RUNS {
+            let e = estimate(folios.iter().copied(), seed * 7919 + 1, log2_mean);
+            errors.push((e.charged - charged, e.charged_variance.sqrt()));
+            live_errors.push((e.live - live, e.live_variance.sqrt()));
+        }
+        for (what, errors) in [("charged", errors), ("live", live_errors)] {
+            let n = errors.len() as f64;
+            let within = |times: f64| errors.iter().filter(|(e, s)| e.abs() <= times * s).count() as f64 / n;
+            let typical = errors.iter().map(|(_, s)| s).sum::<f64>() / n;
+            let mean = errors.iter().map(|(e, _)| e).sum::<f64>() / n;
+            let (one, two) = (within(1.0), within(2.0));
+            assert!((0.65..=0.71).contains(&one), "{name} {what}: {one} within one standard error");
+            assert!((0.94..=0.97).contains(&two), "{name} {what}: {two} within two standard errors");
+            assert!(mean.abs() < 0.1 * typical, "{name} {what}: mean error {mean}, standard error {typical}");
+        }
+    }
+
+    #[test]
+    fn small_folios_of_which_half_stay() {
+        let folios: Vec<Folio> = (0..65_536).map(|i| (0, i % 2 == 0)).collect();
+        prove("4 KiB folios", &folios, |_| 17);
+    }
+
+    #[test]
+    fn mixed_sizes() {
+        let folios: Vec<Folio> = (0..40_000_u32)
+            .map(|i| ([0, 0, 0, 2, 4, 0, 1, 9][(i % 8) as usize].min(if i % 64 == 7 { 9 } else { 4 }), i % 3 == 0))
+            .collect();
+        prove("mixed folios", &folios, |_| 18);
+    }
+
+    #[test]
+    fn recycling_the_same_few_pages_in_phase_with_the_sampler() {
+        // 64 pages, again and again, of which the same 16 stay at the end of the last round: with every n-th page taken, or with
+        // pages chosen by frame, the stayers would be seen always or never.
+        let rounds = 2000;
+        let folios: Vec<Folio> = (0..rounds * 64).map(|i| (0, i % 64 < 16 && i >= (rounds - 600) * 64)).collect();
+        prove("recycled pages", &folios, |_| 18);
+    }
+
+    #[test]
+    fn a_skewed_stack_is_as_unbiased_as_the_rest() {
+        // The live ones are a rare stack: one charge in 29.
+        let folios: Vec<Folio> = (0..200_000).map(|i| (0, i % 29 == 0)).collect();
+        prove("rare stack", &folios, |_| 17);
+    }
+
+    #[test]
+    fn the_rate_may_change_on_the_way() {
+        let folios: Vec<Folio> = (0..80_000).map(|i| (0, i % 2 == 0)).collect();
+        prove("changing M", &folios, |i| if i < 40_000 { 16 } else { 18 });
+    }
+
+    #[test]
+    fn a_weight_is_whole_for_each_frame() {
+        for log2_mean in MIN_LOG2_MEAN..=MAX_LOG2_MEAN {
+            for order in 0..=10 {
+                let weight = weight_per_frame(order, log2_mean) << order;
+                assert_eq!(weight, (FRAME_BYTES << order).max(1 << log2_mean));
+            }
+        }
+    }
+
+    #[test]
+    fn logarithms_are_right_to_one_in_a_million() {
+        let mut sampler = Sampler::seeded(3, 20);
+        for _ in 0..100_000 {
+            let u = sampler.next_random();
+            let exact = -(u as f64 / 2f64.powi(64)).log2();
+            let got = negative_log2_q32(u) as f64 / 2f64.powi(32);
+            assert!((exact - got).abs() < 1e-6 + exact * 1e-6, "{u}: {exact} {got}");
+        }
+        for (k, step) in GAP_STEP_Q40.iter().enumerate().skip(1).take(20) {
+            let exact = -(1.0 - 2f64.powi(-(k as i32))).log2() * 2f64.powi(40);
+            assert!((exact - *step as f64).abs() <= exact * 1e-6 + 1.0, "{k}");
+        }
+    }
 }

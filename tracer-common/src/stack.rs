@@ -2,8 +2,14 @@
 
 use crate::mix64;
 
-/// Most frames recorded; the kernel's own default bound (`kernel.perf_event_max_stack`).
-pub const MAX_FRAMES: usize = 127;
+/// Room for frames: the kernel's own default bound (`kernel.perf_event_max_stack`, 127) rounded up to whole chunks.
+pub const MAX_FRAMES: usize = 128;
+
+/// A stack of so many frames may have had more.
+pub const DEEPEST: usize = 127;
+
+/// Frames hashed at a time: the verifier follows one exit a chunk instead of one a frame.
+pub const CHUNK: usize = 16;
 
 /// How a stack ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -12,7 +18,7 @@ pub enum StackStatus {
     /// Walked until the walker found its end. For user stacks this says only that the frame-pointer chain ended in order:
     /// the user half judges whether the last frame is a root.
     Ended = 0,
-    /// More frames than [`MAX_FRAMES`].
+    /// [`DEEPEST`] frames or more.
     TooDeep = 1,
     /// There is no such stack: kernel thread, interrupt, or the memory of another process was touched.
     None = 2,
@@ -31,7 +37,7 @@ pub struct StackRecord {
     /// Return addresses, innermost first.
     pub frames: [u64; MAX_FRAMES],
 }
-crate::assert_size!(StackRecord, 16 + 8 * 127);
+crate::assert_size!(StackRecord, 16 + 8 * 128);
 crate::plain_data!(StackRecord);
 
 /// One step of the identity.

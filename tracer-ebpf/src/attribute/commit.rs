@@ -47,10 +47,10 @@ pub fn here(ctx: *mut c_void, slot: Slot, commit: &Commit) {
     }
     // What stands here already was charged another way first (swap cache), or its end was missed. This commit decides anew,
     // or such folios would have two chances.
-    end::folio(control, frame, order);
+    end::folio(frame, order);
     let totals = setting!(owner_totals) != 0;
     let taken = decide::take(order);
-    if taken.is_none() && !totals {
+    if taken == 0 && !totals {
         return;
     }
     let owner = match memcg::owner(commit.folio) {
@@ -64,8 +64,10 @@ pub fn here(ctx: *mut c_void, slot: Slot, commit: &Commit) {
     if totals {
         add_total(owner, commit.kind, order, true);
     }
-    let Some(weight) = taken else { return };
-    let Some(weight) = filtered(owner, weight) else { return };
+    if taken == 0 {
+        return;
+    }
+    let Some(weight) = filtered(owner, taken) else { return };
     sample(ctx, slot, control, commit, frame, order, owner, weight);
 }
 
@@ -103,8 +105,8 @@ fn sample(ctx: *mut c_void, slot: Slot, control: &Control, commit: &Commit, fram
                 remote = true;
             }
         }
-        let user_stack = if toucher.kernel_thread || remote { 0 } else { stack::record(ctx, stack::Side::User, &mut scratch.stack) };
-        let kernel_stack = if setting!(kernel_stacks) != 0 { stack::record(ctx, stack::Side::Kernel, &mut scratch.stack) } else { 0 };
+        let user_stack = if toucher.kernel_thread || remote { 0 } else { stack::record(ctx, slot, stack::Side::User, &mut scratch.stack) };
+        let kernel_stack = if setting!(kernel_stacks) != 0 { stack::record(ctx, slot, stack::Side::Kernel, &mut scratch.stack) } else { 0 };
         scratch.sample = Sample {
             key: 0,
             weight_per_frame: weight,

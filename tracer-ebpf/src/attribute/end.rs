@@ -10,20 +10,28 @@ use crate::{
 use tracer_common::{
     attribution::{Grave, Sample, sample_slot},
     loss::Loss,
-    settings::Control,
 };
 
 /// The folio of `order` at `frame`, a whole one or a piece of a split one, is uncharged: ends what stands for it.
 #[inline(always)]
-pub fn folio(control: &Control, frame: u64, order: u32) {
+pub fn folio(frame: u64, order: u32) {
     if frames::is_set(&FRAMES, frame) {
-        covered(control, frame, order);
+        covered(frame, order);
     }
 }
 
 /// The slow path: a sample covers this folio.
+#[inline(always)]
+pub fn covered(frame: u64, order: u32) {
+    end_sample(frame, order as u64);
+}
+
+/// A global function, so that it is verified once (see [`super::stack`]).
+#[unsafe(no_mangle)]
 #[inline(never)]
-pub fn covered(control: &Control, frame: u64, order: u32) -> u64 {
+extern "C" fn end_sample(frame: u64, order: u64) -> u64 {
+    let order = order as u32;
+    let Some(control) = super::control() else { return 0 };
     frames::clear(&FRAMES, frame, order);
     let Some((slot, sample)) = find(frame, order) else { return 0 };
     let frames = 1_u64 << (order & 31);

@@ -51,7 +51,7 @@ pub fn settle_as(control: &Control, slot: Slot, folio: u64, frame: u64, sample: 
     // Page cache is decided at its own tracepoint, on every tier; this sample is of no use then.
     let weight = if kind as u32 == Kind::File as u32 { None } else { commit::filtered(owner, weight) };
     let Some(weight) = weight else {
-        end::covered(control, frame, order);
+        end::covered(frame, order);
         return;
     };
     // SAFETY: as above. A pending sample keeps the key's flags where the file will stand.
@@ -67,7 +67,7 @@ pub fn settle_as(control: &Control, slot: Slot, folio: u64, frame: u64, sample: 
     };
     let identity = scratch::with(slot, |scratch| key::credit(&mut scratch.key, &key, weight, order, control.epoch, now));
     let Some(identity) = identity else {
-        end::covered(control, frame, order);
+        end::covered(frame, order);
         return;
     };
     // SAFETY: as above.

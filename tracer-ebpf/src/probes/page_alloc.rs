@@ -20,24 +20,27 @@ pub fn allocated(ctx: *mut c_void, page: u64, order: u32, gfp: u32) {
     }
     let Some(control) = control() else { return };
     let taken = decide::take(order);
-    if taken.is_none() && control.baseline == 0 {
+    if taken == 0 && control.baseline == 0 {
         return;
     }
     let Some(frame) = folio::frame_of(page) else { return };
     if control.baseline != 0 {
         frames::set(&NEW_FRAMES, frame, order);
     }
-    let Some(weight) = taken else { return };
-    end::folio(control, frame, order);
+    if taken == 0 {
+        return;
+    }
+    end::folio(frame, order);
     scratch::with(Slot::PageAlloc, |scratch| {
         // SAFETY: plain helper.
         let now = unsafe { bpf_ktime_get_ns() };
         let toucher = task::current(now);
-        let user_stack = if toucher.kernel_thread { 0 } else { stack::record(ctx, stack::Side::User, &mut scratch.stack) };
-        let kernel_stack = if setting!(kernel_stacks) != 0 { stack::record(ctx, stack::Side::Kernel, &mut scratch.stack) } else { 0 };
+        let user_stack = if toucher.kernel_thread { 0 } else { stack::record(ctx, Slot::PageAlloc, stack::Side::User, &mut scratch.stack) };
+        let kernel_stack =
+            if setting!(kernel_stacks) != 0 { stack::record(ctx, Slot::PageAlloc, stack::Side::Kernel, &mut scratch.stack) } else { 0 };
         scratch.sample = Sample {
             key: 0,
-            weight_per_frame: weight,
+            weight_per_frame: taken,
             // SAFETY: plain helper.
             address: memcg::of_task(unsafe { bpf_get_current_task() }).unwrap_or(0),
             file: commit::own_flag(toucher.tgid) as u64,

@@ -59,12 +59,12 @@ pub fn look(slot: u64) {
             let kind = folio::kind(page);
             if owner == 0 || kind.is_some_and(|kind| kind as u32 != expected) {
                 loss::count(Loss::StaleSample, weight << (order & 31));
-                end::covered(control, frame, order);
+                end::covered(frame, order);
                 result[0] = STALE;
             }
         }
         if result[0] == STANDS || result[0] == SETTLED {
-            result[1] = mapped_frames(page, order);
+            result[1] = mapped_frames(page, order as u64);
         }
     }
     // SAFETY: a map value; only the tracer's one sweeping thread reads it.
@@ -72,8 +72,12 @@ pub fn look(slot: u64) {
 }
 
 /// Frames of the folio that some page table maps. A PMD-mapped folio is mapped whole.
-#[inline(always)]
-fn mapped_frames(page: u64, order: u32) -> u64 {
+///
+/// A global function, so that the loop is verified once (see [`crate::attribute::stack`]).
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn mapped_frames(page: u64, order: u64) -> u64 {
+    let order = order as u32;
     let size = 1_u64 << setting!(page_struct_shift);
     if order > 0 {
         let entire = match layout!(folio_entire_mapcount) {
@@ -95,7 +99,8 @@ fn mapped_frames(page: u64, order: u32) -> u64 {
         let mut count = 0_u32;
         // SAFETY: the helper checks the address; the destination is as long as said.
         let result = unsafe { bpf_probe_read_kernel((&raw mut count).cast(), 4, (page + i * size + offset) as *const _) };
-        // The signs as arithmetic: a branch here would double the verifier's states with each round. The count is -1 for none.
+        // By arithmetic: a branch here would double the verifier's work with each round. The count is -1 for none; what cannot be
+        // read is not mapped.
         mapped += (1 ^ (count >> 31) as u64) & (1 ^ (result as u64 >> 63));
         i += 1;
     }

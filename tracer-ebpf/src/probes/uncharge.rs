@@ -14,10 +14,12 @@ use crate::{
 /// Handles the uncharge of `folio`.
 #[inline(always)]
 pub fn uncharged(folio: u64) {
-    let Some(control) = control() else { return };
+    if control().is_none() {
+        return;
+    }
     let Some(order) = folio::order(folio) else { return };
     let Some(frame) = folio::frame_of(folio) else { return };
-    end::folio(control, frame, order);
+    end::folio(frame, order);
     if setting!(owner_totals) == 0 || is_typed(folio) {
         return;
     }

@@ -70,7 +70,12 @@ fn attach_candidate(bpf: &mut Ebpf, candidate: &Candidate, btf: &Btf, done: &mut
             continue;
         }
         match attach_program(bpf, target.program, target.attach, target.target, btf) {
-            Ok(()) => fresh.push(target.program),
+            Ok(()) => {
+                if let Some(Ok(info)) = bpf.program(target.program).map(Program::info) {
+                    log::debug!("{}: verifier processed {:?} instructions", target.program, info.verified_instruction_count());
+                }
+                fresh.push(target.program);
+            }
             Err(error) => {
                 for program in fresh {
                     if let Some(program) = bpf.program_mut(program) {

@@ -167,7 +167,7 @@ mod tests {
     }
 
     fn stack() -> StackRecord {
-        StackRecord { check: 0, length: 0, status: 0, frames: [0; 127] }
+        StackRecord { check: 0, length: 0, status: 0, frames: [0; tracer_common::stack::MAX_FRAMES] }
     }
 
     #[test]

@@ -160,10 +160,9 @@ pub struct Running {
     pub baseline: Scan,
 }
 
-/// ___GFP_MOVABLE: 0x08 from 2.6 to 7.1; later kernels also name the bit in an enum, which is then believed.
-fn gfp_movable(btf: &Btf) -> u32 {
-    btf.enumerator("___GFP_MOVABLE_BIT", "___GFP_MOVABLE_BIT").map_or(0x08, |bit| 1 << (bit & 31))
-}
+/// ___GFP_MOVABLE (include/linux/gfp.h to 6.3, gfp_types.h since): bit 3 in every kernel from 5.4 to 7.1. From 6.10 on it is an
+/// enumerator of an enum without a name, which cannot be looked up by one.
+const GFP_MOVABLE: u32 = 0x08;
 
 /// Loads and attaches everything, lets `prepare` fill the filter table, then counts and takes the baseline.
 pub fn start(host: &Host, options: &StartOptions, prepare: impl FnOnce(&mut Ebpf) -> Result<(), BpfError>) -> Result<Running, StartError> {
@@ -182,7 +181,7 @@ pub fn start(host: &Host, options: &StartOptions, prepare: impl FnOnce(&mut Ebpf
         own_tgid: std::process::id(),
         kernel_stacks: 1,
         owner_totals: u32::from(better),
-        gfp_movable: gfp_movable(&host.btf),
+        gfp_movable: GFP_MOVABLE,
     };
     settings.vmemmap = calibrate(host, &settings, &sizes)?;
     let mut bpf = bpf::load(&host.layout, &settings, &sizes)?;

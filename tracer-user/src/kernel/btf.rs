@@ -53,14 +53,15 @@ pub struct Btf {
 }
 
 impl Btf {
-    /// Reads and indexes a BTF file, usually /sys/kernel/btf/vmlinux.
-    pub fn from_file(path: &Path) -> Result<Btf, BtfError> {
+    /// Reads a BTF file, usually /sys/kernel/btf/vmlinux, and indexes the types whose names are `wanted`: a kernel has 130,000, and
+    /// indexing all would be most of the time that it takes to start.
+    pub fn from_file(path: &Path, wanted: impl Fn(&[u8]) -> bool) -> Result<Btf, BtfError> {
         let data = std::fs::read(path).map_err(|source| BtfError::Read { path: path.display().to_string(), source })?;
-        Btf::parse(data)
+        Btf::parse(data, wanted)
     }
 
     /// Indexes BTF in memory.
-    pub fn parse(data: Vec<u8>) -> Result<Btf, BtfError> {
+    pub fn parse(data: Vec<u8>, wanted: impl Fn(&[u8]) -> bool) -> Result<Btf, BtfError> {
         let mut btf = Btf { data, strings: 0, types: vec![0], by_name: HashMap::new() };
         if btf.u16(0)? != 0xeb9f {
             return Err(BtfError::Malformed("no BTF magic"));
@@ -85,8 +86,9 @@ impl Btf {
             let id = btf.types.len() as u32;
             btf.types.push(at);
             if matches!(kind, STRUCT | UNION | ENUM | ENUM64 | FUNC | TYPEDEF) {
-                let name = btf.string(btf.u32(at)?)?.to_vec();
-                if !name.is_empty() {
+                let name = btf.string(btf.u32(at)?)?;
+                if wanted(name) {
+                    let name = name.to_vec();
                     btf.by_name.entry((kind, name)).or_insert(id);
                 }
             }
@@ -209,18 +211,18 @@ mod tests {
 
     #[test]
     fn foreign_and_cut_data_is_an_error_and_never_a_panic() {
-        assert!(Btf::parse(Vec::new()).is_err());
-        assert!(Btf::parse(vec![0x7f; 64]).is_err());
+        assert!(Btf::parse(Vec::new(), |_| true).is_err());
+        assert!(Btf::parse(vec![0x7f; 64], |_| true).is_err());
         let mut header = vec![0x9f, 0xeb, 1, 0, 24, 0, 0, 0];
         header.extend([0_u8; 4]);
         header.extend(u32::MAX.to_le_bytes());
         header.extend([0_u8; 8]);
-        assert!(Btf::parse(header).is_err());
+        assert!(Btf::parse(header, |_| true).is_err());
     }
 
     #[test]
     fn the_running_kernel_has_what_every_kernel_has() {
-        let Ok(btf) = Btf::from_file(Path::new("/sys/kernel/btf/vmlinux")) else { return };
+        let Ok(btf) = Btf::from_file(Path::new("/sys/kernel/btf/vmlinux"), |_| true) else { return };
         assert!(btf.size("page").is_some_and(|size| size >= 56));
         assert!(btf.member_offset("task_struct", "comm").is_some());
         assert_eq!(btf.member_offset("page", "no_such_member"), None);

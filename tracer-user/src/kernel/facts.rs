@@ -2,8 +2,9 @@
 //! this kind: attaching tries it.
 
 use super::btf::{Btf, BtfError};
+use crate::probes::CATALOGUE;
 use serde::Serialize;
-use std::{fs, io, path::Path};
+use std::{collections::HashSet, fs, io, path::Path};
 use tracer_common::layout::{KernelLayout, Lookup};
 
 /// Where the running kernel's type information is.
@@ -99,9 +100,18 @@ pub fn layout(btf: &Btf) -> KernelLayout {
     })
 }
 
-/// Parses the running kernel's type information.
+/// Parses the running kernel's type information, for the names that memtrail asks for.
 pub fn running_btf() -> Result<Btf, BtfError> {
-    Btf::from_file(Path::new(VMLINUX_BTF))
+    let mut names: HashSet<Vec<u8>> = HashSet::new();
+    KernelLayout::UNKNOWN.for_each(|_, lookup, _| {
+        let (Lookup::Member(name, _) | Lookup::Size(name) | Lookup::Value(name, _)) = lookup;
+        names.insert(name.as_bytes().to_vec());
+    });
+    for target in CATALOGUE.iter().flat_map(|probe| probe.providers).flat_map(|provider| provider.hooks).flat_map(|hook| hook.targets) {
+        names.insert(target.as_bytes().to_vec());
+        names.insert(format!("btf_trace_{target}").into_bytes());
+    }
+    Btf::from_file(Path::new(VMLINUX_BTF), |name| names.contains(name))
 }
 
 /// Highest page frame number plus one: the largest start plus span over all zones of /proc/zoneinfo.
