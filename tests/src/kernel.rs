@@ -35,3 +35,8 @@ pub fn stat_batching() -> Result<u64> {
     let cpus = std::thread::available_parallelism().context("number of CPUs")?.get() as u64;
     Ok(BATCH_PAGES * 4096 * cpus)
 }
+
+/// Whether kprobes are configured.
+pub fn has_kprobes() -> bool {
+    std::path::Path::new("/sys/bus/event_source/devices/kprobe/type").exists()
+}

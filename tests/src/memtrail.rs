@@ -56,16 +56,30 @@ pub fn forced_provider() -> Option<String> {
 
 /// `record` arguments for one cgroup, in a mode, with [`forced_provider`].
 pub fn record_args(cgroup: &str, mode: Mode) -> Vec<String> {
-    let mut args = vec!["--cgroup".to_owned(), cgroup.to_owned()];
+    record_args_of(&[cgroup], mode, None)
+}
+
+/// `record` arguments for these cgroups, in a mode, with a forced provider or [`forced_provider`].
+pub fn record_args_of(cgroups: &[&str], mode: Mode, provider: Option<&str>) -> Vec<String> {
+    let mut args: Vec<String> = cgroups.iter().flat_map(|cgroup| ["--cgroup".to_owned(), (*cgroup).to_owned()]).collect();
     if mode == Mode::Exact {
         args.push("--exact".to_owned());
         // The frame table of an exact run may pass the default budget; memtrail prints what it needs.
         args.extend(["--map-memory".to_owned(), "2G".to_owned()]);
     }
-    if let Some(provider) = forced_provider() {
+    if let Some(provider) = provider.map(str::to_owned).or_else(forced_provider) {
         args.extend(["--provider".to_owned(), provider]);
     }
     args
+}
+
+/// What `memtrail record ARGS` says when it must refuse: its exit status is 1 and it never records.
+pub fn refusal(args: &[&str]) -> Result<String> {
+    let output = Command::new(binary()?).arg("record").args(args).stdin(Stdio::null()).output().context("starting memtrail")?;
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    anyhow::ensure!(output.status.code() == Some(1), "memtrail ended with {}; it said: {said}", output.status);
+    anyhow::ensure!(!said.contains("recording"), "memtrail recorded: {said}");
+    Ok(said)
 }
 
 impl Memtrail {

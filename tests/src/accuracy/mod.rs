@@ -1,6 +1,6 @@
 //! The accuracy table: what memtrail's figures must be for workloads with known bytes, against `memory.stat` of their own cgroup.
 //!
-//! [`Row`] is data, [`judge`] is pure and says which figures are out of bounds, [`run_row`] runs a row under the tracer and prints it filled in.
+//! [`Row`] is data, [`judge`] is pure and says which figures are out of bounds, [`run_rows`] runs rows under the tracer and prints them filled in.
 
 mod judge;
 mod rows;
@@ -8,7 +8,7 @@ mod run;
 
 pub use judge::{Expected, Filled, Observed, judge};
 pub use rows::{ROWS, row};
-pub use run::{bound, finish_row, run_row, size};
+pub use run::{bound, finish_row, run_rows, size};
 
 /// How far a figure may be off: the larger of the two.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -24,6 +24,12 @@ pub struct Toucher {
     pub kernel_thread: bool,
 }
 
+/// Whether the task is a kernel thread; `false` if it cannot be read.
+#[inline(always)]
+pub fn is_kernel_thread(task: u64) -> bool {
+    read::<u32>(task, layout!(task_flags)).unwrap_or(0) & KERNEL_THREAD != 0
+}
+
 /// The current task's process; its record is made if it is new.
 #[inline(always)]
 pub fn current(now: u64) -> Toucher {

@@ -69,7 +69,7 @@ fn pure(args: &Args, object: Option<&Path>, run: &mut Run) {
 
 /// The native and vm tiers: one program, built once, run here and in the machines.
 fn on_kernels(args: &Args, object: Option<&Path>, run: &mut Run) {
-    let source = Path::new("tests/tests").join(format!("{NATIVE}.rs"));
+    let source = Path::new("tests/tests").join(NATIVE).join("main.rs");
     let built = run.step("static programs", |_| {
         ensure!(workspace::root()?.join(&source).is_file(), "{} is missing", source.display());
         Ok((programs::binaries(object)?, programs::test(NATIVE, object)?))
