@@ -98,17 +98,17 @@ fn losses_and_cut_stacks_are_named() {
 #[test]
 fn more_cgroups_can_be_asked_for() {
     let names = |top: usize| {
-        let text = summary::render(&busy_host(), Options { top, color: false });
+        let text = summary::render(&busy_host(), Options { top, ..Options::default() });
         text.lines().filter(|line| line.starts_with("/kubepods")).count()
     };
     assert_eq!((names(1), names(10), names(30)), (1, 10, 30));
-    assert!(summary::render(&busy_host(), Options { top: 30, color: false }).lines().count() <= 120);
+    assert!(summary::render(&busy_host(), Options { top: 30, ..Options::default() }).lines().count() <= 120);
 }
 
 #[test]
 fn colour_only_when_told() {
     assert!(!plain(&busy_host()).contains('\x1b'));
-    let colored = summary::render(&busy_host(), Options { top: 10, color: true });
+    let colored = summary::render(&busy_host(), Options { color: true, ..Options::default() });
     assert!(colored.contains("\x1b[1m"));
     let mut bare = colored.clone();
     for code in ["\x1b[1m", "\x1b[2m", "\x1b[33m", "\x1b[1;31m", "\x1b[0m"] {

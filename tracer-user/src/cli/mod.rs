@@ -1,6 +1,7 @@
 //! The command line: verbs, their arguments, and what they do. `docs/cli.md` is made from this.
 
 pub mod doctor;
+mod launch;
 pub mod record;
 pub mod report;
 pub mod status;
@@ -50,7 +51,7 @@ pub fn run(cli: Cli) -> u8 {
         Ok(status) => status,
         Err(error) => {
             status::complain(&error);
-            if with_command { status::FAILED_WITH_COMMAND } else { status::FAILED }
+            launch::status_of(&error).unwrap_or(if with_command { status::FAILED_WITH_COMMAND } else { status::FAILED })
         }
     }
 }

@@ -3,7 +3,7 @@
 //! At most 80 columns; at most 40 lines for up to ten cgroups, so that it fits a terminal and a ticket. Within that, the room is shared
 //! out: every cgroup gets its line and its kinds, then verdicts, then stacks, the largest cgroups first. Never prints an unknown as zero.
 
-use super::{figures, text};
+use super::{Value, figures, text};
 use crate::model::{Cgroup, Report};
 use crate::units;
 
@@ -25,11 +25,13 @@ pub struct Options {
     pub top: usize,
     /// Escape sequences for a terminal.
     pub color: bool,
+    /// Which bytes rank the stacks: charged ones after a command, which holds nothing any more.
+    pub value: Value,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Options { top: 10, color: false }
+        Options { top: 10, color: false, value: Value::Live }
     }
 }
 
@@ -88,7 +90,7 @@ fn body(report: &Report, options: Options) -> Vec<Line> {
     let room = budget.saturating_sub(trailer(report).len() + rest.len());
 
     let blocks: Vec<row::Block> =
-        ranked[..shown].iter().enumerate().map(|(index, cgroup)| row::Block::new(cgroup, report, index == 0)).collect();
+        ranked[..shown].iter().enumerate().map(|(index, cgroup)| row::Block::new(cgroup, report, options.value, index == 0)).collect();
     let mut lines: Vec<Line> = fit(&blocks, room).into_iter().flatten().collect();
     lines.extend(rest);
     lines
