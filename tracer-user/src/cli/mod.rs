@@ -1,5 +1,6 @@
 //! The command line: verbs, their arguments, and what they do. `docs/cli.md` is made from this.
 
+pub mod demo;
 pub mod doctor;
 mod launch;
 pub mod record;
@@ -37,6 +38,11 @@ pub enum Verb {
     Report(report::ReportArgs),
     /// What this host can do: facts, the provider of each probe and why, what it would cost.
     Doctor(doctor::DoctorArgs),
+    /// Three small workloads under the tracer, and what was found of them. Leaves nothing behind.
+    Demo(demo::DemoArgs),
+    /// A workload of the demo.
+    #[command(hide = true)]
+    DemoWorkload(demo::WorkloadArgs),
 }
 
 /// Runs the verb; the process's exit status.
@@ -46,6 +52,8 @@ pub fn run(cli: Cli) -> u8 {
         Verb::Record(args) => record::run(args),
         Verb::Report(args) => report::run(&args),
         Verb::Doctor(args) => doctor::run(&args),
+        Verb::Demo(args) => demo::run(&args),
+        Verb::DemoWorkload(args) => demo::workload(&args),
     };
     match result {
         Ok(status) => status,
