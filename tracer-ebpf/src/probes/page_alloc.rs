@@ -31,6 +31,13 @@ pub fn allocated(ctx: *mut c_void, page: u64, order: u32, gfp: u32) {
         return;
     }
     end::folio(frame, order);
+    // SAFETY: plain helper.
+    let likely_owner = memcg::of_task(unsafe { bpf_get_current_task() }).unwrap_or(0);
+    // Nearly always the owner to come. Without this question the stacks of all tasks of the host would fill the table of a filtered
+    // trace. What such a task has charged to a wanted cgroup (writing into another process) is not seen on this tier.
+    if commit::refused(likely_owner) {
+        return;
+    }
     scratch::with(Slot::PageAlloc, |scratch| {
         // SAFETY: plain helper.
         let now = unsafe { bpf_ktime_get_ns() };
@@ -41,8 +48,7 @@ pub fn allocated(ctx: *mut c_void, page: u64, order: u32, gfp: u32) {
         scratch.sample = Sample {
             key: 0,
             weight_per_frame: taken,
-            // SAFETY: plain helper.
-            address: memcg::of_task(unsafe { bpf_get_current_task() }).unwrap_or(0),
+            address: likely_owner,
             file: commit::own_flag(toucher.tgid) as u64,
             charged_ns: now,
             epoch: control.epoch,
