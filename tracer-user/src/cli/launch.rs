@@ -91,7 +91,7 @@ impl Waiting {
         let caught = watch(signals.fd().try_clone_to_owned()?)?;
         let running = child.release()?;
         let ended = watch(running.pidfd().try_clone_to_owned()?)?;
-        Ok(Launched { running, ended, signals, caught, home, name, since: Instant::now(), terminated: false })
+        Ok(Launched { running, ended, signals, caught, home, name, since: Instant::now(), took: Duration::ZERO, terminated: false })
     }
 }
 
@@ -106,6 +106,7 @@ pub struct Launched {
     home: Home,
     name: String,
     since: Instant,
+    took: Duration,
     terminated: bool,
 }
 
@@ -122,6 +123,7 @@ impl Launched {
                 ready.clear_ready();
             }
         }
+        self.took = self.since.elapsed();
         Ok(self.running.ended()?.is_some())
     }
 
@@ -140,14 +142,13 @@ impl Launched {
 
     /// One line on how it ended and what it took at most.
     pub fn epitaph(&mut self) -> io::Result<String> {
-        let took = units::seconds((self.since.elapsed().as_secs_f64() * 10.0).round() / 10.0).unwrap_or_default();
         let how = match self.running.ended()? {
             Some(Exit::Code(code)) => format!("ended with status {code}"),
             Some(Exit::Signal(signal)) => format!("was ended by signal {signal}"),
             None => "still runs".to_owned(),
         };
         let peak = self.peak().map(|bytes| format!("; at most {} at once", units::bytes(bytes))).unwrap_or_default();
-        Ok(format!("{} {how} after {took}{peak}", crate::output::text::escape(&self.name)))
+        Ok(format!("{} {how} after {}{peak}", crate::output::text::escape(&self.name), units::duration(self.took)))
     }
 
     /// Most bytes charged to its cgroup at once, where the kernel tells (v1; v2 since 5.19).

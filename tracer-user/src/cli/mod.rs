@@ -27,7 +27,8 @@ Examples:
   memtrail record --cgroup '/kubepods/**' -o out.svg  pods only, as a flame graph
   memtrail record --limit 512MiB -- ./server          run a command in a cgroup of its own
   memtrail report run.mtrail --view stacks            look at a recording again
-  memtrail doctor                                     what this host can do";
+  memtrail doctor                                     what this host can do
+  memtrail demo                                       three small workloads, traced and explained";
 
 /// The verbs.
 #[derive(Debug, Subcommand)]

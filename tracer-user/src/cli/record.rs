@@ -28,6 +28,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// Arguments of `record`.
 #[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
 pub struct RecordArgs {
     /// Stop after this long (30s, 5m, 1h30m); without it, at Ctrl-C or the command's end.
     #[arg(long, value_parser = units::parse_duration)]
@@ -63,6 +64,30 @@ pub struct RecordArgs {
     #[arg(last = true, value_name = "CMD")]
     pub command: Vec<OsString>,
 }
+
+const EXAMPLES: &str = "\
+Examples:
+  memtrail record --duration 30s
+      the whole host for 30 seconds
+  memtrail record --cgroup '/kubepods/**' -o out.svg -o out.json
+      pods only, until Ctrl-C, as a flame graph and as JSON
+  memtrail record --limit 512MiB -- ./server --port 8080
+      a command in a cgroup of its own with a limit
+  memtrail record --exact --limit 512MiB -o out.folded -- make test
+      every charge instead of samples; the limit bounds the tables
+
+SIZE: 64K, 64Ki and 64KiB are 64 x 1024 bytes; 64kB and 64MB are powers of 1000;
+a bare number is bytes. TIME: 30s, 5m, 1h30m, 500ms.
+
+With a command: the summary goes to standard error, since standard output is the
+command's; its stacks are by bytes charged, since what has ended holds nothing.
+The recording ends when the command does. Signals are passed on. At the end of
+--duration the command gets SIGTERM, two seconds later SIGKILL.
+
+Exit status: 0 complete; 1 could not run or failed; 2 usage; 3 finished, but
+something was lost or a kind is not followed. With a command: its own status,
+128+N for signal N; 125 memtrail failed, 126 not executable, 127 not found;
+3 only with --strict.";
 
 /// Classes of providers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

@@ -5,9 +5,10 @@
 use anyhow::{Context as _, Result};
 use clap::{Args, ValueEnum};
 use std::{
-    fs,
+    fs::{self, File},
     hint::black_box,
-    io::{self, Read as _, Write},
+    io::{self, Read as _, Write as _},
+    os::fd::AsFd as _,
     path::{Path, PathBuf},
     thread,
 };
@@ -19,7 +20,7 @@ pub const THREAD_BYTES: u64 = 24 << 20;
 /// Size of the log file and of the tmpfs file, bytes.
 pub const FILE_BYTES: u64 = 64 << 20;
 /// Below glibc's threshold for mappings of their own, so that blocks come from an arena.
-const BLOCK: usize = 32 << 10;
+const BLOCK: usize = 96 << 10;
 
 /// Arguments of the hidden verb.
 #[derive(Debug, Args)]
@@ -83,8 +84,8 @@ pub fn run(args: &WorkloadArgs) -> Result<u8> {
     enter(&args.procs)?;
     let kept = match args.workload {
         Workload::Arenas => arenas()?,
-        Workload::Log => append_to_log(&mut io::stdout().lock()).map(|()| Vec::new()).context("cannot write the log file")?,
-        Workload::Tmpfs => fill_tmpfs(&mut io::stdout().lock()).map(|()| Vec::new()).context("cannot write the tmpfs file")?,
+        Workload::Log => append_to_log(&mut standard_output()?).map(|()| Vec::new()).context("cannot write the log file")?,
+        Workload::Tmpfs => fill_tmpfs(&mut standard_output()?).map(|()| Vec::new()).context("cannot write the tmpfs file")?,
     };
     eprintln!("ready");
     io::stdin().read_to_end(&mut Vec::new()).context("cannot wait")?;
@@ -95,6 +96,11 @@ pub fn run(args: &WorkloadArgs) -> Result<u8> {
 fn enter(procs: &Path) -> Result<()> {
     // 0 means the writer.
     fs::write(procs, "0").with_context(|| format!("cannot enter {}", procs.display()))
+}
+
+/// Without the buffer of [`io::stdout`], which would be most of each stack.
+fn standard_output() -> Result<File> {
+    Ok(File::from(io::stdout().as_fd().try_clone_to_owned().context("cannot use standard output")?))
 }
 
 type Blocks = Vec<Vec<u8>>;
@@ -124,20 +130,20 @@ fn touched_block() -> Vec<u8> {
 }
 
 #[inline(never)]
-fn append_to_log(log: &mut impl Write) -> io::Result<()> {
+fn append_to_log(log: &mut File) -> io::Result<()> {
     let line = b"2026-01-01T00:00:00Z INFO request served status=200 bytes=5120\n\n";
     let page = line.repeat(BLOCK / line.len());
     write_whole(log, &page)
 }
 
 #[inline(never)]
-fn fill_tmpfs(file: &mut impl Write) -> io::Result<()> {
+fn fill_tmpfs(file: &mut File) -> io::Result<()> {
     write_whole(file, &[0xa5; BLOCK])
 }
 
 /// In its caller: one frame less to read.
 #[inline(always)]
-fn write_whole(file: &mut impl Write, piece: &[u8]) -> io::Result<()> {
+fn write_whole(file: &mut File, piece: &[u8]) -> io::Result<()> {
     let mut left = usize::try_from(FILE_BYTES).map_err(io::Error::other)?;
     while left > 0 {
         let now = left.min(piece.len());
