@@ -31,8 +31,11 @@ fn help() -> String {
     let mut cli = Cli::command().term_width(COLUMNS);
     cli.build();
     writeln!(text, "\n## memtrail\n\n```text\n{}\n```", trimmed(&cli.render_long_help().to_string())).unwrap();
-    let verbs: Vec<String> =
-        cli.get_subcommands().filter(|verb| !verb.is_hide_set() && verb.get_name() != "help").map(|verb| verb.get_name().to_owned()).collect();
+    let verbs: Vec<String> = cli
+        .get_subcommands()
+        .filter(|verb| !verb.is_hide_set() && verb.get_name() != "help")
+        .map(|verb| verb.get_name().to_owned())
+        .collect();
     for name in verbs {
         let verb = cli.find_subcommand_mut(&name).unwrap();
         let help = verb.clone().term_width(COLUMNS).render_long_help().to_string();

@@ -86,7 +86,10 @@ fn native_the_demo_finds_what_it_made() {
     let (pid, output) = run(&args);
     assert_eq!(output.status.code(), Some(0), "{}", said(&output));
     let text = String::from_utf8_lossy(&output.stdout).split_whitespace().collect::<Vec<_>>().join(" ");
-    assert!(text.contains("Arenas: four threads keep 96.0 MiB from malloc; found 96."), "{text}");
+    let arenas = text.split("Arenas: four threads keep 96.0 MiB from malloc; found ").nth(1).unwrap_or_else(|| panic!("{text}"));
+    let found: f64 = arenas.split(' ').next().unwrap().parse().unwrap();
+    // Stacks of the threads come on top, as huge pages on some kernels.
+    assert!((96.0..112.0).contains(&found), "{text}");
     // A machine may have no disk, or no tmpfs; it says so.
     let skipped = said(&output);
     assert!(text.contains("found 64.0 MiB of page cache in the living cgroup") || skipped.contains("no log file"), "{text}");

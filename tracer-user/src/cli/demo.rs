@@ -248,8 +248,7 @@ struct Through {
 
 fn through(cgroup: &Cgroup, workload: Workload) -> Through {
     let is_frame = |row: &&StackRow| row.frames.iter().any(|frame| frame.rsplit("::").any(|part| part.starts_with(workload.function())));
-    let rows: Vec<&StackRow> =
-        cgroup.stacks.iter().filter(|row| row.kind == workload.kind() && row.live > 0).filter(is_frame).collect();
+    let rows: Vec<&StackRow> = cgroup.stacks.iter().filter(|row| row.kind == workload.kind() && row.live > 0).filter(is_frame).collect();
     let bytes = rows.iter().fold(0_u64, |sum, row| sum.saturating_add(row.live));
     Through { bytes, stacks: rows.len() }
 }
@@ -282,7 +281,10 @@ mod tests {
     fn sentences_say_what_the_report_says() {
         let frames = ["main", "memtrail::cli::demo::workloads::fill_tmpfs", "write"];
         let text = sentence(&report("dead", &frames), "/memtrail/1/tmpfs", Workload::Tmpfs);
-        assert!(text.contains("found 65.0 MiB still charged to its dead cgroup /memtrail/1/tmpfs, 64.0 MiB through fill_tmpfs (1 stack)"), "{text}");
+        assert!(
+            text.contains("found 65.0 MiB still charged to its dead cgroup /memtrail/1/tmpfs, 64.0 MiB through fill_tmpfs (1 stack)"),
+            "{text}"
+        );
         let text = sentence(&report("alive", &["main", "my_fill_tmpfs"]), "/memtrail/1/tmpfs", Workload::Tmpfs);
         assert!(text.contains("its living cgroup") && text.contains("0 B through fill_tmpfs (0 stacks)"), "{text}");
         let text = sentence(&Report::default(), "/memtrail/1/log", Workload::Log);

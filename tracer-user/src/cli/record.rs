@@ -197,7 +197,7 @@ fn announce(session: &Session, args: &RecordArgs, waiting: Option<&Waiting>) {
         (Some(duration), None) => format!("for {}", units::duration(duration)),
         (None, None) => "until Ctrl-C".to_owned(),
     };
-    let mode = if args.exact { "every charge".to_owned() } else { format!("a sample every {}", units::bytes(running.sizes.mean_bytes())) };
+    let mode = if args.exact { "every charge".to_owned() } else { format!("sampling every {}", units::bytes(running.sizes.mean_bytes())) };
     eprintln!("memtrail: recording {until} ({mode}, {} of tables)", units::bytes(running.sizes.bytes));
 }
 

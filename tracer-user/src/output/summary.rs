@@ -153,7 +153,7 @@ fn trailer(report: &Report, value: Value) -> Vec<Line> {
     let whole = figures::whole_stacks(report, value);
     if let Some(share) = whole.filter(|share| *share < WHOLE_STACKS_WARNING) {
         let cut = figures::percent(Some(1.0 - share), 0);
-        lines.push(Line::new(format!("{cut} of {value} bytes have no whole stack: their program keeps no frame pointers?"), Style::Warning));
+        lines.push(Line::new(format!("{cut} of {value} bytes have no whole stack: a program without frame pointers?"), Style::Warning));
     }
     lines.extend(last(report, &losses, whole));
     lines

@@ -8,10 +8,7 @@ use crate::{
 use anyhow::{Context as _, Result, bail};
 use std::{
     fs::{self, File},
-    os::{
-        linux::fs::MetadataExt as _,
-        unix::ffi::OsStrExt as _,
-    },
+    os::{linux::fs::MetadataExt as _, unix::ffi::OsStrExt as _},
     path::{Path, PathBuf},
     thread,
     time::Duration,
@@ -133,7 +130,8 @@ mod tests {
 
     #[test]
     fn file_systems_are_found_by_device() {
-        let mountinfo = b"22 1 254:1 / / rw,relatime - ext4 /dev/root rw\n23 22 0:21 / /dev/shm rw shared:2 master:3 - tmpfs tmpfs rw\n\nbad\n";
+        let mountinfo =
+            b"22 1 254:1 / / rw,relatime - ext4 /dev/root rw\n23 22 0:21 / /dev/shm rw shared:2 master:3 - tmpfs tmpfs rw\n\nbad\n";
         assert_eq!(type_of(mountinfo, "254:1").as_deref(), Some("ext4"));
         assert_eq!(type_of(mountinfo, "0:21").as_deref(), Some("tmpfs"));
         assert_eq!(type_of(mountinfo, "0:2"), None);

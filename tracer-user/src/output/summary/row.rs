@@ -213,7 +213,9 @@ fn cell(name: &str, row: &KindRow, detail: Option<Value>) -> Option<String> {
     };
     let cell = format!("{} {}", text::escape(name), units::bytes(bytes));
     match (detail, row.live) {
-        (Some(Value::Charged), _) => Some(charged.map_or_else(|| cell.clone(), |bytes| format!("{cell} ({} charged)", units::bytes(bytes)))),
+        (Some(Value::Charged), _) => {
+            Some(charged.map_or_else(|| cell.clone(), |bytes| format!("{cell} ({} charged)", units::bytes(bytes))))
+        }
         (Some(Value::Live), None) if is_followed => Some(format!("{cell} (? live)")),
         (Some(Value::Live), Some(live)) if is_followed && live < bytes / 10 * 9 => Some(format!("{cell} ({} live)", units::bytes(live))),
         _ => Some(cell),
