@@ -13,7 +13,11 @@ use super::status;
 use crate::{
     bpf::sizes,
     cgroup::Hierarchy,
-    collector::{filter::Filter, session::Session, start::StartOptions},
+    collector::{
+        filter::Filter,
+        session::Session,
+        start::{Host, StartOptions},
+    },
     glob::Glob,
     model::{Cgroup, Report, StackRow},
     output, units,
@@ -67,6 +71,8 @@ pub fn run(args: &DemoArgs) -> Result<u8> {
             bail!("{}: the demo writes no recordings: use memtrail record", file.display());
         }
     }
+    // Says what is missing before anything is made.
+    Host::look()?.check()?;
     // Before anything large is in memory: the janitor is a fork.
     let ground = Ground::prepare(&Hierarchy::find()?)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start")?;

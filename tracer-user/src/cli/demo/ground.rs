@@ -27,7 +27,7 @@ impl Ground {
         let _left = sweep_stale(hierarchy);
         let place = match Placement::make(hierarchy, None)? {
             Placement::Own(place) => place,
-            Placement::Inherited { warning } => bail!("the demo needs cgroups of its own: {warning}"),
+            Placement::Inherited { warning } => bail!("the demo needs cgroups of its own, and none can be made: {warning}"),
         };
         place.warnings().iter().for_each(|warning| eprintln!("memtrail: {warning}"));
         if hierarchy.version == Version::V2 {
