@@ -96,19 +96,50 @@ fn losses_and_cut_stacks_are_named() {
 }
 
 #[test]
+fn the_last_line_breaks_between_parts() {
+    let mut report = one_container();
+    report.losses.insert("ring_full".into(), Some(123_456_789_012));
+    report.cost.cpu_percent = Some(1234.5);
+    let text = plain(&report);
+    assert_fits(&text);
+    let lines: Vec<&str> = text.lines().rev().take(2).collect();
+    assert!(lines[0].starts_with("cost 1234.5 % CPU, ") && lines[1].ends_with(" · losses 123456789012"), "{text}");
+    // More than everything can only be too few samples.
+    report.cgroups[0].kinds = BTreeMap::from([("anon".to_owned(), kind(MIB, 0, 3 * MIB))]);
+    assert!(plain(&report).contains("attributed ? (too few samples) · "), "{}", plain(&report));
+}
+
+#[test]
+fn after_a_command_charged_bytes_count() {
+    let mut report = one_container();
+    let cgroup = &mut report.cgroups[0];
+    cgroup.kinds = BTreeMap::from([("anon".to_owned(), KindRow { charged: Some(200 * MIB), ..kind(0, 0, 0) })]);
+    cgroup.stacks.iter_mut().for_each(|row| (row.live, row.live_stderr, row.charged) = (0, 0, 100 * MIB));
+    report.sampling.mean_bytes = MIB;
+    let text = summary::render(&report, Options { value: Value::Charged, ..Options::default() });
+    assert_fits(&text);
+    assert!(text.contains("  anon 0 B (200.0 MiB charged)"), "{text}");
+    assert!(text.contains("    100.0 MiB ± 10.0 MiB  "), "{text}");
+    assert!(!plain(&report).contains("100.0 MiB"), "nothing is live");
+    report.sampling.mode = "exact".into();
+    let text = summary::render(&report, Options { value: Value::Charged, ..Options::default() });
+    assert!(text.contains("    100.0 MiB  "), "{text}");
+}
+
+#[test]
 fn more_cgroups_can_be_asked_for() {
     let names = |top: usize| {
-        let text = summary::render(&busy_host(), Options { top, color: false });
+        let text = summary::render(&busy_host(), Options { top, ..Options::default() });
         text.lines().filter(|line| line.starts_with("/kubepods")).count()
     };
     assert_eq!((names(1), names(10), names(30)), (1, 10, 30));
-    assert!(summary::render(&busy_host(), Options { top: 30, color: false }).lines().count() <= 120);
+    assert!(summary::render(&busy_host(), Options { top: 30, ..Options::default() }).lines().count() <= 120);
 }
 
 #[test]
 fn colour_only_when_told() {
     assert!(!plain(&busy_host()).contains('\x1b'));
-    let colored = summary::render(&busy_host(), Options { top: 10, color: true });
+    let colored = summary::render(&busy_host(), Options { color: true, ..Options::default() });
     assert!(colored.contains("\x1b[1m"));
     let mut bare = colored.clone();
     for code in ["\x1b[1m", "\x1b[2m", "\x1b[33m", "\x1b[1;31m", "\x1b[0m"] {

@@ -18,6 +18,7 @@ use std::time::Instant;
 
 /// Arguments of `doctor`.
 #[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
 pub struct DoctorArgs {
     /// One JSON object instead of text.
     #[arg(long)]
@@ -26,6 +27,14 @@ pub struct DoctorArgs {
     #[arg(long, value_name = "TIER")]
     pub provider: Option<super::record::ProviderArg>,
 }
+
+const EXAMPLES: &str = "\
+Examples:
+  memtrail doctor                        what works here, and why not better
+  memtrail doctor --provider tracepoint  the same with one class of providers
+  memtrail doctor --json                 for a bug report
+
+Everything is tried, and taken back. Exit status: 0 tracing works, 1 it does not.";
 
 /// What the doctor found.
 #[derive(Serialize)]

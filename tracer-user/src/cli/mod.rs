@@ -1,6 +1,8 @@
 //! The command line: verbs, their arguments, and what they do. `docs/cli.md` is made from this.
 
+pub mod demo;
 pub mod doctor;
+mod launch;
 pub mod record;
 pub mod report;
 pub mod status;
@@ -25,7 +27,8 @@ Examples:
   memtrail record --cgroup '/kubepods/**' -o out.svg  pods only, as a flame graph
   memtrail record --limit 512MiB -- ./server          run a command in a cgroup of its own
   memtrail report run.mtrail --view stacks            look at a recording again
-  memtrail doctor                                     what this host can do";
+  memtrail doctor                                     what this host can do
+  memtrail demo                                       three small workloads, traced and explained";
 
 /// The verbs.
 #[derive(Debug, Subcommand)]
@@ -36,6 +39,11 @@ pub enum Verb {
     Report(report::ReportArgs),
     /// What this host can do: facts, the provider of each probe and why, what it would cost.
     Doctor(doctor::DoctorArgs),
+    /// Three small workloads under the tracer, and what was found of them. Leaves nothing behind.
+    Demo(demo::DemoArgs),
+    /// A workload of the demo.
+    #[command(hide = true)]
+    DemoWorkload(demo::WorkloadArgs),
 }
 
 /// Runs the verb; the process's exit status.
@@ -45,12 +53,14 @@ pub fn run(cli: Cli) -> u8 {
         Verb::Record(args) => record::run(args),
         Verb::Report(args) => report::run(&args),
         Verb::Doctor(args) => doctor::run(&args),
+        Verb::Demo(args) => demo::run(&args),
+        Verb::DemoWorkload(args) => demo::workload(&args),
     };
     match result {
         Ok(status) => status,
         Err(error) => {
             status::complain(&error);
-            if with_command { status::FAILED_WITH_COMMAND } else { status::FAILED }
+            launch::status_of(&error).unwrap_or(if with_command { status::FAILED_WITH_COMMAND } else { status::FAILED })
         }
     }
 }

@@ -1,8 +1,15 @@
 //! `memtrail record`: the main job.
 
-use super::status;
+use super::{
+    launch::{Launched, Waiting},
+    status,
+};
 use crate::{
-    collector::{filter::Filter, session::Session, start::StartOptions},
+    collector::{
+        filter::Filter,
+        session::{Session, SessionError},
+        start::{StartError, StartOptions},
+    },
     glob::Glob,
     model::Report,
     output,
@@ -17,10 +24,11 @@ use std::{
     path::PathBuf,
     time::{Duration, Instant},
 };
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// Arguments of `record`.
 #[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
 pub struct RecordArgs {
     /// Stop after this long (30s, 5m, 1h30m); without it, at Ctrl-C or the command's end.
     #[arg(long, value_parser = units::parse_duration)]
@@ -57,6 +65,30 @@ pub struct RecordArgs {
     pub command: Vec<OsString>,
 }
 
+const EXAMPLES: &str = "\
+Examples:
+  memtrail record --duration 30s
+      the whole host for 30 seconds
+  memtrail record --cgroup '/kubepods/**' -o out.svg -o out.json
+      pods only, until Ctrl-C, as a flame graph and as JSON
+  memtrail record --limit 512MiB -- ./server --port 8080
+      a command in a cgroup of its own with a limit
+  memtrail record --exact --limit 512MiB -o out.folded -- make test
+      every charge instead of samples; the limit bounds the tables
+
+SIZE: 64K, 64Ki and 64KiB are 64 x 1024 bytes; 64kB and 64MB are powers of 1000;
+a bare number is bytes. TIME: 30s, 5m, 1h30m, 500ms.
+
+With a command: the summary goes to standard error, since standard output is the
+command's; its stacks are by bytes charged, since what has ended holds nothing.
+The recording ends when the command does. Signals are passed on. At the end of
+--duration the command gets SIGTERM, two seconds later SIGKILL.
+
+Exit status: 0 complete; 1 could not run or failed; 2 usage; 3 finished, but
+something was lost or a kind is not followed. With a command: its own status,
+128+N for signal N; 125 memtrail failed, 126 not executable, 127 not found;
+3 only with --strict.";
+
 /// Classes of providers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum ProviderArg {
@@ -78,17 +110,25 @@ impl From<ProviderArg> for Tier {
     }
 }
 
+/// Longer than any recording.
+pub(super) const FOREVER: Duration = Duration::from_secs(u32::MAX as u64);
+
 /// Runs a recording.
 pub fn run(args: RecordArgs) -> Result<u8> {
     for file in &args.output {
         output::check_target(file)?;
     }
+    // First of all: the janitor and the command begin as copies of this process.
+    let waiting = match args.command.as_slice() {
+        [] => None,
+        command => Some(Waiting::prepare(command, args.limit)?),
+    };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start the collector")?;
-    runtime.block_on(record(args))
+    runtime.block_on(record(args, waiting))
 }
 
-async fn record(args: RecordArgs) -> Result<u8> {
-    let filter = Filter::new(args.cgroup.clone());
+async fn record(args: RecordArgs, waiting: Option<Waiting>) -> Result<u8> {
+    let filter = filter(&args, waiting.as_ref())?;
     let options = StartOptions {
         exact: args.exact,
         provider: args.provider.map(Tier::from),
@@ -96,22 +136,51 @@ async fn record(args: RecordArgs) -> Result<u8> {
         traced_bytes: None,
         filtered: false,
     };
-    let mut session = Session::start(filter, options)?;
+    let mut session = Session::start(filter, options).map_err(|error| advise(error, &args))?;
     let mut writers = Vec::new();
     for file in args.output.iter().filter(|file| output::Format::of(file) == Some(output::Format::Recording)) {
         writers.push(recording::Writer::create(file, &session.header())?);
     }
-    announce(&session, &args);
-    follow(&mut session, &args, &mut writers).await?;
+    announce(&session, &args, waiting.as_ref());
+    let mut launched = waiting.map(Waiting::release).transpose()?;
+    follow(&mut session, &args, &mut writers, launched.as_mut()).await?;
+    // While the command's cgroup still exists: afterwards the kernel has no figures of it.
     let report = session.report()?;
     let unmatched = session.unmatched();
     drop(session);
+    if let Some(launched) = &mut launched {
+        eprintln!("memtrail: {}", launched.epitaph()?);
+    }
     finish(&args, &report, writers)?;
     if !unmatched.is_empty() {
         anyhow::bail!("no cgroup matched {} during the recording", unmatched.join(", "));
     }
     let incomplete = status::lost(&report.losses) || report.plan.iter().any(|row| row.provider == "none" && is_required(&row.probe));
-    Ok(if incomplete { status::INCOMPLETE } else { 0 })
+    match &mut launched {
+        Some(launched) if !(incomplete && args.strict) => Ok(launched.status()?),
+        _ => Ok(if incomplete { status::INCOMPLETE } else { 0 }),
+    }
+}
+
+/// The cgroups asked for, else the command's.
+fn filter(args: &RecordArgs, waiting: Option<&Waiting>) -> Result<Filter> {
+    let mut patterns = args.cgroup.clone();
+    if let Some(waiting) = waiting.filter(|_| patterns.is_empty()) {
+        match waiting.cgroup() {
+            Some(path) => patterns.push(Glob::parse(&path.to_string()).context("the command's cgroup")?),
+            None => eprintln!("memtrail: the command's cgroup cannot be seen: recording the whole host"),
+        }
+    }
+    Ok(Filter::new(patterns))
+}
+
+/// Adds the way out that only the command line knows.
+fn advise(error: SessionError, args: &RecordArgs) -> anyhow::Error {
+    let no_limit = !args.command.is_empty() && args.limit.is_none() && args.cgroup.is_empty();
+    match &error {
+        SessionError::Start(StartError::Sizes(_)) if no_limit => anyhow::anyhow!("{error}; or give the command a --limit"),
+        _ => error.into(),
+    }
 }
 
 fn is_required(probe: &str) -> bool {
@@ -119,31 +188,75 @@ fn is_required(probe: &str) -> bool {
 }
 
 /// One line that says that tracing is on, with what it uses.
-fn announce(session: &Session, args: &RecordArgs) {
+fn announce(session: &Session, args: &RecordArgs, waiting: Option<&Waiting>) {
     let running = session.running();
-    let until = match args.duration {
-        Some(duration) => format!("for {}", units::duration(duration)),
-        None => "until Ctrl-C".to_owned(),
+    let command = waiting.map(|waiting| output::text::escape(waiting.name()));
+    let until = match (args.duration, command) {
+        (Some(duration), Some(name)) => format!("{name} for at most {}", units::duration(duration)),
+        (None, Some(name)) => format!("{name} until it ends"),
+        (Some(duration), None) => format!("for {}", units::duration(duration)),
+        (None, None) => "until Ctrl-C".to_owned(),
     };
-    let mode = if args.exact { "every charge".to_owned() } else { format!("a sample every {}", units::bytes(running.sizes.mean_bytes())) };
+    let mode = if args.exact { "every charge".to_owned() } else { format!("sampling every {}", units::bytes(running.sizes.mean_bytes())) };
     eprintln!("memtrail: recording {until} ({mode}, {} of tables)", units::bytes(running.sizes.bytes));
 }
 
-/// Reads figures at each interval until the end.
-async fn follow(session: &mut Session, args: &RecordArgs, writers: &mut [recording::Writer]) -> Result<()> {
-    let mut interrupt = signal(SignalKind::interrupt()).context("cannot wait for Ctrl-C")?;
-    let mut terminate = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
+/// Waits for Ctrl-C or SIGTERM.
+struct Interrupts {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Interrupts {
+    fn catch() -> Result<Interrupts> {
+        let interrupt = signal(SignalKind::interrupt()).context("cannot wait for Ctrl-C")?;
+        Ok(Interrupts { interrupt, terminate: signal(SignalKind::terminate()).context("cannot wait for SIGTERM")? })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
+}
+
+/// Reads figures at each interval until the end: the command's; without one, that of the time, or Ctrl-C.
+async fn follow(
+    session: &mut Session,
+    args: &RecordArgs,
+    writers: &mut [recording::Writer],
+    mut launched: Option<&mut Launched>,
+) -> Result<()> {
+    // With a command its signals are caught, and passed on.
+    let mut interrupts = if launched.is_none() { Some(Interrupts::catch()?) } else { None };
     let started = Instant::now();
-    let progress = std::io::stderr().is_terminal();
+    // The terminal is the command's, where there is one.
+    let progress = launched.is_none() && std::io::stderr().is_terminal();
     let mut ticks = tokio::time::interval_at(tokio::time::Instant::now() + args.interval, args.interval);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let end = tokio::time::sleep(args.duration.unwrap_or(Duration::MAX.min(Duration::from_secs(u64::from(u32::MAX)))));
+    let end = tokio::time::sleep(args.duration.unwrap_or(FOREVER));
     tokio::pin!(end);
     loop {
+        let command = async {
+            match launched.as_deref_mut() {
+                Some(launched) => launched.event().await,
+                None => std::future::pending().await,
+            }
+        };
+        let interrupted = async {
+            match interrupts.as_mut() {
+                Some(interrupts) => interrupts.next().await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
-            () = &mut end => break,
-            _ = interrupt.recv() => break,
-            _ = terminate.recv() => break,
+            () = &mut end => match launched.as_deref_mut() {
+                Some(launched) => end.as_mut().reset(tokio::time::Instant::now() + launched.end()?),
+                None => break,
+            },
+            () = interrupted => break,
+            ended = command => if ended? { break },
             _ = ticks.tick() => {
                 let interval = session.interval()?;
                 for writer in writers.iter_mut() {
@@ -174,15 +287,23 @@ fn finish(args: &RecordArgs, report: &Report, writers: Vec<recording::Writer>) -
             first_failure = first_failure.or(result.err().map(anyhow::Error::from));
         }
     }
+    let with_command = !args.command.is_empty();
     let to_stdout = args.output.iter().any(|file| file.as_os_str() == "-");
-    let color = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-    let summary = output::summary::render(report, output::summary::Options { top: args.top, color, ..Default::default() });
-    if !to_stdout {
+    // Standard output is the command's, where there is one.
+    let terminal = if with_command { std::io::stderr().is_terminal() } else { std::io::stdout().is_terminal() };
+    let color = terminal && std::env::var_os("NO_COLOR").is_none();
+    // What ended holds nothing any more: what it was charged is the answer.
+    let value = if with_command { output::Value::Charged } else { output::Value::Live };
+    let summary = output::summary::render(report, output::summary::Options { top: args.top, color, value });
+    let printed = match (with_command, to_stdout) {
+        (true, _) => std::io::stderr().write_all(summary.as_bytes()),
+        (false, false) => std::io::stdout().write_all(summary.as_bytes()),
+        (false, true) => Ok(()),
+    };
+    match printed {
         // A reader that went away is no failure of the recording.
-        match std::io::stdout().write_all(summary.as_bytes()) {
-            Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => return Err(error).context("cannot print the summary"),
-            _ => {}
-        }
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => return Err(error).context("cannot print the summary"),
+        _ => {}
     }
     first_failure.map_or(Ok(()), Err)
 }

@@ -11,6 +11,7 @@ use std::{io::Write as _, path::PathBuf};
 
 /// Arguments of `report`.
 #[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
 pub struct ReportArgs {
     /// The recording; one that is still being written shows its last whole snapshot.
     #[arg(value_name = "FILE.mtrail")]
@@ -34,6 +35,13 @@ pub struct ReportArgs {
     #[arg(short, long, value_name = "FILE")]
     pub output: Vec<PathBuf>,
 }
+
+const EXAMPLES: &str = "\
+Examples:
+  memtrail report run.mtrail                             the summary again
+  memtrail report run.mtrail --view cgroups              the ledger of each cgroup
+  memtrail report run.mtrail --view stacks --kind anon   stacks of anonymous memory
+  memtrail report run.mtrail --value charged -o out.svg  a flame graph of all charges";
 
 /// Views.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

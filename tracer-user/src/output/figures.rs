@@ -1,5 +1,6 @@
 //! Figures that the summary and the views compute from a report. Pure; what cannot be computed is `None`.
 
+use super::Value;
 use crate::model::{Cgroup, KindRow, Report, StackRow};
 use crate::units;
 
@@ -80,11 +81,11 @@ pub fn attributed(report: &Report) -> Option<f64> {
     (any && total > 0).then(|| covered.max(0) as f64 / total as f64)
 }
 
-/// Share of live bytes whose stack is whole.
+/// Share of live (or charged) bytes whose stack is whole.
 #[must_use]
-pub fn whole_stacks(report: &Report) -> Option<f64> {
+pub fn whole_stacks(report: &Report, value: Value) -> Option<f64> {
     let rows = || report.cgroups.iter().flat_map(|cgroup| &cgroup.stacks);
-    let sum = |rows: &mut dyn Iterator<Item = &StackRow>| rows.fold(0_u128, |sum, row| sum + u128::from(row.live));
+    let sum = |rows: &mut dyn Iterator<Item = &StackRow>| rows.fold(0_u128, |sum, row| sum + u128::from(value.of(row)));
     let total = sum(&mut rows());
     (total > 0).then(|| sum(&mut rows().filter(|row| row.status == "complete")) as f64 / total as f64)
 }
@@ -155,7 +156,7 @@ mod tests {
         assert_eq!(own_bytes(&Cgroup::default()), None);
         assert_eq!(growth(&Cgroup::default()), None);
         assert_eq!(losses(&Report::default()).counted, None);
-        assert_eq!(whole_stacks(&Report::default()), None);
+        assert_eq!(whole_stacks(&Report::default(), Value::Live), None);
         assert_eq!(percent(None, 1), "unknown");
     }
 }

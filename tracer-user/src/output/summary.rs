@@ -3,7 +3,7 @@
 //! At most 80 columns; at most 40 lines for up to ten cgroups, so that it fits a terminal and a ticket. Within that, the room is shared
 //! out: every cgroup gets its line and its kinds, then verdicts, then stacks, the largest cgroups first. Never prints an unknown as zero.
 
-use super::{figures, text};
+use super::{Value, figures, text};
 use crate::model::{Cgroup, Report};
 use crate::units;
 
@@ -25,11 +25,13 @@ pub struct Options {
     pub top: usize,
     /// Escape sequences for a terminal.
     pub color: bool,
+    /// Which bytes rank the stacks: charged ones after a command, which holds nothing any more.
+    pub value: Value,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Options { top: 10, color: false }
+        Options { top: 10, color: false, value: Value::Live }
     }
 }
 
@@ -72,7 +74,7 @@ impl Line {
 #[must_use]
 pub fn render(report: &Report, options: Options) -> String {
     let mut lines = body(report, options);
-    lines.extend(trailer(report));
+    lines.extend(trailer(report, options.value));
     lines.iter().map(|line| line.print(options.color) + "\n").collect()
 }
 
@@ -85,10 +87,10 @@ fn body(report: &Report, options: Options) -> Vec<Line> {
     let shown = ranked.len().min(options.top.max(1));
     let budget = LINES + 4 * shown.saturating_sub(10);
     let rest = rest(&ranked[shown..]);
-    let room = budget.saturating_sub(trailer(report).len() + rest.len());
+    let room = budget.saturating_sub(trailer(report, options.value).len() + rest.len());
 
     let blocks: Vec<row::Block> =
-        ranked[..shown].iter().enumerate().map(|(index, cgroup)| row::Block::new(cgroup, report, index == 0)).collect();
+        ranked[..shown].iter().enumerate().map(|(index, cgroup)| row::Block::new(cgroup, report, options.value, index == 0)).collect();
     let mut lines: Vec<Line> = fit(&blocks, room).into_iter().flatten().collect();
     lines.extend(rest);
     lines
@@ -138,7 +140,7 @@ fn rest(hidden: &[&Cgroup]) -> Vec<Line> {
 }
 
 /// OOM kills, losses by cause, a warning about cut stacks, and the line of quality and cost.
-fn trailer(report: &Report) -> Vec<Line> {
+fn trailer(report: &Report, value: Value) -> Vec<Line> {
     let mut lines = Vec::new();
     if !report.oom.is_empty() {
         let noun = if report.oom.len() == 1 { "kill" } else { "kills" };
@@ -148,32 +150,45 @@ fn trailer(report: &Report) -> Vec<Line> {
     let causes: Vec<String> = losses.causes.iter().map(|(cause, count)| format!("{cause} {count}")).collect();
     lines.extend(list("lost: ", &causes, Style::Warning));
     lines.extend(list("not counted by this kernel: ", &losses.not_counted, Style::Dim));
-    let whole = figures::whole_stacks(report);
+    let whole = figures::whole_stacks(report, value);
     if let Some(share) = whole.filter(|share| *share < WHOLE_STACKS_WARNING) {
         let cut = figures::percent(Some(1.0 - share), 0);
-        lines.push(Line::new(format!("{cut} of live bytes have no whole stack: their program keeps no frame pointers?"), Style::Warning));
+        lines.push(Line::new(format!("{cut} of {value} bytes have no whole stack: a program without frame pointers?"), Style::Warning));
     }
-    lines.push(last(report, &losses, whole));
+    lines.extend(last(report, &losses, whole));
     lines
 }
 
-fn last(report: &Report, losses: &figures::Losses<'_>, whole: Option<f64>) -> Line {
-    let attributed = figures::percent(figures::attributed(report), 1);
-    let complete = figures::percent(whole, 0);
-    let lost = match losses.counted {
-        None => "unknown".to_owned(),
-        Some(count) => count.to_string(),
+/// More than this share cannot be: it is a sum of too few samples.
+const TOO_MUCH: f64 = 1.1;
+
+/// On one line if it fits, else on two, broken between parts.
+fn last(report: &Report, losses: &figures::Losses<'_>, whole: Option<f64>) -> Vec<Line> {
+    let attributed = match figures::attributed(report) {
+        Some(share) if share > TOO_MUCH => "attributed ? (too few samples)".to_owned(),
+        share => format!("attributed {}", figures::percent(share, 1)),
     };
+    let lost = losses.counted.map_or_else(|| "unknown".to_owned(), |count| count.to_string());
     let cpu = report.cost.cpu_percent.filter(|cpu| cpu.is_finite()).map_or_else(|| "?".to_owned(), |cpu| format!("{cpu:.1} %"));
     // A collector without a resident set is one that was not measured.
     let memory = match report.cost.collector_rss_bytes {
         0 => "? MB".to_owned(),
         resident => units::megabytes(resident.saturating_add(report.cost.map_bytes)),
     };
-    // The shorter form is for counts that are out of the ordinary anyway.
-    let line = |stacks: &str| format!("attributed {attributed} · {stacks} {complete} · losses {lost} · cost {cpu} CPU, {memory}");
-    let long = line("stacks complete");
-    Line::new(if text::width(&long) > COLUMNS { line("stacks") } else { long }, Style::Dim)
+    let parts = [
+        attributed,
+        format!("stacks complete {}", figures::percent(whole, 0)),
+        format!("losses {lost}"),
+        format!("cost {cpu} CPU, {memory}"),
+    ];
+    let mut lines: Vec<String> = Vec::new();
+    for part in parts {
+        match lines.last_mut() {
+            Some(line) if text::width(line) + 3 + text::width(&part) <= COLUMNS => *line = format!("{line} · {part}"),
+            _ => lines.push(part),
+        }
+    }
+    lines.into_iter().map(|line| Line::new(line, Style::Dim)).collect()
 }
 
 /// Words after a prefix, on two lines at most.

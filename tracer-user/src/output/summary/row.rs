@@ -54,12 +54,15 @@ pub(super) struct Block {
 }
 
 impl Block {
-    pub(super) fn new(cgroup: &Cgroup, report: &Report, is_first: bool) -> Block {
+    pub(super) fn new(cgroup: &Cgroup, report: &Report, value: Value, is_first: bool) -> Block {
         let style = if is_first { Style::Bold } else { Style::Plain };
-        let mut stacks = merge(cgroup.stacks.iter().map(|row| (cgroup, row)), Value::Live);
+        let mut stacks = merge(cgroup.stacks.iter().map(|row| (cgroup, row)), value);
+        if value == Value::Charged {
+            stacks.iter_mut().for_each(|stack| stack.stderr = Some(charged_stderr(stack.bytes, report)));
+        }
         stacks.truncate(STACKS);
         Block {
-            head: vec![Line::new(headline(cgroup, report), style), Line::new(format!("  {}", kinds(cgroup)), Style::Plain)],
+            head: vec![Line::new(headline(cgroup, report), style), Line::new(format!("  {}", kinds(cgroup, value)), Style::Plain)],
             verdicts: verdicts(cgroup),
             flat: stacks.iter().map(flat).collect(),
             tall: stacks.iter().map(tall).collect(),
@@ -162,15 +165,15 @@ fn time_to_limit(cgroup: &Cgroup, within: f64) -> Option<String> {
 
 /// `anon 15.2 GiB (1.9 GiB live) · file 412.0 MiB · ...`: with the live part where much is older than the recording, if it fits. Kinds
 /// without bytes are left out, unknown ones among the followed are not.
-fn kinds(cgroup: &Cgroup) -> String {
+fn kinds(cgroup: &Cgroup, value: Value) -> String {
     let room = COLUMNS - 2;
-    for with_live in [true, false] {
-        let line = cells(cgroup, with_live).join(" · ");
+    for detail in [Some(value), None] {
+        let line = cells(cgroup, detail).join(" · ");
         if text::width(&line) <= room {
             return line;
         }
     }
-    let mut cells = cells(cgroup, false);
+    let mut cells = cells(cgroup, None);
     let mut hidden = 0;
     loop {
         let line = format!("{} · {hidden} more kinds", cells.join(" · "));
@@ -181,13 +184,13 @@ fn kinds(cgroup: &Cgroup) -> String {
     }
 }
 
-fn cells(cgroup: &Cgroup, with_live: bool) -> Vec<String> {
+fn cells(cgroup: &Cgroup, detail: Option<Value>) -> Vec<String> {
     if cgroup.kinds.is_empty() {
         return vec!["kinds unknown".to_owned()];
     }
     let mut names: Vec<&str> = ORDER.to_vec();
     names.extend(cgroup.kinds.keys().map(String::as_str).filter(|name| !ORDER.contains(name)));
-    let mut cells: Vec<String> = names.iter().filter_map(|name| cell(name, cgroup.kinds.get(*name)?, with_live)).collect();
+    let mut cells: Vec<String> = names.iter().filter_map(|name| cell(name, cgroup.kinds.get(*name)?, detail)).collect();
     match cgroup.uncovered_bytes {
         // The kernel's batching: 64 pages a CPU are noise.
         Some(uncovered) if uncovered.unsigned_abs() >= 4 << 20 => {
@@ -199,20 +202,29 @@ fn cells(cgroup: &Cgroup, with_live: bool) -> Vec<String> {
     if cells.is_empty() { vec!["no bytes of any kind".to_owned()] } else { cells }
 }
 
-fn cell(name: &str, row: &KindRow, with_live: bool) -> Option<String> {
+fn cell(name: &str, row: &KindRow, detail: Option<Value>) -> Option<String> {
     let is_followed = figures::FOLLOWED.contains(&name);
+    let charged = row.charged.filter(|bytes| is_followed && *bytes > 0 && detail == Some(Value::Charged));
     let bytes = match figures::kind_bytes(row) {
         None if is_followed => return Some(format!("{name} ?")),
-        None | Some(0) => return None,
+        None => return None,
+        Some(0) if charged.is_none() => return None,
         Some(bytes) => bytes,
     };
     let cell = format!("{} {}", text::escape(name), units::bytes(bytes));
-    match row.live {
-        _ if !with_live || !is_followed => Some(cell),
-        None => Some(format!("{cell} (? live)")),
-        Some(live) if live < bytes / 10 * 9 => Some(format!("{cell} ({} live)", units::bytes(live))),
-        Some(_) => Some(cell),
+    match (detail, row.live) {
+        (Some(Value::Charged), _) => {
+            Some(charged.map_or_else(|| cell.clone(), |bytes| format!("{cell} ({} charged)", units::bytes(bytes))))
+        }
+        (Some(Value::Live), None) if is_followed => Some(format!("{cell} (? live)")),
+        (Some(Value::Live), Some(live)) if is_followed && live < bytes / 10 * 9 => Some(format!("{cell} ({} live)", units::bytes(live))),
+        _ => Some(cell),
     }
+}
+
+/// At most: the error of that many bytes in samples of the mean size. Zero where every charge was taken.
+fn charged_stderr(bytes: u64, report: &Report) -> u64 {
+    if report.sampling.mode == "exact" { 0 } else { (bytes as f64 * report.sampling.mean_bytes as f64).sqrt().round() as u64 }
 }
 
 fn verdicts(cgroup: &Cgroup) -> Vec<Line> {

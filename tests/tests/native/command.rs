@@ -1,0 +1,98 @@
+//! `record -- CMD` and `demo` as programs: statuses, the command's cgroup, and that nothing is left behind.
+
+use harness::memtrail::{binary, forced_provider};
+use serde_json::Value;
+use std::path::Path;
+use std::process::{Command, Output};
+
+/// Runs memtrail to its end; its process id, too.
+fn run(args: &[&str]) -> (u32, Output) {
+    let mut command = Command::new(binary().unwrap());
+    command.args(args).stdin(std::process::Stdio::null()).stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
+    let child = command.spawn().unwrap();
+    (child.id(), child.wait_with_output().unwrap())
+}
+
+fn record(options: &[&str], command: &[&str]) -> (u32, Output) {
+    let provider = forced_provider().map(|provider| ["--provider".to_owned(), provider]);
+    let mut args = vec!["record"];
+    args.extend(provider.iter().flatten().map(String::as_str));
+    args.extend(options);
+    args.push("--");
+    args.extend(command);
+    run(&args)
+}
+
+fn said(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+fn assert_nothing_left(pid: u32) {
+    let mount = harness::hierarchy::Hierarchy::find().unwrap().root;
+    assert!(!Path::new(&mount).join(format!("memtrail/{pid}")).exists(), "the cgroup of memtrail {pid} is left");
+}
+
+#[test]
+#[ignore = "root"]
+fn native_the_commands_status_is_memtrails() {
+    for (script, status) in [("exit 0", 0), ("exit 7", 7), ("kill -TERM $$", 143)] {
+        let (pid, output) = record(&[], &["/bin/sh", "-c", script]);
+        assert_eq!(output.status.code(), Some(status), "{script}: {}", said(&output));
+        assert_nothing_left(pid);
+    }
+    let (_, output) = record(&[], &["memtrail-no-such-command"]);
+    assert_eq!(output.status.code(), Some(127));
+    let (_, output) = record(&[], &["/proc/self/maps"]);
+    assert_eq!(output.status.code(), Some(126));
+    let (_, output) = record(&["--exact", "--map-memory", "1MiB"], &["/bin/true"]);
+    assert_eq!(output.status.code(), Some(125));
+    assert!(said(&output).contains("--limit"), "{}", said(&output));
+}
+
+#[test]
+#[ignore = "root"]
+fn native_a_command_that_does_not_end_is_ended() {
+    let (pid, output) = record(&["--duration", "1s"], &["/bin/sh", "-c", "trap '' TERM; while :; do :; done"]);
+    assert_eq!(output.status.code(), Some(137), "{}", said(&output));
+    assert_nothing_left(pid);
+}
+
+#[test]
+#[ignore = "root"]
+fn native_the_command_alone_is_recorded_and_keeps_its_output() {
+    let report = tempfile::Builder::new().suffix(".json").tempfile().unwrap();
+    let path = report.path().to_str().unwrap();
+    let options = ["--exact", "--limit", "64MiB", "-o", path, "--map-memory", "2G"];
+    let (pid, output) = record(&options, &["/bin/sh", "-c", "echo only this; exec cat /proc/self/stat > /dev/null"]);
+    assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "only this\n", "standard output is the command's");
+    assert!(said(&output).contains("ended with status 0"), "{}", said(&output));
+    let report: Value = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
+    let cgroups = report["cgroups"].as_array().unwrap();
+    let own = format!("/memtrail/{pid}");
+    assert!(cgroups.iter().all(|cgroup| cgroup["path"].as_str().unwrap().ends_with(&own)), "{cgroups:?}");
+    let cgroup = cgroups.first().unwrap();
+    assert_eq!((cgroup["state"].as_str(), cgroup["limit_bytes"].as_u64()), (Some("alive"), Some(64 << 20)));
+    assert!(cgroup["kinds"]["anon"]["charged"].as_u64().unwrap() > 0);
+    assert_nothing_left(pid);
+}
+
+#[test]
+#[ignore = "root"]
+fn native_the_demo_finds_what_it_made() {
+    let provider = forced_provider().map(|provider| ["--provider".to_owned(), provider]);
+    let mut args = vec!["demo"];
+    args.extend(provider.iter().flatten().map(String::as_str));
+    let (pid, output) = run(&args);
+    assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+    let text = String::from_utf8_lossy(&output.stdout).split_whitespace().collect::<Vec<_>>().join(" ");
+    let arenas = text.split("Arenas: four threads keep 96.0 MiB from malloc; found ").nth(1).unwrap_or_else(|| panic!("{text}"));
+    let found: f64 = arenas.split(' ').next().unwrap().parse().unwrap();
+    // Stacks of the threads come on top, as huge pages on some kernels.
+    assert!((96.0..112.0).contains(&found), "{text}");
+    // A machine may have no disk, or no tmpfs; it says so.
+    let skipped = said(&output);
+    assert!(text.contains("found 64.0 MiB of page cache in the living cgroup") || skipped.contains("no log file"), "{text}");
+    assert!(text.contains("found 64.0 MiB still charged to its dead cgroup") || skipped.contains("no tmpfs file"), "{text}");
+    assert_nothing_left(pid);
+}

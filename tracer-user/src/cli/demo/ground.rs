@@ -1,0 +1,140 @@
+//! Where the demo's workloads run: a cgroup for each, and files without names.
+
+use super::workloads::Workload;
+use crate::{
+    cgroup::{Hierarchy, Version},
+    command::{Place, Placement, Removal, sweep_stale},
+};
+use anyhow::{Context as _, Result, bail};
+use std::{
+    fs::{self, File},
+    os::{linux::fs::MetadataExt as _, unix::ffi::OsStrExt as _},
+    path::{Path, PathBuf},
+    thread,
+    time::Duration,
+};
+
+/// A cgroup with one below it for each workload. Dropped, it is removed.
+pub struct Ground {
+    place: Place,
+    used: Vec<Workload>,
+    files: Vec<File>,
+}
+
+impl Ground {
+    /// Makes the cgroup, with the janitor that removes it if memtrail is killed.
+    pub fn prepare(hierarchy: &Hierarchy) -> Result<Ground> {
+        let _left = sweep_stale(hierarchy);
+        let place = match Placement::make(hierarchy, None)? {
+            Placement::Own(place) => place,
+            Placement::Inherited { warning } => bail!("the demo needs cgroups of its own, and none can be made: {warning}"),
+        };
+        place.warnings().iter().for_each(|warning| eprintln!("memtrail: {warning}"));
+        if hierarchy.version == Version::V2 {
+            fs::write(place.directory().join("cgroup.subtree_control"), "+memory").context("cannot enable the memory controller")?;
+        }
+        Ok(Ground { place, used: Vec::new(), files: Vec::new() })
+    }
+
+    /// Path of the cgroup above all workloads'.
+    pub fn path(&self) -> String {
+        self.place.path().to_string()
+    }
+
+    /// Path of a workload's cgroup.
+    pub fn path_of(&self, workload: Workload) -> String {
+        self.place.path().join(workload.name().as_bytes()).to_string()
+    }
+
+    /// Workloads that ran, in order.
+    pub fn used(&self) -> &[Workload] {
+        &self.used
+    }
+
+    /// Makes a workload's cgroup; its `cgroup.procs`.
+    pub fn add(&mut self, workload: Workload) -> Result<PathBuf> {
+        let directory = self.place.directory().join(workload.name());
+        fs::create_dir(&directory).with_context(|| format!("cannot make the cgroup {}", self.path_of(workload)))?;
+        self.used.push(workload);
+        Ok(directory.join("cgroup.procs"))
+    }
+
+    /// Removes a workload's cgroup, whose processes have ended.
+    pub fn remove(&self, workload: Workload) -> Result<()> {
+        let directory = self.place.directory().join(workload.name());
+        for _ in 0..100 {
+            // The kernel lists a process for a moment after its end.
+            if fs::remove_dir(&directory).is_ok() {
+                return Ok(());
+            }
+            thread::sleep(Duration::from_millis(10));
+        }
+        fs::remove_dir(&directory).with_context(|| format!("cannot remove the cgroup {}", self.path_of(workload)))
+    }
+
+    /// A file without a name on a file system that keeps its files on disk; `None` if there is none. Kept until the end.
+    pub fn log_file(&mut self) -> Option<Result<File>> {
+        let folders = [PathBuf::from("/var/tmp"), std::env::temp_dir(), PathBuf::from("/root"), PathBuf::from(".")];
+        self.file_in(&folders, |kind| !matches!(kind, "tmpfs" | "ramfs" | "rootfs" | "devtmpfs"))
+    }
+
+    /// A file without a name on a tmpfs; `None` if there is none. Kept until the end.
+    pub fn tmpfs_file(&mut self) -> Option<Result<File>> {
+        self.file_in(&["/dev/shm", "/run", "/tmp"].map(PathBuf::from), |kind| kind == "tmpfs")
+    }
+
+    fn file_in(&mut self, folders: &[PathBuf], suits: impl Fn(&str) -> bool) -> Option<Result<File>> {
+        let mounts = fs::read("/proc/self/mountinfo").ok()?;
+        let folder = folders.iter().find(|folder| file_system_of(&mounts, folder).as_deref().is_some_and(&suits))?;
+        let file = tempfile::tempfile_in(folder).with_context(|| format!("cannot make a file in {}", folder.display()));
+        Some(file.and_then(|file| {
+            self.files.push(file.try_clone()?);
+            Ok(file)
+        }))
+    }
+
+    /// Ends it all: the files, and the cgroups. Their processes have ended.
+    pub fn clear(&mut self) {
+        self.files.clear();
+        match self.place.remove() {
+            Removal::Removed => {}
+            Removal::Populated { pids } => eprintln!("memtrail: {} is left: processes {pids:?} are in it", self.place.path()),
+            Removal::Failed(reason) => eprintln!("memtrail: {} is left: {reason}", self.place.path()),
+        }
+    }
+}
+
+/// Type of the file system that holds a folder.
+fn file_system_of(mountinfo: &[u8], folder: &Path) -> Option<String> {
+    let device = fs::metadata(folder).ok()?.st_dev();
+    let device = format!("{}:{}", libc::major(device), libc::minor(device));
+    type_of(mountinfo, &device)
+}
+
+/// `36 35 98:0 /mnt1 /mnt2 rw,noatime master:1 - ext3 /dev/root rw`: the third field, and the first after the dash.
+fn type_of(mountinfo: &[u8], device: &str) -> Option<String> {
+    for line in mountinfo.split(|byte| *byte == b'\n') {
+        let mut fields = line.split(|byte| *byte == b' ');
+        if fields.nth(2) != Some(device.as_bytes()) {
+            continue;
+        }
+        let kind = fields.skip_while(|field| *field != b"-").nth(1)?;
+        return Some(std::ffi::OsStr::from_bytes(kind).to_string_lossy().into_owned());
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn file_systems_are_found_by_device() {
+        let mountinfo =
+            b"22 1 254:1 / / rw,relatime - ext4 /dev/root rw\n23 22 0:21 / /dev/shm rw shared:2 master:3 - tmpfs tmpfs rw\n\nbad\n";
+        assert_eq!(type_of(mountinfo, "254:1").as_deref(), Some("ext4"));
+        assert_eq!(type_of(mountinfo, "0:21").as_deref(), Some("tmpfs"));
+        assert_eq!(type_of(mountinfo, "0:2"), None);
+        assert_eq!(type_of(b"1 2 3:4 / /", "3:4"), None);
+    }
+}
