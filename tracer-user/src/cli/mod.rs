@@ -1,5 +1,6 @@
 //! The command line: verbs, their arguments, and what they do. `docs/cli.md` is made from this.
 
+pub mod bench_empty;
 pub mod doctor;
 pub mod record;
 pub mod report;
@@ -36,6 +37,9 @@ pub enum Verb {
     Report(report::ReportArgs),
     /// What this host can do: facts, the provider of each probe and why, what it would cost.
     Doctor(doctor::DoctorArgs),
+    /// Empty programs on the same hooks, to measure memtrail against.
+    #[command(hide = true)]
+    BenchEmpty,
 }
 
 /// Runs the verb; the process's exit status.
@@ -45,6 +49,7 @@ pub fn run(cli: Cli) -> u8 {
         Verb::Record(args) => record::run(args),
         Verb::Report(args) => report::run(&args),
         Verb::Doctor(args) => doctor::run(&args),
+        Verb::BenchEmpty => bench_empty::run(),
     };
     match result {
         Ok(status) => status,
