@@ -254,6 +254,13 @@ fn run_fold(ctx: RawTracePointContext) -> i32 {
     0
 }
 
+// Attached by the benchmark only, to the hooks of the tracepoint tier: what a program on them costs that does nothing.
+
+#[raw_tracepoint(tracepoint = "mm_page_alloc")]
+fn empty(_ctx: RawTracePointContext) -> i32 {
+    0
+}
+
 #[cfg(not(test))]
 #[panic_handler]
 fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {

@@ -1,6 +1,7 @@
 //! Build and test tasks of the workspace. Only wiring here; a subject has a file of its own, and none holds product logic.
 
 mod apt;
+mod bench;
 mod command;
 mod ebpf;
 mod inputs;
@@ -33,6 +34,8 @@ enum Task {
     Vm(vm::Args),
     /// Run the tests, in three tiers: pure, on this machine's kernel, on the kernels under test
     Test(test::Args),
+    /// Measure what tracing costs, beside empty programs, perf and bpftrace
+    Bench(bench::Args),
 }
 
 fn main() -> ExitCode {
@@ -58,5 +61,6 @@ fn work(task: Task) -> Result<()> {
         }
         Task::Vm(args) => vm::command(args),
         Task::Test(args) => test::command(&args),
+        Task::Bench(args) => bench::command(&args),
     }
 }

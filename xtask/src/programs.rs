@@ -43,6 +43,23 @@ pub fn test(name: &str, object: Option<&Path>) -> Result<PathBuf> {
     programs.remove(name).with_context(|| format!("cargo built no test program {name}"))
 }
 
+/// The product and the workloads as users build them: for this machine, optimised.
+pub fn release() -> Result<Programs> {
+    let mut cargo = cargo();
+    cargo.current_dir(workspace::root()?).args([
+        "build",
+        "--release",
+        "--quiet",
+        "--locked",
+        "-p",
+        "tracer-user",
+        "-p",
+        "memtrail-tests",
+        "--bins",
+    ]);
+    executables(&command::stdout(cargo.args(["--message-format", "json-render-diagnostics"]))?)
+}
+
 /// What cargo says of each thing it built; the rest of the line is of no interest.
 #[derive(Deserialize)]
 struct Message {

@@ -1,6 +1,7 @@
 //! The command line: verbs, their arguments, and what they do. `docs/cli.md` is made from this.
 
 pub mod demo;
+pub mod bench_empty;
 pub mod doctor;
 mod launch;
 pub mod record;
@@ -44,6 +45,9 @@ pub enum Verb {
     /// A workload of the demo.
     #[command(hide = true)]
     DemoWorkload(demo::WorkloadArgs),
+    /// Empty programs on the same hooks, to measure memtrail against.
+    #[command(hide = true)]
+    BenchEmpty,
 }
 
 /// Runs the verb; the process's exit status.
@@ -55,6 +59,7 @@ pub fn run(cli: Cli) -> u8 {
         Verb::Doctor(args) => doctor::run(&args),
         Verb::Demo(args) => demo::run(&args),
         Verb::DemoWorkload(args) => demo::workload(&args),
+        Verb::BenchEmpty => bench_empty::run(),
     };
     match result {
         Ok(status) => status,
