@@ -3,6 +3,7 @@
 pub mod attach;
 pub mod baseline;
 pub mod calibrate;
+pub mod picture;
 pub mod sizes;
 pub mod tables;
 
