@@ -60,7 +60,7 @@ pub fn take_key(bpf: &mut Ebpf, identity: u64) -> Result<Option<KeyRecord>, BpfE
 pub fn remove(bpf: &mut Ebpf, name: &'static str, identities: &[u64]) -> Result<(), BpfError> {
     let map = bpf.map_mut(name).ok_or(BpfError::Missing(name))?;
     let failed = |source| BpfError::Map { name, source };
-    let mut remove_all = |remove: &mut dyn FnMut(u64) -> Result<(), MapError>| {
+    let remove_all = |remove: &mut dyn FnMut(u64) -> Result<(), MapError>| {
         identities.iter().try_for_each(|identity| match remove(*identity) {
             Err(error) if !is_gone(&error) => Err(failed(error)),
             _ => Ok(()),

@@ -1,6 +1,7 @@
 //! The command line: verbs, their arguments, and what they do. `docs/cli.md` is made from this.
 
 pub mod doctor;
+pub mod messages;
 pub mod record;
 pub mod report;
 pub mod status;
@@ -40,6 +41,7 @@ pub enum Verb {
 
 /// Runs the verb; the process's exit status.
 pub fn run(cli: Cli) -> u8 {
+    messages::show(cli.verbose);
     let with_command = matches!(&cli.verb, Verb::Record(args) if !args.command.is_empty());
     let result = match cli.verb {
         Verb::Record(args) => record::run(args),

@@ -2,6 +2,7 @@
 
 use super::status;
 use crate::{
+    bpf::sizes::Forced,
     collector::{filter::Filter, session::Session, start::StartOptions},
     glob::Glob,
     model::Report,
@@ -49,12 +50,21 @@ pub struct RecordArgs {
     /// With a command: exit with 3 if anything was lost, whatever its status.
     #[arg(long)]
     pub strict: bool,
+    /// Force the size of a table (NAME=N[,NAME=N]), to see what happens when it is full. For tests; shown in the JSON report.
+    #[arg(long, value_name = "NAME=N", default_value = "", hide = true, value_parser = parse_tables)]
+    pub table: Forced,
     /// Memory limit of the command's cgroup.
     #[arg(long, value_name = "SIZE", value_parser = units::parse_size, requires = "command")]
     pub limit: Option<u64>,
     /// A command to run and trace, in a cgroup of its own.
     #[arg(last = true, value_name = "CMD")]
     pub command: Vec<OsString>,
+}
+
+fn parse_tables(text: &str) -> Result<Forced, String> {
+    let mut forced = Forced::default();
+    text.split(',').filter(|one| !one.is_empty()).try_for_each(|one| forced.add(one))?;
+    Ok(forced)
 }
 
 /// Classes of providers.
@@ -95,6 +105,7 @@ async fn record(args: RecordArgs) -> Result<u8> {
         map_memory: args.map_memory,
         traced_bytes: None,
         filtered: false,
+        forced: args.table,
     };
     let mut session = Session::start(filter, options)?;
     let mut writers = Vec::new();

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     bpf::{
-        BpfError,
+        BpfError, stats,
         tables::{self, SweepVerdict},
     },
     cgroup::{
@@ -41,6 +41,8 @@ const MOST_CGROUPS: usize = 65_536;
 const MOST_DEAD: usize = 16_384;
 /// Time between two retirements, nanoseconds.
 const RETIREMENT_NS: u64 = 5_000_000_000;
+/// Time between two moments in which the programs' cost is counted, nanoseconds.
+const MOMENT_NS: u64 = 5_000_000_000;
 /// Longest wait for process records before a report.
 const SETTLE: std::time::Duration = std::time::Duration::from_secs(2);
 
@@ -86,6 +88,11 @@ pub struct Session {
     /// Samples whose end the sweep had to make, and those that never got an owner, at the last snapshot.
     pending: u64,
     poll_errors: u64,
+    /// What the programs cost, and when that was last looked at.
+    moments: stats::Moments,
+    last_moment_ns: u64,
+    /// Entries of the tables when they were last read.
+    occupancy: std::collections::BTreeMap<String, u64>,
 }
 
 impl Session {
@@ -139,6 +146,9 @@ impl Session {
             last_retirement_ns: monotonic_ns(),
             pending: 0,
             poll_errors: 0,
+            moments: stats::Moments::default(),
+            last_moment_ns: 0,
+            occupancy: std::collections::BTreeMap::new(),
         };
         session.interval()?;
         Ok(session)
@@ -165,6 +175,11 @@ impl Session {
     #[must_use]
     pub fn running(&self) -> &Running {
         &self.running
+    }
+
+    /// The running kernel half, for what changes it: pictures.
+    pub fn running_mut(&mut self) -> &mut Running {
+        &mut self.running
     }
 
     /// Patterns that still match nothing.
@@ -218,15 +233,30 @@ impl Session {
             self.last_retirement_ns = at_ns;
             self.retire()?;
         }
+        // The first moment comes with the first interval after the start, so that short recordings have one.
+        if at_ns.saturating_sub(self.last_moment_ns) > MOMENT_NS && at_ns > self.started_ns + 500_000_000 {
+            self.last_moment_ns = at_ns;
+            self.moments.observe(&self.running.bpf);
+        }
+        interval.tables = self.occupancy.clone();
         interval.losses = self.losses()?;
         Ok(interval)
     }
 
     /// Takes what nobody needs any more out of the kernel's tables, and pins the processes that own live bytes.
     fn retire(&mut self) -> Result<(), SessionError> {
+        let began_ns = monotonic_ns();
+        // What has nothing live now may have had when an open picture was taken.
+        if tables::control(&self.running.bpf)?.open_pictures != 0 {
+            return Ok(());
+        }
         let keys = tables::keys(&self.running.bpf)?;
         let stacks = tables::stacks(&self.running.bpf)?;
         let processes = tables::processes(&self.running.bpf)?;
+        let read_ns = monotonic_ns();
+        self.occupancy = [("KEYS", keys.len()), ("STACKS", stacks.len()), ("PROCESSES", processes.len())]
+            .map(|(name, entries)| (name.to_owned(), entries as u64))
+            .into();
         let feed = self.feed.as_ref();
         if let Some(feed) = feed {
             let mut registry = feed.registry();
@@ -248,6 +278,17 @@ impl Session {
         }
         tables::remove(&mut self.running.bpf, "STACKS", &leaving.stacks)?;
         tables::remove(&mut self.running.bpf, "PROCESSES", &leaving.processes)?;
+        log::debug!(
+            "retirement: {} keys, {} stacks, {} processes read in {} us; {}, {} and {} left in {} us more",
+            keys.len(),
+            stacks.len(),
+            processes.len(),
+            read_ns.saturating_sub(began_ns) / 1000,
+            leaving.keys.len(),
+            leaving.stacks.len(),
+            leaving.processes.len(),
+            monotonic_ns().saturating_sub(read_ns) / 1000
+        );
         Ok(())
     }
 
@@ -288,6 +329,7 @@ impl Session {
             totals: &totals,
             retired: &self.retired,
             losses: self.losses()?,
+            programs: self.moments.estimate(monotonic_ns().saturating_sub(self.started_ns)),
             slopes: &self.slopes,
             started: self.started,
             started_ns: self.started_ns,
@@ -324,14 +366,9 @@ impl Session {
             let counters = feed.registry().counters();
             losses.insert("process_records".to_owned(), Some(counters.lost_records));
         }
-        losses.insert("recursion_misses".to_owned(), recursion_misses(&self.running.bpf));
+        losses.insert("recursion_misses".to_owned(), stats::recursion_misses(&self.running.bpf));
         Ok(losses)
     }
-}
-
-/// Programs that the kernel skipped because they were running already; `None` where it does not count them (before 5.12).
-fn recursion_misses(_bpf: &Ebpf) -> Option<u64> {
-    None
 }
 
 fn listing(hierarchy: &Hierarchy) -> Result<Listing, SessionError> {
