@@ -52,7 +52,7 @@ crate::plain_data!(Control);
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct OwnerFilter {
-    /// [`OWNER_UNKNOWN`], [`OWNER_WANTED`] or [`OWNER_REFUSED`].
+    /// [`OWNER_UNKNOWN`], [`OWNER_WANTED`], [`OWNER_REFUSED`] or [`OWNER_REFUSED_ALONE`].
     pub verdict: u32,
     /// Thinning: one in 2^this of the samples taken is kept, and stands for as many more. 0 keeps all.
     pub log2_thinning: u32,
@@ -64,5 +64,7 @@ crate::plain_data!(OwnerFilter);
 pub const OWNER_UNKNOWN: u32 = 0;
 /// Recorded.
 pub const OWNER_WANTED: u32 = 1;
-/// Passed over.
+/// Passed over, and so are cgroups made below it.
 pub const OWNER_REFUSED: u32 = 2;
+/// Passed over itself; cgroups made below it are not decided by that.
+pub const OWNER_REFUSED_ALONE: u32 = 3;

@@ -8,6 +8,10 @@
 
 mod accuracy;
 mod freeze;
+mod input;
+mod lifecycle;
+mod losses;
+mod occupancy;
 mod owners;
 mod stacks;
 mod workload_truth;

@@ -1,5 +1,6 @@
 //! How large the tables are: planned from RAM, possible CPUs and mode, within the memory asked for. Pure.
 
+use crate::units;
 use serde::Serialize;
 use tracer_common::{
     FRAME_BYTES,
@@ -98,8 +99,10 @@ impl Forced {
 
 /// The tables do not fit.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[error("--exact needs {needed} bytes of map memory for {traced} bytes of traced memory, and {allowed} are allowed: pass --map-memory {} (or narrow the filter to cgroups with a limit)", megabytes(*needed))]
+#[error("{} needs {} of map memory for {} of traced memory, and {} are allowed: pass --map-memory {}{}", if *.exact { "--exact" } else { "tracing" }, units::bytes(*.needed), units::bytes(*.traced), units::bytes(*.allowed), megabytes(*.needed), if *.exact { " (or narrow the filter to cgroups with a limit)" } else { "" })]
 pub struct DoesNotFit {
+    /// Every charge was to be taken.
+    pub exact: bool,
     /// Bytes needed.
     pub needed: u64,
     /// Bytes allowed.
@@ -153,7 +156,7 @@ pub fn plan(wish: &Wish) -> Result<Sizes, DoesNotFit> {
         sizes.bytes = bytes(&sizes, wish.cpus_possible);
     }
     if sizes.bytes > wish.map_memory {
-        return Err(DoesNotFit { needed: sizes.bytes, allowed: wish.map_memory, traced: wish.traced_bytes.min(wish.ram_bytes) });
+        return Err(DoesNotFit { exact: wish.exact, needed: sizes.bytes, allowed: wish.map_memory, traced: wish.traced_bytes.min(wish.ram_bytes) });
     }
     Ok(sizes)
 }

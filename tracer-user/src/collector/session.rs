@@ -27,12 +27,13 @@ use crate::{
 };
 use aya::{
     Ebpf,
-    maps::{HashMap as BpfHashMap, MapData, RingBuf},
+    maps::{HashMap as BpfHashMap, MapData, MapError, RingBuf},
 };
 use std::{collections::HashMap, time::SystemTime};
 use tracer_common::{
     event::CgroupEvent,
-    settings::{OWNER_REFUSED, OWNER_WANTED, OwnerFilter},
+    loss::Loss,
+    settings::{OWNER_REFUSED, OWNER_REFUSED_ALONE, OWNER_WANTED, OwnerFilter},
 };
 
 /// Most cgroups known at once, dead ones included.
@@ -88,6 +89,8 @@ pub struct Session {
     /// Samples whose end the sweep had to make, and those that never got an owner, at the last snapshot.
     pending: u64,
     poll_errors: u64,
+    /// Events that did not fit in the ring, as of the last repair.
+    refused_events: u64,
     /// What the programs cost, and when that was last looked at.
     moments: stats::Moments,
     last_moment_ns: u64,
@@ -146,6 +149,7 @@ impl Session {
             last_retirement_ns: monotonic_ns(),
             pending: 0,
             poll_errors: 0,
+            refused_events: 0,
             moments: stats::Moments::default(),
             last_moment_ns: 0,
             occupancy: std::collections::BTreeMap::new(),
@@ -190,7 +194,11 @@ impl Session {
 
     /// Takes events in. To be called often enough that the ring does not fill; what did not fit is counted and repaired from a listing.
     pub fn drain_events(&mut self) -> Result<(), SessionError> {
-        let mut repair = false;
+        // What did not fit in the ring has no event: the listing tells.
+        let refused = tables::losses(&self.running.bpf)?.into_iter().find(|(cause, _)| *cause == Loss::RingFull);
+        let refused = refused.map_or(0, |(_, count)| count.events);
+        let mut repair = refused != self.refused_events;
+        self.refused_events = refused;
         let mut decided = Vec::new();
         while let Some(item) = self.ring.next() {
             // The ring holds only this one type; anything shorter is not ours.
@@ -204,6 +212,7 @@ impl Session {
         }
         if repair {
             self.registry.repair(&listing(&self.hierarchy)?);
+            decided = self.registry.iter().map(|cgroup| (cgroup.id, cgroup.path.clone())).collect();
         }
         if !self.filter.is_open() {
             write_filter(&mut self.running.bpf, &self.filter, decided.iter().map(|(id, path)| (*id, path)))?;
@@ -375,7 +384,8 @@ fn listing(hierarchy: &Hierarchy) -> Result<Listing, SessionError> {
     list(&hierarchy.mount, Bounds::default()).map_err(SessionError::List)
 }
 
-/// Tells the kernel half what is decided: wanted subtrees, and those in which nothing can ever match.
+/// Tells the kernel half what is decided: wanted subtrees, those in which nothing can ever match, and cgroups that do not match though
+/// one below them may. What finds no room stays undecided: recorded, and left out of the report.
 fn write_filter<'a>(bpf: &mut Ebpf, filter: &Filter, cgroups: impl Iterator<Item = (CgroupId, &'a CgroupPath)>) -> Result<(), BpfError> {
     if filter.is_open() {
         return Ok(());
@@ -389,9 +399,14 @@ fn write_filter<'a>(bpf: &mut Ebpf, filter: &Filter, cgroups: impl Iterator<Item
         } else if filter.refuses_below(path) {
             OWNER_REFUSED
         } else {
-            continue;
+            OWNER_REFUSED_ALONE
         };
-        map.insert(id.0, OwnerFilter { verdict, log2_thinning: 0 }, 0).map_err(failed)?;
+        match map.insert(id.0, OwnerFilter { verdict, log2_thinning: 0 }, 0) {
+            Err(MapError::SyscallError(error)) if error.io_error.raw_os_error() == Some(libc::E2BIG) => {
+                log::debug!("the filter's table is full: cgroup {} stays undecided", id.0);
+            }
+            result => result.map_err(failed)?,
+        }
     }
     Ok(())
 }

@@ -330,5 +330,6 @@ pub fn interval(index: u64) -> Interval {
         clocks: [index, u64::MAX - index, 1_772_330_584_000_000_000 + index],
         cgroups: BTreeMap::from([("9007199254740993".to_owned(), cgroup)]),
         losses: BTreeMap::from([("ring_full".to_owned(), Some(index)), ("recursion".to_owned(), None)]),
+        tables: BTreeMap::from([("KEYS".to_owned(), index)]),
     }
 }
