@@ -54,9 +54,9 @@ fn occupancy(name: &str, arguments: &[&str]) {
         let room = shown["max_entries"].as_u64().unwrap();
         let left = shown["entries"].as_u64().unwrap();
         println!("{table}: peaks by quarter and after {peaks:?}, {left} at the end, room for {room}");
-        let most = peaks[..QUARTERS].iter().max().unwrap();
+        let most = peaks.iter().max().unwrap();
         // The rate of processes varies: half as much again is not growth, a quarter more with each quarter would be.
-        assert!(*most <= peaks[0].max(peaks[1]) * 3 / 2 + 256, "{table} grows: {peaks:?}");
+        assert!(*most <= peaks[0].max(peaks[1]) * 3 / 2 + 512, "{table} grows: {peaks:?}");
         assert!(*most < room * 3 / 4, "{table} is nearly full: {peaks:?} of {room}");
         assert!(left <= most / 4 + 128, "{table} keeps {left} of {most}");
     }

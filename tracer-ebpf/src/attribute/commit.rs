@@ -18,7 +18,7 @@ use tracer_common::{
     attribution::{KEY_OWN, Key, OwnerTotals, Sample, sample_slot},
     kind::Kind,
     loss::Loss,
-    settings::{Control, OWNER_REFUSED, OWNER_REFUSED_ALONE},
+    settings::{Control, OWNER_REFUSED, OWNER_REFUSED_ALONE, OWNER_WANTED},
 };
 
 /// A folio at its commit.
@@ -88,6 +88,19 @@ pub fn filtered(owner: u64, weight_per_frame: u64) -> Option<u64> {
         return None;
     }
     Some(weight_per_frame << thinning)
+}
+
+/// Whether the filter is known to want that owner, or there is none.
+#[inline(always)]
+pub fn wanted(owner: u64) -> bool {
+    if setting!(filtered) == 0 {
+        return true;
+    }
+    match OWNERS.get_ptr(owner) {
+        // SAFETY: a map value of plain numbers.
+        Some(filter) => unsafe { (*filter).verdict == OWNER_WANTED },
+        None => false,
+    }
 }
 
 /// Whether the filter passes that owner over.

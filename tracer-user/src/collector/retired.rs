@@ -72,10 +72,10 @@ fn ripe(marks: &mut HashMap<u64, u64>, idle: impl Iterator<Item = u64>, now_ns: 
     let mut ripe = Vec::new();
     for id in idle {
         let since = marks.get(&id).copied().unwrap_or(now_ns);
+        // A mark stays until its bearer is gone from the table: not all that may leave do so at once.
+        next.insert(id, since);
         if now_ns.saturating_sub(since) > GRACE_NS {
             ripe.push(id);
-        } else {
-            next.insert(id, since);
         }
     }
     *marks = next;

@@ -42,6 +42,8 @@ const MOST_CGROUPS: usize = 65_536;
 const MOST_DEAD: usize = 16_384;
 /// Time between two retirements, nanoseconds.
 const RETIREMENT_NS: u64 = 5_000_000_000;
+/// Longest that one retirement keeps the collector from its readings, nanoseconds, but for the time that the tables take to read.
+const RETIREMENT_BUDGET_NS: u64 = 400_000_000;
 /// Time between two moments in which the programs' cost is counted, nanoseconds.
 const MOMENT_NS: u64 = 5_000_000_000;
 /// Longest wait for process records before a report.
@@ -278,7 +280,14 @@ impl Session {
         }
         let leaving = self.marks.pass(&keys, &stacks, &processes, |process| is_gone(feed, process), monotonic_ns());
         let mut names = Names::new(feed, &mut self.symbolizer);
+        let mut left = 0;
         for identity in &leaving.keys {
+            // Naming stacks may take long; those that are over now leave at the next interval, with their marks as old as they are.
+            if monotonic_ns().saturating_sub(began_ns) > RETIREMENT_BUDGET_NS {
+                self.last_retirement_ns = 0;
+                break;
+            }
+            left += 1;
             // Read again at the removal: a charge may have come since the pass.
             let Some(record) = tables::take_key(&mut self.running.bpf, *identity)? else { continue };
             let row = assemble::describe(&mut names, &record, processes.get(&record.key.process), &stacks);
@@ -293,7 +302,7 @@ impl Session {
             stacks.len(),
             processes.len(),
             read_ns.saturating_sub(began_ns) / 1000,
-            leaving.keys.len(),
+            left,
             leaving.stacks.len(),
             leaving.processes.len(),
             monotonic_ns().saturating_sub(read_ns) / 1000
@@ -393,7 +402,9 @@ fn write_filter<'a>(bpf: &mut Ebpf, filter: &Filter, cgroups: impl Iterator<Item
     let failed = |source| BpfError::Map { name: "OWNERS", source };
     let map = bpf.map_mut("OWNERS").ok_or(BpfError::Missing("map OWNERS"))?;
     let mut map = BpfHashMap::<_, u64, OwnerFilter>::try_from(map).map_err(failed)?;
-    for (id, path) in cgroups {
+    // Wanted ones first: only those without room may be undecided that do not matter.
+    let (wanted, others): (Vec<_>, Vec<_>) = cgroups.partition(|(_, path)| filter.wants(path));
+    for (id, path) in wanted.into_iter().chain(others) {
         let verdict = if filter.wants(path) {
             OWNER_WANTED
         } else if filter.refuses_below(path) {
