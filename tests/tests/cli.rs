@@ -68,7 +68,7 @@ fn arguments_that_cannot_be() {
         (&["record", "--duration", "0s"][..], &["--duration", "zero"][..]),
         (&["record", "--duration", "99999999999h"], &["--duration", "3650d"]),
         (&["record", "--duration", "soon"], &["--duration", "soon"]),
-        (&["record", "--duration", "-5s"], &["5s"]),
+        (&["record", "--duration=-5s"], &["--duration", "-5s"]),
         (&["record", "--interval", "0s"], &["--interval", "zero"]),
         (&["record", "--map-memory", "lots"], &["--map-memory", "lots"]),
         (&["record", "--provider", "guess"], &["--provider", "guess", "tracepoint"]),

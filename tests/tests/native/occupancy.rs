@@ -7,8 +7,10 @@ use harness::workload::Workload;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// Longer than a key, and after it its stacks, wait until they may leave: twice the grace and the time between two passes.
-const RETIRED_AFTER: Duration = Duration::from_secs(17);
+/// Longer than a key, and after it its stacks and process, wait until they may leave: for each the grace and up to two passes.
+const RETIRED_AFTER: Duration = Duration::from_secs(30);
+/// What comes stays that long, so a shorter run only shows that all of it goes again; growth can be told in a longer one.
+const STEADY_AFTER_S: f64 = 80.0;
 const QUARTERS: usize = 4;
 
 fn processes() -> u64 {
@@ -46,7 +48,11 @@ fn occupancy(name: &str, arguments: &[&str]) {
     }
     let cost = &outcome.report["cost"];
     println!("{} processes in {:.0} s, quarters end at {ends:.0?}", processes(), ends[QUARTERS - 1]);
-    println!("collector: {} MB at most, {} of a CPU's time in percent", cost["collector_rss_bytes"].as_u64().unwrap() >> 20, cost["cpu_percent"]);
+    println!(
+        "collector: {} MB at most, {} of a CPU's time in percent",
+        cost["collector_rss_bytes"].as_u64().unwrap() >> 20,
+        cost["cpu_percent"]
+    );
     println!("programs: {} runs, {} ns; losses {:?}", cost["events"], cost["bpf_ns"], outcome.report["losses"]);
     assert_eq!(report::losses(&outcome.report).unwrap(), BTreeMap::new());
     for (table, peaks) in peaks {
@@ -56,7 +62,8 @@ fn occupancy(name: &str, arguments: &[&str]) {
         println!("{table}: peaks by quarter and after {peaks:?}, {left} at the end, room for {room}");
         let most = peaks.iter().max().unwrap();
         // The rate of processes varies: half as much again is not growth, a quarter more with each quarter would be.
-        assert!(*most <= peaks[0].max(peaks[1]) * 3 / 2 + 512, "{table} grows: {peaks:?}");
+        let steady = ends[QUARTERS - 1] > STEADY_AFTER_S;
+        assert!(!steady || *most <= peaks[0].max(peaks[1]) * 3 / 2 + 512, "{table} grows: {peaks:?}");
         assert!(*most < room * 3 / 4, "{table} is nearly full: {peaks:?} of {room}");
         assert!(left <= most / 4 + 128, "{table} keeps {left} of {most}");
     }

@@ -70,7 +70,9 @@ pub fn close(bpf: &mut Ebpf, epoch: u64) -> Result<(), BpfError> {
     let rest: Vec<u64> = open.into_iter().filter(|other| *other != epoch).collect();
     let unneeded: Vec<Grave> = tables::graveyard(bpf)?
         .into_iter()
-        .filter(|(grave, sample)| !rest.iter().any(|epoch| was_live(sample, grave.ended_epoch, *epoch)) && grave.ended_epoch <= control.epoch)
+        .filter(|(grave, sample)| {
+            !rest.iter().any(|epoch| was_live(sample, grave.ended_epoch, *epoch)) && grave.ended_epoch <= control.epoch
+        })
         .map(|(grave, _)| grave)
         .collect();
     tables::remove_graves(bpf, &unneeded)

@@ -22,11 +22,8 @@ struct Attribute {
 #[must_use]
 pub fn recursion_misses(program: BorrowedFd<'_>) -> Option<u64> {
     let mut info = [0_u64; INFO_BYTES / 8];
-    let mut attribute = Attribute {
-        fd: u32::try_from(program.as_raw_fd()).ok()?,
-        length: INFO_BYTES as u32,
-        info: info.as_mut_ptr() as u64,
-    };
+    let mut attribute =
+        Attribute { fd: u32::try_from(program.as_raw_fd()).ok()?, length: INFO_BYTES as u32, info: info.as_mut_ptr() as u64 };
     // SAFETY: the attribute is that of the command, and names a buffer of the length that it gives; both outlive the call. The buffer
     // is all zeros, so the kernel finds no pointers in it to write to.
     let status = unsafe { libc::syscall(libc::SYS_bpf, OBJ_GET_INFO_BY_FD, &raw mut attribute, size_of::<Attribute>()) };

@@ -156,7 +156,12 @@ pub fn plan(wish: &Wish) -> Result<Sizes, DoesNotFit> {
         sizes.bytes = bytes(&sizes, wish.cpus_possible);
     }
     if sizes.bytes > wish.map_memory {
-        return Err(DoesNotFit { exact: wish.exact, needed: sizes.bytes, allowed: wish.map_memory, traced: wish.traced_bytes.min(wish.ram_bytes) });
+        return Err(DoesNotFit {
+            exact: wish.exact,
+            needed: sizes.bytes,
+            allowed: wish.map_memory,
+            traced: wish.traced_bytes.min(wish.ram_bytes),
+        });
     }
     Ok(sizes)
 }
@@ -215,7 +220,15 @@ mod tests {
 
     fn wish(exact: bool, ram: u64, traced: u64) -> Wish {
         let map_memory = DEFAULT_MAP_MEMORY;
-        Wish { exact, traced_bytes: traced, ram_bytes: ram, frames: ram / FRAME_BYTES, cpus_possible: 8, map_memory, forced: Forced::default() }
+        Wish {
+            exact,
+            traced_bytes: traced,
+            ram_bytes: ram,
+            frames: ram / FRAME_BYTES,
+            cpus_possible: 8,
+            map_memory,
+            forced: Forced::default(),
+        }
     }
 
     #[test]

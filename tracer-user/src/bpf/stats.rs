@@ -54,7 +54,8 @@ impl Moments {
     #[must_use]
     pub fn estimate(&self, duration_ns: u64) -> Option<Estimate> {
         (self.observed_ns > 0).then(|| {
-            let scaled = |value: u64| u64::try_from(u128::from(value) * u128::from(duration_ns) / u128::from(self.observed_ns)).unwrap_or(u64::MAX);
+            let scaled =
+                |value: u64| u64::try_from(u128::from(value) * u128::from(duration_ns) / u128::from(self.observed_ns)).unwrap_or(u64::MAX);
             Estimate { run_ns: scaled(self.run_ns), runs: scaled(self.runs) }
         })
     }

@@ -18,7 +18,7 @@ use std::{
     path::PathBuf,
     time::{Duration, Instant},
 };
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// Arguments of `record`.
 #[derive(Debug, Args)]
@@ -107,13 +107,16 @@ async fn record(args: RecordArgs) -> Result<u8> {
         filtered: false,
         forced: args.table,
     };
+    // Before anything says that it is recording: a Ctrl-C then ends it with its report.
+    let mut interrupt = signal(SignalKind::interrupt()).context("cannot wait for Ctrl-C")?;
+    let mut terminate = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
     let mut session = Session::start(filter, options)?;
     let mut writers = Vec::new();
     for file in args.output.iter().filter(|file| output::Format::of(file) == Some(output::Format::Recording)) {
         writers.push(recording::Writer::create(file, &session.header())?);
     }
     announce(&session, &args);
-    follow(&mut session, &args, &mut writers).await?;
+    follow(&mut session, &args, &mut writers, [&mut interrupt, &mut terminate]).await?;
     let report = session.report()?;
     let unmatched = session.unmatched();
     drop(session);
@@ -141,9 +144,12 @@ fn announce(session: &Session, args: &RecordArgs) {
 }
 
 /// Reads figures at each interval until the end.
-async fn follow(session: &mut Session, args: &RecordArgs, writers: &mut [recording::Writer]) -> Result<()> {
-    let mut interrupt = signal(SignalKind::interrupt()).context("cannot wait for Ctrl-C")?;
-    let mut terminate = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
+async fn follow(
+    session: &mut Session,
+    args: &RecordArgs,
+    writers: &mut [recording::Writer],
+    [interrupt, terminate]: [&mut Signal; 2],
+) -> Result<()> {
     let started = Instant::now();
     let progress = std::io::stderr().is_terminal();
     let mut ticks = tokio::time::interval_at(tokio::time::Instant::now() + args.interval, args.interval);

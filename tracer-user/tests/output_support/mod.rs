@@ -116,6 +116,7 @@ pub fn kind(stat: u64, baseline: u64, live: u64) -> KindRow {
         missed: Some(0),
         unattributed: Some(stat as i64 - baseline as i64 - live as i64),
         growth_bytes_per_s: Some(0.0),
+        ..KindRow::default()
     }
 }
 
