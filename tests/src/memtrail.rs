@@ -133,13 +133,34 @@ impl Memtrail {
         self.child.id()
     }
 
-    /// Ends the recording as Ctrl-C does, and reads the report.
-    pub fn stop(self) -> Result<Outcome> {
+    /// Stops all its threads, until [`Memtrail::resume`].
+    pub fn pause(&self) -> Result<()> {
+        self.signal(libc::SIGSTOP)
+    }
+
+    /// Lets it run again.
+    pub fn resume(&self) -> Result<()> {
+        self.signal(libc::SIGCONT)
+    }
+
+    /// Kills it at once and waits for its end.
+    pub fn kill(mut self) -> Result<()> {
+        self.child.kill().context("SIGKILL to memtrail")?;
+        self.child.wait().context("waiting for memtrail").map(drop)
+    }
+
+    fn signal(&self, signal: i32) -> Result<()> {
         let pid = i32::try_from(self.child.id()).context("process id of memtrail")?;
         // SAFETY: kill takes no pointers; the child has not been waited for, so the id is still its own.
-        if unsafe { libc::kill(pid, libc::SIGINT) } != 0 {
-            return Err(std::io::Error::last_os_error()).context("SIGINT to memtrail");
+        match unsafe { libc::kill(pid, signal) } {
+            0 => Ok(()),
+            _ => Err(std::io::Error::last_os_error()).with_context(|| format!("signal {signal} to memtrail")),
         }
+    }
+
+    /// Ends the recording as Ctrl-C does, and reads the report.
+    pub fn stop(self) -> Result<Outcome> {
+        self.signal(libc::SIGINT)?;
         self.finish()
     }
 

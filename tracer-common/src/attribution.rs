@@ -9,14 +9,15 @@ use crate::{FRAME_BYTES, mix64};
 /// Number of frozen pictures that can be open at once.
 pub const PICTURES: usize = 4;
 
-/// Banks that rotate with the epoch. A power of two, so that the verifier sees the bound of a masked index; more than the pictures,
-/// so that the bank of a new epoch is empty.
+/// Banks that rotate with the epoch. A power of two, so that the verifier sees the bound of a masked index. Each open picture holds one,
+/// and the current epoch counts in another: with more banks than both, a new epoch always finds one that is free.
 pub const ROTATING_BANKS: usize = 8;
 
 /// The bank of everything older than the oldest open picture.
 pub const BASE_BANK: usize = ROTATING_BANKS;
 
-/// Banks of a key's counters. What was live when epoch e ended is the sum of all banks less those of later epochs.
+/// Banks of a key's counters. What was live when epoch e ended is the sum of the base bank and those whose epoch is not later than e
+/// (see [`crate::settings::Control::bank_epochs`]).
 pub const BANKS: usize = ROTATING_BANKS + 1;
 
 /// The bank that counts in `epoch`.

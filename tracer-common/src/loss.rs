@@ -38,10 +38,12 @@ pub enum Loss {
     FileTableFull = 15,
     /// Too many threads inside shmem_add_to_page_cache at once (kprobe tier).
     CallTableFull = 16,
+    /// A picture was asked for while as many as there can be were open.
+    PictureRefused = 17,
 }
 
 /// Number of causes: entries of the `LOSSES` array.
-pub const LOSSES: usize = 17;
+pub const LOSSES: usize = 18;
 
 impl Loss {
     /// All causes, by number.
@@ -63,6 +65,7 @@ impl Loss {
         Loss::TableBusy,
         Loss::FileTableFull,
         Loss::CallTableFull,
+        Loss::PictureRefused,
     ];
 
     /// The name used in every output.
@@ -86,6 +89,7 @@ impl Loss {
             Loss::TableBusy => "table_busy",
             Loss::FileTableFull => "file_table_full",
             Loss::CallTableFull => "call_table_full",
+            Loss::PictureRefused => "picture_refused",
         }
     }
 }

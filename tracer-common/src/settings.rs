@@ -36,21 +36,23 @@ pub struct Control {
     pub enabled: u32,
     /// 1: remember the frames charged from now on in `NEW_FRAMES`, so that the baseline scan passes over them.
     pub baseline: u32,
-    /// Current epoch; see [`crate::attribution::bank_of`].
+    /// Current epoch; see [`crate::attribution::bank_of`]. It only grows, and may skip numbers.
     pub epoch: u64,
     /// Pictures that are open: while not 0, ended samples move to the graveyard.
-    pub open_pictures: u32,
-    /// Reserved, zero.
-    pub reserved: u32,
+    pub open_pictures: u64,
+    /// One bit for each rotating bank that an open picture holds: no epoch may begin in it.
+    pub held_banks: u64,
+    /// The last epoch that counted in each rotating bank.
+    pub bank_epochs: [u64; crate::attribution::ROTATING_BANKS],
 }
-crate::assert_size!(Control, 24);
+crate::assert_size!(Control, 96);
 crate::plain_data!(Control);
 
 /// What the filter says about an owner; the value of the `OWNERS` table.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct OwnerFilter {
-    /// [`OWNER_UNKNOWN`], [`OWNER_WANTED`] or [`OWNER_REFUSED`].
+    /// [`OWNER_UNKNOWN`], [`OWNER_WANTED`], [`OWNER_REFUSED`] or [`OWNER_REFUSED_ALONE`].
     pub verdict: u32,
     /// Thinning: one in 2^this of the samples taken is kept, and stands for as many more. 0 keeps all.
     pub log2_thinning: u32,
@@ -62,5 +64,7 @@ crate::plain_data!(OwnerFilter);
 pub const OWNER_UNKNOWN: u32 = 0;
 /// Recorded.
 pub const OWNER_WANTED: u32 = 1;
-/// Passed over.
+/// Passed over, and so are cgroups made below it.
 pub const OWNER_REFUSED: u32 = 2;
+/// Passed over itself; cgroups made below it are not decided by that.
+pub const OWNER_REFUSED_ALONE: u32 = 3;

@@ -250,7 +250,13 @@ fn run_open_picture(_ctx: RawTracePointContext) -> i32 {
 
 #[raw_tracepoint(tracepoint = "mm_page_free")]
 fn run_fold(ctx: RawTracePointContext) -> i32 {
-    probes::freeze::fold(ctx.arg(0), ctx.arg(1));
+    probes::freeze::fold(ctx.arg(0), ctx.arg(1), ctx.arg(2));
+    0
+}
+
+#[raw_tracepoint(tracepoint = "mm_page_free")]
+fn run_close_picture(ctx: RawTracePointContext) -> i32 {
+    probes::freeze::close(ctx.arg(0));
     0
 }
 

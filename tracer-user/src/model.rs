@@ -77,9 +77,9 @@ pub struct Sampling {
 /// What the tracing cost.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Cost {
-    /// Nanoseconds in programs, where the kernel counts them (kernel.bpf_stats_enabled).
+    /// Nanoseconds in programs: estimated from short moments in which the kernel counts them. Null if there was no such moment.
     pub bpf_ns: Option<u64>,
-    /// Program runs, where the kernel counts them.
+    /// Program runs, estimated alike.
     pub events: Option<u64>,
     /// CPU time of programs and collector over one CPU's time, percent.
     pub cpu_percent: Option<f64>,
@@ -87,6 +87,20 @@ pub struct Cost {
     pub collector_rss_bytes: u64,
     /// Memory of the BPF maps, bytes.
     pub map_bytes: u64,
+    /// The kernel half's tables by name.
+    #[serde(default)]
+    pub tables: BTreeMap<String, Table>,
+}
+
+/// How full a table of the kernel half is.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Table {
+    /// Entries at the end; null for a ring.
+    pub entries: Option<u64>,
+    /// Entries that it has room for; bytes for a ring.
+    pub max_entries: u64,
+    /// The size was given and not planned: a test.
+    pub forced: bool,
 }
 
 /// One cgroup, dead or alive.
@@ -207,6 +221,9 @@ pub struct Interval {
     pub cgroups: BTreeMap<String, IntervalCgroup>,
     /// Losses so far.
     pub losses: BTreeMap<String, Option<u64>>,
+    /// Entries of the kernel half's tables when they were last read.
+    #[serde(default)]
+    pub tables: BTreeMap<String, u64>,
 }
 
 /// One cgroup at one interval.

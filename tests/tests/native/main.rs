@@ -8,6 +8,11 @@
 
 mod accuracy;
 mod command;
+mod freeze;
+mod input;
+mod lifecycle;
+mod losses;
+mod occupancy;
 mod owners;
 mod stacks;
 mod workload_truth;

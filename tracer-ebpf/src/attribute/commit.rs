@@ -18,7 +18,7 @@ use tracer_common::{
     attribution::{KEY_OWN, Key, OwnerTotals, Sample, sample_slot},
     kind::Kind,
     loss::Loss,
-    settings::{Control, OWNER_REFUSED},
+    settings::{Control, OWNER_REFUSED, OWNER_REFUSED_ALONE, OWNER_WANTED},
 };
 
 /// A folio at its commit.
@@ -90,7 +90,7 @@ pub fn filtered(owner: u64, weight_per_frame: u64) -> Option<u64> {
     let Some(filter) = OWNERS.get_ptr(owner) else { return Some(weight_per_frame) };
     // SAFETY: a map value of plain numbers.
     let filter = unsafe { *filter };
-    if filter.verdict == OWNER_REFUSED {
+    if filter.verdict == OWNER_REFUSED || filter.verdict == OWNER_REFUSED_ALONE {
         return None;
     }
     let thinning = filter.log2_thinning & 31;
@@ -98,6 +98,32 @@ pub fn filtered(owner: u64, weight_per_frame: u64) -> Option<u64> {
         return None;
     }
     Some(weight_per_frame << thinning)
+}
+
+/// Whether the filter is known to want that owner, or there is none.
+#[inline(always)]
+pub fn wanted(owner: u64) -> bool {
+    if setting!(filtered) == 0 {
+        return true;
+    }
+    match OWNERS.get_ptr(owner) {
+        // SAFETY: a map value of plain numbers.
+        Some(filter) => unsafe { (*filter).verdict == OWNER_WANTED },
+        None => false,
+    }
+}
+
+/// Whether the filter passes that owner over.
+#[inline(always)]
+pub fn refused(owner: u64) -> bool {
+    if setting!(filtered) == 0 {
+        return false;
+    }
+    match OWNERS.get_ptr(owner) {
+        // SAFETY: a map value of plain numbers.
+        Some(filter) => matches!(unsafe { (*filter).verdict }, OWNER_REFUSED | OWNER_REFUSED_ALONE),
+        None => false,
+    }
 }
 
 #[inline(always)]

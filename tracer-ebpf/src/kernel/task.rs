@@ -40,6 +40,12 @@ pub fn current(now: u64) -> Toucher {
     toucher
 }
 
+/// Whether the task is a thread of the kernel.
+#[inline(always)]
+pub fn is_kernel_thread(task: u64) -> bool {
+    read::<u32>(task, layout!(task_flags)).unwrap_or(0) & KERNEL_THREAD != 0
+}
+
 /// The process of a task.
 #[inline(always)]
 pub fn of(task: u64, now: u64) -> Toucher {

@@ -34,6 +34,10 @@ fn kept(frame: u64, order: u32, weight_per_frame: u64) -> Option<()> {
         return None;
     }
     let (owner, kind) = charged(page)?;
+    // Living cgroups were decided before the baseline began. What is not decided is dead and has no name that could match.
+    if !commit::wanted(owner) {
+        return None;
+    }
     let weight = commit::filtered(owner, weight_per_frame)?;
     let identity = scratch::with(Slot::FromUser, |scratch| {
         scratch.sample = Sample {

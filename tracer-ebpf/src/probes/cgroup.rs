@@ -11,6 +11,7 @@ use aya_ebpf::helpers::{bpf_ktime_get_ns, generated::bpf_probe_read_kernel_str};
 use tracer_common::{
     event::{CgroupChange, CgroupEvent, PATH_BYTES},
     loss::Loss,
+    settings::OWNER_REFUSED_ALONE,
 };
 
 /// Handles a change of the cgroup at `cgroup`, whose path below its root is the string at `path`.
@@ -52,6 +53,9 @@ fn inherit(cgroup: u64, id: u64) {
     if let Some(filter) = OWNERS.get_ptr(parent) {
         // SAFETY: a map value of plain numbers.
         let filter = unsafe { *filter };
+        if filter.verdict == OWNER_REFUSED_ALONE {
+            return;
+        }
         if OWNERS.insert(id, filter, 0).is_err() {
             loss::count(Loss::OwnerTableFull, 0);
         }

@@ -38,6 +38,13 @@ pub fn allocated(ctx: *mut c_void, page: u64, order: u32, gfp: u32) {
     scratch::with(Slot::PageAlloc, |scratch| {
         // SAFETY: plain helper.
         let now = unsafe { bpf_ktime_get_ns() };
+        // SAFETY: plain helper.
+        let task = unsafe { bpf_get_current_task() };
+        let expected = memcg::of_task(task).unwrap_or(0);
+        // A process is charged for what it touches. Kernel threads also work for others (khugepaged), so theirs is seen at the LRU.
+        if commit::refused(expected) && !task::is_kernel_thread(task) {
+            return None;
+        }
         let toucher = task::current(now);
         let user_stack = if toucher.kernel_thread { 0 } else { stack::record(ctx, Slot::PageAlloc, stack::Side::User, &mut scratch.stack) };
         let kernel_stack =

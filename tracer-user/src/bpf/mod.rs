@@ -3,7 +3,10 @@
 pub mod attach;
 pub mod baseline;
 pub mod calibrate;
+pub mod picture;
+pub mod program_info;
 pub mod sizes;
+pub mod stats;
 pub mod tables;
 
 use aya::{Ebpf, EbpfLoader, VerifierLogLevel, include_bytes_aligned};

@@ -1,5 +1,6 @@
 //! How large the tables are: planned from RAM, possible CPUs and mode, within the memory asked for. Pure.
 
+use crate::units;
 use serde::Serialize;
 use tracer_common::{
     FRAME_BYTES,
@@ -27,6 +28,8 @@ pub struct Wish {
     pub cpus_possible: u32,
     /// Bound for all maps, bytes.
     pub map_memory: u64,
+    /// Sizes that are not planned but given.
+    pub forced: Forced,
 }
 
 /// Entries of every sized map, and the sampling rate that goes with them.
@@ -46,16 +49,60 @@ pub struct Sizes {
     pub processes: u32,
     /// Samples kept for open pictures.
     pub graveyard: u32,
-    /// Owners with a filter or exact totals.
+    /// Owners with a filter.
     pub owners: u32,
+    /// Owners with exact totals.
+    pub owner_totals: u32,
+    /// Bytes of the ring of events.
+    pub events: u32,
     /// Bytes of all maps.
     pub bytes: u64,
 }
 
+/// Tables whose size was forced, for tests of what happens when one is full; `None` leaves the planned size. The ring's is in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Forced {
+    entries: [Option<u32>; FORCIBLE.len()],
+}
+
+/// Tables that can be forced.
+const FORCIBLE: [&str; 8] = ["SAMPLES", "KEYS", "STACKS", "PROCESSES", "GRAVEYARD", "OWNERS", "OWNER_TOTALS", "EVENTS"];
+
+impl Forced {
+    /// Adds `NAME=N`.
+    pub fn add(&mut self, text: &str) -> Result<(), String> {
+        let known = || format!("{text:?}: a table is forced as NAME=N, with one of {}", FORCIBLE.join(" "));
+        let (name, number) = text.split_once('=').ok_or_else(known)?;
+        let at = FORCIBLE.iter().position(|table| *table == name).ok_or_else(known)?;
+        let entries = number.parse().ok().filter(|entries| *entries > 0).ok_or_else(known)?;
+        if name == "EVENTS" && (entries % 4096 != 0 || !u32::is_power_of_two(entries)) {
+            return Err(format!("{text:?}: the size of a ring is a power of two from 4096, in bytes"));
+        }
+        self.entries[at] = Some(entries);
+        Ok(())
+    }
+
+    /// Whether that table was forced.
+    #[must_use]
+    pub fn has(&self, name: &str) -> bool {
+        FORCIBLE.iter().zip(self.entries).any(|(table, entries)| *table == name && entries.is_some())
+    }
+
+    fn apply(&self, sizes: &mut Sizes) {
+        let Sizes { samples, keys, stacks, processes, graveyard, owners, owner_totals, events, .. } = sizes;
+        let fields = [samples, keys, stacks, processes, graveyard, owners, owner_totals, events];
+        for (field, entries) in fields.into_iter().zip(self.entries) {
+            *field = entries.unwrap_or(*field);
+        }
+    }
+}
+
 /// The tables do not fit.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[error("--exact needs {needed} bytes of map memory for {traced} bytes of traced memory, and {allowed} are allowed: pass --map-memory {} (or narrow the filter to cgroups with a limit)", megabytes(*needed))]
+#[error("{} needs {} of map memory for {} of traced memory, and {} are allowed: pass --map-memory {}{}", if *.exact { "--exact" } else { "tracing" }, units::bytes(*.needed), units::bytes(*.traced), units::bytes(*.allowed), megabytes(*.needed), if *.exact { " (or narrow the filter to cgroups with a limit)" } else { "" })]
 pub struct DoesNotFit {
+    /// Every charge was to be taken.
+    pub exact: bool,
     /// Bytes needed.
     pub needed: u64,
     /// Bytes allowed.
@@ -86,6 +133,8 @@ pub fn plan(wish: &Wish) -> Result<Sizes, DoesNotFit> {
         processes: 1 << 14,
         graveyard: 1 << 13,
         owners: 1 << 12,
+        owner_totals: 1 << 12,
+        events: 256 << 10,
         bytes: 0,
     };
     if wish.exact {
@@ -94,6 +143,7 @@ pub fn plan(wish: &Wish) -> Result<Sizes, DoesNotFit> {
         // A tenth more: folios are held for a moment after their uncharge, and kernels overshoot a limit.
         sizes.samples = u32::try_from(frames + frames / 10).unwrap_or(u32::MAX).max(1 << 14);
     }
+    wish.forced.apply(&mut sizes);
     sizes.bytes = bytes(&sizes, wish.cpus_possible);
     while sizes.bytes > wish.map_memory && !wish.exact && sizes.samples > 1 << 12 {
         sizes.samples /= 2;
@@ -102,10 +152,16 @@ pub fn plan(wish: &Wish) -> Result<Sizes, DoesNotFit> {
         sizes.graveyard /= 2;
         sizes.processes /= 2;
         sizes.log2_mean = (sizes.log2_mean + 1).min(MAX_LOG2_MEAN);
+        wish.forced.apply(&mut sizes);
         sizes.bytes = bytes(&sizes, wish.cpus_possible);
     }
     if sizes.bytes > wish.map_memory {
-        return Err(DoesNotFit { needed: sizes.bytes, allowed: wish.map_memory, traced: wish.traced_bytes.min(wish.ram_bytes) });
+        return Err(DoesNotFit {
+            exact: wish.exact,
+            needed: sizes.bytes,
+            allowed: wish.map_memory,
+            traced: wish.traced_bytes.min(wish.ram_bytes),
+        });
     }
     Ok(sizes)
 }
@@ -123,15 +179,17 @@ fn bytes(sizes: &Sizes, cpus: u32) -> u64 {
         + u64::from(sizes.stacks) * entry(size_of::<StackRecord>())
         + u64::from(sizes.processes) * entry(size_of::<ProcessRecord>())
         + u64::from(sizes.graveyard) * entry(size_of::<Grave>() + size_of::<Sample>())
-        + u64::from(sizes.owners) * (2 * HASH_ENTRY + 8 + u64::from(cpus) * size_of::<OwnerTotals>() as u64);
-    // Two bit tables, scratch, rings and the small arrays.
-    tables + sizes.frames / 4 + u64::from(cpus) * 16384 + (512 << 10)
+        + u64::from(sizes.owners) * (HASH_ENTRY + 8)
+        + u64::from(sizes.owner_totals) * (HASH_ENTRY + u64::from(cpus) * size_of::<OwnerTotals>() as u64)
+        + u64::from(sizes.events);
+    // Two bit tables, scratch and the small arrays.
+    tables + sizes.frames / 4 + u64::from(cpus) * 16384 + (256 << 10)
 }
 
 impl Sizes {
     /// Map names of the object with their entries.
     #[must_use]
-    pub fn entries(&self) -> [(&'static str, u32); 9] {
+    pub fn entries(&self) -> [(&'static str, u32); 10] {
         let words = u32::try_from(self.frames.div_ceil(64)).unwrap_or(u32::MAX).max(1);
         [
             ("FRAMES", words),
@@ -142,7 +200,8 @@ impl Sizes {
             ("PROCESSES", self.processes),
             ("GRAVEYARD", self.graveyard),
             ("OWNERS", self.owners),
-            ("OWNER_TOTALS", self.owners),
+            ("OWNER_TOTALS", self.owner_totals),
+            ("EVENTS", self.events),
         ]
     }
 
@@ -161,7 +220,15 @@ mod tests {
 
     fn wish(exact: bool, ram: u64, traced: u64) -> Wish {
         let map_memory = DEFAULT_MAP_MEMORY;
-        Wish { exact, traced_bytes: traced, ram_bytes: ram, frames: ram / FRAME_BYTES, cpus_possible: 8, map_memory }
+        Wish {
+            exact,
+            traced_bytes: traced,
+            ram_bytes: ram,
+            frames: ram / FRAME_BYTES,
+            cpus_possible: 8,
+            map_memory,
+            forced: Forced::default(),
+        }
     }
 
     #[test]
@@ -174,6 +241,21 @@ mod tests {
             assert_eq!(sizes.mean_bytes(), mean, "{ram}");
             assert!(sizes.bytes <= wish.map_memory);
         }
+    }
+
+    #[test]
+    fn a_forced_table_has_that_size_and_the_others_theirs() {
+        let mut forced = Forced::default();
+        for bad in ["KEYS", "KEYS=0", "KEYS=x", "NOSUCH=1", "EVENTS=5000", "EVENTS=12288"] {
+            assert!(forced.add(bad).is_err(), "{bad}");
+        }
+        assert_eq!(forced, Forced::default());
+        let usual = plan(&wish(false, GIB, GIB)).unwrap();
+        forced.add("KEYS=3").unwrap();
+        forced.add("EVENTS=4096").unwrap();
+        let tiny = plan(&Wish { forced, ..wish(false, GIB, GIB) }).unwrap();
+        assert!(tiny.bytes < usual.bytes && forced.has("KEYS") && !forced.has("STACKS"));
+        assert_eq!(Sizes { keys: 3, events: 4096, bytes: tiny.bytes, ..usual }, tiny);
     }
 
     #[test]

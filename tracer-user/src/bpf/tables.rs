@@ -11,6 +11,7 @@ use tracer_common::{
     attribution::{Grave, KeyRecord, OwnerTotals, Sample},
     loss::{Loss, LossCount},
     process::ProcessRecord,
+    settings::Control,
     stack::StackRecord,
 };
 
@@ -59,14 +60,9 @@ pub fn take_key(bpf: &mut Ebpf, identity: u64) -> Result<Option<KeyRecord>, BpfE
 pub fn remove(bpf: &mut Ebpf, name: &'static str, identities: &[u64]) -> Result<(), BpfError> {
     let map = bpf.map_mut(name).ok_or(BpfError::Missing(name))?;
     let failed = |source| BpfError::Map { name, source };
-    let gone = |error: &MapError| match error {
-        MapError::KeyNotFound | MapError::ElementNotFound => true,
-        MapError::SyscallError(error) => error.io_error.raw_os_error() == Some(libc::ENOENT),
-        _ => false,
-    };
-    let mut remove_all = |remove: &mut dyn FnMut(u64) -> Result<(), MapError>| {
+    let remove_all = |remove: &mut dyn FnMut(u64) -> Result<(), MapError>| {
         identities.iter().try_for_each(|identity| match remove(*identity) {
-            Err(error) if !gone(&error) => Err(failed(error)),
+            Err(error) if !is_gone(&error) => Err(failed(error)),
             _ => Ok(()),
         })
     };
@@ -192,11 +188,31 @@ pub fn sweep(bpf: &mut Ebpf, slots: impl Iterator<Item = u64>) -> Result<std::co
     Ok(found)
 }
 
-/// Opens a picture; its epoch, or `None` if all are open.
-pub fn open_picture(bpf: &mut Ebpf) -> Result<Option<u64>, BpfError> {
-    run(bpf, "run_open_picture", [0; 3])?;
-    let [epoch, ..] = run_result(bpf, 2)?;
-    Ok(if epoch == u64::MAX { None } else { Some(epoch) })
+/// The state that both halves share while the trace runs.
+pub fn control(bpf: &Ebpf) -> Result<Control, BpfError> {
+    let name = "CONTROL";
+    let failed = |source| BpfError::Map { name, source };
+    let map = Array::<_, Control>::try_from(bpf.map(name).ok_or(BpfError::Missing(name))?).map_err(failed)?;
+    map.get(&0, 0).map_err(failed)
+}
+
+/// Removes samples from the graveyard; those that are gone already are passed over.
+pub fn remove_graves(bpf: &mut Ebpf, graves: &[Grave]) -> Result<(), BpfError> {
+    let name = "GRAVEYARD";
+    let failed = |source| BpfError::Map { name, source };
+    let mut map = HashMap::<_, Grave, Sample>::try_from(bpf.map_mut(name).ok_or(BpfError::Missing(name))?).map_err(failed)?;
+    graves.iter().try_for_each(|grave| match map.remove(grave) {
+        Err(error) if !is_gone(&error) => Err(failed(error)),
+        _ => Ok(()),
+    })
+}
+
+fn is_gone(error: &MapError) -> bool {
+    match error {
+        MapError::KeyNotFound | MapError::ElementNotFound => true,
+        MapError::SyscallError(error) => error.io_error.raw_os_error() == Some(libc::ENOENT),
+        _ => false,
+    }
 }
 
 /// Result of a program that is run by hand: 0 the sweep, 1 the baseline, 2 a picture.

@@ -78,6 +78,7 @@ pub fn run(args: &DoctorArgs) -> Result<u8> {
         map_memory: sizes::DEFAULT_MAP_MEMORY,
         traced_bytes: None,
         filtered: false,
+        forced: sizes::Forced::default(),
     };
     let started = Instant::now();
     let (mut plan, mut attach_ms) = (Vec::new(), None);

@@ -4,6 +4,7 @@ pub mod demo;
 pub mod bench_empty;
 pub mod doctor;
 mod launch;
+pub mod messages;
 pub mod record;
 pub mod report;
 pub mod status;
@@ -52,6 +53,7 @@ pub enum Verb {
 
 /// Runs the verb; the process's exit status.
 pub fn run(cli: Cli) -> u8 {
+    messages::show(cli.verbose);
     let with_command = matches!(&cli.verb, Verb::Record(args) if !args.command.is_empty());
     let result = match cli.verb {
         Verb::Record(args) => record::run(args),

@@ -5,6 +5,7 @@ use super::{
     status,
 };
 use crate::{
+    bpf::sizes::Forced,
     collector::{
         filter::Filter,
         session::{Session, SessionError},
@@ -57,6 +58,9 @@ pub struct RecordArgs {
     /// With a command: exit with 3 if anything was lost, whatever its status.
     #[arg(long)]
     pub strict: bool,
+    /// Force the size of a table (NAME=N[,NAME=N]), to see what happens when it is full. For tests; shown in the JSON report.
+    #[arg(long, value_name = "NAME=N", default_value = "", hide = true, value_parser = parse_tables)]
+    pub table: Forced,
     /// Memory limit of the command's cgroup.
     #[arg(long, value_name = "SIZE", value_parser = units::parse_size, requires = "command")]
     pub limit: Option<u64>,
@@ -88,6 +92,12 @@ Exit status: 0 complete; 1 could not run or failed; 2 usage; 3 finished, but
 something was lost or a kind is not followed. With a command: its own status,
 128+N for signal N; 125 memtrail failed, 126 not executable, 127 not found;
 3 only with --strict.";
+
+fn parse_tables(text: &str) -> Result<Forced, String> {
+    let mut forced = Forced::default();
+    text.split(',').filter(|one| !one.is_empty()).try_for_each(|one| forced.add(one))?;
+    Ok(forced)
+}
 
 /// Classes of providers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -135,7 +145,11 @@ async fn record(args: RecordArgs, waiting: Option<Waiting>) -> Result<u8> {
         map_memory: args.map_memory,
         traced_bytes: None,
         filtered: false,
+        forced: args.table,
     };
+    // Before anything says that it is recording: a Ctrl-C then ends it with its report. With a command its signals are caught, and
+    // passed on.
+    let interrupts = if args.command.is_empty() { Some(Interrupts::catch()?) } else { None };
     let mut session = Session::start(filter, options).map_err(|error| advise(error, &args))?;
     let mut writers = Vec::new();
     for file in args.output.iter().filter(|file| output::Format::of(file) == Some(output::Format::Recording)) {
@@ -143,7 +157,7 @@ async fn record(args: RecordArgs, waiting: Option<Waiting>) -> Result<u8> {
     }
     announce(&session, &args, waiting.as_ref());
     let mut launched = waiting.map(Waiting::release).transpose()?;
-    follow(&mut session, &args, &mut writers, launched.as_mut()).await?;
+    follow(&mut session, &args, &mut writers, launched.as_mut(), interrupts).await?;
     // While the command's cgroup still exists: afterwards the kernel has no figures of it.
     let report = session.report()?;
     let unmatched = session.unmatched();
@@ -227,9 +241,8 @@ async fn follow(
     args: &RecordArgs,
     writers: &mut [recording::Writer],
     mut launched: Option<&mut Launched>,
+    mut interrupts: Option<Interrupts>,
 ) -> Result<()> {
-    // With a command its signals are caught, and passed on.
-    let mut interrupts = if launched.is_none() { Some(Interrupts::catch()?) } else { None };
     let started = Instant::now();
     // The terminal is the command's, where there is one.
     let progress = launched.is_none() && std::io::stderr().is_terminal();

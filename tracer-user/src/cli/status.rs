@@ -4,6 +4,8 @@
 pub const FAILED: u8 = 1;
 /// Finished, but something was lost or a kind is not followed.
 pub const INCOMPLETE: u8 = 3;
+/// The command line is wrong.
+pub const USAGE: u8 = 2;
 /// memtrail failed although a command was to be run.
 pub const FAILED_WITH_COMMAND: u8 = 125;
 
@@ -21,8 +23,37 @@ pub fn complain(error: &anyhow::Error) {
     eprintln!("memtrail: {}", line.replace('\n', " "));
 }
 
+/// Prints help or the version where that was asked for, else what is wrong with the command line, as one line.
+pub fn usage(error: &clap::Error) -> u8 {
+    if !error.use_stderr() || error.kind() == clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        // A reader that went away is no failure.
+        let _ = error.print();
+        return u8::try_from(error.exit_code()).unwrap_or(USAGE);
+    }
+    eprintln!("memtrail: {}", usage_line(&error.render().to_string()));
+    USAGE
+}
+
+/// clap's paragraphs as one line, without the usage, which `--help` shows.
+fn usage_line(text: &str) -> String {
+    let lines = text.lines().map(str::trim).take_while(|line| !line.starts_with("Usage:") && !line.starts_with("For more information"));
+    let text = lines.filter(|line| !line.is_empty()).collect::<Vec<_>>().join(" ");
+    format!("{} (see --help)", text.strip_prefix("error: ").unwrap_or(&text))
+}
+
 /// Whether the losses of a report are more than what recursion misses explain.
 #[must_use]
 pub fn lost(losses: &std::collections::BTreeMap<String, Option<u64>>) -> bool {
     losses.iter().any(|(cause, count)| cause != "recursion_misses" && count.is_some_and(|count| count > 0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::usage_line;
+
+    #[test]
+    fn a_wrong_command_line_is_told_in_one_line() {
+        let text = "error: unexpected argument '--x' found\n\n  tip: use '-- --x'\n\nUsage: memtrail record\n\nFor more information, try '--help'.\n";
+        assert_eq!(usage_line(text), "unexpected argument '--x' found tip: use '-- --x' (see --help)");
+    }
 }

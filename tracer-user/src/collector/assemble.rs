@@ -6,7 +6,7 @@ use super::{
     start::Running,
 };
 use crate::{
-    bpf::tables::Swept,
+    bpf::{stats::Estimate, tables::Swept},
     cgroup::{
         CgroupId, Hierarchy, Registry, StatReading, Version, container,
         local::{self, LocalFigures, Node},
@@ -15,7 +15,7 @@ use crate::{
     },
     kernel::facts::Facts,
     ledger::{self, Account, growth::Slope},
-    model::{Cgroup, Cost, KindRow, PlanRow, Report, SCHEMA, Sampling, StackRow},
+    model::{Cgroup, Cost, KindRow, PlanRow, Report, SCHEMA, Sampling, StackRow, Table},
 };
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -79,6 +79,8 @@ pub struct Inputs<'a> {
     pub losses: BTreeMap<String, Option<u64>>,
     /// Keys that left the kernel's tables.
     pub retired: &'a Retired,
+    /// What the programs ran, if that was ever measured.
+    pub programs: Option<Estimate>,
     /// Growth of each kind.
     pub slopes: &'a HashMap<(CgroupId, String), Slope>,
     /// Wall clock at the start.
@@ -123,11 +125,34 @@ pub fn report(inputs: &Inputs<'_>, symbols: &mut dyn Symbols) -> Report {
             mean_bytes: inputs.running.sizes.mean_bytes(),
             samples: inputs.keys.values().filter(|r| r.key.flags & KEY_BASELINE == 0).map(|r| r.samples).sum(),
         },
-        cost: Cost { bpf_ns: None, events: None, cpu_percent, collector_rss_bytes: rss, map_bytes: inputs.running.sizes.bytes },
+        cost: Cost {
+            bpf_ns: inputs.programs.map(|estimate| estimate.run_ns),
+            events: inputs.programs.map(|estimate| estimate.runs),
+            cpu_percent,
+            collector_rss_bytes: rss,
+            map_bytes: inputs.running.sizes.bytes,
+            tables: tables(inputs),
+        },
         losses: inputs.losses.clone(),
         cgroups,
         oom: Vec::new(),
     }
+}
+
+fn tables(inputs: &Inputs<'_>) -> BTreeMap<String, Table> {
+    let entries = |name: &str| match name {
+        "SAMPLES" => Some(inputs.samples.len()),
+        "KEYS" => Some(inputs.keys.len()),
+        "STACKS" => Some(inputs.stacks.len()),
+        "PROCESSES" => Some(inputs.processes.len()),
+        "OWNER_TOTALS" => Some(inputs.totals.len()),
+        _ => None,
+    };
+    let table = |(name, max_entries): (&str, u32)| {
+        let entries = entries(name).map(|count| count as u64);
+        (name.to_owned(), Table { entries, max_entries: u64::from(max_entries), forced: inputs.running.forced.has(name) })
+    };
+    inputs.running.sizes.entries().into_iter().filter(|(name, _)| !name.ends_with("FRAMES")).map(table).collect()
 }
 
 /// The host as outputs show it.

@@ -49,10 +49,10 @@ impl Marks {
                 && processes.get(&record.key.process).is_none_or(&gone)
         };
         let leaving_keys = ripe(&mut self.keys, keys.iter().filter(|(_, record)| idle(record)).map(|(id, _)| *id), now_ns);
-        let leaving: HashSet<u64> = leaving_keys.iter().copied().collect();
         let mut named_stacks = HashSet::new();
         let mut named_processes = HashSet::new();
-        for (_, record) in keys.iter().filter(|(id, _)| !leaving.contains(id)) {
+        // Those that leave too: until they are named, they need their stacks and process.
+        for record in keys.values() {
             named_stacks.extend([record.key.user_stack, record.key.kernel_stack]);
             named_processes.insert(record.key.process);
         }
@@ -72,10 +72,10 @@ fn ripe(marks: &mut HashMap<u64, u64>, idle: impl Iterator<Item = u64>, now_ns: 
     let mut ripe = Vec::new();
     for id in idle {
         let since = marks.get(&id).copied().unwrap_or(now_ns);
+        // A mark stays until its bearer is gone from the table: not all that may leave do so at once.
+        next.insert(id, since);
         if now_ns.saturating_sub(since) > GRACE_NS {
             ripe.push(id);
-        } else {
-            next.insert(id, since);
         }
     }
     *marks = next;
@@ -181,7 +181,7 @@ mod tests {
         assert_eq!(marks.pass(&keys, &stacks, &processes, gone, 12 * SECOND), Leaving::default());
         let leaving = marks.pass(&keys, &stacks, &processes, gone, 14 * SECOND);
         assert_eq!(leaving.keys, [1]);
-        // Its stack and process have been idle only since now.
+        // Its stack and process are named by it still.
         assert!(leaving.stacks.is_empty() && leaving.processes.is_empty());
     }
 

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     bpf::{
-        BpfError,
+        BpfError, stats,
         tables::{self, SweepVerdict},
     },
     cgroup::{
@@ -27,12 +27,13 @@ use crate::{
 };
 use aya::{
     Ebpf,
-    maps::{HashMap as BpfHashMap, MapData, RingBuf},
+    maps::{HashMap as BpfHashMap, MapData, MapError, RingBuf},
 };
 use std::{collections::HashMap, time::SystemTime};
 use tracer_common::{
     event::CgroupEvent,
-    settings::{OWNER_REFUSED, OWNER_WANTED, OwnerFilter},
+    loss::Loss,
+    settings::{OWNER_REFUSED, OWNER_REFUSED_ALONE, OWNER_WANTED, OwnerFilter},
 };
 
 /// Most cgroups known at once, dead ones included.
@@ -41,6 +42,10 @@ const MOST_CGROUPS: usize = 65_536;
 const MOST_DEAD: usize = 16_384;
 /// Time between two retirements, nanoseconds.
 const RETIREMENT_NS: u64 = 5_000_000_000;
+/// Longest that one retirement keeps the collector from its readings, nanoseconds, but for the time that the tables take to read.
+const RETIREMENT_BUDGET_NS: u64 = 400_000_000;
+/// Time between two moments in which the programs' cost is counted, nanoseconds.
+const MOMENT_NS: u64 = 5_000_000_000;
 /// Longest wait for process records before a report.
 const SETTLE: std::time::Duration = std::time::Duration::from_secs(2);
 
@@ -86,6 +91,13 @@ pub struct Session {
     /// Samples whose end the sweep had to make, and those that never got an owner, at the last snapshot.
     pending: u64,
     poll_errors: u64,
+    /// Events that did not fit in the ring, as of the last repair.
+    refused_events: u64,
+    /// What the programs cost, and when that was last looked at.
+    moments: stats::Moments,
+    last_moment_ns: u64,
+    /// Entries of the tables when they were last read.
+    occupancy: std::collections::BTreeMap<String, u64>,
 }
 
 impl Session {
@@ -139,6 +151,10 @@ impl Session {
             last_retirement_ns: monotonic_ns(),
             pending: 0,
             poll_errors: 0,
+            refused_events: 0,
+            moments: stats::Moments::default(),
+            last_moment_ns: 0,
+            occupancy: std::collections::BTreeMap::new(),
         };
         session.interval()?;
         Ok(session)
@@ -167,6 +183,11 @@ impl Session {
         &self.running
     }
 
+    /// The running kernel half, for what changes it: pictures.
+    pub fn running_mut(&mut self) -> &mut Running {
+        &mut self.running
+    }
+
     /// Patterns that still match nothing.
     #[must_use]
     pub fn unmatched(&self) -> Vec<String> {
@@ -175,7 +196,11 @@ impl Session {
 
     /// Takes events in. To be called often enough that the ring does not fill; what did not fit is counted and repaired from a listing.
     pub fn drain_events(&mut self) -> Result<(), SessionError> {
-        let mut repair = false;
+        // What did not fit in the ring has no event: the listing tells.
+        let refused = tables::losses(&self.running.bpf)?.into_iter().find(|(cause, _)| *cause == Loss::RingFull);
+        let refused = refused.map_or(0, |(_, count)| count.events);
+        let mut repair = refused != self.refused_events;
+        self.refused_events = refused;
         let mut decided = Vec::new();
         while let Some(item) = self.ring.next() {
             // The ring holds only this one type; anything shorter is not ours.
@@ -189,6 +214,7 @@ impl Session {
         }
         if repair {
             self.registry.repair(&listing(&self.hierarchy)?);
+            decided = self.registry.iter().map(|cgroup| (cgroup.id, cgroup.path.clone())).collect();
         }
         if !self.filter.is_open() {
             write_filter(&mut self.running.bpf, &self.filter, decided.iter().map(|(id, path)| (*id, path)))?;
@@ -218,15 +244,30 @@ impl Session {
             self.last_retirement_ns = at_ns;
             self.retire()?;
         }
+        // The first moment comes with the first interval after the start, so that short recordings have one.
+        if at_ns.saturating_sub(self.last_moment_ns) > MOMENT_NS && at_ns > self.started_ns + 500_000_000 {
+            self.last_moment_ns = at_ns;
+            self.moments.observe(&self.running.bpf);
+        }
+        interval.tables = self.occupancy.clone();
         interval.losses = self.losses()?;
         Ok(interval)
     }
 
     /// Takes what nobody needs any more out of the kernel's tables, and pins the processes that own live bytes.
     fn retire(&mut self) -> Result<(), SessionError> {
+        let began_ns = monotonic_ns();
+        // What has nothing live now may have had when an open picture was taken.
+        if tables::control(&self.running.bpf)?.open_pictures != 0 {
+            return Ok(());
+        }
         let keys = tables::keys(&self.running.bpf)?;
         let stacks = tables::stacks(&self.running.bpf)?;
         let processes = tables::processes(&self.running.bpf)?;
+        let read_ns = monotonic_ns();
+        self.occupancy = [("KEYS", keys.len()), ("STACKS", stacks.len()), ("PROCESSES", processes.len())]
+            .map(|(name, entries)| (name.to_owned(), entries as u64))
+            .into();
         let feed = self.feed.as_ref();
         if let Some(feed) = feed {
             let mut registry = feed.registry();
@@ -239,7 +280,14 @@ impl Session {
         }
         let leaving = self.marks.pass(&keys, &stacks, &processes, |process| is_gone(feed, process), monotonic_ns());
         let mut names = Names::new(feed, &mut self.symbolizer);
+        let mut left = 0;
         for identity in &leaving.keys {
+            // Naming stacks may take long; those that are over now leave at the next interval, with their marks as old as they are.
+            if monotonic_ns().saturating_sub(began_ns) > RETIREMENT_BUDGET_NS {
+                self.last_retirement_ns = 0;
+                break;
+            }
+            left += 1;
             // Read again at the removal: a charge may have come since the pass.
             let Some(record) = tables::take_key(&mut self.running.bpf, *identity)? else { continue };
             let row = assemble::describe(&mut names, &record, processes.get(&record.key.process), &stacks);
@@ -248,6 +296,17 @@ impl Session {
         }
         tables::remove(&mut self.running.bpf, "STACKS", &leaving.stacks)?;
         tables::remove(&mut self.running.bpf, "PROCESSES", &leaving.processes)?;
+        log::debug!(
+            "retirement: {} keys, {} stacks, {} processes read in {} us; {}, {} and {} left in {} us more",
+            keys.len(),
+            stacks.len(),
+            processes.len(),
+            read_ns.saturating_sub(began_ns) / 1000,
+            left,
+            leaving.stacks.len(),
+            leaving.processes.len(),
+            monotonic_ns().saturating_sub(read_ns) / 1000
+        );
         Ok(())
     }
 
@@ -288,6 +347,7 @@ impl Session {
             totals: &totals,
             retired: &self.retired,
             losses: self.losses()?,
+            programs: self.moments.estimate(monotonic_ns().saturating_sub(self.started_ns)),
             slopes: &self.slopes,
             started: self.started,
             started_ns: self.started_ns,
@@ -324,21 +384,17 @@ impl Session {
             let counters = feed.registry().counters();
             losses.insert("process_records".to_owned(), Some(counters.lost_records));
         }
-        losses.insert("recursion_misses".to_owned(), recursion_misses(&self.running.bpf));
+        losses.insert("recursion_misses".to_owned(), stats::recursion_misses(&self.running.bpf));
         Ok(losses)
     }
-}
-
-/// Programs that the kernel skipped because they were running already; `None` where it does not count them (before 5.12).
-fn recursion_misses(_bpf: &Ebpf) -> Option<u64> {
-    None
 }
 
 fn listing(hierarchy: &Hierarchy) -> Result<Listing, SessionError> {
     list(&hierarchy.mount, Bounds::default()).map_err(SessionError::List)
 }
 
-/// Tells the kernel half what is decided: wanted subtrees, and those in which nothing can ever match.
+/// Tells the kernel half what is decided: wanted subtrees, those in which nothing can ever match, and cgroups that do not match though
+/// one below them may. What finds no room stays undecided: recorded, and left out of the report.
 fn write_filter<'a>(bpf: &mut Ebpf, filter: &Filter, cgroups: impl Iterator<Item = (CgroupId, &'a CgroupPath)>) -> Result<(), BpfError> {
     if filter.is_open() {
         return Ok(());
@@ -346,15 +402,22 @@ fn write_filter<'a>(bpf: &mut Ebpf, filter: &Filter, cgroups: impl Iterator<Item
     let failed = |source| BpfError::Map { name: "OWNERS", source };
     let map = bpf.map_mut("OWNERS").ok_or(BpfError::Missing("map OWNERS"))?;
     let mut map = BpfHashMap::<_, u64, OwnerFilter>::try_from(map).map_err(failed)?;
-    for (id, path) in cgroups {
+    // Wanted ones first: only those without room may be undecided that do not matter.
+    let (wanted, others): (Vec<_>, Vec<_>) = cgroups.partition(|(_, path)| filter.wants(path));
+    for (id, path) in wanted.into_iter().chain(others) {
         let verdict = if filter.wants(path) {
             OWNER_WANTED
         } else if filter.refuses_below(path) {
             OWNER_REFUSED
         } else {
-            continue;
+            OWNER_REFUSED_ALONE
         };
-        map.insert(id.0, OwnerFilter { verdict, log2_thinning: 0 }, 0).map_err(failed)?;
+        match map.insert(id.0, OwnerFilter { verdict, log2_thinning: 0 }, 0) {
+            Err(MapError::SyscallError(error)) if error.io_error.raw_os_error() == Some(libc::E2BIG) => {
+                log::debug!("the filter's table is full: cgroup {} stays undecided", id.0);
+            }
+            result => result.map_err(failed)?,
+        }
     }
     Ok(())
 }

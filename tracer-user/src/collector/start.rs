@@ -5,7 +5,7 @@ use crate::{
         self, BpfError,
         attach::Attached,
         baseline::Scan,
-        sizes::{self, DoesNotFit, Sizes, Wish},
+        sizes::{self, DoesNotFit, Forced, Sizes, Wish},
     },
     kernel::{
         btf::{Btf, BtfError},
@@ -63,6 +63,8 @@ pub struct StartOptions {
     pub traced_bytes: Option<u64>,
     /// A cgroup filter is in force.
     pub filtered: bool,
+    /// Table sizes given for tests.
+    pub forced: Forced,
 }
 
 /// Host facts with what was derived from the type information.
@@ -130,6 +132,7 @@ impl Host {
             frames: self.facts.frames,
             cpus_possible: self.facts.cpus_possible,
             map_memory: options.map_memory,
+            forced: options.forced,
         })
     }
 }
@@ -154,6 +157,8 @@ pub struct Running {
     pub attached: Vec<Attached>,
     /// Table sizes.
     pub sizes: Sizes,
+    /// Which of them were forced.
+    pub forced: Forced,
     /// Settings in force.
     pub settings: Settings,
     /// What the baseline pass did.
@@ -192,12 +197,12 @@ pub fn start(host: &Host, options: &StartOptions, prepare: impl FnOnce(&mut Ebpf
     let seed = crate::cgroup::monotonic_ns();
     let baseline = bpf::baseline::take(&mut bpf, sizes.frames, sizes.log2_mean, seed)?;
     bpf::set_control(&mut bpf, Control { enabled: 1, baseline: 0, ..Control::default() })?;
-    Ok(Running { bpf, attached, sizes, settings, baseline })
+    Ok(Running { bpf, attached, sizes, forced: options.forced, settings, baseline })
 }
 
 /// Finds the frame table with the smallest tables that load.
 fn calibrate(host: &Host, settings: &Settings, sizes: &Sizes) -> Result<u64, BpfError> {
-    let smallest = Sizes { frames: 64, samples: 1, keys: 1, stacks: 1, processes: 1, graveyard: 1, owners: 1, ..*sizes };
+    let smallest = Sizes { frames: 64, samples: 1, keys: 1, stacks: 1, processes: 1, graveyard: 1, owners: 1, owner_totals: 1, ..*sizes };
     let mut bpf = bpf::load(&host.layout, settings, &smallest)?;
     bpf::calibrate::find(&mut bpf, 1 << settings.page_struct_shift)
 }

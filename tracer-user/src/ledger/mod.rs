@@ -9,7 +9,7 @@ use crate::model::KindRow;
 use std::collections::HashMap;
 use tracer_common::{
     FRAME_BYTES,
-    attribution::{KEY_BASELINE, KeyRecord},
+    attribution::{KEY_BASELINE, KeyRecord, ROTATING_BANKS},
     kind::Kind,
 };
 
@@ -40,11 +40,12 @@ pub fn live(record: &KeyRecord) -> i64 {
     sum(&record.charged).wrapping_sub(sum(&record.uncharged)) as i64
 }
 
-/// Live bytes of a key when `epoch` ended: the banks of later epochs are left out.
+/// Live bytes of a key when `epoch` ended: the banks of later epochs are left out. `bank_epochs` says which those are; see
+/// [`tracer_common::settings::Control::bank_epochs`].
 #[must_use]
-pub fn live_at(record: &KeyRecord, epoch: u64, current_epoch: u64) -> i64 {
-    let later = (epoch + 1..=current_epoch).map(tracer_common::attribution::bank_of);
-    later.fold(live(record), |live, bank| live.wrapping_sub(record.charged[bank].wrapping_sub(record.uncharged[bank]) as i64))
+pub fn live_at(record: &KeyRecord, epoch: u64, bank_epochs: &[u64; ROTATING_BANKS]) -> i64 {
+    let later = bank_epochs.iter().enumerate().filter(|(_, of)| **of > epoch);
+    later.fold(live(record), |live, (bank, _)| live.wrapping_sub(record.charged[bank].wrapping_sub(record.uncharged[bank]) as i64))
 }
 
 /// Charged bytes of a key.
@@ -164,9 +165,12 @@ mod tests {
         key.uncharged[bank_of(1)] = 900;
         key.charged[bank_of(2)] = 50;
         assert_eq!(live(&key), 150);
-        assert_eq!(live_at(&key, 0, 2), 1000);
-        assert_eq!(live_at(&key, 1, 2), 100);
-        assert_eq!(live_at(&key, 2, 2), 150);
+        let bank_epochs = [0, 1, 2, 0, 0, 0, 0, 0];
+        assert_eq!(live_at(&key, 0, &bank_epochs), 1000);
+        assert_eq!(live_at(&key, 1, &bank_epochs), 100);
+        assert_eq!(live_at(&key, 2, &bank_epochs), 150);
+        // The same banks after the epochs have gone round: bank 0 is the latest one now.
+        assert_eq!(live_at(&key, 2, &[8, 1, 2, 0, 0, 0, 0, 0]), -850);
     }
 
     #[test]

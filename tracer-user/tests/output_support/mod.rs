@@ -3,7 +3,7 @@
 #![allow(dead_code, reason = "each test binary uses a part")]
 #![allow(clippy::unwrap_used, reason = "tests")]
 
-use memtrail::model::{Cgroup, Cost, Host, Interval, IntervalCgroup, KindRow, PlanRow, Report, SCHEMA, Sampling, StackRow};
+use memtrail::model::{Cgroup, Cost, Host, Interval, IntervalCgroup, KindRow, PlanRow, Report, SCHEMA, Sampling, StackRow, Table};
 use memtrail::recording::Header;
 use serde_json::json;
 use std::collections::BTreeMap;
@@ -221,6 +221,7 @@ pub fn one_container() -> Report {
             cpu_percent: Some(0.31),
             collector_rss_bytes: 23_000_000,
             map_bytes: 18_000_000,
+            tables: BTreeMap::from([("KEYS".to_owned(), Table { entries: Some(120), max_entries: 32_768, forced: false })]),
         },
         losses: BTreeMap::from([("ring_full".to_owned(), Some(0)), ("stack_table_full".to_owned(), Some(0))]),
         cgroups: vec![web],
@@ -330,5 +331,6 @@ pub fn interval(index: u64) -> Interval {
         clocks: [index, u64::MAX - index, 1_772_330_584_000_000_000 + index],
         cgroups: BTreeMap::from([("9007199254740993".to_owned(), cgroup)]),
         losses: BTreeMap::from([("ring_full".to_owned(), Some(index)), ("recursion".to_owned(), None)]),
+        tables: BTreeMap::from([("KEYS".to_owned(), index)]),
     }
 }

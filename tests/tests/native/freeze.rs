@@ -1,0 +1,174 @@
+//! Frozen pictures, which have no command of their own: the kernel half is started by the library, in this process.
+
+use harness::cgroup::TestCgroup;
+use harness::workload::Workload;
+use memtrail::bpf::{picture, sizes::Forced};
+use memtrail::cgroup::Hierarchy;
+use memtrail::collector::{
+    filter::Filter,
+    session::Session,
+    start::{Running, StartOptions},
+};
+use memtrail::glob::Glob;
+use std::os::unix::fs::MetadataExt;
+use tracer_common::attribution::{BASE_BANK, KeyRecord, PICTURES, ROTATING_BANKS};
+
+const BYTES: u64 = 400 << 20;
+/// A freed folio that waits in a CPU's batch is charged until the batch is drained.
+const LATE: i64 = 256 << 10;
+
+/// Follows one cgroup in exact mode, with a graveyard for all that it may free.
+fn start(cgroup: &TestCgroup) -> Session {
+    let mut forced = Forced::default();
+    forced.add("GRAVEYARD=140000").unwrap();
+    let provider = harness::memtrail::forced_provider().map(|name| match name.as_str() {
+        "fentry" => memtrail::probes::Tier::Fentry,
+        "kprobe" => memtrail::probes::Tier::Kprobe,
+        _ => memtrail::probes::Tier::Tracepoint,
+    });
+    let options = StartOptions { exact: true, provider, map_memory: 2 << 30, traced_bytes: None, filtered: false, forced };
+    Session::start(Filter::new(vec![Glob::parse(cgroup.path()).unwrap()]), options).unwrap()
+}
+
+fn id(cgroup: &TestCgroup) -> u64 {
+    std::fs::metadata(Hierarchy::find().unwrap().mount.join(cgroup.path().trim_start_matches('/'))).unwrap().ino()
+}
+
+/// Keys of anonymous memory of one owner charged since the start.
+fn keys(running: &Running, owner: u64) -> Vec<(u64, KeyRecord)> {
+    let all = memtrail::bpf::tables::keys(&running.bpf).unwrap();
+    all.into_iter().filter(|(_, record)| record.key.owner == owner && record.key.kind == 0).collect()
+}
+
+/// Live bytes of the owner's anonymous memory in a picture: by the keys' counters, and by the samples.
+fn live(running: &Running, owner: u64, epoch: u64) -> (i64, u64) {
+    let picture = picture::read(&running.bpf, epoch).unwrap().expect("the picture is open");
+    let keys = keys(running, owner);
+    let by_keys = keys.iter().filter_map(|(identity, _)| picture.keys.get(identity)).sum();
+    (by_keys, keys.iter().map(|(identity, _)| picture.bytes_by_samples(*identity)).sum())
+}
+
+fn live_now(running: &Running, owner: u64) -> i64 {
+    keys(running, owner).iter().map(|(_, record)| memtrail::ledger::live(record)).sum()
+}
+
+fn losses(running: &Running) -> Vec<(&'static str, u64)> {
+    let all = memtrail::bpf::tables::losses(&running.bpf).unwrap();
+    all.into_iter().filter(|(_, count)| count.events > 0).map(|(cause, count)| (cause.name(), count.events)).collect()
+}
+
+/// Folios that wait in a CPU's batch get their owner at a sweep.
+fn settle(running: &mut Running) {
+    let slots: Vec<u64> = memtrail::bpf::tables::samples(&running.bpf).unwrap().keys().copied().collect();
+    memtrail::bpf::tables::sweep(&mut running.bpf, slots.into_iter()).unwrap();
+}
+
+#[test]
+#[ignore = "root"]
+fn native_old_pictures_read_whole() {
+    let bytes = harness::accuracy::size(BYTES).unwrap();
+    let cgroup = TestCgroup::new("freeze").unwrap();
+    let owner = id(&cgroup);
+    let mut workload = Workload::start(&cgroup, &["anon", "--bytes", &bytes.to_string()]).unwrap();
+    workload.run_to("ready").unwrap();
+    let mut session = start(&cgroup);
+    let running = session.running_mut();
+    workload.run_to("touched").unwrap();
+    settle(running);
+
+    // Nobody reads between the opening and the end of the workload.
+    let full = picture::open(&mut running.bpf).unwrap().unwrap();
+    workload.run_to("freed").unwrap();
+    let half = picture::open(&mut running.bpf).unwrap().unwrap();
+    workload.finish().unwrap();
+
+    let was_full = live(running, owner, full);
+    println!("{bytes} touched: the picture says {was_full:?}, then {:?}, now {}", live(running, owner, half), live_now(running, owner));
+    assert_eq!(losses(running), [], "nothing is lost");
+    assert!(was_full.0 >= bytes as i64 && was_full.0 < bytes as i64 + (2 << 20), "{was_full:?}");
+    assert_eq!(was_full.0, was_full.1 as i64, "keys and samples of the full picture agree to the byte");
+    let was_half = live(running, owner, half);
+    assert!(was_half.0 >= bytes as i64 / 2 && was_half.0 < bytes as i64 / 2 + (2 << 20), "{was_half:?}");
+    assert_eq!(was_half.0, was_half.1 as i64, "keys and samples of the half picture agree to the byte");
+    let now = live_now(running, owner);
+    assert!((0..LATE).contains(&now), "{now} bytes are live still");
+
+    // The oldest goes; the other still reads the same. Then all of it goes.
+    let began = std::time::Instant::now();
+    picture::close(&mut running.bpf, full).unwrap();
+    assert!(picture::read(&running.bpf, full).unwrap().is_none(), "a closed picture cannot be read");
+    assert_eq!(live(running, owner, half), was_half);
+    picture::close(&mut running.bpf, half).unwrap();
+    println!("closed two pictures in {:?}", began.elapsed());
+    assert_eq!(memtrail::bpf::tables::graveyard(&running.bpf).unwrap().len(), 0, "no graves without pictures");
+    assert!(live_now(running, owner) <= now);
+}
+
+#[test]
+#[ignore = "root"]
+fn native_pictures_are_bounded_and_epochs_go_round() {
+    const STEP: u64 = 4 << 20;
+    let cgroup = TestCgroup::new("pictures").unwrap();
+    let owner = id(&cgroup);
+    let mut session = start(&cgroup);
+    let running = session.running_mut();
+    let mut workloads: Vec<Workload> = Vec::new();
+    let mut grow = |running: &mut Running| {
+        let mut workload = Workload::start(&cgroup, &["anon", "--bytes", &STEP.to_string()]).unwrap();
+        workload.run_to("touched").unwrap();
+        workloads.push(workload);
+        settle(running);
+        live_now(running, owner)
+    };
+
+    // The first stays open while three times as many epochs as there are banks come and go beside it.
+    let mut then = vec![grow(running)];
+    let mut open = vec![picture::open(&mut running.bpf).unwrap().unwrap()];
+    for round in 0..3 * ROTATING_BANKS {
+        then.push(grow(running));
+        open.push(picture::open(&mut running.bpf).unwrap().unwrap());
+        if open.len() == PICTURES {
+            let before: u64 = losses(running).iter().filter(|(name, _)| *name == "picture_refused").map(|(_, n)| *n).sum();
+            assert_eq!(picture::open(&mut running.bpf).unwrap(), None, "a fifth picture");
+            assert!(losses(running).contains(&("picture_refused", before + 1)), "{:?}", losses(running));
+        }
+        for (epoch, bytes) in open.iter().zip(&then) {
+            assert_eq!(live(running, owner, *epoch), (*bytes, *bytes as u64), "round {round}, epoch {epoch} of {open:?}");
+        }
+        if open.len() == PICTURES {
+            // Each of the other three in turn, so that banks are folded forward from every place.
+            let at = 1 + round % (PICTURES - 1);
+            picture::close(&mut running.bpf, open.remove(at)).unwrap();
+            then.remove(at);
+        }
+    }
+    let epoch = *open.last().unwrap();
+    assert!(epoch > 2 * ROTATING_BANKS as u64, "{epoch}");
+    drop(workloads);
+
+    // Newest first, then the oldest.
+    while let Some(epoch) = open.pop() {
+        assert_eq!(live(running, owner, epoch), (*then.last().unwrap(), *then.last().unwrap() as u64), "{epoch}");
+        then.pop();
+        picture::close(&mut running.bpf, epoch).unwrap();
+    }
+    let control = memtrail::bpf::tables::control(&running.bpf).unwrap();
+    assert_eq!((control.open_pictures, control.held_banks), (0, 0));
+    assert_eq!(memtrail::bpf::tables::graveyard(&running.bpf).unwrap().len(), 0);
+    let current = tracer_common::attribution::bank_of(control.epoch);
+    for (_, record) in keys(running, owner) {
+        for bank in (0..BASE_BANK).filter(|bank| *bank != current) {
+            assert_eq!((record.charged[bank], record.uncharged[bank], record.live_variance[bank]), (0, 0, 0), "bank {bank}");
+        }
+    }
+    let now = live_now(running, owner);
+    assert!((0..LATE).contains(&now), "{now} bytes are live still");
+
+    // And it all works again.
+    let again = picture::open(&mut running.bpf).unwrap().unwrap();
+    let late = live(running, owner, again);
+    assert!(late.0 <= now && late.0 == late.1 as i64, "{late:?} of {now}");
+    picture::close(&mut running.bpf, again).unwrap();
+    let found: Vec<_> = losses(running).into_iter().filter(|(name, _)| *name != "picture_refused").collect();
+    assert_eq!(found, [], "nothing is lost");
+}
