@@ -50,6 +50,8 @@ crate::assert_size!(Key, 40);
 pub const KEY_BASELINE: u32 = 1;
 /// The memory belongs to the tracer's own process.
 pub const KEY_OWN: u32 = 2;
+/// khugepaged put the folio together from smaller ones: page cache that no insertion announces.
+pub const KEY_COLLAPSED: u32 = 4;
 
 impl Key {
     /// The 64-bit identity under which the key is stored; never 0.

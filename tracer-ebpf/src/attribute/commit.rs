@@ -71,16 +71,6 @@ pub fn here(ctx: *mut c_void, slot: Slot, commit: &Commit) {
     sample(ctx, slot, control, commit, frame, order, owner, weight);
 }
 
-/// Whether nothing of this owner is wanted.
-#[inline(always)]
-pub fn refused(owner: u64) -> bool {
-    if setting!(filtered) == 0 {
-        return false;
-    }
-    // SAFETY: a map value of plain numbers.
-    OWNERS.get_ptr(owner).is_some_and(|filter| unsafe { (*filter).verdict } == OWNER_REFUSED)
-}
-
 /// Thins or refuses a taken folio by its owner's filter.
 #[inline(always)]
 pub fn filtered(owner: u64, weight_per_frame: u64) -> Option<u64> {

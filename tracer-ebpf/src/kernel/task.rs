@@ -4,6 +4,7 @@ use super::{read, read_pointer};
 use crate::{globals::layout, loss, maps::PROCESSES};
 use aya_ebpf::helpers::{bpf_get_current_pid_tgid, bpf_get_current_task};
 use tracer_common::{
+    attribution::KEY_COLLAPSED,
     loss::Loss,
     process::{ProcessRecord, process_identity},
 };
@@ -30,6 +31,15 @@ pub fn is_kernel_thread(task: u64) -> bool {
     read::<u32>(task, layout!(task_flags)).unwrap_or(0) & KERNEL_THREAD != 0
 }
 
+/// [`KEY_COLLAPSED`] if the task is khugepaged.
+#[inline(always)]
+pub fn collapse_flag(task: u64) -> u32 {
+    // The first eight bytes tell it from every other kernel thread; a process may call itself so, a kernel thread cannot be one.
+    const NAME: u64 = u64::from_le_bytes(*b"khugepag");
+    let name = read::<u64>(task, layout!(task_comm)).unwrap_or(0);
+    if name == NAME && is_kernel_thread(task) { KEY_COLLAPSED } else { 0 }
+}
+
 /// The current task's process; its record is made if it is new.
 #[inline(always)]
 pub fn current(now: u64) -> Toucher {
@@ -38,12 +48,6 @@ pub fn current(now: u64) -> Toucher {
     let mut toucher = of(task, now);
     toucher.tid = ids as u32;
     toucher
-}
-
-/// Whether the task is a thread of the kernel.
-#[inline(always)]
-pub fn is_kernel_thread(task: u64) -> bool {
-    read::<u32>(task, layout!(task_flags)).unwrap_or(0) & KERNEL_THREAD != 0
 }
 
 /// The process of a task.

@@ -11,7 +11,7 @@ use crate::{
     scratch::{self, Slot},
 };
 use tracer_common::{
-    attribution::{Key, Sample, sample_slot},
+    attribution::{KEY_COLLAPSED, Key, Sample, sample_slot},
     kind::Kind,
     settings::Control,
 };
@@ -48,8 +48,10 @@ pub fn settle(control: &Control, slot: Slot, folio: u64, frame: u64, sample: *mu
 pub fn settle_as(control: &Control, slot: Slot, folio: u64, frame: u64, sample: *mut Sample, owner: u64, kind: Kind) {
     // SAFETY: as above. Fields are read one by one: a copy would take too much stack.
     let (order, weight, now) = unsafe { ((*sample).order, (*sample).weight_per_frame, (*sample).charged_ns) };
-    // Page cache is decided at its own tracepoint, on every tier; this sample is of no use then.
-    let weight = if kind as u32 == Kind::File as u32 { None } else { commit::filtered(owner, weight) };
+    // Page cache is decided at its own tracepoint, on every tier; this sample is of no use then, unless khugepaged made the folio.
+    // SAFETY: as above.
+    let collapsed = unsafe { (*sample).file } & KEY_COLLAPSED as u64 != 0;
+    let weight = if kind as u32 == Kind::File as u32 && !collapsed { None } else { commit::filtered(owner, weight) };
     let Some(weight) = weight else {
         end::covered(frame, order);
         return;

@@ -5,12 +5,12 @@ use crate::{
     attribute::{commit, control, decide, end, frames, stack},
     globals::setting,
     kernel::{folio, memcg, task},
-    maps::{NEW_FRAMES, OWNERS},
+    maps::NEW_FRAMES,
     scratch::{self, Slot},
 };
 use aya_ebpf::helpers::{bpf_get_current_task, bpf_ktime_get_ns};
 use core::ffi::c_void;
-use tracer_common::{attribution::Sample, settings::OWNER_REFUSED};
+use tracer_common::attribution::Sample;
 
 /// Handles the allocation of 2^`order` frames.
 #[inline(always)]
@@ -21,10 +21,6 @@ pub fn allocated(ctx: *mut c_void, page: u64, order: u32, gfp: u32) {
     let Some(control) = control() else { return };
     let taken = decide::take(order);
     if taken == 0 && control.baseline == 0 {
-        return;
-    }
-    let expected = expected_owner();
-    if expected == REFUSED {
         return;
     }
     let Some(frame) = folio::frame_of(page) else { return };
@@ -53,7 +49,7 @@ pub fn allocated(ctx: *mut c_void, page: u64, order: u32, gfp: u32) {
             key: 0,
             weight_per_frame: taken,
             address: expected,
-            file: commit::own_flag(toucher.tgid) as u64,
+            file: (commit::own_flag(toucher.tgid) | task::collapse_flag(task)) as u64,
             charged_ns: now,
             epoch: control.epoch,
             process: toucher.process,
@@ -66,26 +62,4 @@ pub fn allocated(ctx: *mut c_void, page: u64, order: u32, gfp: u32) {
         commit::store(scratch, frame);
         Some(())
     });
-}
-
-/// No cgroup has this id.
-const REFUSED: u64 = u64::MAX;
-
-/// The owner that the folio will most likely have: the toucher's own memory cgroup; 0 if that is not known, [`REFUSED`] if the filter
-/// refuses it. Kernel threads work for others (khugepaged, swap-in), so theirs is never refused. What a task of a refused cgroup
-/// charges to a wanted one (ptrace, remote get_user_pages) is missed by this and shows as unattributed.
-#[inline(always)]
-fn expected_owner() -> u64 {
-    // SAFETY: plain helper.
-    let task = unsafe { bpf_get_current_task() };
-    let owner = memcg::of_task(task).unwrap_or(0);
-    if setting!(filtered) != 0 && owner != 0 && !task::is_kernel_thread(task) {
-        if let Some(filter) = OWNERS.get_ptr(owner) {
-            // SAFETY: a map value of plain numbers.
-            if unsafe { (*filter).verdict } == OWNER_REFUSED {
-                return REFUSED;
-            }
-        }
-    }
-    owner
 }

@@ -1,7 +1,7 @@
 //! The command line: verbs, their arguments, and what they do. `docs/cli.md` is made from this.
 
-pub mod demo;
 pub mod bench_empty;
+pub mod demo;
 pub mod doctor;
 mod launch;
 pub mod messages;
