@@ -75,18 +75,12 @@ impl Sampler {
     /// Counts one folio of that order; whether it is the one to be taken. Then the next gap must be drawn.
     #[inline(always)]
     pub fn count_down(&mut self, order: u32) -> bool {
-        !self.passes(order)
-    }
-
-    /// Whether the folio of that order is passed over, and counts it if so.
-    #[inline(always)]
-    pub fn passes(&mut self, order: u32) -> bool {
         let slot = order as usize & (GAPS - 1);
         let gap = self.gap[slot];
         if gap > 0 {
             self.gap[slot] = gap - 1;
         }
-        gap > 0
+        gap == 0
     }
 
     /// Draws the next gap of that order.

@@ -8,16 +8,12 @@ use tracer_common::sampling::{ORDERS, Sampler, always_taken, weight_per_frame};
 /// which the verifier refuses to read.
 #[inline(always)]
 pub fn take(order: u32) -> u64 {
-    let Some(sampler) = SAMPLERS.get_ptr_mut(0) else { return 0 };
-    // SAFETY: this CPU's own value. An interrupt in between may lose one countdown step: a bias of one in the mean gap's
-    // folios, in the interrupted CPU's favour, and never a crash.
-    let sampler: &mut Sampler = unsafe { &mut *sampler };
-    // Nearly all folios end here, and no setting was read: where all are taken, and before the seed, every gap is zero.
-    if (order as usize) < ORDERS && sampler.passes(order) {
-        return 0;
-    }
     let log2_mean = setting!(log2_mean);
     if !always_taken(order, log2_mean) {
+        let Some(sampler) = SAMPLERS.get_ptr_mut(0) else { return 0 };
+        // SAFETY: this CPU's own value. An interrupt in between may lose one countdown step: a bias of one in the mean gap's
+        // folios, in the interrupted CPU's favour, and never a crash.
+        let sampler: &mut Sampler = unsafe { &mut *sampler };
         if sampler.random == 0 {
             seed_sampler(log2_mean as u64);
         }

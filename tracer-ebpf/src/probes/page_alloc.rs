@@ -15,14 +15,12 @@ use tracer_common::attribution::Sample;
 /// Handles the allocation of 2^`order` frames.
 #[inline(always)]
 pub fn allocated(ctx: *mut c_void, page: u64, order: u32, gfp: u32) {
-    let Some(control) = control() else { return };
-    // Decided before anything is known of the folio: each one is a trial of its own, so passing over some of those that were taken
-    // changes nothing for the others, and all that are not taken cost two cache lines only.
-    let taken = decide::take(order);
-    if taken == 0 && control.baseline == 0 {
+    if gfp & setting!(gfp_movable) == 0 || page == 0 {
         return;
     }
-    if gfp & setting!(gfp_movable) == 0 || page == 0 {
+    let Some(control) = control() else { return };
+    let taken = decide::take(order);
+    if taken == 0 && control.baseline == 0 {
         return;
     }
     let Some(frame) = folio::frame_of(page) else { return };
