@@ -19,11 +19,11 @@ use tracer_common::{
 /// Handles the insertion.
 #[inline(always)]
 pub fn inserted(folio: u64) {
-    let Some(control) = control() else { return };
     let Some(frame) = folio::frame_of(folio) else { return };
     if !frames::is_set(&FRAMES, frame) {
         return;
     }
+    let Some(control) = control() else { return };
     let Some(order) = folio::order(folio) else { return };
     let Some(sample) = SAMPLES.get_ptr_mut(sample_slot(frame, order)) else { return };
     settle(control, Slot::LruInsertion, folio, frame, sample);

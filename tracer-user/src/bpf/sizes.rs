@@ -132,7 +132,7 @@ pub fn plan(wish: &Wish) -> Result<Sizes, DoesNotFit> {
         stacks: 1 << 13,
         processes: 1 << 14,
         graveyard: 1 << 13,
-        owners: 1 << 12,
+        owners: owners(wish.cpus_possible),
         owner_totals: 1 << 12,
         events: 256 << 10,
         bytes: 0,
@@ -164,6 +164,13 @@ pub fn plan(wish: &Wish) -> Result<Sizes, DoesNotFit> {
         });
     }
     Ok(sizes)
+}
+
+/// Owners with exact totals: a value for each possible CPU, so fewer on many CPUs.
+fn owners(cpus: u32) -> u32 {
+    const BYTES: u64 = 16 << 20;
+    let entries = BYTES / (u64::from(cpus.max(1)) * size_of::<OwnerTotals>() as u64);
+    u32::try_from(entries).unwrap_or(u32::MAX).clamp(1 << 8, 1 << 12)
 }
 
 /// log2 of the default M for that much RAM.

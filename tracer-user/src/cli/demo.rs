@@ -122,6 +122,7 @@ fn options(args: &DemoArgs) -> StartOptions {
         map_memory: 16 * sizes::DEFAULT_MAP_MEMORY,
         traced_bytes: Some(known + SLACK),
         filtered: true,
+        forced: sizes::Forced::default(),
     }
 }
 
