@@ -76,7 +76,7 @@ fn objects(value: &Value, place: &str, found: &mut Vec<String>) {
 
 /// Names are data below these.
 fn is_open(place: &str) -> bool {
-    ["/kinds/", "/subtree/", "/losses/", "/histograms/", "/evidence/", "/before/"]
+    ["/kinds/", "/subtree/", "/losses/", "/tables/", "/histograms/", "/evidence/", "/before/"]
         .iter()
         .any(|open| place.rfind(open).is_some_and(|at| !place[at + open.len()..].contains('/')))
 }

@@ -132,8 +132,8 @@ pub fn plan(wish: &Wish) -> Result<Sizes, DoesNotFit> {
         stacks: 1 << 13,
         processes: 1 << 14,
         graveyard: 1 << 13,
-        owners: owners(wish.cpus_possible),
-        owner_totals: 1 << 12,
+        owners: 1 << 12,
+        owner_totals: owner_totals(wish.cpus_possible),
         events: 256 << 10,
         bytes: 0,
     };
@@ -167,7 +167,7 @@ pub fn plan(wish: &Wish) -> Result<Sizes, DoesNotFit> {
 }
 
 /// Owners with exact totals: a value for each possible CPU, so fewer on many CPUs.
-fn owners(cpus: u32) -> u32 {
+fn owner_totals(cpus: u32) -> u32 {
     const BYTES: u64 = 16 << 20;
     let entries = BYTES / (u64::from(cpus.max(1)) * size_of::<OwnerTotals>() as u64);
     u32::try_from(entries).unwrap_or(u32::MAX).clamp(1 << 8, 1 << 12)
