@@ -93,8 +93,8 @@ fn native_tiny_samples() {
 #[test]
 #[ignore = "root"]
 fn native_tiny_keys() {
-    let seen = stalled("KEYS", 2);
-    seen.assert_only("KEYS", 2, "key_table_full");
+    let seen = stalled("KEYS", 1);
+    seen.assert_only("KEYS", 1, "key_table_full");
     assert_counted("live and lost", seen.anon().live.unwrap() + seen.lost("key_table_full") * PAGE, seen.change);
 }
 

@@ -482,6 +482,10 @@ pub fn describe(
     if let Some(stack) = stacks.get(&key.kernel_stack) {
         resolved.frames.extend(symbols.kernel(stack).into_iter().map(|name| format!("{name}_[k]")));
     }
+    if resolved.status.starts_with("cut") {
+        // Its own root, so that it never merges with a whole stack.
+        resolved.frames.insert(0, format!("[{}]", resolved.status));
+    }
     row(resolved.status, resolved.frames)
 }
 

@@ -21,7 +21,9 @@ const PACKAGES: &[&str] = &["gcc", "libc6-dev"];
 const SMALL_BYTES: u64 = 16 << 20;
 /// Tests that run in every machine in the short form: the tracer's own. The workloads' truth is the same on every kernel, and is
 /// checked again in each row.
-const IN_MACHINES: [&str; 2] = ["native_table", "native_dead_cgroup_exact"];
+const IN_MACHINES: [&str; 4] = ["native_table_exact", "native_table_kprobe", "native_table_tracepoint", "native_dead_cgroup_exact"];
+/// Tests that run on this machine's kernel in the short form: the tracer's own, for the same reason.
+const NATIVE_TESTS: &str = "native_";
 
 /// The test program of the native and vm tiers. Its tests are marked `ignored`, since they need root.
 const NATIVE: &str = "native";
@@ -99,6 +101,9 @@ fn native(args: &Args, tests: &Path, run: &mut Run) {
         // Beside the test program lie the static memtrail and workloads, which is where it looks for them.
         let mut program = Command::new("timeout");
         program.arg("--kill-after=10").arg(timeout(args).as_secs().to_string()).arg(tests).args(test_arguments(args));
+        if !args.long && args.filter.is_none() {
+            program.arg(NATIVE_TESTS);
+        }
         program.envs(test_environment(args)).current_dir(workspace::root()?.join("tests"));
         finished(&mut program, counts)
     });
