@@ -1,11 +1,12 @@
 //! Capturing call stacks, and giving them an identity of 64 bits with a check of another 64.
 
 use crate::{
+    kernel::task,
     loss,
     maps::{SCRATCH, STACKS},
     scratch::Slot,
 };
-use aya_ebpf::helpers::generated::bpf_get_stack;
+use aya_ebpf::helpers::{bpf_get_current_task, generated::bpf_get_stack};
 use core::ffi::c_void;
 use tracer_common::{
     loss::Loss,
@@ -32,6 +33,11 @@ pub fn record(ctx: *mut c_void, slot: Slot, side: Side, scratch: &mut StackRecor
     // SAFETY: the buffer is as long as said.
     let bytes = unsafe { bpf_get_stack(ctx, scratch.frames.as_mut_ptr().cast(), (MAX_FRAMES * 8) as u32, flags) };
     if bytes < 0 {
+        // A task that has given its memory up (exit, exec) has no user stack: that is none, not a loss.
+        // SAFETY: plain helper.
+        if side == Side::User && !task::has_memory(unsafe { bpf_get_current_task() }) {
+            return 0;
+        }
         loss::count(Loss::StackWalkFailed, 0);
         return 0;
     }

@@ -25,6 +25,12 @@ pub struct Toucher {
     pub kernel_thread: bool,
 }
 
+/// Whether the task has user memory; `true` if it cannot be read.
+#[inline(always)]
+pub fn has_memory(task: u64) -> bool {
+    read::<u64>(task, layout!(task_mm)).unwrap_or(1) != 0
+}
+
 /// Whether the task is a kernel thread; `false` if it cannot be read.
 #[inline(always)]
 pub fn is_kernel_thread(task: u64) -> bool {
