@@ -7,6 +7,7 @@ pub mod cgroup;
 pub mod cli;
 pub mod collector;
 pub mod command;
+pub mod date;
 pub mod glob;
 pub mod kernel;
 pub mod ledger;

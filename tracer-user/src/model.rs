@@ -84,7 +84,7 @@ pub struct Cost {
     /// CPU time of programs and collector over one CPU's time, percent.
     pub cpu_percent: Option<f64>,
     /// Largest resident set of the collector, bytes.
-    pub collector_rss_bytes: u64,
+    pub collector_rss_bytes: Option<u64>,
     /// Memory of the BPF maps, bytes.
     pub map_bytes: u64,
     /// The kernel half's tables by name.

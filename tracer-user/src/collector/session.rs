@@ -16,10 +16,12 @@ use crate::{
         CgroupId, CgroupPath, Hierarchy, Registry, StatReading,
         hierarchy::HierarchyError,
         listing::{Bounds, Listing, list},
+        local::{self, LocalFigures, Node},
         monotonic_ns,
         poll::{Poller, default_most_open},
         registry::State,
     },
+    date,
     ledger::growth::Slope,
     model::{Interval, IntervalCgroup, Report},
     process::{Feed, FeedOptions},
@@ -85,6 +87,8 @@ pub struct Session {
     usage_slopes: HashMap<CgroupId, Slope>,
     started_ns: u64,
     started: SystemTime,
+    /// What each cgroup owned for itself right after counting began.
+    first: HashMap<CgroupId, LocalFigures>,
     retired: Retired,
     marks: Marks,
     last_retirement_ns: u64,
@@ -146,6 +150,7 @@ impl Session {
             usage_slopes: HashMap::new(),
             started_ns: monotonic_ns(),
             started: SystemTime::now(),
+            first: HashMap::new(),
             retired: Retired::default(),
             marks: Marks::default(),
             last_retirement_ns: monotonic_ns(),
@@ -156,6 +161,8 @@ impl Session {
             last_moment_ns: 0,
             occupancy: std::collections::BTreeMap::new(),
         };
+        let readings = session.poll();
+        session.first = session.local_figures(&readings);
         session.interval()?;
         Ok(session)
     }
@@ -173,7 +180,7 @@ impl Session {
             tool: format!("memtrail {}", env!("CARGO_PKG_VERSION")),
             schema: crate::model::SCHEMA,
             host: assemble::host(&self.host.facts, &self.hierarchy),
-            started: assemble::rfc3339(self.started),
+            started: date::rfc3339(self.started),
         }
     }
 
@@ -339,6 +346,7 @@ impl Session {
             filter: &self.filter,
             running: &self.running,
             readings: &readings,
+            first: &self.first,
             keys: &keys,
             samples: &samples,
             swept: &swept,
@@ -354,6 +362,12 @@ impl Session {
             now_ns: monotonic_ns(),
         };
         Ok(assemble::report(&inputs, &mut Names::new(self.feed.as_ref(), &mut self.symbolizer)))
+    }
+
+    fn local_figures(&self, readings: &[(CgroupId, StatReading)]) -> HashMap<CgroupId, LocalFigures> {
+        let parent = |id| self.registry.get(id).and_then(|cgroup| cgroup.parent);
+        let nodes: Vec<Node<'_>> = readings.iter().map(|(id, reading)| Node { id: *id, parent: parent(*id), reading }).collect();
+        local::local_figures(&nodes, None)
     }
 
     fn poll(&mut self) -> Vec<(CgroupId, StatReading)> {

@@ -34,6 +34,21 @@ pub struct Account {
     pub samples: u64,
 }
 
+impl std::iter::Sum for Account {
+    fn sum<I: Iterator<Item = Account>>(accounts: I) -> Account {
+        accounts.fold(Account::default(), |sum, account| Account {
+            charged: sum.charged + account.charged,
+            charged_variance: sum.charged_variance + account.charged_variance,
+            live: sum.live + account.live,
+            live_variance: sum.live_variance + account.live_variance,
+            baseline: sum.baseline + account.baseline,
+            baseline_variance: sum.baseline_variance + account.baseline_variance,
+            unmapped: sum.unmapped + account.unmapped,
+            samples: sum.samples + account.samples,
+        })
+    }
+}
+
 /// Live bytes of a key: charged less uncharged over all banks.
 #[must_use]
 pub fn live(record: &KeyRecord) -> i64 {

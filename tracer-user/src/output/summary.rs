@@ -170,11 +170,10 @@ fn last(report: &Report, losses: &figures::Losses<'_>, whole: Option<f64>) -> Ve
     };
     let lost = losses.counted.map_or_else(|| "unknown".to_owned(), |count| count.to_string());
     let cpu = report.cost.cpu_percent.filter(|cpu| cpu.is_finite()).map_or_else(|| "?".to_owned(), |cpu| format!("{cpu:.1} %"));
-    // A collector without a resident set is one that was not measured.
-    let memory = match report.cost.collector_rss_bytes {
-        0 => "? MB".to_owned(),
-        resident => units::megabytes(resident.saturating_add(report.cost.map_bytes)),
-    };
+    let memory = report
+        .cost
+        .collector_rss_bytes
+        .map_or_else(|| "? MB".to_owned(), |resident| units::megabytes(resident.saturating_add(report.cost.map_bytes)));
     let parts = [
         attributed,
         format!("stacks complete {}", figures::percent(whole, 0)),

@@ -219,7 +219,7 @@ pub fn one_container() -> Report {
             bpf_ns: Some(420_000_000),
             events: Some(3_900_000),
             cpu_percent: Some(0.31),
-            collector_rss_bytes: 23_000_000,
+            collector_rss_bytes: Some(23_000_000),
             map_bytes: 18_000_000,
             tables: BTreeMap::from([("KEYS".to_owned(), Table { entries: Some(120), max_entries: 32_768, forced: false })]),
         },
@@ -262,7 +262,7 @@ pub fn busy_host() -> Report {
     cgroups.push(Cgroup { path: "/unread".into(), id: "301".into(), state: "alive".into(), ..Cgroup::default() });
     Report {
         losses: BTreeMap::from([("ring_full".to_owned(), Some(12)), ("recursion".to_owned(), None)]),
-        cost: Cost { collector_rss_bytes: 40_000_000, map_bytes: 64_000_000, ..Cost::default() },
+        cost: Cost { collector_rss_bytes: Some(40_000_000), map_bytes: 64_000_000, ..Cost::default() },
         cgroups,
         oom: vec![json!({ "time": "2026-03-01T02:04:00Z" })],
         ..empty_report()

@@ -1,0 +1,199 @@
+//! From tables, readings and names to a report. Reads nothing from the kernel; everything comes in.
+
+mod cgroups;
+mod cost;
+mod stacks;
+
+pub use stacks::describe;
+
+use super::{filter::Filter, retired::Retired, start::Running};
+use crate::{
+    bpf::{stats::Estimate, tables::Swept},
+    cgroup::{CgroupId, Hierarchy, Registry, StatReading, local::LocalFigures},
+    date,
+    kernel::facts::Facts,
+    ledger::{self, Account, growth::Slope},
+    model::{Cgroup, Cost, KindRow, PlanRow, Report, SCHEMA, Sampling, Table},
+};
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    time::SystemTime,
+};
+use tracer_common::{
+    attribution::{KEY_BASELINE, KeyRecord, OwnerTotals, Sample},
+    kind::Kind,
+    process::ProcessRecord,
+    stack::StackRecord,
+};
+
+/// A stack in words.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Resolved {
+    /// Outermost first.
+    pub frames: Vec<String>,
+    /// "complete", "cut: REASON" or "none".
+    pub status: String,
+}
+
+/// Turns addresses into names. One for all stacks of a report; looks things up as they are asked for.
+pub trait Symbols {
+    /// A user stack of a process; `None` is a stack that does not exist.
+    fn user(&mut self, process: &ProcessRecord, stack: Option<&StackRecord>) -> Resolved;
+    /// A kernel stack, outermost first, without the `_[k]` that outputs know it by.
+    fn kernel(&mut self, stack: &StackRecord) -> Vec<String>;
+    /// The name of a process by now: that of its first charge may be older than its exec.
+    fn comm(&mut self, process: &ProcessRecord) -> String;
+    /// Whether that image of the process is known to be gone.
+    fn is_gone(&mut self, process: &ProcessRecord) -> bool;
+}
+
+/// Everything that a report is made from.
+pub struct Inputs<'a> {
+    /// Host.
+    pub facts: &'a Facts,
+    /// Where memory cgroups are.
+    pub hierarchy: &'a Hierarchy,
+    /// Their names.
+    pub registry: &'a Registry,
+    /// Which are wanted.
+    pub filter: &'a Filter,
+    /// The kernel half's plan and settings.
+    pub running: &'a Running,
+    /// The kernel's figures, children before parents.
+    pub readings: &'a [(CgroupId, StatReading)],
+    /// What each cgroup owned for itself right after counting began.
+    pub first: &'a HashMap<CgroupId, LocalFigures>,
+    /// Keys by identity.
+    pub keys: &'a HashMap<u64, KeyRecord>,
+    /// Live samples by slot.
+    pub samples: &'a HashMap<u64, Sample>,
+    /// What the sweep found, by slot.
+    pub swept: &'a HashMap<u64, Swept>,
+    /// Stacks by identity.
+    pub stacks: &'a HashMap<u64, StackRecord>,
+    /// Processes by identity.
+    pub processes: &'a HashMap<u64, ProcessRecord>,
+    /// Exact totals by owner; empty where the tier keeps none.
+    pub totals: &'a HashMap<u64, OwnerTotals>,
+    /// Losses by cause.
+    pub losses: BTreeMap<String, Option<u64>>,
+    /// Keys that left the kernel's tables.
+    pub retired: &'a Retired,
+    /// What the programs ran, if that was ever measured.
+    pub programs: Option<Estimate>,
+    /// Growth of each kind.
+    pub slopes: &'a HashMap<(CgroupId, String), Slope>,
+    /// Wall clock at the start.
+    pub started: SystemTime,
+    /// Monotonic clock at the start.
+    pub started_ns: u64,
+    /// Monotonic clock now.
+    pub now_ns: u64,
+}
+
+/// What the samples say, by owner and kind.
+type Accounts = HashMap<(u64, Kind), Account>;
+
+/// Makes the report.
+pub fn report(inputs: &Inputs<'_>, symbols: &mut dyn Symbols) -> Report {
+    let unmapped = stacks::unmapped_by_key(inputs);
+    let mut accounts = ledger::accounts(inputs.keys, &unmapped);
+    for (row, charged) in inputs.retired.rows() {
+        if let Some(kind) = u8::try_from(row.kind).ok().and_then(Kind::from_number) {
+            let account = accounts.entry((row.owner, kind)).or_default();
+            account.charged += charged.bytes;
+            account.charged_variance += charged.variance;
+            account.samples += charged.samples;
+        }
+    }
+    let tree = cgroups::Tree::new(inputs, &accounts);
+    let mut stacks_by_owner = stacks::by_owner(inputs, symbols);
+    let mut ids: HashSet<CgroupId> = inputs.readings.iter().map(|(id, _)| *id).collect();
+    ids.extend(accounts.keys().map(|(owner, _)| CgroupId(*owner)).filter(|id| wanted(inputs, *id)));
+    let mut cgroups: Vec<Cgroup> =
+        ids.into_iter().map(|id| cgroups::row(inputs, &tree, &accounts, stacks_by_owner.remove(&id.0).unwrap_or_default(), id)).collect();
+    cgroups.sort_by(|a, b| size_of_row(b).cmp(&size_of_row(a)).then_with(|| a.path.cmp(&b.path)));
+    let duration = inputs.now_ns.saturating_sub(inputs.started_ns);
+    let (cpu_percent, rss) = cost::of_this_process(duration);
+    Report {
+        schema: SCHEMA,
+        tool: format!("memtrail {}", env!("CARGO_PKG_VERSION")),
+        host: host(inputs.facts, inputs.hierarchy),
+        started: date::rfc3339(inputs.started),
+        ended: date::rfc3339(SystemTime::now()),
+        duration_s: duration as f64 / 1e9,
+        plan: plan_rows(inputs.running),
+        sampling: Sampling {
+            mode: if inputs.running.sizes.log2_mean == tracer_common::sampling::MIN_LOG2_MEAN { "exact" } else { "sampled" }.to_owned(),
+            mean_bytes: inputs.running.sizes.mean_bytes(),
+            samples: inputs.keys.values().filter(|r| r.key.flags & KEY_BASELINE == 0).map(|r| r.samples).sum(),
+        },
+        cost: Cost {
+            bpf_ns: inputs.programs.map(|estimate| estimate.run_ns),
+            events: inputs.programs.map(|estimate| estimate.runs),
+            cpu_percent,
+            collector_rss_bytes: rss,
+            map_bytes: inputs.running.sizes.bytes,
+            tables: tables(inputs),
+        },
+        losses: inputs.losses.clone(),
+        cgroups,
+        oom: Vec::new(),
+    }
+}
+
+fn tables(inputs: &Inputs<'_>) -> BTreeMap<String, Table> {
+    let entries = |name: &str| match name {
+        "SAMPLES" => Some(inputs.samples.len()),
+        "KEYS" => Some(inputs.keys.len()),
+        "STACKS" => Some(inputs.stacks.len()),
+        "PROCESSES" => Some(inputs.processes.len()),
+        "OWNER_TOTALS" => Some(inputs.totals.len()),
+        _ => None,
+    };
+    let table = |(name, max_entries): (&str, u32)| {
+        let entries = entries(name).map(|count| count as u64);
+        (name.to_owned(), Table { entries, max_entries: u64::from(max_entries), forced: inputs.running.forced.has(name) })
+    };
+    inputs.running.sizes.entries().into_iter().filter(|(name, _)| !name.ends_with("FRAMES")).map(table).collect()
+}
+
+/// The host as outputs show it.
+#[must_use]
+pub fn host(facts: &Facts, hierarchy: &Hierarchy) -> crate::model::Host {
+    crate::model::Host {
+        kernel: facts.release.clone(),
+        cpus: facts.cpus_online,
+        cgroup: hierarchy.kind_label.to_owned(),
+        page_size: facts.page_size,
+    }
+}
+
+/// The plan as outputs show it.
+#[must_use]
+pub fn plan_rows(running: &Running) -> Vec<PlanRow> {
+    running
+        .attached
+        .iter()
+        .map(|probe| PlanRow {
+            probe: probe.name.to_owned(),
+            provider: probe.tier.map_or_else(|| "none".to_owned(), |tier| tier.to_string()),
+            note: probe.reasons.join("; "),
+        })
+        .collect()
+}
+
+fn wanted(inputs: &Inputs<'_>, id: CgroupId) -> bool {
+    match inputs.registry.get(id) {
+        Some(cgroup) => inputs.filter.wants(&cgroup.path),
+        // A cgroup without a name cannot be matched; without a filter it is shown by its number.
+        None => inputs.filter.is_open(),
+    }
+}
+
+fn size_of_row(cgroup: &Cgroup) -> u64 {
+    let sum = |rows: &BTreeMap<String, KindRow>| {
+        rows.values().map(|row| row.stat.or(row.live.map(|l| l + row.baseline.unwrap_or(0))).unwrap_or(0)).sum()
+    };
+    cgroup.usage_bytes.unwrap_or_else(|| sum(&cgroup.kinds))
+}
