@@ -1,7 +1,7 @@
 //! Questions to memtrail's JSON report and to folded stacks. Pure. Reads the schema by its field names, so that a change of the schema
 //! fails here and does not silently compile.
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use serde::Deserialize;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -98,14 +98,11 @@ pub fn losses(report: &Value) -> Result<BTreeMap<String, u64>> {
         .collect())
 }
 
-/// The tier of the plan: "kprobe" or "fentry" if any probe uses it, since some probes are tracepoints on every tier; else "tracepoint".
+/// The tier of the plan: that of the probe of anonymous memory, since some probes are tracepoints on every tier.
 pub fn tier(report: &Value) -> Result<String> {
     let plan = report["plan"].as_array().context("report has no plan")?;
-    let used = |name: &&str| plan.iter().any(|row| row["provider"] == *name);
-    match ["kprobe", "fentry", "tracepoint"].iter().find(|name| used(name)) {
-        Some(name) => Ok((*name).to_owned()),
-        None => bail!("the plan names no provider: {plan:?}"),
-    }
+    let probe = plan.iter().find(|row| row["probe"] == "anon-commit").with_context(|| format!("no anon-commit in the plan: {plan:?}"))?;
+    Ok(probe["provider"].as_str().context("anon-commit has no provider")?.to_owned())
 }
 
 /// Bytes of folded lines: all of them, and those that are neither `[before start]` nor `[unattributed]`.
@@ -141,7 +138,7 @@ mod tests {
         };
         json!({
             "losses": {"ring_full": 0, "recursion_misses": 4, "key_table_full": 2, "nested": null},
-            "plan": [{"probe": "file", "provider": "tracepoint", "note": ""}, {"probe": "anon", "provider": "kprobe", "note": "no BTF"}],
+            "plan": [{"probe": "file-commit", "provider": "tracepoint", "note": ""}, {"probe": "anon-commit", "provider": "kprobe", "note": "no BTF"}],
             "cgroups": [{"path": "/a", "kinds": {"anon": {"stat": 10, "source": "stat", "baseline": 1, "charged": 20, "charged_stderr": 0, "live": 9,
                          "live_stderr": 0, "unmapped": null, "missed": null, "unattributed": -2}},
                          "stacks": [stack("anon", &["main", "wl_touch_anon"], 75), stack("anon", &["main", "other"], 20), stack("file", &["wl_touch_anon"], 5)]}]
@@ -175,7 +172,6 @@ mod tests {
     #[test]
     fn a_probe_that_is_always_a_tracepoint_does_not_lower_the_tier() {
         assert_eq!(tier(&report()).unwrap(), "kprobe");
-        assert_eq!(tier(&json!({"plan": [{"provider": "tracepoint"}]})).unwrap(), "tracepoint");
         assert!(tier(&json!({"plan": []})).is_err());
     }
 

@@ -20,10 +20,10 @@ pub struct Settings {
     pub own_tgid: u32,
     /// 1: record kernel stacks.
     pub kernel_stacks: u32,
-    /// 1: keep exact totals per owner and kind in the commit and uncharge programs.
-    pub owner_totals: u32,
     /// The gfp bit of movable memory; only such allocations can become anon, file or shmem on the tracepoint tier.
     pub gfp_movable: u32,
+    /// Zero: no padding.
+    pub reserved: u32,
 }
 crate::assert_size!(Settings, 48);
 crate::plain_data!(Settings);
@@ -36,6 +36,9 @@ pub struct Control {
     pub enabled: u32,
     /// 1: remember the frames charged from now on in `NEW_FRAMES`, so that the baseline scan passes over them.
     pub baseline: u32,
+    /// 1: keep exact totals per owner and kind in the commit and uncharge programs. Only where all of them are attached, which is known
+    /// after the load.
+    pub owner_totals: u64,
     /// Current epoch; see [`crate::attribution::bank_of`]. It only grows, and may skip numbers.
     pub epoch: u64,
     /// Pictures that are open: while not 0, ended samples move to the graveyard.
@@ -45,7 +48,7 @@ pub struct Control {
     /// The last epoch that counted in each rotating bank.
     pub bank_epochs: [u64; crate::attribution::ROTATING_BANKS],
 }
-crate::assert_size!(Control, 96);
+crate::assert_size!(Control, 104);
 crate::plain_data!(Control);
 
 /// What the filter says about an owner; the value of the `OWNERS` table.

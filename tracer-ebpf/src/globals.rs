@@ -19,8 +19,8 @@ static SETTINGS: Settings = Settings {
     filtered: 0,
     own_tgid: 0,
     kernel_stacks: 1,
-    owner_totals: 0,
     gfp_movable: 0,
+    reserved: 0,
 };
 
 /// Reads a field of the kernel's layout: `Some(offset or value)`, or `None` where this kernel has no such thing.

@@ -61,6 +61,30 @@ fn page_free(ctx: RawTracePointContext) -> i32 {
     0
 }
 
+#[raw_tracepoint(tracepoint = "set_migration_pte")]
+fn migration_pte_set(ctx: RawTracePointContext) -> i32 {
+    probes::migration_pte::began(ctx.arg(0), ctx.arg(1));
+    0
+}
+
+#[raw_tracepoint(tracepoint = "set_migration_pmd")]
+fn migration_pmd_set(ctx: RawTracePointContext) -> i32 {
+    probes::migration_pte::began(ctx.arg(0), ctx.arg(1));
+    0
+}
+
+#[raw_tracepoint(tracepoint = "remove_migration_pte")]
+fn migration_pte_removed(ctx: RawTracePointContext) -> i32 {
+    probes::migration_pte::ended(ctx.arg(0), ctx.arg(1), ctx.arg::<u64>(2) as u32, false);
+    0
+}
+
+#[raw_tracepoint(tracepoint = "remove_migration_pmd")]
+fn migration_pmd_removed(ctx: RawTracePointContext) -> i32 {
+    probes::migration_pte::ended(ctx.arg(0), ctx.arg(1), 0, true);
+    0
+}
+
 // fentry and kprobe tiers, in pairs.
 
 #[fentry]

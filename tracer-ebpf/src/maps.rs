@@ -3,7 +3,7 @@
 
 use aya_ebpf::{
     macros::map,
-    maps::{Array, HashMap, PerCpuArray, PerCpuHashMap, RingBuf},
+    maps::{Array, HashMap, LruHashMap, PerCpuArray, PerCpuHashMap, RingBuf},
 };
 use tracer_common::{
     attribution::{Grave, KeyRecord, OwnerTotals, Sample},
@@ -82,6 +82,14 @@ pub static RUN_RESULTS: Array<[u64; 4]> = Array::with_max_entries(3, 0);
 /// Rare events, in order.
 #[map]
 pub static EVENTS: RingBuf = RingBuf::with_byte_size(256 * 1024, 0);
+
+/// What khugepaged is at.
+#[map]
+pub static COLLAPSE: Array<crate::attribute::collapse::Collapse> = Array::with_max_entries(1, 0);
+
+/// Tracepoint tier: frames whose mapping is a migration entry, by thread and address. The oldest makes room.
+#[map]
+pub static MIGRATIONS: LruHashMap<[u64; 2], u64> = LruHashMap::with_max_entries(4096, 0);
 
 /// kprobe tier: folios on their way through shmem_add_to_page_cache, by thread.
 #[map]

@@ -31,12 +31,32 @@ pub struct Report {
     pub sampling: Sampling,
     /// What the tracing cost.
     pub cost: Cost,
+    /// Pages that the kernel moved meanwhile.
+    #[serde(default)]
+    pub migration: Migration,
     /// Counts by cause; null where the kernel does not count it.
     pub losses: BTreeMap<String, Option<u64>>,
     /// One entry a cgroup, largest usage first.
     pub cgroups: Vec<Cgroup>,
     /// OOM kills seen.
     pub oom: Vec<serde_json::Value>,
+}
+
+/// Pages that the kernel moved to other frames (compaction, NUMA balancing), on the whole host.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Migration {
+    /// Bytes moved, all memory of the host; null where the kernel does not count them.
+    pub moved_bytes: Option<u64>,
+    /// Which of it keeps its stack: "all", "mapped" (not page cache that no process maps), or "none".
+    pub followed: String,
+}
+
+impl Migration {
+    /// At most so many bytes lost their stack by being moved; null if unknown.
+    #[must_use]
+    pub fn bound(&self) -> Option<u64> {
+        if self.followed == "all" { Some(0) } else { self.moved_bytes }
+    }
 }
 
 /// The traced host.

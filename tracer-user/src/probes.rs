@@ -16,6 +16,14 @@ pub enum Tier {
     Tracepoint,
 }
 
+impl Tier {
+    /// Whether it hooks functions, which say what is charged and uncharged; tracepoints are near those places only.
+    #[must_use]
+    pub fn is_typed(self) -> bool {
+        self != Tier::Tracepoint
+    }
+}
+
 impl fmt::Display for Tier {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -135,6 +143,15 @@ pub static CATALOGUE: &[Probe] = &[
                     optional("replace_kprobe", Attach::Kprobe, REPLACE),
                     optional("swapout_kprobe", Attach::Kprobe, SWAPOUT),
                     optional("move_account_kprobe", Attach::Kprobe, MOVE_ACCOUNT),
+                ],
+            },
+            Provider {
+                tier: Tier::Tracepoint,
+                hooks: &[
+                    hook("migration_pte_set", Attach::RawTracepoint, &["set_migration_pte"]),
+                    hook("migration_pte_removed", Attach::RawTracepoint, &["remove_migration_pte"]),
+                    optional("migration_pmd_set", Attach::RawTracepoint, &["set_migration_pmd"]),
+                    optional("migration_pmd_removed", Attach::RawTracepoint, &["remove_migration_pmd"]),
                 ],
             },
         ],

@@ -60,6 +60,8 @@ static void pin(int fd, uint64_t bytes) {
     if (!wl_options.pin) return;
     char *start = mmap(NULL, bytes, PROT_READ, MAP_SHARED, fd, 0);
     if (start == MAP_FAILED) wl_die("mmap to pin");
+    /* Or khugepaged puts huge pages into the cache, where the kernel has that for files, and charges for them. */
+    if (madvise(start, bytes, MADV_NOHUGEPAGE) != 0) wl_die("MADV_NOHUGEPAGE");
     if (mlock(start, bytes) != 0) wl_die("mlock to pin");
     pinned[pins++] = (struct pin){start, bytes};
 }

@@ -9,8 +9,7 @@
 
 WL_FUNCTION void wl_touch_huge(char *start, uint64_t bytes) { wl_store_pages(start, bytes, WL_PAGE); }
 
-// Bytes of this process in huge pages, as smaps says.
-static double huge_bytes(void) {
+double wl_huge_bytes(void) {
     FILE *smaps = fopen("/proc/self/smaps", "re");
     if (!smaps) wl_die("/proc/self/smaps");
     char line[512];
@@ -32,7 +31,7 @@ static char *touch_aligned(uint64_t bytes) {
     wl_touch_huge(aligned, bytes);
     /* Or khugepaged makes the holes whole again, and charges for it. */
     if (madvise(aligned, bytes, MADV_NOHUGEPAGE) != 0) wl_die("MADV_NOHUGEPAGE");
-    wl_figure("huge", huge_bytes());
+    wl_figure("huge", wl_huge_bytes());
     wl_step(&(struct wl_step){.name = "touched", .function = "wl_touch_huge", .resident.anon = (int64_t)bytes, .charged.anon = (int64_t)bytes});
     return aligned;
 }

@@ -67,6 +67,8 @@ __attribute__((noreturn)) void wl_die(const char *what);
 uint64_t wl_even_bytes(void);
 // Nanoseconds of the monotonic clock.
 uint64_t wl_now(void);
+// Bytes of this process in huge pages, as smaps says.
+double wl_huge_bytes(void);
 // Maps private anonymous memory with 4 KiB pages.
 char *wl_map_small(uint64_t bytes);
 // The path of `name` below --dir, or below the current directory.
@@ -98,6 +100,8 @@ int wl_recycle(void);
 int wl_oom(void);
 int wl_thp_whole(void);
 int wl_thp_holes(void);
+int wl_collapse(void);
+int wl_collapse_memfd(void);
 int wl_file(void);
 int wl_file_two_readers(void);
 int wl_tmpfs(void);

@@ -7,11 +7,14 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
 mod accuracy;
+mod collapse;
 mod command;
 mod freeze;
 mod input;
 mod lifecycle;
 mod losses;
+mod moved;
+mod nested;
 mod occupancy;
 mod owners;
 mod stacks;

@@ -1,7 +1,7 @@
 //! A folio became charged memory of a known owner and kind: decide, walk the stacks, credit, keep the sample.
 
 use crate::{
-    attribute::{control, decide, end, frames, key, stack},
+    attribute::{collapse, control, decide, end, frames, key, stack},
     globals::setting,
     kernel::{
         file, folio,
@@ -12,7 +12,7 @@ use crate::{
     maps::{FRAMES, NEW_FRAMES, OWNER_TOTALS, OWNERS, SAMPLES},
     scratch::{self, Scratch, Slot},
 };
-use aya_ebpf::helpers::bpf_ktime_get_ns;
+use aya_ebpf::helpers::{bpf_get_current_task, bpf_ktime_get_ns};
 use core::ffi::c_void;
 use tracer_common::{
     attribution::{KEY_OWN, Key, OwnerTotals, Sample, sample_slot},
@@ -48,7 +48,7 @@ pub fn here(ctx: *mut c_void, slot: Slot, commit: &Commit) {
     // What stands here already was charged another way first (swap cache), or its end was missed. This commit decides anew,
     // or such folios would have two chances.
     end::folio(frame, order);
-    let totals = setting!(owner_totals) != 0;
+    let totals = control.owner_totals != 0;
     let taken = decide::take(order);
     if taken == 0 && !totals {
         return;
@@ -131,27 +131,52 @@ fn sample(ctx: *mut c_void, slot: Slot, control: &Control, commit: &Commit, fram
                 remote = true;
             }
         }
-        let user_stack = if toucher.kernel_thread || remote { 0 } else { stack::record(ctx, slot, stack::Side::User, &mut scratch.stack) };
-        let kernel_stack = if setting!(kernel_stacks) != 0 { stack::record(ctx, slot, stack::Side::Kernel, &mut scratch.stack) } else { 0 };
-        scratch.sample = Sample {
-            key: 0,
-            weight_per_frame: weight,
-            address: commit.address,
-            file: if commit.kind as u32 == Kind::Anon as u32 { 0 } else { file::identity(commit.folio) },
-            charged_ns: now,
-            epoch: control.epoch,
-            process: toucher.process,
-            user_stack,
-            kernel_stack,
-            frames_left: 1 << (order & 31),
-            tid: toucher.tid,
-            order,
-        };
-        let flags = own_flag(toucher.tgid);
+        // SAFETY: plain helper.
+        let collapsed = task::collapse_flag(unsafe { bpf_get_current_task() });
+        fill(ctx, slot, control, scratch, &toucher, remote, weight, order, now);
+        scratch.sample.address = commit.address;
+        scratch.sample.file = if commit.kind as u32 == Kind::Anon as u32 { 0 } else { file::identity(commit.folio) };
+        let (user_stack, kernel_stack) = (scratch.sample.user_stack, scratch.sample.kernel_stack);
+        let flags = own_flag(toucher.tgid) | collapsed;
         let key = Key { owner, process: toucher.process, user_stack, kernel_stack, kind: commit.kind as u32, flags };
-        keep(scratch, control, frame, &key);
+        keep(scratch, control, frame, &key)?;
+        if collapsed != 0 {
+            collapse::collapse_made(sample_slot(frame, order));
+        }
         Some(())
     });
+}
+
+/// Captures the stacks and fills the sample in `scratch`, without key, address and file.
+#[inline(always)]
+#[expect(clippy::too_many_arguments, reason = "two calls, inlined; a struct would cost stack")]
+pub fn fill(
+    ctx: *mut c_void,
+    slot: Slot,
+    control: &Control,
+    scratch: &mut Scratch,
+    toucher: &Toucher,
+    remote: bool,
+    weight_per_frame: u64,
+    order: u32,
+    now: u64,
+) {
+    let user_stack = if toucher.kernel_thread || remote { 0 } else { stack::record(ctx, slot, stack::Side::User, &mut scratch.stack) };
+    let kernel_stack = if setting!(kernel_stacks) != 0 { stack::record(ctx, slot, stack::Side::Kernel, &mut scratch.stack) } else { 0 };
+    scratch.sample = Sample {
+        key: 0,
+        weight_per_frame,
+        address: 0,
+        file: 0,
+        charged_ns: now,
+        epoch: control.epoch,
+        process: toucher.process,
+        user_stack,
+        kernel_stack,
+        frames_left: 1 << (order & 31),
+        tid: toucher.tid,
+        order,
+    };
 }
 
 /// Flag of keys whose memory is the tracer's own.

@@ -2,11 +2,12 @@
 
 use crate::{
     atomic,
-    attribute::{frames, key},
-    kernel::folio::MAX_SPLIT_ORDER,
+    attribute::{collapse, frames, key},
+    kernel::{folio::MAX_SPLIT_ORDER, task},
     loss,
     maps::{FRAMES, GRAVEYARD, SAMPLES},
 };
+use aya_ebpf::helpers::bpf_get_current_task;
 use tracer_common::{
     attribution::{Grave, Sample, sample_slot},
     loss::Loss,
@@ -40,6 +41,9 @@ extern "C" fn end_sample(frame: u64, order: u64) -> u64 {
     unsafe {
         let (key, epoch, left) = ((*sample).key, (*sample).epoch, (*sample).frames_left);
         if key != 0 {
+            if task::collapse_flag(bpf_get_current_task()) != 0 {
+                collapse::collapse_ended(slot);
+            }
             key::debit(key, (*sample).weight_per_frame, (*sample).order, frames, control.epoch);
             if control.open_pictures != 0 && epoch < control.epoch {
                 bury(sample, slot, frame, frames, control.epoch);

@@ -49,6 +49,28 @@ pub fn credit(scratch: &mut KeyRecord, key: &Key, weight_per_frame: u64, order: 
     Some(identity)
 }
 
+/// Moves a folio's credit from one key to another: the first never had it.
+///
+/// # Safety
+/// Both are map values.
+#[inline(always)]
+pub unsafe fn transfer(from: *mut KeyRecord, to: *mut KeyRecord, weight_per_frame: u64, order: u32, epoch: u64) {
+    let weight = weight_per_frame << (order & 31);
+    let variance = variance_in_frames(weight_per_frame, order & 31);
+    let bank = bank_of(epoch);
+    // SAFETY: by the caller. Banks wrap, and only sums over them count, so it does not matter in which bank the credit was.
+    unsafe {
+        atomic::subtract(&raw mut (*from).charged[bank], weight);
+        atomic::subtract(&raw mut (*from).live_variance[bank], variance);
+        atomic::subtract(&raw mut (*from).charged_variance, variance);
+        atomic::subtract(&raw mut (*from).samples, 1);
+        atomic::add(&raw mut (*to).charged[bank], weight);
+        atomic::add(&raw mut (*to).live_variance[bank], variance);
+        atomic::add(&raw mut (*to).charged_variance, variance);
+        atomic::add(&raw mut (*to).samples, 1);
+    }
+}
+
 /// Takes `frames` frames of a folio of that order back from a key.
 #[inline(always)]
 pub fn debit(identity: u64, weight_per_frame: u64, order: u32, frames: u64, epoch: u64) {

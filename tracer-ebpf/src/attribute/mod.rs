@@ -1,5 +1,6 @@
 //! From a charge to a key: decide, capture the stacks last and only for taken samples, credit the key, keep the sample until it ends.
 
+pub mod collapse;
 pub mod commit;
 pub mod decide;
 pub mod end;

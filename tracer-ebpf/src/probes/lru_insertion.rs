@@ -2,7 +2,8 @@
 //! always in the task that caused it. Owner and kind are in the folio; the waiting sample has the rest.
 
 use crate::{
-    attribute::{commit, control, end, frames, key},
+    attribute::{collapse, commit, control, end, frames, key},
+    globals::setting,
     kernel::{
         file, folio,
         memcg::{self, Owner},
@@ -13,6 +14,7 @@ use crate::{
 use tracer_common::{
     attribution::{KEY_COLLAPSED, Key, Sample, sample_slot},
     kind::Kind,
+    sampling::always_taken,
     settings::Control,
 };
 
@@ -48,10 +50,12 @@ pub fn settle(control: &Control, slot: Slot, folio: u64, frame: u64, sample: *mu
 pub fn settle_as(control: &Control, slot: Slot, folio: u64, frame: u64, sample: *mut Sample, owner: u64, kind: Kind) {
     // SAFETY: as above. Fields are read one by one: a copy would take too much stack.
     let (order, weight, now) = unsafe { ((*sample).order, (*sample).weight_per_frame, (*sample).charged_ns) };
-    // Page cache is decided at its own tracepoint, on every tier; this sample is of no use then, unless khugepaged made the folio.
+    // Page cache is decided at its own tracepoint, on every tier; this sample is of no use then. But folios that replace smaller ones
+    // in the file's tree (khugepaged, MADV_COLLAPSE) have no insertion event: one that is always taken would have a sample from there.
     // SAFETY: as above.
     let collapsed = unsafe { (*sample).file } & KEY_COLLAPSED as u64 != 0;
-    let weight = if kind as u32 == Kind::File as u32 && !collapsed { None } else { commit::filtered(owner, weight) };
+    let inserted = kind as u32 == Kind::File as u32 && !collapsed && !always_taken(order, setting!(log2_mean));
+    let weight = if inserted { None } else { commit::filtered(owner, weight) };
     let Some(weight) = weight else {
         end::covered(frame, order);
         return;
@@ -79,5 +83,8 @@ pub fn settle_as(control: &Control, slot: Slot, folio: u64, frame: u64, sample: 
         (*sample).file = if kind as u32 == Kind::Anon as u32 { 0 } else { file::identity(folio) };
         (*sample).epoch = control.epoch;
         (*sample).key = identity;
+    }
+    if collapsed {
+        collapse::collapse_made(sample_slot(frame, order));
     }
 }

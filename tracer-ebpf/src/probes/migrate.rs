@@ -29,6 +29,14 @@ pub fn migrating(old: u64, new: u64) {
         return;
     }
     let Some(order) = folio::order(old) else { return };
+    carry(from, to, order);
+}
+
+/// Carries what stands for the folio at `from` over to the one at `to`.
+#[inline(always)]
+pub fn carry(from: u64, to: u64, order: u32) {
+    // What stands there was taken at the new folio's allocation, which is no charge.
+    end::folio(to, order);
     let Some((_, sample)) = end::find(from, order) else { return };
     scratch::with(Slot::Migrate, |scratch| {
         // SAFETY: a map value; the folio is locked and isolated.

@@ -2,7 +2,7 @@
 //! and waits, by frame, until the LRU says whose it is and of what kind. Freed before that, it never counted.
 
 use crate::{
-    attribute::{commit, control, decide, end, frames, stack},
+    attribute::{commit, control, decide, end, frames},
     globals::setting,
     kernel::{folio, memcg, task},
     maps::NEW_FRAMES,
@@ -10,7 +10,6 @@ use crate::{
 };
 use aya_ebpf::helpers::{bpf_get_current_task, bpf_ktime_get_ns};
 use core::ffi::c_void;
-use tracer_common::attribution::Sample;
 
 /// Handles the allocation of 2^`order` frames.
 #[inline(always)]
@@ -42,23 +41,9 @@ pub fn allocated(ctx: *mut c_void, page: u64, order: u32, gfp: u32) {
             return None;
         }
         let toucher = task::current(now);
-        let user_stack = if toucher.kernel_thread { 0 } else { stack::record(ctx, Slot::PageAlloc, stack::Side::User, &mut scratch.stack) };
-        let kernel_stack =
-            if setting!(kernel_stacks) != 0 { stack::record(ctx, Slot::PageAlloc, stack::Side::Kernel, &mut scratch.stack) } else { 0 };
-        scratch.sample = Sample {
-            key: 0,
-            weight_per_frame: taken,
-            address: expected,
-            file: (commit::own_flag(toucher.tgid) | task::collapse_flag(task)) as u64,
-            charged_ns: now,
-            epoch: control.epoch,
-            process: toucher.process,
-            user_stack,
-            kernel_stack,
-            frames_left: 1 << (order & 31),
-            tid: toucher.tid,
-            order,
-        };
+        commit::fill(ctx, Slot::PageAlloc, control, scratch, &toucher, false, taken, order, now);
+        scratch.sample.address = expected;
+        scratch.sample.file = (commit::own_flag(toucher.tgid) | task::collapse_flag(task)) as u64;
         commit::store(scratch, frame);
         Some(())
     });

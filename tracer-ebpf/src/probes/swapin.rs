@@ -1,51 +1,61 @@
 //! What no commit hook announces, seen on the way to the LRU (`folio_add_lru` / `lru_cache_add`).
 //!
-//! Page cache and shmem that khugepaged collapses: it swaps one large folio for the small ones in the file's tree, without an
-//! insertion event.
+//! Page cache and shmem that is collapsed, by khugepaged or in the context of MADV_COLLAPSE: one large folio takes the place of the
+//! small ones in the file's tree, without an insertion event.
 //!
 //! Swap-in through the swap cache: such folios are charged when they are read, long before they are mapped, and are not new to the
 //! rmap.
 //! They come by here in the allocating task, with PG_swapcache set.
 
 use crate::{
-    attribute::commit::{self, Commit},
-    globals::layout,
+    attribute::{
+        commit::{self, Commit},
+        frames,
+    },
+    globals::{layout, setting},
     kernel::{folio, read, task},
+    maps::FRAMES,
     scratch::Slot,
 };
 use aya_ebpf::helpers::bpf_get_current_task;
 use core::ffi::c_void;
-use tracer_common::kind::Kind;
+use tracer_common::{kind::Kind, sampling::always_taken};
+
+/// Order of a huge page, which is what files are collapsed to.
+const COLLAPSED_ORDER: u32 = 9;
 
 /// Handles a folio on its way to the LRU; most are passed over.
 #[inline(always)]
 pub fn on_lru(ctx: *mut c_void, folio: u64) {
-    // SAFETY: plain helper.
-    if task::collapse_flag(unsafe { bpf_get_current_task() }) != 0 {
-        collapsed(ctx, folio);
-        return;
-    }
     let Some(flags) = read::<u64>(folio, layout!(page_flags)) else { return };
-    let Some(swapcache) = layout!(pg_swapcache) else { return };
-    let Some(swapbacked) = layout!(pg_swapbacked) else { return };
-    if flags >> (swapcache & 63) & 1 == 0 || flags >> (swapbacked & 63) & 1 == 0 {
+    let has = |bit: Option<u64>| bit.is_some_and(|bit| flags >> (bit & 63) & 1 != 0);
+    let swapped_in = has(layout!(pg_swapcache)) && has(layout!(pg_swapbacked));
+    if !swapped_in && !(has(layout!(pg_head)) && is_collapsed(folio)) {
         return;
     }
-    // Already mapped or already a sample's: a putback, not a charge.
-    if let Some(mapping) = read::<u64>(folio, layout!(page_mapping))
-        && mapping != 0
-    {
+    // A folio in the swap cache that is mapped already comes from a putback, and is no charge. Collapsed anonymous memory is committed
+    // when it is mapped.
+    let kind = if swapped_in { Kind::Anon } else { folio::kind(folio).unwrap_or(Kind::Anon) };
+    if swapped_in == (read::<u64>(folio, layout!(page_mapping)) != Some(0)) || swapped_in != (kind as u32 == Kind::Anon as u32) {
         return;
     }
-    let commit = Commit { folio, kind: Kind::Anon, address: folio::position(folio), task: 0 };
-    commit::here(ctx, Slot::Swapin, &commit);
+    commit::here(ctx, Slot::Swapin, &Commit { folio, kind, address: folio::position(folio), task: 0 });
 }
 
-/// Handles a folio of khugepaged's making. Anonymous ones are committed when they are mapped.
+/// Whether a large folio took the place of smaller ones, unless it is anonymous.
 #[inline(always)]
-fn collapsed(ctx: *mut c_void, folio: u64) {
-    let Some(kind) = folio::kind(folio) else { return };
-    if kind as u32 != Kind::Anon as u32 {
-        commit::here(ctx, Slot::Swapin, &Commit { folio, kind, address: folio::position(folio), task: 0 });
+fn is_collapsed(folio: u64) -> bool {
+    let Some(order) = folio::order(folio) else { return false };
+    if order < COLLAPSED_ORDER {
+        return false;
+    }
+    // An inserted folio of this size has a sample if such are always taken. Without that certainty only khugepaged's count.
+    // SAFETY: plain helper.
+    if !always_taken(order, setting!(log2_mean)) && task::collapse_flag(unsafe { bpf_get_current_task() }) == 0 {
+        return false;
+    }
+    match folio::frame_of(folio) {
+        Some(frame) => !frames::is_set(&FRAMES, frame),
+        None => false,
     }
 }

@@ -3,7 +3,7 @@
 
 use crate::{
     attribute::{commit, control, end},
-    globals::{layout, setting},
+    globals::layout,
     kernel::{
         folio,
         memcg::{self, Owner},
@@ -14,13 +14,11 @@ use crate::{
 /// Handles the uncharge of `folio`.
 #[inline(always)]
 pub fn uncharged(folio: u64) {
-    if control().is_none() {
-        return;
-    }
+    let Some(control) = control() else { return };
     let Some(order) = folio::order(folio) else { return };
     let Some(frame) = folio::frame_of(folio) else { return };
     end::folio(frame, order);
-    if setting!(owner_totals) == 0 || is_typed(folio) {
+    if control.owner_totals == 0 || is_typed(folio) {
         return;
     }
     if let Some(Owner::Cgroup(owner)) = memcg::owner(folio)

@@ -87,6 +87,8 @@ pub struct Session {
     usage_slopes: HashMap<CgroupId, Slope>,
     started_ns: u64,
     started: SystemTime,
+    /// `pgmigrate_success` of /proc/vmstat when counting began.
+    moved_at_start: Option<u64>,
     /// What each cgroup owned for itself right after counting began.
     first: HashMap<CgroupId, LocalFigures>,
     retired: Retired,
@@ -150,6 +152,7 @@ impl Session {
             usage_slopes: HashMap::new(),
             started_ns: monotonic_ns(),
             started: SystemTime::now(),
+            moved_at_start: moved_frames(),
             first: HashMap::new(),
             retired: Retired::default(),
             marks: Marks::default(),
@@ -357,6 +360,7 @@ impl Session {
             losses: self.losses()?,
             programs: self.moments.estimate(monotonic_ns().saturating_sub(self.started_ns)),
             slopes: &self.slopes,
+            moved_frames: moved_frames().zip(self.moved_at_start).map(|(now, then)| now.saturating_sub(then)),
             started: self.started,
             started_ns: self.started_ns,
             now_ns: monotonic_ns(),
@@ -450,6 +454,12 @@ fn limits_of(filter: &Filter, registry: &Registry, poller: &mut Poller) -> Optio
         sum = sum.saturating_add(limit);
     }
     any.then_some(sum)
+}
+
+/// Frames that the kernel has moved to other frames since boot: `pgmigrate_success`, there where pages can be moved at all.
+fn moved_frames() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/vmstat").ok()?;
+    text.lines().find_map(|line| line.strip_prefix("pgmigrate_success "))?.trim().parse().ok()
 }
 
 fn read_event(bytes: &[u8]) -> Option<CgroupEvent> {

@@ -161,9 +161,14 @@ pub struct Running {
     pub forced: Forced,
     /// Settings in force.
     pub settings: Settings,
+    /// Whether the exact totals by owner are whole.
+    pub totals: bool,
     /// What the baseline pass did.
     pub baseline: Scan,
 }
+
+/// Probes that add to the exact totals on their fentry and kprobe providers. Page cache always does.
+const COUNTED: [&str; 3] = ["uncharge", "anon-commit", "shmem-commit"];
 
 /// ___GFP_MOVABLE (include/linux/gfp.h to 6.3, gfp_types.h since): bit 3 in every kernel from 5.4 to 7.1. From 6.10 on it is an
 /// enumerator of an enum without a name, which cannot be looked up by one.
@@ -175,7 +180,6 @@ pub fn start(host: &Host, options: &StartOptions, prepare: impl FnOnce(&mut Ebpf
     raise_memlock_limit();
     let plan = host.plan(options.provider)?;
     let sizes = host.sizes(options)?;
-    let better = plan.iter().all(|probe| probe.candidates.first().is_none_or(|candidate| candidate.tier != Tier::Tracepoint));
     let mut settings = Settings {
         abi_version: ABI_VERSION,
         log2_mean: sizes.log2_mean,
@@ -185,19 +189,22 @@ pub fn start(host: &Host, options: &StartOptions, prepare: impl FnOnce(&mut Ebpf
         filtered: u32::from(options.filtered),
         own_tgid: std::process::id(),
         kernel_stacks: 1,
-        owner_totals: u32::from(better),
         gfp_movable: GFP_MOVABLE,
+        reserved: 0,
     };
     settings.vmemmap = calibrate(host, &settings, &sizes)?;
     let mut bpf = bpf::load(&host.layout, &settings, &sizes)?;
     let kernel_btf = aya::Btf::from_sys_fs().map_err(|source| BpfError::Load(aya::EbpfError::BtfError(source)))?;
     prepare(&mut bpf)?;
     let attached = bpf::attach::attach(&mut bpf, &plan, &kernel_btf)?;
-    bpf::set_control(&mut bpf, Control { enabled: 1, baseline: 1, ..Control::default() })?;
+    // A probe that stepped down to tracepoints at the attachment counts nothing: the totals would have a hole.
+    let totals = COUNTED.iter().all(|name| attached.iter().any(|probe| probe.name == *name && probe.tier.is_some_and(Tier::is_typed)));
+    let control = Control { enabled: 1, owner_totals: u64::from(totals), ..Control::default() };
+    bpf::set_control(&mut bpf, Control { baseline: 1, ..control })?;
     let seed = crate::cgroup::monotonic_ns();
     let baseline = bpf::baseline::take(&mut bpf, sizes.frames, sizes.log2_mean, seed)?;
-    bpf::set_control(&mut bpf, Control { enabled: 1, baseline: 0, ..Control::default() })?;
-    Ok(Running { bpf, attached, sizes, forced: options.forced, settings, baseline })
+    bpf::set_control(&mut bpf, control)?;
+    Ok(Running { bpf, attached, sizes, forced: options.forced, settings, totals, baseline })
 }
 
 /// Finds the frame table with the smallest tables that load.

@@ -150,6 +150,11 @@ fn trailer(report: &Report, value: Value) -> Vec<Line> {
     let causes: Vec<String> = losses.causes.iter().map(|(cause, count)| format!("{cause} {count}")).collect();
     lines.extend(list("lost: ", &causes, Style::Warning));
     lines.extend(list("not counted by this kernel: ", &losses.not_counted, Style::Dim));
+    if let Some(bytes) = report.migration.bound().filter(|bytes| *bytes > 0) {
+        let which = if report.migration.followed == "mapped" { "page cache that nobody maps" } else { "all memory" };
+        let text = format!("the kernel moved {}: of that, {which} lost its stack", units::bytes(bytes));
+        lines.push(Line::new(text, Style::Dim));
+    }
     let whole = figures::whole_stacks(report, value);
     if let Some(share) = whole.filter(|share| *share < WHOLE_STACKS_WARNING) {
         let cut = figures::percent(Some(1.0 - share), 0);

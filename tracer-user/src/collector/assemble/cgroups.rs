@@ -159,7 +159,7 @@ fn add_unfollowed<'a>(
 /// Change of the kernel's figure since counting began, less that of the exact counters, which count the end of older memory too;
 /// `None` where the tier keeps no such counters, or the kernel no figure.
 fn missed(inputs: &Inputs<'_>, id: CgroupId, kind: Kind, stat: Option<i64>, account: &Account, dead: Option<u64>) -> Option<i64> {
-    if inputs.running.settings.owner_totals == 0 {
+    if !inputs.running.totals {
         return None;
     }
     // A cgroup made since then began empty.

@@ -13,13 +13,14 @@ use crate::{
     date,
     kernel::facts::Facts,
     ledger::{self, Account, growth::Slope},
-    model::{Cgroup, Cost, KindRow, PlanRow, Report, SCHEMA, Sampling, Table},
+    model::{Cgroup, Cost, KindRow, Migration, PlanRow, Report, SCHEMA, Sampling, Table},
 };
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
     time::SystemTime,
 };
 use tracer_common::{
+    FRAME_BYTES,
     attribution::{KEY_BASELINE, KeyRecord, OwnerTotals, Sample},
     kind::Kind,
     process::ProcessRecord,
@@ -83,6 +84,8 @@ pub struct Inputs<'a> {
     pub programs: Option<Estimate>,
     /// Growth of each kind.
     pub slopes: &'a HashMap<(CgroupId, String), Slope>,
+    /// Frames that the kernel has moved since then; `None` where it does not count them.
+    pub moved_frames: Option<u64>,
     /// Wall clock at the start.
     pub started: SystemTime,
     /// Monotonic clock at the start.
@@ -136,10 +139,21 @@ pub fn report(inputs: &Inputs<'_>, symbols: &mut dyn Symbols) -> Report {
             map_bytes: inputs.running.sizes.bytes,
             tables: tables(inputs),
         },
+        migration: migration(inputs),
         losses: inputs.losses.clone(),
         cgroups,
         oom: Vec::new(),
     }
+}
+
+fn migration(inputs: &Inputs<'_>) -> Migration {
+    let tier = inputs.running.attached.iter().find(|probe| probe.name == "migrate").and_then(|probe| probe.tier);
+    let followed = match tier {
+        Some(tier) if tier.is_typed() => "all",
+        Some(_) => "mapped",
+        None => "none",
+    };
+    Migration { moved_bytes: inputs.moved_frames.map(|frames| frames * FRAME_BYTES), followed: followed.to_owned() }
 }
 
 fn tables(inputs: &Inputs<'_>) -> BTreeMap<String, Table> {
