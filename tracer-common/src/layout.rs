@@ -127,6 +127,12 @@ kernel_layout! {
     task_flags = Member("task_struct", "flags");
     /// Memory descriptor of a mapping.
     vma_mm = Member("vm_area_struct", "vm_mm");
+    /// Where the program's code begins in memory.
+    mm_start_code = Member("mm_struct", "start_code");
+    /// Where it ends.
+    mm_end_code = Member("mm_struct", "end_code");
+    /// Top of the region that mappings grow down from: libraries keep their distance to it.
+    mm_mmap_base = Member("mm_struct", "mmap_base");
     /// The task that a memory descriptor's charges go by.
     mm_owner = Member("mm_struct", "owner");
     /// inode of an address_space.

@@ -15,6 +15,10 @@ pub struct ProcessRecord {
     pub first_seen_ns: u64,
     /// `task_struct.self_exec_id`: changes with each exec.
     pub exec_id: u64,
+    /// Where the program's code begins in this process's memory; 0 while unknown (see [`crate::stack::absolute`]).
+    pub code_start: u64,
+    /// Top of its region of mappings; 0 while unknown.
+    pub mmap_base: u64,
     /// Thread-group id in the initial pid namespace.
     pub tgid: u32,
     /// 1 for a kernel thread.
@@ -22,7 +26,7 @@ pub struct ProcessRecord {
     /// Name of the thread-group leader, NUL-padded, as raw bytes.
     pub comm: [u8; COMM_BYTES],
 }
-crate::assert_size!(ProcessRecord, 48);
+crate::assert_size!(ProcessRecord, 64);
 crate::plain_data!(ProcessRecord);
 
 /// The identity of a process image; never 0.

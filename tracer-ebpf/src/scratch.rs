@@ -7,7 +7,7 @@ use crate::{loss, maps::SCRATCH};
 use tracer_common::{
     attribution::{KeyRecord, Sample},
     loss::Loss,
-    stack::StackRecord,
+    stack::{Bases, StackRecord},
 };
 
 /// Which program asks.
@@ -40,11 +40,13 @@ pub struct Scratch {
     pub sample: Sample,
     /// A stack on its way into the table.
     pub stack: StackRecord,
+    /// What its frames are relative to.
+    pub bases: Bases,
 }
 
-/// Runs `work` with the slot's memory; counts and returns `None` if it is in use.
+/// The slot's memory, until [`leave`]; counts and returns `None` if it is in use.
 #[inline(always)]
-pub fn with<T>(slot: Slot, work: impl FnOnce(&mut Scratch) -> Option<T>) -> Option<T> {
+pub fn enter(slot: Slot) -> Option<&'static mut Scratch> {
     let scratch = SCRATCH.get_ptr_mut(slot as u32)?;
     // SAFETY: a valid map value that only this program uses on this CPU, guarded by `busy`.
     let scratch = unsafe { &mut *scratch };
@@ -53,7 +55,20 @@ pub fn with<T>(slot: Slot, work: impl FnOnce(&mut Scratch) -> Option<T>) -> Opti
         return None;
     }
     scratch.busy = 1;
-    let result = work(scratch);
+    Some(scratch)
+}
+
+/// Gives the slot's memory back.
+#[inline(always)]
+pub fn leave(scratch: &mut Scratch) {
     scratch.busy = 0;
+}
+
+/// Runs `work` with the slot's memory; counts and returns `None` if it is in use.
+#[inline(always)]
+pub fn with<T>(slot: Slot, work: impl FnOnce(&mut Scratch) -> Option<T>) -> Option<T> {
+    let scratch = enter(slot)?;
+    let result = work(scratch);
+    leave(scratch);
     result
 }

@@ -119,32 +119,31 @@ pub fn refused(owner: u64) -> bool {
 #[inline(always)]
 #[expect(clippy::too_many_arguments, reason = "one call, inlined; a struct would cost stack")]
 fn sample(ctx: *mut c_void, slot: Slot, control: &Control, commit: &Commit, frame: u64, order: u32, owner: u64, weight: u64) {
-    scratch::with(slot, |scratch| {
-        // SAFETY: plain helper.
-        let now = unsafe { bpf_ktime_get_ns() };
-        let mut toucher = task::current(now);
-        let mut remote = false;
-        if commit.task != 0 {
-            let other = task::of(commit.task, now);
-            if other.process != toucher.process {
-                toucher = Toucher { tid: 0, ..other };
-                remote = true;
-            }
+    // Without a closure: it would be a function of its own, with all that it uses on the stack.
+    let Some(scratch) = scratch::enter(slot) else { return };
+    // SAFETY: plain helper.
+    let now = unsafe { bpf_ktime_get_ns() };
+    let mut toucher = task::current(now);
+    let mut remote = false;
+    if commit.task != 0 {
+        let other = task::of(commit.task, now);
+        if other.process != toucher.process {
+            toucher = Toucher { tid: 0, ..other };
+            remote = true;
         }
-        // SAFETY: plain helper.
-        let collapsed = task::collapse_flag(unsafe { bpf_get_current_task() });
-        fill(ctx, slot, control, scratch, &toucher, remote, weight, order, now);
-        scratch.sample.address = commit.address;
-        scratch.sample.file = if commit.kind as u32 == Kind::Anon as u32 { 0 } else { file::identity(commit.folio) };
-        let (user_stack, kernel_stack) = (scratch.sample.user_stack, scratch.sample.kernel_stack);
-        let flags = own_flag(toucher.tgid) | collapsed;
-        let key = Key { owner, process: toucher.process, user_stack, kernel_stack, kind: commit.kind as u32, flags };
-        keep(scratch, control, frame, &key)?;
-        if collapsed != 0 {
-            collapse::collapse_made(sample_slot(frame, order));
-        }
-        Some(())
-    });
+    }
+    // SAFETY: plain helper.
+    let collapsed = task::collapse_flag(unsafe { bpf_get_current_task() });
+    fill(ctx, slot, control, scratch, &toucher, remote, weight, order, now);
+    scratch.sample.address = commit.address;
+    scratch.sample.file = if commit.kind as u32 == Kind::Anon as u32 { 0 } else { file::identity(commit.folio) };
+    let (user_stack, kernel_stack) = (scratch.sample.user_stack, scratch.sample.kernel_stack);
+    let flags = own_flag(toucher.tgid) | collapsed;
+    let key = Key { owner, process: toucher.process, user_stack, kernel_stack, kind: commit.kind as u32, flags };
+    if keep(scratch, control, frame, &key).is_some() && collapsed != 0 {
+        collapse::collapse_made(sample_slot(frame, order));
+    }
+    scratch::leave(scratch);
 }
 
 /// Captures the stacks and fills the sample in `scratch`, without key, address and file.
@@ -161,8 +160,8 @@ pub fn fill(
     order: u32,
     now: u64,
 ) {
-    let user_stack = if toucher.kernel_thread || remote { 0 } else { stack::record(ctx, slot, stack::Side::User, &mut scratch.stack) };
-    let kernel_stack = if setting!(kernel_stacks) != 0 { stack::record(ctx, slot, stack::Side::Kernel, &mut scratch.stack) } else { 0 };
+    let user_stack = if toucher.kernel_thread || remote { 0 } else { stack::record(ctx, slot, stack::Side::User, scratch) };
+    let kernel_stack = if setting!(kernel_stacks) != 0 { stack::record(ctx, slot, stack::Side::Kernel, scratch) } else { 0 };
     scratch.sample = Sample {
         key: 0,
         weight_per_frame,

@@ -4,13 +4,13 @@ use crate::{
     kernel::task,
     loss,
     maps::{SCRATCH, STACKS},
-    scratch::Slot,
+    scratch::{Scratch, Slot},
 };
 use aya_ebpf::helpers::{bpf_get_current_task, generated::bpf_get_stack};
 use core::ffi::c_void;
 use tracer_common::{
     loss::Loss,
-    stack::{CHUNK, DEEPEST, MAX_FRAMES, StackRecord, StackStatus, check_step, identity_step},
+    stack::{CHUNK, DEEPEST, MAX_FRAMES, StackStatus, check_step, identity_step},
 };
 
 /// Flag of bpf_get_stack: the user stack (include/uapi/linux/bpf.h BPF_F_USER_STACK).
@@ -25,13 +25,13 @@ pub enum Side {
 
 /// Records the current stack; its identity, or 0 if there is none or it could not be kept (counted).
 #[inline(always)]
-pub fn record(ctx: *mut c_void, slot: Slot, side: Side, scratch: &mut StackRecord) -> u64 {
+pub fn record(ctx: *mut c_void, slot: Slot, side: Side, scratch: &mut Scratch) -> u64 {
     let (flags, salt) = match side {
         Side::User => (USER, 0x7573_6572),
         Side::Kernel => (0, 0x6b65_726e),
     };
     // SAFETY: the buffer is as long as said.
-    let bytes = unsafe { bpf_get_stack(ctx, scratch.frames.as_mut_ptr().cast(), (MAX_FRAMES * 8) as u32, flags) };
+    let bytes = unsafe { bpf_get_stack(ctx, scratch.stack.frames.as_mut_ptr().cast(), (MAX_FRAMES * 8) as u32, flags) };
     if bytes < 0 {
         // A task that has given its memory up (exit, exec) has no user stack: that is none, not a loss.
         // SAFETY: plain helper.
@@ -41,7 +41,27 @@ pub fn record(ctx: *mut c_void, slot: Slot, side: Side, scratch: &mut StackRecor
         loss::count(Loss::StackWalkFailed, 0);
         return 0;
     }
+    if side == Side::User {
+        // SAFETY: plain helper.
+        task::learn_bases(slot as u64, unsafe { bpf_get_current_task() });
+        make_relative(slot as u64);
+    }
     keep_stack(slot as u64, bytes as u64 / 8, salt)
+}
+
+/// Makes the frames in the slot's scratch relative to its bases. What stands beyond the stack's end changes too, and is not looked at.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn make_relative(slot: u64) -> u64 {
+    let Some(scratch) = SCRATCH.get_ptr_mut(slot as u32) else { return 0 };
+    // SAFETY: a map value; the caller has marked it busy.
+    let (stack, bases) = unsafe { (&mut (*scratch).stack, &(*scratch).bases) };
+    let mut i = 0;
+    while i < MAX_FRAMES {
+        stack.frames[i] = bases.relative(stack.frames[i]);
+        i += 1;
+    }
+    0
 }
 
 /// Gives the stack in the slot's scratch its identity and stores it.

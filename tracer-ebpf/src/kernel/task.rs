@@ -1,12 +1,17 @@
 //! Tasks and process identity.
 
 use super::{read, read_pointer};
-use crate::{globals::layout, loss, maps::PROCESSES};
+use crate::{
+    globals::layout,
+    loss,
+    maps::{PROCESSES, SCRATCH},
+};
 use aya_ebpf::helpers::{bpf_get_current_pid_tgid, bpf_get_current_task};
+use core::mem::transmute;
 use tracer_common::{
     attribution::KEY_COLLAPSED,
     loss::Loss,
-    process::{ProcessRecord, process_identity},
+    process::{COMM_BYTES, ProcessRecord, process_identity},
 };
 
 /// PF_KTHREAD (include/linux/sched.h, unchanged since 2.6).
@@ -23,6 +28,25 @@ pub struct Toucher {
     pub tid: u32,
     /// Has no user stack.
     pub kernel_thread: bool,
+}
+
+/// Leaves in the slot's scratch where the task's memory has its program and its mappings; zeros for a task without memory. A global
+/// function, so that its values do not stand on the callers' stacks.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn learn_bases(slot: u64, task: u64) -> u64 {
+    let Some(scratch) = SCRATCH.get_ptr_mut(slot as u32) else { return 0 };
+    // SAFETY: a map value; the caller has marked it busy.
+    let bases = unsafe { &mut (*scratch).bases };
+    bases.code_start = 0;
+    bases.code_length = 0;
+    bases.mmap_base = 0;
+    if let Some(mm) = read_pointer(task, layout!(task_mm)) {
+        bases.code_start = read(mm, layout!(mm_start_code)).unwrap_or(0);
+        bases.code_length = read::<u64>(mm, layout!(mm_end_code)).unwrap_or(0).wrapping_sub(bases.code_start);
+        bases.mmap_base = read(mm, layout!(mm_mmap_base)).unwrap_or(0);
+    }
+    0
 }
 
 /// Whether the task has user memory; `true` if it cannot be read.
@@ -73,21 +97,58 @@ pub fn of(task: u64, now: u64) -> Toucher {
     toucher.kernel_thread = flags & KERNEL_THREAD != 0;
     toucher.process = process_identity(tgid, start_ns, exec_id);
     if PROCESSES.get_ptr(toucher.process).is_none() {
-        let record = ProcessRecord {
-            start_ns,
-            first_seen_ns: now,
-            exec_id,
-            tgid,
-            kernel_thread: toucher.kernel_thread as u32,
-            comm: read(leader, layout!(task_comm)).unwrap_or([0; 16]),
-        };
-        // BPF_NOEXIST: another CPU may have been first; that is no loss.
-        if let Err(error) = PROCESSES.insert(toucher.process, record, 1) {
-            const EEXIST: i32 = -17;
-            if error != EEXIST {
-                loss::count(loss::of_insert(error, Loss::ProcessTableFull), 0);
-            }
+        make_record(toucher.process, leader, now);
+    }
+    note_bases(toucher.process, task);
+    toucher
+}
+
+/// Makes the record of a process image. A global function, like the next, so that its values do not stand on the callers' stacks.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn make_record(identity: u64, leader: u64, now: u64) -> u64 {
+    let start = match layout!(task_start_boottime) {
+        Some(offset) => read::<u64>(leader, Some(offset)),
+        None => read::<u64>(leader, layout!(task_real_start_time)),
+    };
+    // As two words: a byte array would be cleared by a call, which costs a frame of the stack.
+    let comm = [read::<u64>(leader, layout!(task_comm)).unwrap_or(0), read::<u64>(leader + 8, layout!(task_comm)).unwrap_or(0)];
+    let record = ProcessRecord {
+        start_ns: start.unwrap_or(0),
+        first_seen_ns: now,
+        exec_id: read::<u32>(leader, layout!(task_self_exec_id)).unwrap_or(0) as u64,
+        code_start: 0,
+        mmap_base: 0,
+        tgid: read::<u32>(leader, layout!(task_tgid)).unwrap_or(0),
+        kernel_thread: is_kernel_thread(leader) as u32,
+        // SAFETY: sixteen bytes are sixteen bytes.
+        comm: unsafe { transmute::<[u64; 2], [u8; COMM_BYTES]>(comm) },
+    };
+    // BPF_NOEXIST: another CPU may have been first; that is no loss.
+    if let Err(error) = PROCESSES.insert(identity, record, 1) {
+        const EEXIST: i32 = -17;
+        if error != EEXIST {
+            loss::count(loss::of_insert(error, Loss::ProcessTableFull), 0);
         }
     }
-    toucher
+    0
+}
+
+/// Notes in the record where the task's memory has its program and its mappings. At each charge: an image is seen while exec still
+/// builds it.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn note_bases(identity: u64, task: u64) -> u64 {
+    let Some(record) = PROCESSES.get_ptr_mut(identity) else { return 0 };
+    let Some(mm) = read_pointer(task, layout!(task_mm)) else { return 0 };
+    let code_start = read::<u64>(mm, layout!(mm_start_code)).unwrap_or(0);
+    let mmap_base = read::<u64>(mm, layout!(mm_mmap_base)).unwrap_or(0);
+    // SAFETY: a map value; whoever writes writes the same.
+    unsafe {
+        if code_start != 0 && ((*record).code_start != code_start || (*record).mmap_base != mmap_base) {
+            (*record).code_start = code_start;
+            (*record).mmap_base = mmap_base;
+        }
+    }
+    0
 }

@@ -9,7 +9,7 @@ use crate::{
 use std::collections::HashMap;
 use tracer_common::{
     process::ProcessRecord,
-    stack::{MAX_FRAMES, StackRecord, StackStatus},
+    stack::{Bases, MAX_FRAMES, StackRecord, StackStatus},
 };
 
 /// Looks names up in what the feed has seen.
@@ -37,7 +37,9 @@ impl Symbols for Names<'_> {
     fn user(&mut self, process: &ProcessRecord, stack: Option<&StackRecord>) -> Resolved {
         let none = || Resolved { frames: Vec::new(), status: "none".to_owned() };
         let Some(stack) = stack else { return none() };
-        let addresses = addresses(stack);
+        let bases = Bases { code_start: process.code_start, code_length: 0, mmap_base: process.mmap_base };
+        // What has no address is unknown, as zero is.
+        let addresses: Vec<u64> = addresses(stack).iter().map(|frame| bases.absolute(*frame).unwrap_or(0)).collect();
         // The guard is held only for the copy: the reader of the rings waits for it.
         let image = self.feed.and_then(|feed| feed.registry().image_at(process.tgid, process.first_seen_ns).cloned());
         let (Some(image), Some(feed)) = (image, self.feed) else {
@@ -45,7 +47,7 @@ impl Symbols for Names<'_> {
             return Resolved { frames, status: "cut: process unknown".to_owned() };
         };
         let recorded = if stack.status == StackStatus::TooDeep as u32 { StackStatus::TooDeep } else { StackStatus::Ended };
-        let UserStack { frames, status } = self.symbolizer.user_stack(&image, addresses, recorded, feed.file_store());
+        let UserStack { frames, status } = self.symbolizer.user_stack(&image, &addresses, recorded, feed.file_store());
         Resolved { frames: frames.into_iter().rev().map(|frame| frame.name).collect(), status: status.text() }
     }
 
