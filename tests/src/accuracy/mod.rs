@@ -10,6 +10,25 @@ pub use judge::{Expected, Filled, Observed, judge};
 pub use rows::{ROWS, row};
 pub use run::{bound, finish_row, run_rows, size};
 
+use crate::memtrail::Mode;
+
+/// How a row is traced: a column of the table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Column {
+    /// Exact or sampled.
+    pub mode: Mode,
+    /// Forced provider; `None` for the best that the kernel has.
+    pub provider: Option<&'static str>,
+}
+
+impl Column {
+    /// As in `cells.txt`.
+    pub fn name(&self) -> String {
+        let mode = if self.mode == Mode::Exact { "exact" } else { "default" };
+        format!("{}/{mode}", self.provider.unwrap_or("best"))
+    }
+}
+
 /// How far a figure may be off: the larger of the two.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Bound {

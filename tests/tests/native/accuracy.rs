@@ -1,46 +1,34 @@
-//! The accuracy table: every row in both modes, and again with each provider that the kernel has forced. One recording a test, all
-//! rows side by side in cgroups of their own.
+//! The accuracy table: every row in both modes, and again with each provider that the kernel has forced. All at once: one workload a
+//! row, one memtrail a column.
 
-use harness::accuracy::{ROWS, Row, row, run_rows};
+use harness::accuracy::{Column, ROWS, Row, run_rows};
 use harness::kernel;
-use harness::memtrail::Mode;
-
-/// Rows that tell the providers apart: every kind, commit, uncharge, baseline, whole and split huge pages.
-const PROVIDER_ROWS: [&str; 8] = ["anon", "fork_cow", "thp_holes", "file_truncate", "tmpfs", "shared_anon", "mremap_end", "baseline"];
-
-fn all() -> Vec<&'static Row> {
-    ROWS.iter().collect()
-}
-
-fn provider_rows() -> Vec<&'static Row> {
-    PROVIDER_ROWS.iter().map(|name| row(name).unwrap()).collect()
-}
+use harness::memtrail::{Memtrail, Mode, refusal};
+use harness::report;
 
 #[test]
 #[ignore = "root"]
-fn native_table_exact() {
-    run_rows(&all(), Mode::Exact, None).unwrap();
-}
-
-#[test]
-#[ignore = "root"]
-fn native_table_default() {
-    run_rows(&all(), Mode::Default, None).unwrap();
-}
-
-#[test]
-#[ignore = "root"]
-fn native_table_kprobe() {
+fn native_table() {
+    let rows: Vec<&Row> = ROWS.iter().collect();
+    let mut columns = vec![Column { mode: Mode::Exact, provider: None }, Column { mode: Mode::Default, provider: None }];
     if kernel::has_kprobes() {
-        run_rows(&provider_rows(), Mode::Exact, Some("kprobe")).unwrap();
-    } else {
-        let refused = harness::memtrail::refusal(&["--provider", "kprobe", "--duration", "1s"]).unwrap();
-        assert!(refused.contains("CONFIG_KPROBES"), "{refused}");
+        // The best is neither of these then.
+        columns.extend(["kprobe", "tracepoint"].map(|provider| Column { mode: Mode::Exact, provider: Some(provider) }));
     }
+    run_rows(&rows, &columns).unwrap();
 }
 
+/// A forced provider is used, or refused with the reason.
 #[test]
 #[ignore = "root"]
-fn native_table_tracepoint() {
-    run_rows(&provider_rows(), Mode::Exact, Some("tracepoint")).unwrap();
+fn native_a_forced_provider_is_used_or_refused() {
+    for provider in ["kprobe", "tracepoint"] {
+        if provider == "kprobe" && !kernel::has_kprobes() {
+            let refused = refusal(&["--provider", "kprobe", "--duration", "1s"]).unwrap();
+            assert!(refused.contains("CONFIG_KPROBES"), "{refused}");
+        } else {
+            let outcome = Memtrail::start(&["--provider", provider]).unwrap().stop().unwrap();
+            assert_eq!(report::tier(&outcome.report).unwrap(), provider);
+        }
+    }
 }

@@ -74,7 +74,7 @@ impl Boot<'_> {
 
     fn command(&self) -> Command {
         let mut qemu = Command::new("qemu-system-x86_64");
-        qemu.args(["-M", "pc", "-cpu", "max", "-accel", "tcg,thread=multi", "-smp", "2", "-m", "1024"]);
+        qemu.args(["-M", "pc", "-cpu", "max", "-accel", "tcg,thread=multi", "-smp", "2", "-m", "2048"]);
         qemu.args(["-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", "-monitor", "none", "-nic", "none"]);
         qemu.args(["-serial", &format!("file:{}", self.console.display())]);
         qemu.args(["-chardev", "stdio,id=output,signal=off", "-serial", "chardev:output"]);
