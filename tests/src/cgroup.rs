@@ -91,6 +91,15 @@ impl TestCgroup {
         text.trim().parse().with_context(|| format!("usage {text:?}"))
     }
 
+    /// Makes the kernel reclaim what it can: the swap cache of pages that are on the disk by now.
+    pub fn reclaim(&self) -> Result<()> {
+        match self.version() {
+            Version::V1 => self.write("memory.force_empty", "0"),
+            // Writing a low memory.high reclaims in the writer's context; memory.reclaim is not there before 5.19.
+            Version::V2 => self.write("memory.high", "0").and_then(|()| self.write("memory.high", "max")),
+        }
+    }
+
     /// Bytes of kernel memory in [`TestCgroup::usage`]; `None` where the kernel does not say.
     pub fn kernel_usage(&self) -> Result<Option<u64>> {
         match self.version() {

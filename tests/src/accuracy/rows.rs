@@ -82,6 +82,13 @@ mod tests {
     use std::collections::BTreeSet;
 
     #[test]
+    fn the_list_of_cells_has_these_rows() {
+        let cells = include_str!("../../cells.txt");
+        let listed: Vec<&str> = cells.lines().find_map(|line| line.strip_prefix("rows ")).unwrap().split_whitespace().collect();
+        assert_eq!(listed, ROWS.iter().map(|row| row.name).collect::<Vec<_>>());
+    }
+
+    #[test]
     fn names_are_unique() {
         let names: BTreeSet<_> = ROWS.iter().map(|row| row.name).collect();
         assert_eq!(names.len(), ROWS.len());

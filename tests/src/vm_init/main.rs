@@ -91,7 +91,9 @@ fn cgroup_v1() -> Result<()> {
 }
 
 fn cgroup_v2() -> Result<()> {
-    mount("cgroup2", "/sys/fs/cgroup", "cgroup2", "")?;
+    // Charges huge pages where the kernel can (6.7 and later); the others do not know the word.
+    mount("cgroup2", "/sys/fs/cgroup", "cgroup2", "memory_hugetlb_accounting")
+        .or_else(|_| mount("cgroup2", "/sys/fs/cgroup", "cgroup2", ""))?;
     let controllers = fs::read_to_string("/sys/fs/cgroup/cgroup.controllers")?;
     for controller in controllers.split_whitespace().filter(|name| ["memory", "pids", "io", "cpu"].contains(name)) {
         fs::write("/sys/fs/cgroup/cgroup.subtree_control", format!("+{controller}")).with_context(|| format!("controller {controller}"))?;

@@ -60,3 +60,18 @@ int wl_thp_holes(void) {
     wl_step(&(struct wl_step){.name = "ended", .resident.anon = -(int64_t)(bytes / 2), .unmapped = -(int64_t)(bytes / 2)});
     return 0;
 }
+
+WL_FUNCTION void wl_touch_hugetlb(char *start, uint64_t bytes) { wl_store_pages(start, bytes, WL_HUGE); }
+
+// Pages of hugetlbfs. Whether they are charged at all depends on the kernel and on how its cgroups are mounted.
+int wl_hugetlb(void) {
+    uint64_t bytes = wl_even_bytes();
+    wl_step(&(struct wl_step){.name = "ready"});
+    char *start = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_HUGETLB, -1, 0);
+    if (start == MAP_FAILED) wl_die("mmap of huge pages");
+    wl_touch_hugetlb(start, bytes);
+    wl_step(&(struct wl_step){.name = "touched", .function = "wl_touch_hugetlb"});
+    if (munmap(start, bytes) != 0) wl_die("munmap");
+    wl_step(&(struct wl_step){.name = "ended"});
+    return 0;
+}

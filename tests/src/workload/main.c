@@ -22,6 +22,8 @@ static const struct {
     {"fork-cow", wl_fork_cow, "touch, fork, child and parent write one half each"},
     {"thp-whole", wl_thp_whole, "touch 2 MiB pages, free every second one whole"},
     {"thp-holes", wl_thp_holes, "touch 2 MiB pages, free every second 4 KiB of them"},
+    {"hugetlb", wl_hugetlb, "touch pages of hugetlbfs"},
+    {"swap", wl_swap, "touch, send to swap with MADV_PAGEOUT, touch again"},
     {"collapse", wl_collapse, "touch 4 KiB pages and wait until khugepaged has made 2 MiB pages of them"},
     {"collapse-memfd", wl_collapse_memfd, "touch a memfd and collapse it with MADV_COLLAPSE; collapse_error is its errno"},
     {"file", wl_file, "write a file, truncate it to half, read another one of half the size (--pin)"},

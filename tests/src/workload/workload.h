@@ -100,6 +100,8 @@ int wl_recycle(void);
 int wl_oom(void);
 int wl_thp_whole(void);
 int wl_thp_holes(void);
+int wl_hugetlb(void);
+int wl_swap(void);
 int wl_collapse(void);
 int wl_collapse_memfd(void);
 int wl_file(void);

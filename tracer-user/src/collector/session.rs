@@ -332,7 +332,7 @@ impl Session {
         // A folio may wait in a CPU's batch: the sweep settles those, and finds what is charged but not mapped.
         let slots: Vec<u64> = tables::samples(&self.running.bpf)?.keys().copied().collect();
         let swept = tables::sweep(&mut self.running.bpf, slots.into_iter())?;
-        self.pending = swept.values().filter(|s| s.verdict == SweepVerdict::Pending).count() as u64;
+        self.pending = swept.values().filter(|s| s.verdict == SweepVerdict::Pending && s.owner != 0).count() as u64;
         let readings = self.poll();
         let keys = tables::keys(&self.running.bpf)?;
         let samples = tables::samples(&self.running.bpf)?;

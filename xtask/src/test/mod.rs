@@ -3,10 +3,11 @@
 //! *pure* needs no privileges, *native* traces on this machine's own kernel, *vm* on the kernels under test with the same programs. A
 //! failed step does not end the run, so that one run shows all that is wrong; a skipped one fails it, unless skips are allowed.
 
+mod cells;
 mod outcome;
 mod tiers;
 
-use std::time::Instant;
+use std::{collections::BTreeMap, time::Instant};
 
 use anyhow::{Result, ensure};
 use clap::ValueEnum;
@@ -58,6 +59,8 @@ pub fn command(args: &Args) -> Result<()> {
 #[derive(Default)]
 pub struct Run {
     steps: Vec<Step>,
+    /// Cells of the accuracy table, by machine.
+    machines: BTreeMap<String, cells::Filled>,
 }
 
 impl Run {
@@ -78,6 +81,14 @@ impl Run {
         }
         self.steps.push(Step { name: name.to_owned(), end, time, counts });
         value
+    }
+
+    /// Makes a step that fills in cells of the accuracy table for `machine`.
+    pub fn step_on(&mut self, machine: &str, name: &str, work: impl FnOnce(&mut Counts) -> Result<()>) {
+        self.step(name, work);
+        if let Some(step) = self.steps.last() {
+            self.machines.insert(machine.to_owned(), step.counts.cells.clone());
+        }
     }
 
     /// Notes a step that cannot be made here.

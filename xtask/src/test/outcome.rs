@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use super::cells;
+
 /// Counts read from the lines that test programs print.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
@@ -13,6 +15,8 @@ pub struct Counts {
     pub skipped: Vec<String>,
     /// The lines themselves, to be shown at the end.
     pub results: Vec<String>,
+    /// Cells of the accuracy table.
+    pub cells: cells::Filled,
 }
 
 /// How a test says that it cannot do its work here; the reason follows.
@@ -26,6 +30,7 @@ impl Counts {
         if let Some(reason) = line.strip_prefix(SKIPPED) {
             self.skipped.push(reason.to_owned());
         }
+        cells::note(&line, &mut self.cells);
         if line.starts_with(RESULT) {
             self.passed += number_before(&line, " passed").unwrap_or(0);
             self.failed += number_before(&line, " failed").unwrap_or(0);

@@ -8,7 +8,11 @@ use std::{
 
 use anyhow::{Result, ensure};
 
-use super::{Args, Run, Tier, outcome::Counts};
+use super::{
+    Args, Run, Tier,
+    cells::{self, Cells},
+    outcome::Counts,
+};
 use crate::{
     apt, command,
     ebpf::{self, Committed},
@@ -19,9 +23,12 @@ use crate::{
 const PACKAGES: &[&str] = &["gcc", "libc6-dev"];
 /// Size of a workload in an emulated machine, bytes, in the short form. The bounds stay relative.
 const SMALL_BYTES: u64 = 16 << 20;
-/// The test and its rows that run in every machine in the short form; all others are for the long one.
-const IN_MACHINES: [&str; 1] = ["native_table"];
-const ROWS_IN_MACHINES: &str = "anon,fork_cow,tmpfs,mremap_end,baseline";
+/// What runs in every machine in the short form; all others are for the long one.
+const IN_MACHINES: [&str; 1] = [TABLE];
+/// The accuracy table.
+const TABLE: &str = "native_table";
+/// Its cells.
+const CELLS: &str = "tests/cells.txt";
 /// Tests that run on this machine's kernel in the short form: the tracer's own, for the same reason.
 const NATIVE_TESTS: &str = "native_";
 
@@ -86,8 +93,20 @@ fn on_kernels(args: &Args, object: Option<&Path>, run: &mut Run) {
     if args.tier.is_empty() || args.tier.contains(&Tier::Native) {
         native(args, &tests, run);
     }
+    let Some(cells) = run.step("expected cells", |_| cells::parse(&std::fs::read_to_string(workspace::root()?.join(CELLS))?)) else {
+        return;
+    };
     if args.tier.is_empty() || args.tier.contains(&Tier::Vm) {
-        machines(args, binaries, tests, run);
+        machines(args, binaries, tests, &cells, run);
+    }
+    if !run.machines.is_empty() && args.filter.as_deref().is_none_or(|filter| filter == TABLE) {
+        let filled = run.machines.clone();
+        run.step("accuracy table", |_| {
+            let (text, bad) = cells::table(&cells, &filled, args.long)?;
+            println!("{text}");
+            ensure!(bad == 0, "{bad} cells are empty or wrong");
+            Ok(())
+        });
     }
 }
 
@@ -97,7 +116,7 @@ fn native(args: &Args, tests: &Path, run: &mut Run) {
         run.skip(name, "not root");
         return;
     }
-    run.step(name, |counts| {
+    run.step_on("native", name, |counts| {
         // Beside the test program lie the static memtrail and workloads, which is where it looks for them.
         let mut program = Command::new("timeout");
         program.arg("--kill-after=10").arg(timeout(args).as_secs().to_string()).arg(tests).args(test_arguments(args));
@@ -109,7 +128,7 @@ fn native(args: &Args, tests: &Path, run: &mut Run) {
     });
 }
 
-fn machines(args: &Args, binaries: programs::Programs, tests: PathBuf, run: &mut Run) {
+fn machines(args: &Args, binaries: programs::Programs, tests: PathBuf, cells: &Cells, run: &mut Run) {
     let prepared = run.step("vm: kernels", |_| Ok((vm::machines(&args.kernel, &[])?, programs::init()?)));
     let Some((machines, init)) = prepared else { return };
     // As in a target folder: the programs in the folder above the test's.
@@ -125,13 +144,12 @@ fn machines(args: &Args, binaries: programs::Programs, tests: PathBuf, run: &mut
     environment.push(("MEMTRAIL_TEST_DIR".to_owned(), "/disk".to_owned()));
     if !args.long {
         environment.push(("MEMTRAIL_TEST_BYTES".to_owned(), SMALL_BYTES.to_string()));
-        if args.filter.is_none() {
-            environment.push(("MEMTRAIL_TEST_ROWS".to_owned(), ROWS_IN_MACHINES.to_owned()));
-        }
+        environment.push(("MEMTRAIL_TEST_ROWS".to_owned(), cells.short.iter().cloned().collect::<Vec<_>>().join(",")));
     }
     let job = vm::Job { init, files, command: words, environment, timeout: timeout(args) };
     for (kernel, hierarchy) in machines {
-        run.step(&format!("vm: kernel {}, cgroup {}", kernel.name(), hierarchy.name()), |counts| {
+        let machine = format!("{}-{}", kernel.name(), hierarchy.name());
+        run.step_on(&machine, &format!("vm: kernel {}, cgroup {}", kernel.name(), hierarchy.name()), |counts| {
             let status = job.run(kernel, hierarchy, |line| noted(line, counts))?;
             judged(status == 0, &format!("exit status {status}"), counts)
         });
