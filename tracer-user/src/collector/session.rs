@@ -4,12 +4,13 @@ use super::{
     assemble::{self, Inputs},
     filter::Filter,
     names::{Names, is_gone},
+    phases::Phases,
     retired::{Charged, Marks, Retired},
     start::{self, Host, Running, StartError, StartOptions},
 };
 use crate::{
     bpf::{
-        BpfError, stats,
+        BpfError, Loader, stats,
         tables::{self, SweepVerdict},
     },
     cgroup::{
@@ -107,8 +108,11 @@ pub struct Session {
 impl Session {
     /// Starts tracing.
     pub fn start(filter: Filter, mut options: StartOptions) -> Result<Session, SessionError> {
+        let mut phases = Phases::begin();
+        let loader = Loader::prepare()?;
         let host = Host::look()?;
         host.check()?;
+        phases.end("host looked at");
         let hierarchy = Hierarchy::find()?;
         let mut registry = Registry::new(hierarchy.hierarchy_id, MOST_CGROUPS);
         registry.repair(&listing(&hierarchy)?);
@@ -123,6 +127,7 @@ impl Session {
         if options.traced_bytes.is_none() && options.filtered {
             options.traced_bytes = limits_of(&filter, &registry, &mut poller);
         }
+        phases.end("cgroups listed");
         // On before anything counts: a process may live shorter than it takes to attach.
         let feed = match Feed::start(FeedOptions::default()) {
             Ok(feed) => Some(feed),
@@ -131,7 +136,10 @@ impl Session {
                 None
             }
         };
-        let mut running = start::start(&host, &options, |bpf| write_filter(bpf, &filter, registry.iter().map(|c| (c.id, &c.path))))?;
+        phases.end("process records on");
+        let mut running =
+            start::start(&host, loader, &options, |bpf| write_filter(bpf, &filter, registry.iter().map(|c| (c.id, &c.path))))?;
+        phases.end("started");
         let ring = running.bpf.take_map("EVENTS").ok_or(BpfError::Missing("map EVENTS"))?;
         let ring = RingBuf::try_from(ring).map_err(|source| BpfError::Map { name: "EVENTS", source })?;
         // Cgroups made between the first listing and the attachment have no event.
@@ -164,6 +172,7 @@ impl Session {
         let readings = session.poll();
         session.first = session.local_figures(&readings);
         session.interval()?;
+        phases.end("first figures read");
         Ok(session)
     }
 
