@@ -2,11 +2,12 @@
 //! and kind of each and keeps it like any other sample, so that its uncharge cancels like any other.
 //!
 //! The picking comes before the looking, since the kernel takes some 70 ns for the flags of a frame and a host has millions: see
-//! [`each_taken`].
+//! [`each_taken`]. Where only some cgroups are wanted, /proc/kpagecgroup is asked first, so that the frames of all others are neither
+//! looked at nor handed over.
 
 use super::BpfError;
 use aya::{Ebpf, RawTracePointRunOptions, TestRun as _, programs::RawTracePoint};
-use std::{fs::File, io, os::unix::fs::FileExt as _, time::Duration, time::Instant};
+use std::{collections::HashSet, fs::File, io, os::unix::fs::FileExt as _, time::Duration, time::Instant};
 use tracer_common::sampling::{MIN_LOG2_MEAN, Sampler, always_taken, weight_per_frame};
 
 /// Flag bits of /proc/kpageflags (include/uapi/linux/kernel-page-flags.h).
@@ -28,7 +29,9 @@ const CHUNK: u64 = 1 << 17;
 /// From this log2 of M on a frame is read alone: at most one in nine is looked at then, and a read costs as much as five frames.
 const SPARSE_LOG2_MEAN: u32 = MIN_LOG2_MEAN + 5;
 
-const PATH: &str = "/proc/kpageflags";
+const FLAGS: &str = "/proc/kpageflags";
+/// Inode number of the cgroup that each frame is charged to, which is its id: 0 for none, a living ancestor's for a removed one.
+const OWNERS: &str = "/proc/kpagecgroup";
 
 /// What the pass did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -43,8 +46,8 @@ pub struct Scan {
     pub took: Duration,
 }
 
-/// Takes the baseline. `seed` makes the choice of folios differ between runs.
-pub fn take(bpf: &mut Ebpf, frames: u64, log2_mean: u32, seed: u64) -> Result<Scan, BpfError> {
+/// Takes the baseline, of the cgroups in `wanted` or of all. `seed` makes the choice of folios differ between runs.
+pub fn take(bpf: &mut Ebpf, frames: u64, log2_mean: u32, seed: u64, wanted: Option<&HashSet<u64>>) -> Result<Scan, BpfError> {
     let program: &mut RawTracePoint = bpf
         .program_mut("run_baseline")
         .ok_or(BpfError::Missing("program run_baseline"))?
@@ -57,49 +60,55 @@ pub fn take(bpf: &mut Ebpf, frames: u64, log2_mean: u32, seed: u64) -> Result<Sc
     let mut sampler = Sampler::seeded(seed, log2_mean);
     let mut failure = None;
     let mut offered = 0;
-    let mut flags = Flags::open(if log2_mean < SPARSE_LOG2_MEAN { CHUNK } else { 1 })?;
-    each_taken(
-        frames,
-        log2_mean,
-        &mut sampler,
-        |frame| flags.of(frame),
-        |frame, order| {
-            offered += 1;
-            let mut options = RawTracePointRunOptions::new();
-            options.args[0] = frame;
-            options.args[1] = u64::from(order);
-            options.args[2] = weight_per_frame(order, log2_mean);
-            failure = program.test_run(options).err();
-            failure.is_none()
-        },
-    )
-    .map_err(|source| BpfError::Proc { path: PATH, source })?;
+    let window = if log2_mean < SPARSE_LOG2_MEAN { CHUNK } else { 1 };
+    let mut flags = Words::open(FLAGS, if wanted.is_some() { 1 } else { window })?;
+    let mut owners = wanted.map(|_| Words::open(OWNERS, window)).transpose()?;
+    let look = |frame, part| {
+        // Not of tails: only some kernels tell their owner.
+        if let (Part::Head, Some(wanted), Some(owners)) = (part, wanted, &mut owners) {
+            match owners.of(frame)? {
+                Some(owner) if wanted.contains(&owner) => {}
+                other => return Ok(other.map(|_| flag::NOPAGE)),
+            }
+        }
+        flags.of(frame)
+    };
+    each_taken(frames, log2_mean, &mut sampler, look, |frame, order| {
+        offered += 1;
+        let mut options = RawTracePointRunOptions::new();
+        options.args[0] = frame;
+        options.args[1] = u64::from(order);
+        options.args[2] = weight_per_frame(order, log2_mean);
+        failure = program.test_run(options).err();
+        failure.is_none()
+    })
+    .map_err(|source| BpfError::Proc { path: FLAGS, source })?;
     if let Some(source) = failure {
         return Err(failed(source));
     }
-    (scan.frames, scan.offered) = (flags.looked_at, offered);
+    (scan.frames, scan.offered) = (owners.map_or(flags.looked_at, |owners| owners.looked_at), offered);
     scan.kept = super::tables::run_result(bpf, 1)?[0];
     scan.took = started.elapsed();
     Ok(scan)
 }
 
-/// /proc/kpageflags.
-struct Flags {
+/// A file with a word for each frame.
+struct Words {
     file: File,
-    /// Flags of the frames from `first` on.
+    /// Words of the frames from `first` on.
     buffer: Vec<u8>,
     first: u64,
     window: u64,
     looked_at: u64,
 }
 
-impl Flags {
-    fn open(window: u64) -> Result<Flags, BpfError> {
-        let file = File::open(PATH).map_err(|source| BpfError::Proc { path: PATH, source })?;
-        Ok(Flags { file, buffer: Vec::new(), first: 0, window, looked_at: 0 })
+impl Words {
+    fn open(path: &'static str, window: u64) -> Result<Words, BpfError> {
+        let file = File::open(path).map_err(|source| BpfError::Proc { path, source })?;
+        Ok(Words { file, buffer: Vec::new(), first: 0, window, looked_at: 0 })
     }
 
-    /// Flags of a frame; `None` beyond the last one.
+    /// The word of a frame; `None` beyond the last one.
     fn of(&mut self, frame: u64) -> io::Result<Option<u64>> {
         self.looked_at += 1;
         if frame < self.first || frame >= self.first + (self.buffer.len() / 8) as u64 {
@@ -113,6 +122,15 @@ impl Flags {
     }
 }
 
+/// What a frame is asked for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Part {
+    /// A folio may begin there.
+    Head,
+    /// It may belong to one that was found.
+    Tail,
+}
+
 /// Calls `visit` with first frame and order of folios that may be charged user memory, each with the probability that the sampling
 /// rule gives its order, until it says `false`.
 ///
@@ -123,7 +141,7 @@ fn each_taken(
     frames: u64,
     log2_mean: u32,
     sampler: &mut Sampler,
-    mut flags: impl FnMut(u64) -> io::Result<Option<u64>>,
+    mut flags: impl FnMut(u64, Part) -> io::Result<Option<u64>>,
     mut visit: impl FnMut(u64, u32) -> bool,
 ) -> io::Result<()> {
     for frame in 0..frames {
@@ -131,7 +149,7 @@ fn each_taken(
         if !sampler.take(alignment, log2_mean) {
             continue;
         }
-        let Some(seen) = flags(frame)? else { return Ok(()) };
+        let Some(seen) = flags(frame, Part::Head)? else { return Ok(()) };
         if !is_candidate(seen) {
             continue;
         }
@@ -139,7 +157,7 @@ fn each_taken(
         // What is a multiple of 2^order away is the folio's own tail or the head of something else.
         while seen & flag::COMPOUND_HEAD != 0
             && order < alignment
-            && flags(frame + (1 << order))?.is_some_and(|tail| tail & flag::COMPOUND_TAIL != 0)
+            && flags(frame + (1 << order), Part::Tail)?.is_some_and(|tail| tail & flag::COMPOUND_TAIL != 0)
         {
             order += 1;
         }
@@ -189,7 +207,7 @@ mod tests {
     fn taken(flags: &[u64], log2_mean: u32, seed: u64) -> ([u64; 11], u64) {
         let (mut taken, mut looked_at) = ([0; 11], 0);
         let mut sampler = Sampler::seeded(seed, log2_mean);
-        let look = |frame: u64| {
+        let look = |frame: u64, _| {
             looked_at += 1;
             Ok(flags.get(frame as usize).copied())
         };

@@ -83,7 +83,7 @@ pub fn run(args: &DoctorArgs) -> Result<u8> {
         forced: sizes::Forced::default(),
     };
     let (mut plan, mut attach_ms) = (Vec::new(), None);
-    match start::start(&host, loader, &options, |_| Ok(())) {
+    match start::start(&host, loader, &options, |_| Ok(None)) {
         Ok(running) => {
             attach_ms = Some(began.elapsed().as_secs_f64() * 1000.0);
             plan = assemble::plan_rows(&running);

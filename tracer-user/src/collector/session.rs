@@ -1,7 +1,7 @@
 //! A running trace: the kernel half, the cgroups, the last readings, and the snapshot that a report is made from.
 
 use super::{
-    assemble::{self, Inputs},
+    assemble::{self, CpuTimes, Inputs},
     filter::Filter,
     names::{Names, is_gone},
     phases::Phases,
@@ -47,6 +47,9 @@ const MOST_DEAD: usize = 16_384;
 const RETIREMENT_NS: u64 = 5_000_000_000;
 /// Longest that one retirement keeps the collector from its readings, nanoseconds, but for the time that the tables take to read.
 const RETIREMENT_BUDGET_NS: u64 = 400_000_000;
+/// Keys whose stacks are named together in a retirement: many, since a file is read for each batch; but the budget is looked at
+/// between two.
+const RETIREMENT_BATCH: usize = 512;
 /// Time between two moments in which the programs' cost is counted, nanoseconds.
 const MOMENT_NS: u64 = 5_000_000_000;
 /// Longest wait for process records before a report.
@@ -88,6 +91,8 @@ pub struct Session {
     usage_slopes: HashMap<CgroupId, Slope>,
     started_ns: u64,
     started: SystemTime,
+    /// CPU time used by the start, and when the last report began.
+    cpu: CpuTimes,
     /// What each cgroup owned for itself right after counting began.
     first: HashMap<CgroupId, LocalFigures>,
     retired: Retired,
@@ -137,8 +142,11 @@ impl Session {
             }
         };
         phases.end("process records on");
-        let mut running =
-            start::start(&host, loader, &options, |bpf| write_filter(bpf, &filter, registry.iter().map(|c| (c.id, &c.path))))?;
+        let mut running = start::start(&host, loader, &options, |bpf| {
+            write_filter(bpf, &filter, registry.iter().map(|c| (c.id, &c.path)))?;
+            let wanted = || registry.iter().filter(|cgroup| filter.wants(&cgroup.path)).map(|cgroup| cgroup.id.0).collect();
+            Ok((!filter.is_open()).then(wanted))
+        })?;
         phases.end("started");
         let ring = running.bpf.take_map("EVENTS").ok_or(BpfError::Missing("map EVENTS"))?;
         let ring = RingBuf::try_from(ring).map_err(|source| BpfError::Map { name: "EVENTS", source })?;
@@ -158,6 +166,7 @@ impl Session {
             usage_slopes: HashMap::new(),
             started_ns: monotonic_ns(),
             started: SystemTime::now(),
+            cpu: CpuTimes { started: assemble::cpu_ns(), reporting: 0 },
             first: HashMap::new(),
             retired: Retired::default(),
             marks: Marks::default(),
@@ -297,11 +306,15 @@ impl Session {
         let leaving = self.marks.pass(&keys, &stacks, &processes, |process| is_gone(feed, process), monotonic_ns());
         let mut names = Names::new(feed, &mut self.symbolizer);
         let mut left = 0;
-        for identity in &leaving.keys {
+        for (n, identity) in leaving.keys.iter().enumerate() {
             // Naming stacks may take long; those that are over now leave at the next interval, with their marks as old as they are.
             if monotonic_ns().saturating_sub(began_ns) > RETIREMENT_BUDGET_NS {
                 self.last_retirement_ns = 0;
                 break;
+            }
+            if n % RETIREMENT_BATCH == 0 {
+                let batch = leaving.keys[n..].iter().take(RETIREMENT_BATCH);
+                names.learn(batch.filter_map(|identity| keys.get(identity)), &processes, &stacks);
             }
             left += 1;
             // Read again at the removal: a charge may have come since the pass.
@@ -309,6 +322,9 @@ impl Session {
             let row = assemble::describe(&mut names, &record, processes.get(&record.key.process), &stacks);
             let charged = Charged { bytes: crate::ledger::charged(&record), variance: record.charged_variance, samples: record.samples };
             self.retired.add(row, charged);
+        }
+        if left > 0 {
+            super::trim();
         }
         tables::remove(&mut self.running.bpf, "STACKS", &leaving.stacks)?;
         tables::remove(&mut self.running.bpf, "PROCESSES", &leaving.processes)?;
@@ -328,6 +344,8 @@ impl Session {
 
     /// The report as of now.
     pub fn report(&mut self) -> Result<Report, SessionError> {
+        let (mut phases, reporting_ns) = (Phases::begin(), monotonic_ns());
+        self.cpu.reporting = assemble::cpu_ns();
         self.drain_events()?;
         if let Some(feed) = &self.feed {
             // Names of processes that began a moment ago; without them their frames would be unknown.
@@ -335,10 +353,12 @@ impl Session {
                 log::warn!("process records are behind: some names may be missing");
             }
         }
+        phases.end("process records in");
         // A folio may wait in a CPU's batch: the sweep settles those, and finds what is charged but not mapped.
         let slots: Vec<u64> = tables::samples(&self.running.bpf)?.keys().copied().collect();
         let swept = tables::sweep(&mut self.running.bpf, slots.into_iter())?;
         self.pending = swept.values().filter(|s| s.verdict == SweepVerdict::Pending).count() as u64;
+        phases.end("samples swept");
         let readings = self.poll();
         let keys = tables::keys(&self.running.bpf)?;
         let samples = tables::samples(&self.running.bpf)?;
@@ -368,9 +388,18 @@ impl Session {
             slopes: &self.slopes,
             started: self.started,
             started_ns: self.started_ns,
+            reporting_ns,
             now_ns: monotonic_ns(),
+            cpu: self.cpu,
         };
-        Ok(assemble::report(&inputs, &mut Names::new(self.feed.as_ref(), &mut self.symbolizer)))
+        phases.end("tables read");
+        let mut names = Names::new(self.feed.as_ref(), &mut self.symbolizer);
+        names.learn(keys.values().filter(|record| assemble::wanted(&inputs, CgroupId(record.key.owner))), &processes, &stacks);
+        super::trim();
+        phases.end("names looked up");
+        let report = assemble::report(&inputs, &mut names);
+        phases.end("report made");
+        Ok(report)
     }
 
     fn local_figures(&self, readings: &[(CgroupId, StatReading)]) -> HashMap<CgroupId, LocalFigures> {

@@ -17,6 +17,7 @@ use crate::{
     probes::Tier,
 };
 use aya::Ebpf;
+use std::collections::HashSet;
 use tracer_common::{
     ABI_VERSION,
     layout::{ABSENT, KernelLayout},
@@ -170,12 +171,13 @@ pub struct Running {
 /// enumerator of an enum without a name, which cannot be looked up by one.
 const GFP_MOVABLE: u32 = 0x08;
 
-/// Loads and attaches everything, lets `prepare` fill the filter table, then counts and takes the baseline.
+/// Loads and attaches everything, lets `prepare` fill the filter table and tell which owners are wanted (`None`: all), then counts
+/// and takes the baseline.
 pub fn start(
     host: &Host,
     loader: Loader,
     options: &StartOptions,
-    prepare: impl FnOnce(&mut Ebpf) -> Result<(), BpfError>,
+    prepare: impl FnOnce(&mut Ebpf) -> Result<Option<HashSet<u64>>, BpfError>,
 ) -> Result<Running, StartError> {
     host.check()?;
     raise_memlock_limit();
@@ -199,12 +201,13 @@ pub fn start(
     let vmemmap = bpf::calibrate::find(&mut bpf, 1 << settings.page_struct_shift)?;
     bpf::set_vmemmap(&mut bpf, vmemmap)?;
     phases.end("page structs found");
-    prepare(&mut bpf)?;
+    let wanted = prepare(&mut bpf)?;
     let attached = bpf::attach::attach(&mut bpf, &plan, &host.targets)?;
+    super::trim();
     phases.end("programs attached");
     bpf::set_control(&mut bpf, Control { enabled: 1, baseline: 1, ..Control::default() })?;
     let seed = crate::cgroup::monotonic_ns();
-    let baseline = bpf::baseline::take(&mut bpf, sizes.frames, sizes.log2_mean, seed)?;
+    let baseline = bpf::baseline::take(&mut bpf, sizes.frames, sizes.log2_mean, seed, wanted.as_ref())?;
     bpf::set_control(&mut bpf, Control { enabled: 1, baseline: 0, ..Control::default() })?;
     phases.end("baseline taken");
     log::debug!("baseline: {baseline:?}");
