@@ -1,7 +1,7 @@
 //! `memtrail record`: the main job.
 
 use super::{
-    launch::{Launched, Waiting},
+    launch::{Launched, Waiting, watch},
     status,
 };
 use crate::{
@@ -13,7 +13,7 @@ use crate::{
     },
     glob::Glob,
     model::Report,
-    output,
+    output, privileges,
     probes::Tier,
     recording, units,
 };
@@ -248,6 +248,7 @@ async fn follow(
     let progress = launched.is_none() && std::io::stderr().is_terminal();
     let mut ticks = tokio::time::interval_at(tokio::time::Instant::now() + args.interval, args.interval);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let events = watch(session.events_fd()?)?;
     let end = tokio::time::sleep(args.duration.unwrap_or(FOREVER));
     tokio::pin!(end);
     loop {
@@ -270,6 +271,12 @@ async fn follow(
             },
             () = interrupted => break,
             ended = command => if ended? { break },
+            // Between two readings hundreds of cgroups can come and go.
+            ready = events.readable() => {
+                let mut ready = ready?;
+                session.take_events()?;
+                ready.clear_ready();
+            }
             _ = ticks.tick() => {
                 let interval = session.interval()?;
                 for writer in writers.iter_mut() {

@@ -11,12 +11,6 @@ pub mod retired;
 pub mod session;
 pub mod start;
 
-/// Gives memory back that was freed: glibc keeps what lies between what is in use. To be called after what took much at once.
-fn trim() {
-    // SAFETY: no pointers; the call locks each arena for itself.
-    unsafe { libc::malloc_trim(0) };
-}
-
 /// Nanoseconds of a clock; 0 if the kernel does not have it.
 fn clock_ns(clock: libc::clockid_t) -> u64 {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };

@@ -32,7 +32,11 @@ use aya::{
     Ebpf,
     maps::{HashMap as BpfHashMap, MapData, MapError, RingBuf},
 };
-use std::{collections::HashMap, time::SystemTime};
+use std::{
+    collections::HashMap,
+    os::fd::{AsFd as _, OwnedFd},
+    time::SystemTime,
+};
 use tracer_common::{
     event::CgroupEvent,
     loss::Loss,
@@ -219,13 +223,26 @@ impl Session {
         self.filter.unmatched(self.registry.iter().map(|c| &c.path)).iter().map(|p| p.as_str().to_owned()).collect()
     }
 
-    /// Takes events in. To be called often enough that the ring does not fill; what did not fit is counted and repaired from a listing.
-    pub fn drain_events(&mut self) -> Result<(), SessionError> {
-        // What did not fit in the ring has no event: the listing tells.
+    /// Readable while events wait: then call [`Session::take_events`].
+    pub fn events_fd(&self) -> std::io::Result<OwnedFd> {
+        self.ring.as_fd().try_clone_to_owned()
+    }
+
+    /// Takes in the events that wait. To be called when there are some: the ring is short.
+    pub fn take_events(&mut self) -> Result<(), SessionError> {
+        self.drain(false)
+    }
+
+    /// The same, and repairs from a listing what did not fit in the ring, which is counted. At each interval.
+    fn drain_events(&mut self) -> Result<(), SessionError> {
         let refused = tables::losses(&self.running.bpf)?.into_iter().find(|(cause, _)| *cause == Loss::RingFull);
         let refused = refused.map_or(0, |(_, count)| count.events);
-        let mut repair = refused != self.refused_events;
+        let repair = refused != self.refused_events;
         self.refused_events = refused;
+        self.drain(repair)
+    }
+
+    fn drain(&mut self, mut repair: bool) -> Result<(), SessionError> {
         let mut decided = Vec::new();
         while let Some(item) = self.ring.next() {
             // The ring holds only this one type; anything shorter is not ours.
@@ -323,9 +340,6 @@ impl Session {
             let charged = Charged { bytes: crate::ledger::charged(&record), variance: record.charged_variance, samples: record.samples };
             self.retired.add(row, charged);
         }
-        if left > 0 {
-            super::trim();
-        }
         tables::remove(&mut self.running.bpf, "STACKS", &leaving.stacks)?;
         tables::remove(&mut self.running.bpf, "PROCESSES", &leaving.processes)?;
         log::debug!(
@@ -395,7 +409,6 @@ impl Session {
         phases.end("tables read");
         let mut names = Names::new(self.feed.as_ref(), &mut self.symbolizer);
         names.learn(keys.values().filter(|record| assemble::wanted(&inputs, CgroupId(record.key.owner))), &processes, &stacks);
-        super::trim();
         phases.end("names looked up");
         let report = assemble::report(&inputs, &mut names);
         phases.end("report made");

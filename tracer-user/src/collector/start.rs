@@ -203,7 +203,7 @@ pub fn start(
     phases.end("page structs found");
     let wanted = prepare(&mut bpf)?;
     let attached = bpf::attach::attach(&mut bpf, &plan, &host.targets)?;
-    super::trim();
+    crate::process::give_memory_back();
     phases.end("programs attached");
     bpf::set_control(&mut bpf, Control { enabled: 1, baseline: 1, ..Control::default() })?;
     let seed = crate::cgroup::monotonic_ns();

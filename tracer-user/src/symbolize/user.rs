@@ -221,6 +221,8 @@ impl Symbolizer {
             Err(ElfError::Malformed) => self.counters.malformed += 1,
             Err(ElfError::Panicked) => self.counters.panicked += 1,
         }
+        // A large file's index is the most that the collector ever holds: not that of two.
+        sys::give_memory_back();
         let mut functions = functions.unwrap_or_default().into_iter();
         for &(offset, returns) in wanted {
             let code = if returns { elf::code_around(open, offset + 1) } else { None };
