@@ -15,5 +15,6 @@ mod lifecycle;
 mod losses;
 mod occupancy;
 mod owners;
+mod privileges;
 mod stacks;
 mod workload_truth;

@@ -155,6 +155,7 @@ async fn record(args: RecordArgs, waiting: Option<Waiting>) -> Result<u8> {
     for file in args.output.iter().filter(|file| output::Format::of(file) == Some(output::Format::Recording)) {
         writers.push(recording::Writer::create(file, &session.header())?);
     }
+    give_up_privileges(&args);
     announce(&session, &args, waiting.as_ref());
     let mut launched = waiting.map(Waiting::release).transpose()?;
     follow(&mut session, &args, &mut writers, launched.as_mut(), interrupts).await?;
@@ -174,6 +175,13 @@ async fn record(args: RecordArgs, waiting: Option<Waiting>) -> Result<u8> {
         Some(launched) if !(incomplete && args.strict) => Ok(launched.status()?),
         _ => Ok(if incomplete { status::INCOMPLETE } else { 0 }),
     }
+}
+
+/// What starting needed and recording does not. The command waits as it was forked, with all that the caller has.
+fn give_up_privileges(args: &RecordArgs) {
+    let command = if args.command.is_empty() { &[] } else { privileges::COMMAND };
+    let outputs = if args.output.is_empty() { &[] } else { privileges::OUTPUTS };
+    privileges::keep_only_or_warn(&[privileges::COLLECTOR, command, outputs]);
 }
 
 /// The cgroups asked for, else the command's.
