@@ -10,8 +10,6 @@ pub struct Settings {
     pub log2_mean: u32,
     /// Frames that the frame table covers.
     pub frames: u64,
-    /// Address of the `struct page` of frame 0 (x86_64 `vmemmap_base`).
-    pub vmemmap: u64,
     /// log2 of the size of a `struct page`.
     pub page_struct_shift: u32,
     /// Whether filters are in force: unknown owners are then looked up in `OWNERS`.
@@ -25,7 +23,7 @@ pub struct Settings {
     /// Zero: no padding.
     pub reserved: u32,
 }
-crate::assert_size!(Settings, 48);
+crate::assert_size!(Settings, 40);
 crate::plain_data!(Settings);
 
 /// State that changes while the trace runs; entry 0 of the `CONTROL` array.

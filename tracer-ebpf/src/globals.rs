@@ -14,7 +14,6 @@ static SETTINGS: Settings = Settings {
     abi_version: 0,
     log2_mean: 20,
     frames: 0,
-    vmemmap: 0,
     page_struct_shift: 6,
     filtered: 0,
     own_tgid: 0,
@@ -22,6 +21,18 @@ static SETTINGS: Settings = Settings {
     gfp_movable: 0,
     reserved: 0,
 };
+
+/// Address of the `struct page` of frame 0 (x86_64 `vmemmap_base`). Found by a program of this object, so after the settings are
+/// frozen and before the others are attached; a plain load, where a map would have to be looked up at each free.
+#[unsafe(no_mangle)]
+static mut VMEMMAP: u64 = 0;
+
+/// See [`VMEMMAP`].
+#[inline(always)]
+pub fn vmemmap() -> u64 {
+    // SAFETY: an aligned word of this object's own, written by the user half alone.
+    unsafe { read_volatile(&raw const VMEMMAP) }
+}
 
 /// Reads a field of the kernel's layout: `Some(offset or value)`, or `None` where this kernel has no such thing.
 macro_rules! layout {

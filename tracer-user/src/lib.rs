@@ -14,6 +14,7 @@ pub mod ledger;
 pub mod model;
 pub mod output;
 pub mod plan;
+pub mod privileges;
 pub mod probes;
 pub mod process;
 pub mod recording;

@@ -101,8 +101,12 @@ pub struct Cost {
     pub bpf_ns: Option<u64>,
     /// Program runs, estimated alike.
     pub events: Option<u64>,
-    /// CPU time of programs and collector over one CPU's time, percent.
+    /// CPU time of the collector while it recorded over one CPU's time, percent: from the moment counting began until this report was.
     pub cpu_percent: Option<f64>,
+    /// CPU time that starting took before that, milliseconds.
+    pub start_cpu_ms: Option<u64>,
+    /// CPU time that this report took after that, milliseconds; printing and writing not included.
+    pub report_cpu_ms: Option<u64>,
     /// Largest resident set of the collector, bytes.
     pub collector_rss_bytes: Option<u64>,
     /// Memory of the BPF maps, bytes.

@@ -9,6 +9,7 @@
 mod accuracy;
 mod collapse;
 mod command;
+mod events;
 mod freeze;
 mod hugetlb;
 mod input;
@@ -18,6 +19,7 @@ mod moved;
 mod nested;
 mod occupancy;
 mod owners;
+mod privileges;
 mod stacks;
 mod swap;
 mod workload_truth;

@@ -1,7 +1,7 @@
 //! Folios and their frames. Before `struct folio` (5.16) a folio is the head page of a compound page; the words are the same.
 
 use super::read;
-use crate::globals::{layout, setting};
+use crate::globals::{layout, setting, vmemmap};
 use tracer_common::{kind::Kind, sampling::ORDERS};
 
 /// Largest order that can be split; above it (gigantic hugetlb pages) only the first frame is marked.
@@ -10,14 +10,14 @@ pub const MAX_SPLIT_ORDER: u32 = ORDERS as u32 - 1;
 /// Frame number of a `struct page` address; `None` beyond the frame table.
 #[inline(always)]
 pub fn frame_of(page: u64) -> Option<u64> {
-    let frame = page.wrapping_sub(setting!(vmemmap)) >> setting!(page_struct_shift);
+    let frame = page.wrapping_sub(vmemmap()) >> setting!(page_struct_shift);
     if frame < setting!(frames) { Some(frame) } else { None }
 }
 
 /// Address of the `struct page` of a frame.
 #[inline(always)]
 pub fn page_of(frame: u64) -> u64 {
-    setting!(vmemmap) + (frame << setting!(page_struct_shift))
+    vmemmap() + (frame << setting!(page_struct_shift))
 }
 
 /// Order of a folio, from its flags and its second page.

@@ -1,5 +1,5 @@
 //! Looks at one live sample again: settles a pending one whose folio never reached the LRU (mlocked), ends one whose folio is no
-//! longer what was sampled (its end was missed), and counts how many of its frames are mapped.
+//! longer what was sampled (its end was missed), and counts how many frames of an anonymous one are mapped.
 
 use crate::{
     attribute::{control, end},
@@ -15,7 +15,7 @@ use crate::{
     scratch::Slot,
 };
 use aya_ebpf::helpers::generated::bpf_probe_read_kernel;
-use tracer_common::{attribution::frame_and_order, loss::Loss};
+use tracer_common::{attribution::frame_and_order, kind::Kind, loss::Loss};
 
 /// The sample stands.
 const STANDS: u64 = 0;
@@ -64,7 +64,9 @@ pub fn look(slot: u64) {
             }
         }
         if result[0] == STANDS || result[0] == SETTLED {
-            result[1] = mapped_frames(page, order as u64);
+            // What is cached counts whether mapped or not, and cached folios are the large ones.
+            let anonymous = folio::kind(page).is_some_and(|kind| kind as u32 == Kind::Anon as u32);
+            result[1] = if anonymous { mapped_frames(page, order as u64) } else { left as u64 };
         }
     }
     // SAFETY: a map value; only the tracer's one sweeping thread reads it.

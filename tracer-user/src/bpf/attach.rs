@@ -2,11 +2,12 @@
 
 use super::BpfError;
 use crate::{
+    kernel::targets::Targets,
     plan::{Candidate, PlannedProbe},
     probes::{Attach, Tier},
 };
 use aya::{
-    Btf, Ebpf,
+    Btf, Ebpf, Endianness,
     programs::{FEntry, FExit, KProbe, Program, ProgramError, RawTracePoint},
 };
 use std::collections::HashSet;
@@ -23,7 +24,8 @@ pub struct Attached {
 }
 
 /// Attaches all probes; an error if a required one has no provider.
-pub fn attach(bpf: &mut Ebpf, plan: &[PlannedProbe], btf: &Btf) -> Result<Vec<Attached>, BpfError> {
+pub fn attach(bpf: &mut Ebpf, plan: &[PlannedProbe], targets: &Targets) -> Result<Vec<Attached>, BpfError> {
+    let btf = &Btf::parse(&targets.to_btf(), Endianness::default()).map_err(|source| BpfError::Load(source.into()))?;
     // Programs shared by two probes (the LRU pair of the tracepoint tier) attach once.
     let mut done = HashSet::new();
     // A program type that the kernel refuses is refused for every probe: the second try would only repeat it.

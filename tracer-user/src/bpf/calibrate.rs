@@ -1,6 +1,6 @@
 //! Finds where the kernel's page structs begin (`vmemmap_base`), which kernel address layout randomisation moves.
 //!
-//! Touches memory of its own while a small program records the `struct page` addresses given to this process; the frame numbers are
+//! Before anything else is attached, since the other programs need it. Touches memory of its own while a small program records the `struct page` addresses given to this process; the frame numbers are
 //! in /proc/self/pagemap. All pages must agree on one base.
 
 use super::BpfError;

@@ -3,17 +3,17 @@
 pub mod attach;
 pub mod baseline;
 pub mod calibrate;
+mod loader;
 pub mod picture;
 pub mod program_info;
 pub mod sizes;
 pub mod stats;
 pub mod tables;
 
-use aya::{Ebpf, EbpfLoader, VerifierLogLevel, include_bytes_aligned};
-use tracer_common::{
-    layout::KernelLayout,
-    settings::{Control, Settings},
-};
+use aya::{Ebpf, include_bytes_aligned};
+use tracer_common::settings::Control;
+
+pub use loader::Loader;
 
 /// The object that build.rs chose.
 pub static OBJECT: &[u8] = include_bytes_aligned!(env!("MEMTRAIL_BPF_OBJECT"));
@@ -21,6 +21,12 @@ pub static OBJECT: &[u8] = include_bytes_aligned!(env!("MEMTRAIL_BPF_OBJECT"));
 /// Why the kernel half is not running.
 #[derive(Debug, thiserror::Error)]
 pub enum BpfError {
+    /// No thread to make the loader on.
+    #[error("cannot start a thread: {0}")]
+    Thread(std::io::Error),
+    /// aya panicked while it read the kernel's type information.
+    #[error("cannot load the eBPF object: the kernel's type information made its parser panic")]
+    LoaderPanicked,
     /// The object or its maps could not be loaded.
     #[error("cannot load the eBPF object: {0}")]
     Load(#[from] aya::EbpfError),
@@ -64,21 +70,18 @@ pub enum BpfError {
     },
 }
 
-/// Loads the object with its settings and table sizes; nothing is attached yet.
-pub fn load(layout: &KernelLayout, settings: &Settings, sizes: &sizes::Sizes) -> Result<Ebpf, BpfError> {
-    let mut loader = EbpfLoader::new();
-    // aya asks for the log only after a refusal: a load that works pays nothing for it.
-    loader.verifier_log_level(VerifierLogLevel::DEBUG);
-    loader.override_global("LAYOUT", layout, true).override_global("SETTINGS", settings, true);
-    for (map, entries) in sizes.entries() {
-        loader.map_max_entries(map, entries);
-    }
-    Ok(loader.load(OBJECT)?)
-}
-
 /// Sets what changes while the trace runs.
 pub fn set_control(bpf: &mut Ebpf, control: Control) -> Result<(), BpfError> {
     let map = bpf.map_mut("CONTROL").ok_or(BpfError::Missing("map CONTROL"))?;
     let mut map = aya::maps::Array::<_, Control>::try_from(map).map_err(|source| BpfError::Map { name: "CONTROL", source })?;
     map.set(0, control, 0).map_err(|source| BpfError::Map { name: "CONTROL", source })
+}
+
+/// Tells the programs where the page structs begin.
+pub fn set_vmemmap(bpf: &mut Ebpf, base: u64) -> Result<(), BpfError> {
+    // The only global that is not read-only.
+    let name = ".bss";
+    let map = bpf.map_mut(name).ok_or(BpfError::Missing("section .bss"))?;
+    let mut map = aya::maps::Array::<_, u64>::try_from(map).map_err(|source| BpfError::Map { name, source })?;
+    map.set(0, base, 0).map_err(|source| BpfError::Map { name, source })
 }

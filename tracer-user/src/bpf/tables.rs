@@ -147,7 +147,7 @@ pub fn charge_calls(bpf: &Ebpf) -> Result<[u64; 2], BpfError> {
 pub struct Swept {
     /// What became of it.
     pub verdict: SweepVerdict,
-    /// Frames that some page table maps.
+    /// Frames that some page table maps, of an anonymous folio; of others all that are left.
     pub mapped_frames: u64,
     /// Frames not yet uncharged.
     pub frames_left: u64,

@@ -1,7 +1,7 @@
 //! `memtrail doctor`: what this host can do, tried and not guessed, to be pasted into a bug report.
 
 use crate::{
-    bpf::sizes,
+    bpf::{Loader, sizes},
     cgroup::Hierarchy,
     collector::{
         assemble,
@@ -61,6 +61,8 @@ struct Memory {
 
 /// Looks, tries, and prints.
 pub fn run(args: &DoctorArgs) -> Result<u8> {
+    let began = Instant::now();
+    let loader = Loader::prepare()?;
     let host = Host::look()?;
     let mut problems = Vec::new();
     let memory = match Hierarchy::find() {
@@ -80,11 +82,10 @@ pub fn run(args: &DoctorArgs) -> Result<u8> {
         filtered: false,
         forced: sizes::Forced::default(),
     };
-    let started = Instant::now();
     let (mut plan, mut attach_ms) = (Vec::new(), None);
-    match start::start(&host, &options, |_| Ok(())) {
+    match start::start(&host, loader, &options, |_| Ok(None)) {
         Ok(running) => {
-            attach_ms = Some(started.elapsed().as_secs_f64() * 1000.0);
+            attach_ms = Some(began.elapsed().as_secs_f64() * 1000.0);
             plan = assemble::plan_rows(&running);
         }
         Err(error) => problems.push(error.to_string()),

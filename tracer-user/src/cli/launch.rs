@@ -165,8 +165,9 @@ impl Launched {
     }
 }
 
+/// Joins a descriptor to the event loop.
 #[expect(deprecated, reason = "sound for an owned descriptor, which stays open as long as it is watched; its replacement is unsafe")]
-fn watch(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+pub(super) fn watch(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
     AsyncFd::with_interest(fd, Interest::READABLE)
 }
 

@@ -1,7 +1,7 @@
 //! `memtrail record`: the main job.
 
 use super::{
-    launch::{Launched, Waiting},
+    launch::{Launched, Waiting, watch},
     status,
 };
 use crate::{
@@ -13,7 +13,7 @@ use crate::{
     },
     glob::Glob,
     model::Report,
-    output,
+    output, privileges,
     probes::Tier,
     recording, units,
 };
@@ -155,6 +155,7 @@ async fn record(args: RecordArgs, waiting: Option<Waiting>) -> Result<u8> {
     for file in args.output.iter().filter(|file| output::Format::of(file) == Some(output::Format::Recording)) {
         writers.push(recording::Writer::create(file, &session.header())?);
     }
+    give_up_privileges(&args);
     announce(&session, &args, waiting.as_ref());
     let mut launched = waiting.map(Waiting::release).transpose()?;
     follow(&mut session, &args, &mut writers, launched.as_mut(), interrupts).await?;
@@ -174,6 +175,13 @@ async fn record(args: RecordArgs, waiting: Option<Waiting>) -> Result<u8> {
         Some(launched) if !(incomplete && args.strict) => Ok(launched.status()?),
         _ => Ok(if incomplete { status::INCOMPLETE } else { 0 }),
     }
+}
+
+/// What starting needed and recording does not. The command waits as it was forked, with all that the caller has.
+fn give_up_privileges(args: &RecordArgs) {
+    let command = if args.command.is_empty() { &[] } else { privileges::COMMAND };
+    let outputs = if args.output.is_empty() { &[] } else { privileges::OUTPUTS };
+    privileges::keep_only_or_warn(&[privileges::COLLECTOR, command, outputs]);
 }
 
 /// The cgroups asked for, else the command's.
@@ -248,6 +256,7 @@ async fn follow(
     let progress = launched.is_none() && std::io::stderr().is_terminal();
     let mut ticks = tokio::time::interval_at(tokio::time::Instant::now() + args.interval, args.interval);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let events = watch(session.events_fd()?)?;
     let end = tokio::time::sleep(args.duration.unwrap_or(FOREVER));
     tokio::pin!(end);
     loop {
@@ -270,6 +279,12 @@ async fn follow(
             },
             () = interrupted => break,
             ended = command => if ended? { break },
+            // Between two readings hundreds of cgroups can come and go.
+            ready = events.readable() => {
+                let mut ready = ready?;
+                session.take_events()?;
+                ready.clear_ready();
+            }
             _ = ticks.tick() => {
                 let interval = session.interval()?;
                 for writer in writers.iter_mut() {

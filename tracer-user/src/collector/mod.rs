@@ -6,6 +6,7 @@
 pub mod assemble;
 pub mod filter;
 pub mod names;
+mod phases;
 pub mod retired;
 pub mod session;
 pub mod start;

@@ -3,11 +3,12 @@
 use super::assemble::{Resolved, Symbols};
 use crate::{
     output::text,
-    process::Feed,
-    symbolize::{Frame, Symbolizer, SymbolizerOptions, UserStack},
+    process::{Feed, Image},
+    symbolize::{Symbolizer, SymbolizerOptions, Unknown, UserStack},
 };
 use std::collections::HashMap;
 use tracer_common::{
+    attribution::{KEY_OWN, KeyRecord},
     process::ProcessRecord,
     stack::{Bases, MAX_FRAMES, StackRecord, StackStatus},
 };
@@ -16,14 +17,40 @@ use tracer_common::{
 pub struct Names<'a> {
     feed: Option<&'a Feed>,
     symbolizer: &'a mut Symbolizer,
-    kernel: HashMap<u64, String>,
 }
 
 impl<'a> Names<'a> {
     /// Names as of now. Without a feed, user frames stay unknown.
     pub fn new(feed: Option<&'a Feed>, symbolizer: &'a mut Symbolizer) -> Names<'a> {
         symbolizer.refresh();
-        Names { feed, symbolizer, kernel: HashMap::new() }
+        Names { feed, symbolizer }
+    }
+
+    /// Looks up the stacks of these keys, so that each file is read once for all of them.
+    pub fn learn<'k>(
+        &mut self,
+        keys: impl Iterator<Item = &'k KeyRecord>,
+        processes: &HashMap<u64, ProcessRecord>,
+        stacks: &HashMap<u64, StackRecord>,
+    ) {
+        let mut unknown = Unknown::default();
+        for KeyRecord { key, .. } in keys.filter(|record| record.key.flags & KEY_OWN == 0) {
+            if let Some(stack) = stacks.get(&key.kernel_stack) {
+                self.symbolizer.gather_kernel(addresses(stack), &mut unknown);
+            }
+            if let (Some(process), Some(stack)) = (processes.get(&key.process), stacks.get(&key.user_stack))
+                && let (Some(image), Some(feed)) = (self.image(process), self.feed)
+            {
+                self.symbolizer.gather_user(&image, &user_addresses(process, stack), feed.file_store(), &mut unknown);
+            }
+        }
+        self.symbolizer.learn(unknown);
+    }
+
+    /// What a process ran when it was first seen.
+    fn image(&self, process: &ProcessRecord) -> Option<Image> {
+        // The guard is held only for the copy: the reader of the rings waits for it.
+        self.feed.and_then(|feed| feed.registry().image_at(process.tgid, process.first_seen_ns).cloned())
     }
 
     /// A symboliser with its defaults.
@@ -37,12 +64,8 @@ impl Symbols for Names<'_> {
     fn user(&mut self, process: &ProcessRecord, stack: Option<&StackRecord>) -> Resolved {
         let none = || Resolved { frames: Vec::new(), status: "none".to_owned() };
         let Some(stack) = stack else { return none() };
-        let bases = Bases { code_start: process.code_start, code_length: 0, mmap_base: process.mmap_base };
-        // What has no address is unknown, as zero is.
-        let addresses: Vec<u64> = addresses(stack).iter().map(|frame| bases.absolute(*frame).unwrap_or(0)).collect();
-        // The guard is held only for the copy: the reader of the rings waits for it.
-        let image = self.feed.and_then(|feed| feed.registry().image_at(process.tgid, process.first_seen_ns).cloned());
-        let (Some(image), Some(feed)) = (image, self.feed) else {
+        let addresses = user_addresses(process, stack);
+        let (Some(image), Some(feed)) = (self.image(process), self.feed) else {
             let frames = addresses.iter().rev().map(|_| "[unknown]".to_owned()).collect();
             return Resolved { frames, status: "cut: process unknown".to_owned() };
         };
@@ -52,13 +75,7 @@ impl Symbols for Names<'_> {
     }
 
     fn kernel(&mut self, stack: &StackRecord) -> Vec<String> {
-        let unknown: Vec<u64> = addresses(stack).iter().copied().filter(|address| !self.kernel.contains_key(address)).collect();
-        if !unknown.is_empty() {
-            let frames: Vec<Frame> = self.symbolizer.kernel(&unknown);
-            self.kernel.extend(unknown.into_iter().zip(frames.into_iter().map(|frame| frame.name)));
-        }
-        let name = |address: &u64| self.kernel.get(address).cloned().unwrap_or_else(|| "[unknown]".to_owned());
-        let mut names: Vec<String> = addresses(stack).iter().map(name).collect();
+        let mut names: Vec<String> = self.symbolizer.kernel(addresses(stack)).into_iter().map(|frame| frame.name).collect();
         names.drain(..tracing_frames(&names));
         names.reverse();
         names
@@ -67,8 +84,7 @@ impl Symbols for Names<'_> {
     fn comm(&mut self, process: &ProcessRecord) -> String {
         let end = process.comm.iter().position(|byte| *byte == 0).unwrap_or(process.comm.len());
         let at_charge = || text::escape_bytes(&process.comm[..end]);
-        let image = self.feed.and_then(|feed| feed.registry().image_at(process.tgid, process.first_seen_ns).cloned());
-        image.map_or_else(at_charge, |image| text::escape_bytes(image.comm_bytes()))
+        self.image(process).map_or_else(at_charge, |image| text::escape_bytes(image.comm_bytes()))
     }
 
     fn is_gone(&mut self, process: &ProcessRecord) -> bool {
@@ -103,6 +119,12 @@ fn tracing_frames(innermost_first: &[String]) -> usize {
         "__bpf_prog_",
     ];
     innermost_first.iter().take_while(|name| RUNNERS.iter().any(|runner| name.starts_with(runner))).count()
+}
+
+/// Where the frames of a user stack are in this process; what has no address is unknown, as zero is.
+fn user_addresses(process: &ProcessRecord, stack: &StackRecord) -> Vec<u64> {
+    let bases = Bases { code_start: process.code_start, code_length: 0, mmap_base: process.mmap_base };
+    addresses(stack).iter().map(|frame| bases.absolute(*frame).unwrap_or(0)).collect()
 }
 
 fn addresses(stack: &StackRecord) -> &[u64] {

@@ -1,15 +1,16 @@
 //! A running trace: the kernel half, the cgroups, the last readings, and the snapshot that a report is made from.
 
 use super::{
-    assemble::{self, Inputs},
+    assemble::{self, CpuTimes, Inputs},
     filter::Filter,
     names::{Names, is_gone},
+    phases::Phases,
     retired::{Charged, Marks, Retired},
     start::{self, Host, Running, StartError, StartOptions},
 };
 use crate::{
     bpf::{
-        BpfError, stats,
+        BpfError, Loader, stats,
         tables::{self, SweepVerdict},
     },
     cgroup::{
@@ -31,7 +32,11 @@ use aya::{
     Ebpf,
     maps::{HashMap as BpfHashMap, MapData, MapError, RingBuf},
 };
-use std::{collections::HashMap, time::SystemTime};
+use std::{
+    collections::HashMap,
+    os::fd::{AsFd as _, OwnedFd},
+    time::SystemTime,
+};
 use tracer_common::{
     event::CgroupEvent,
     loss::Loss,
@@ -46,6 +51,9 @@ const MOST_DEAD: usize = 16_384;
 const RETIREMENT_NS: u64 = 5_000_000_000;
 /// Longest that one retirement keeps the collector from its readings, nanoseconds, but for the time that the tables take to read.
 const RETIREMENT_BUDGET_NS: u64 = 400_000_000;
+/// Keys whose stacks are named together in a retirement: many, since a file is read for each batch; but the budget is looked at
+/// between two.
+const RETIREMENT_BATCH: usize = 512;
 /// Time between two moments in which the programs' cost is counted, nanoseconds.
 const MOMENT_NS: u64 = 5_000_000_000;
 /// Longest wait for process records before a report.
@@ -89,6 +97,8 @@ pub struct Session {
     started: SystemTime,
     /// `pgmigrate_success` of /proc/vmstat when counting began.
     moved_at_start: Option<u64>,
+    /// CPU time used by the start, and when the last report began.
+    cpu: CpuTimes,
     /// What each cgroup owned for itself right after counting began.
     first: HashMap<CgroupId, LocalFigures>,
     retired: Retired,
@@ -109,8 +119,11 @@ pub struct Session {
 impl Session {
     /// Starts tracing.
     pub fn start(filter: Filter, mut options: StartOptions) -> Result<Session, SessionError> {
+        let mut phases = Phases::begin();
+        let loader = Loader::prepare()?;
         let host = Host::look()?;
         host.check()?;
+        phases.end("host looked at");
         let hierarchy = Hierarchy::find()?;
         let mut registry = Registry::new(hierarchy.hierarchy_id, MOST_CGROUPS);
         registry.repair(&listing(&hierarchy)?);
@@ -125,6 +138,7 @@ impl Session {
         if options.traced_bytes.is_none() && options.filtered {
             options.traced_bytes = limits_of(&filter, &registry, &mut poller);
         }
+        phases.end("cgroups listed");
         // On before anything counts: a process may live shorter than it takes to attach.
         let feed = match Feed::start(FeedOptions::default()) {
             Ok(feed) => Some(feed),
@@ -133,7 +147,13 @@ impl Session {
                 None
             }
         };
-        let mut running = start::start(&host, &options, |bpf| write_filter(bpf, &filter, registry.iter().map(|c| (c.id, &c.path))))?;
+        phases.end("process records on");
+        let mut running = start::start(&host, loader, &options, |bpf| {
+            write_filter(bpf, &filter, registry.iter().map(|c| (c.id, &c.path)))?;
+            let wanted = || registry.iter().filter(|cgroup| filter.wants(&cgroup.path)).map(|cgroup| cgroup.id.0).collect();
+            Ok((!filter.is_open()).then(wanted))
+        })?;
+        phases.end("started");
         let ring = running.bpf.take_map("EVENTS").ok_or(BpfError::Missing("map EVENTS"))?;
         let ring = RingBuf::try_from(ring).map_err(|source| BpfError::Map { name: "EVENTS", source })?;
         // Cgroups made between the first listing and the attachment have no event.
@@ -153,6 +173,7 @@ impl Session {
             started_ns: monotonic_ns(),
             started: SystemTime::now(),
             moved_at_start: moved_frames(),
+            cpu: CpuTimes { started: assemble::cpu_ns(), reporting: 0 },
             first: HashMap::new(),
             retired: Retired::default(),
             marks: Marks::default(),
@@ -167,6 +188,7 @@ impl Session {
         let readings = session.poll();
         session.first = session.local_figures(&readings);
         session.interval()?;
+        phases.end("first figures read");
         Ok(session)
     }
 
@@ -204,13 +226,26 @@ impl Session {
         self.filter.unmatched(self.registry.iter().map(|c| &c.path)).iter().map(|p| p.as_str().to_owned()).collect()
     }
 
-    /// Takes events in. To be called often enough that the ring does not fill; what did not fit is counted and repaired from a listing.
-    pub fn drain_events(&mut self) -> Result<(), SessionError> {
-        // What did not fit in the ring has no event: the listing tells.
+    /// Readable while events wait: then call [`Session::take_events`].
+    pub fn events_fd(&self) -> std::io::Result<OwnedFd> {
+        self.ring.as_fd().try_clone_to_owned()
+    }
+
+    /// Takes in the events that wait. To be called when there are some: the ring is short.
+    pub fn take_events(&mut self) -> Result<(), SessionError> {
+        self.drain(false)
+    }
+
+    /// The same, and repairs from a listing what did not fit in the ring, which is counted. At each interval.
+    fn drain_events(&mut self) -> Result<(), SessionError> {
         let refused = tables::losses(&self.running.bpf)?.into_iter().find(|(cause, _)| *cause == Loss::RingFull);
         let refused = refused.map_or(0, |(_, count)| count.events);
-        let mut repair = refused != self.refused_events;
+        let repair = refused != self.refused_events;
         self.refused_events = refused;
+        self.drain(repair)
+    }
+
+    fn drain(&mut self, mut repair: bool) -> Result<(), SessionError> {
         let mut decided = Vec::new();
         while let Some(item) = self.ring.next() {
             // The ring holds only this one type; anything shorter is not ours.
@@ -291,11 +326,15 @@ impl Session {
         let leaving = self.marks.pass(&keys, &stacks, &processes, |process| is_gone(feed, process), monotonic_ns());
         let mut names = Names::new(feed, &mut self.symbolizer);
         let mut left = 0;
-        for identity in &leaving.keys {
+        for (n, identity) in leaving.keys.iter().enumerate() {
             // Naming stacks may take long; those that are over now leave at the next interval, with their marks as old as they are.
             if monotonic_ns().saturating_sub(began_ns) > RETIREMENT_BUDGET_NS {
                 self.last_retirement_ns = 0;
                 break;
+            }
+            if n % RETIREMENT_BATCH == 0 {
+                let batch = leaving.keys[n..].iter().take(RETIREMENT_BATCH);
+                names.learn(batch.filter_map(|identity| keys.get(identity)), &processes, &stacks);
             }
             left += 1;
             // Read again at the removal: a charge may have come since the pass.
@@ -322,6 +361,8 @@ impl Session {
 
     /// The report as of now.
     pub fn report(&mut self) -> Result<Report, SessionError> {
+        let (mut phases, reporting_ns) = (Phases::begin(), monotonic_ns());
+        self.cpu.reporting = assemble::cpu_ns();
         self.drain_events()?;
         if let Some(feed) = &self.feed {
             // Names of processes that began a moment ago; without them their frames would be unknown.
@@ -329,10 +370,12 @@ impl Session {
                 log::warn!("process records are behind: some names may be missing");
             }
         }
+        phases.end("process records in");
         // A folio may wait in a CPU's batch: the sweep settles those, and finds what is charged but not mapped.
         let slots: Vec<u64> = tables::samples(&self.running.bpf)?.keys().copied().collect();
         let swept = tables::sweep(&mut self.running.bpf, slots.into_iter())?;
         self.pending = swept.values().filter(|s| s.verdict == SweepVerdict::Pending && s.owner != 0).count() as u64;
+        phases.end("samples swept");
         let readings = self.poll();
         let keys = tables::keys(&self.running.bpf)?;
         let samples = tables::samples(&self.running.bpf)?;
@@ -363,9 +406,17 @@ impl Session {
             moved_frames: moved_frames().zip(self.moved_at_start).map(|(now, then)| now.saturating_sub(then)),
             started: self.started,
             started_ns: self.started_ns,
+            reporting_ns,
             now_ns: monotonic_ns(),
+            cpu: self.cpu,
         };
-        Ok(assemble::report(&inputs, &mut Names::new(self.feed.as_ref(), &mut self.symbolizer)))
+        phases.end("tables read");
+        let mut names = Names::new(self.feed.as_ref(), &mut self.symbolizer);
+        names.learn(keys.values().filter(|record| assemble::wanted(&inputs, CgroupId(record.key.owner))), &processes, &stacks);
+        phases.end("names looked up");
+        let report = assemble::report(&inputs, &mut names);
+        phases.end("report made");
+        Ok(report)
     }
 
     fn local_figures(&self, readings: &[(CgroupId, StatReading)]) -> HashMap<CgroupId, LocalFigures> {

@@ -1,20 +1,23 @@
 //! Starting: facts, plan, sizes, load, calibrate, attach, baseline. Nothing counts before everything is attached.
 
+use super::phases::Phases;
 use crate::{
     bpf::{
-        self, BpfError,
+        self, BpfError, Loader,
         attach::Attached,
         baseline::Scan,
         sizes::{self, DoesNotFit, Forced, Sizes, Wish},
     },
     kernel::{
-        btf::{Btf, BtfError},
+        btf::BtfError,
         facts::{self, Facts},
+        targets::Targets,
     },
     plan::{self, Names, PlanError, PlannedProbe},
     probes::Tier,
 };
 use aya::Ebpf;
+use std::collections::HashSet;
 use tracer_common::{
     ABI_VERSION,
     layout::{ABSENT, KernelLayout},
@@ -73,8 +76,8 @@ pub struct Host {
     pub facts: Facts,
     /// Offsets and values.
     pub layout: KernelLayout,
-    /// The type information itself.
-    pub btf: Btf,
+    /// Functions and tracepoints to attach to.
+    pub targets: Targets,
 }
 
 impl Host {
@@ -82,8 +85,7 @@ impl Host {
     pub fn look() -> Result<Host, StartError> {
         let btf = facts::running_btf()?;
         let facts = facts::read(&btf)?;
-        let layout = facts::layout(&btf);
-        Ok(Host { facts, layout, btf })
+        Ok(Host { facts, layout: facts::layout(&btf), targets: facts::targets(&btf) })
     }
 
     /// Whether tracing is allowed and possible at all.
@@ -139,10 +141,10 @@ impl Host {
 
 impl Names for Host {
     fn function(&self, name: &str) -> Option<u32> {
-        self.btf.function_parameters(name)
+        self.targets.function(name).map(|function| function.parameters)
     }
     fn tracepoint(&self, name: &str) -> bool {
-        self.btf.has_tracepoint(name)
+        self.targets.has_tracepoint(name)
     }
     fn kprobes(&self) -> bool {
         self.facts.kprobes
@@ -174,17 +176,22 @@ const COUNTED: [&str; 3] = ["uncharge", "anon-commit", "shmem-commit"];
 /// enumerator of an enum without a name, which cannot be looked up by one.
 const GFP_MOVABLE: u32 = 0x08;
 
-/// Loads and attaches everything, lets `prepare` fill the filter table, then counts and takes the baseline.
-pub fn start(host: &Host, options: &StartOptions, prepare: impl FnOnce(&mut Ebpf) -> Result<(), BpfError>) -> Result<Running, StartError> {
+/// Loads and attaches everything, lets `prepare` fill the filter table and tell which owners are wanted (`None`: all), then counts
+/// and takes the baseline.
+pub fn start(
+    host: &Host,
+    loader: Loader,
+    options: &StartOptions,
+    prepare: impl FnOnce(&mut Ebpf) -> Result<Option<HashSet<u64>>, BpfError>,
+) -> Result<Running, StartError> {
     host.check()?;
     raise_memlock_limit();
     let plan = host.plan(options.provider)?;
     let sizes = host.sizes(options)?;
-    let mut settings = Settings {
+    let settings = Settings {
         abi_version: ABI_VERSION,
         log2_mean: sizes.log2_mean,
         frames: sizes.frames,
-        vmemmap: 0,
         page_struct_shift: host.layout.page_size.ilog2(),
         filtered: u32::from(options.filtered),
         own_tgid: std::process::id(),
@@ -192,26 +199,26 @@ pub fn start(host: &Host, options: &StartOptions, prepare: impl FnOnce(&mut Ebpf
         gfp_movable: GFP_MOVABLE,
         reserved: 0,
     };
-    settings.vmemmap = calibrate(host, &settings, &sizes)?;
-    let mut bpf = bpf::load(&host.layout, &settings, &sizes)?;
-    let kernel_btf = aya::Btf::from_sys_fs().map_err(|source| BpfError::Load(aya::EbpfError::BtfError(source)))?;
-    prepare(&mut bpf)?;
-    let attached = bpf::attach::attach(&mut bpf, &plan, &kernel_btf)?;
+    let mut phases = Phases::begin();
+    let mut bpf = loader.load(&host.layout, &settings, &sizes)?;
+    phases.end("maps made");
+    let vmemmap = bpf::calibrate::find(&mut bpf, 1 << settings.page_struct_shift)?;
+    bpf::set_vmemmap(&mut bpf, vmemmap)?;
+    phases.end("page structs found");
+    let wanted = prepare(&mut bpf)?;
+    let attached = bpf::attach::attach(&mut bpf, &plan, &host.targets)?;
+    crate::process::give_memory_back();
+    phases.end("programs attached");
     // A probe that stepped down to tracepoints at the attachment counts nothing: the totals would have a hole.
     let totals = COUNTED.iter().all(|name| attached.iter().any(|probe| probe.name == *name && probe.tier.is_some_and(Tier::is_typed)));
     let control = Control { enabled: 1, owner_totals: u64::from(totals), ..Control::default() };
     bpf::set_control(&mut bpf, Control { baseline: 1, ..control })?;
     let seed = crate::cgroup::monotonic_ns();
-    let baseline = bpf::baseline::take(&mut bpf, sizes.frames, sizes.log2_mean, seed)?;
+    let baseline = bpf::baseline::take(&mut bpf, sizes.frames, sizes.log2_mean, seed, wanted.as_ref())?;
     bpf::set_control(&mut bpf, control)?;
+    phases.end("baseline taken");
+    log::debug!("baseline: {baseline:?}");
     Ok(Running { bpf, attached, sizes, forced: options.forced, settings, totals, baseline })
-}
-
-/// Finds the frame table with the smallest tables that load.
-fn calibrate(host: &Host, settings: &Settings, sizes: &Sizes) -> Result<u64, BpfError> {
-    let smallest = Sizes { frames: 64, samples: 1, keys: 1, stacks: 1, processes: 1, graveyard: 1, owners: 1, owner_totals: 1, ..*sizes };
-    let mut bpf = bpf::load(&host.layout, settings, &smallest)?;
-    bpf::calibrate::find(&mut bpf, 1 << settings.page_struct_shift)
 }
 
 /// Kernels before 5.11 count map memory against RLIMIT_MEMLOCK. Without CAP_SYS_RESOURCE raising it fails, and later kernels do not

@@ -21,7 +21,7 @@ pub enum BtfError {
 }
 
 const INT: u32 = 1;
-const PTR: u32 = 2;
+pub(super) const PTR: u32 = 2;
 const ARRAY: u32 = 3;
 const STRUCT: u32 = 4;
 const UNION: u32 = 5;
@@ -31,8 +31,8 @@ const TYPEDEF: u32 = 8;
 const VOLATILE: u32 = 9;
 const CONST: u32 = 10;
 const RESTRICT: u32 = 11;
-const FUNC: u32 = 12;
-const FUNC_PROTO: u32 = 13;
+pub(super) const FUNC: u32 = 12;
+pub(super) const FUNC_PROTO: u32 = 13;
 const VAR: u32 = 14;
 const DATASEC: u32 = 15;
 const FLOAT: u32 = 16;
@@ -108,7 +108,7 @@ impl Btf {
     #[must_use]
     pub fn size(&self, type_name: &str) -> Option<u32> {
         let id = self.id(STRUCT, type_name).or_else(|| self.id(UNION, type_name))?;
-        self.u32(*self.types.get(id as usize)? + 8).ok()
+        self.u32(self.type_at(id)? + 8).ok()
     }
 
     /// Value of an enumerator.
@@ -120,22 +120,18 @@ impl Btf {
         self.find_enumerator(self.id(ENUM64, enum_name)?, 12, enumerator.as_bytes())
     }
 
-    /// Number of parameters of a kernel function, if it is in the type information at all.
-    #[must_use]
-    pub fn function_parameters(&self, name: &str) -> Option<u32> {
-        let at = *self.types.get(self.id(FUNC, name)? as usize)?;
-        let prototype = *self.types.get(self.u32(at + 8).ok()? as usize)?;
-        let (kind, count) = self.kind_and_count(prototype).ok()?;
-        if kind == FUNC_PROTO { Some(count as u32) } else { None }
-    }
-
     /// Whether the kernel has this tracepoint.
     #[must_use]
     pub fn has_tracepoint(&self, name: &str) -> bool {
         self.id(TYPEDEF, &format!("btf_trace_{name}")).is_some()
     }
 
-    fn id(&self, kind: u32, name: &str) -> Option<u32> {
+    /// Where a type begins.
+    pub(super) fn type_at(&self, id: u32) -> Option<usize> {
+        self.types.get(id as usize).copied()
+    }
+
+    pub(super) fn id(&self, kind: u32, name: &str) -> Option<u32> {
         self.by_name.get(&(kind, name.as_bytes().to_vec())).copied()
     }
 
@@ -144,7 +140,7 @@ impl Btf {
         if depth > MAX_NESTING {
             return None;
         }
-        let at = *self.types.get(id as usize)?;
+        let at = self.type_at(id)?;
         let (kind, count) = self.kind_and_count(at).ok()?;
         if matches!(kind, TYPEDEF | CONST | VOLATILE | RESTRICT | TYPE_TAG) {
             return self.find_member(self.u32(at + 8).ok()?, member, depth + 1);
@@ -171,7 +167,7 @@ impl Btf {
     }
 
     fn find_enumerator(&self, id: u32, stride: usize, enumerator: &[u8]) -> Option<u32> {
-        let at = *self.types.get(id as usize)?;
+        let at = self.type_at(id)?;
         let (_, count) = self.kind_and_count(at).ok()?;
         for i in 0..count {
             let entry = at + 12 + stride * i;
@@ -182,7 +178,7 @@ impl Btf {
         None
     }
 
-    fn kind_and_count(&self, at: usize) -> Result<(u32, usize), BtfError> {
+    pub(super) fn kind_and_count(&self, at: usize) -> Result<(u32, usize), BtfError> {
         let info = self.u32(at + 4)?;
         Ok((info >> 24 & 31, (info & 0xffff) as usize))
     }
@@ -199,7 +195,7 @@ impl Btf {
         Ok(u16::from_le_bytes([bytes[0], bytes[1]]))
     }
 
-    fn u32(&self, at: usize) -> Result<u32, BtfError> {
+    pub(super) fn u32(&self, at: usize) -> Result<u32, BtfError> {
         let bytes = self.data.get(at..at + 4).ok_or(BtfError::Malformed("cut"))?;
         Ok(u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]))
     }

@@ -1,7 +1,10 @@
 //! What this host is and has. Reads only; nothing is decided here. What must be tried (does a program type load?) is not a fact of
 //! this kind: attaching tries it.
 
-use super::btf::{Btf, BtfError};
+use super::{
+    btf::{Btf, BtfError},
+    targets::Targets,
+};
 use crate::probes::CATALOGUE;
 use serde::Serialize;
 use std::{collections::HashSet, fs, io, path::Path};
@@ -107,11 +110,21 @@ pub fn running_btf() -> Result<Btf, BtfError> {
         let (Lookup::Member(name, _) | Lookup::Size(name) | Lookup::Value(name, _)) = lookup;
         names.insert(name.as_bytes().to_vec());
     });
-    for target in CATALOGUE.iter().flat_map(|probe| probe.providers).flat_map(|provider| provider.hooks).flat_map(|hook| hook.targets) {
+    for target in target_names() {
         names.insert(target.as_bytes().to_vec());
         names.insert(format!("btf_trace_{target}").into_bytes());
     }
     Btf::from_file(Path::new(VMLINUX_BTF), |name| names.contains(name))
+}
+
+/// What there is to attach to.
+#[must_use]
+pub fn targets(btf: &Btf) -> Targets {
+    Targets::of(btf, target_names())
+}
+
+fn target_names() -> impl Iterator<Item = &'static str> {
+    CATALOGUE.iter().flat_map(|probe| probe.providers).flat_map(|provider| provider.hooks).flat_map(|hook| hook.targets).copied()
 }
 
 /// Highest page frame number plus one: the largest start plus span over all zones of /proc/zoneinfo.

@@ -15,6 +15,7 @@ use super::opener::{self, OpenRequest};
 use super::registry::Registry;
 use super::rings::Rings;
 use super::{listing, sys};
+use crate::privileges;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
@@ -119,7 +120,10 @@ impl Feed {
         // Not joined: it may hang in a lookup that never ends; it ends by itself when the queue is closed.
         std::thread::Builder::new()
             .name("memtrail-open".into())
-            .spawn(move || run_opener(&opener_queue, &opener_shared))
+            .spawn(move || {
+                privileges::keep_only_or_warn(&[privileges::PROCESSES]);
+                run_opener(&opener_queue, &opener_shared);
+            })
             .map_err(FeedError::Thread)?;
         let reader_shared = Arc::clone(&shared);
         let reader =
@@ -218,6 +222,8 @@ struct Reader {
 
 impl Reader {
     fn run(mut self) {
+        // The lister begins as this thread is.
+        privileges::keep_only_or_warn(&[privileges::PROCESSES]);
         let mut repair = true;
         let mut last_listing: Option<Instant> = None;
         while !self.shared.stop.load(Ordering::Acquire) {

@@ -25,3 +25,4 @@ pub use feed::{Feed, FeedError, FeedOptions};
 pub use files::{FileStore, OpenFile};
 pub use image::{FileIdentity, Image, MappedFile, Mapping};
 pub use registry::{Bounds, Registry};
+pub use sys::give_memory_back;

@@ -8,8 +8,11 @@
 use gimli::{DebugAbbrev, DebugInfo, EndianSlice, LittleEndian, UnitHeader};
 use std::ops::Range;
 
-/// Most bytes copied of one file. Debug information is left out first.
-const MAX_COPIED_BYTES: u64 = 128 << 20;
+/// Most bytes of symbol tables copied of one file.
+const MAX_TABLE_BYTES: u64 = 128 << 20;
+/// Most bytes of debug information; with more of it a file has its own symbols only. The parser touches nearly all of it, and what it
+/// touches is resident: this bound keeps the collector below its 64 MiB.
+const MAX_DEBUG_BYTES: u64 = 36 << 20;
 /// Most sections of a program.
 const MAX_SECTIONS: u64 = 4096;
 /// Deepest nesting of debug information that is handed on: the parser recurses.
@@ -45,13 +48,13 @@ pub fn plan(read: impl Fn(u64, u64) -> Option<Vec<u8>>) -> Result<Plan, &'static
         no_debug = no_debug.or_else(|| section.debug_objection(&read));
     }
     let bytes = |keep: &dyn Fn(&Section) -> bool| sections.iter().filter(|s| keep(s)).fold(0_u64, |sum, s| sum.saturating_add(s.length()));
-    if bytes(&Section::is_table) > MAX_COPIED_BYTES {
+    if bytes(&Section::is_table) > MAX_TABLE_BYTES {
         return Err("symbol tables too large");
     }
-    if bytes(&|s| s.is_table() || s.is_debug()) > MAX_COPIED_BYTES {
+    if bytes(&Section::is_copied_debug) > MAX_DEBUG_BYTES {
         no_debug = no_debug.or(Some("debug information too large"));
     }
-    ranges.extend(sections.iter().filter(|s| s.is_table() || (s.is_debug() && no_debug.is_none())).map(|s| s.range.clone()));
+    ranges.extend(sections.iter().filter(|s| s.is_table() || (s.is_copied_debug() && no_debug.is_none())).map(|s| s.range.clone()));
     let named = |name: &[u8]| sections.iter().find(|s| s.name == name).map_or(0..0, |s| s.range.clone());
     Ok(Plan { ranges, no_debug, dwarf: [named(b".debug_info"), named(b".debug_abbrev")] })
 }
@@ -102,6 +105,13 @@ impl Section {
 
     fn is_debug(&self) -> bool {
         [&b".debug_"[..], b".zdebug_", b".gnu_debug"].iter().any(|prefix| self.name.starts_with(prefix))
+    }
+
+    /// What tells of functions and inlined ones; where variables live and indexes for debuggers do not.
+    fn is_copied_debug(&self) -> bool {
+        const OTHERS: [&[u8]; 6] =
+            [b".debug_loc", b".debug_loclists", b".debug_pubnames", b".debug_pubtypes", b".debug_macro", b".debug_names"];
+        self.is_debug() && !OTHERS.contains(&&*self.name)
     }
 
     fn is_table(&self) -> bool {

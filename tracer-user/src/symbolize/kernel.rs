@@ -45,6 +45,12 @@ impl KernelSymbols {
         addresses.iter().map(|address| self.cache.get(address).cloned().unwrap_or_else(|| frame(None))).collect()
     }
 
+    /// Whether asking would tell nothing new.
+    #[must_use]
+    pub fn knows(&self, address: u64) -> bool {
+        self.hidden || self.cache.contains_key(&address)
+    }
+
     /// What to tell the user, once known: the kernel hides its addresses.
     #[must_use]
     pub fn warning(&self) -> Option<&'static str> {

@@ -17,7 +17,7 @@ pub mod stack;
 mod user;
 
 pub use stack::{Status, judge_user_stack};
-pub use user::{SymbolCounters, Symbolizer, SymbolizerOptions, UserStack};
+pub use user::{SymbolCounters, Symbolizer, SymbolizerOptions, Unknown, UserStack};
 
 /// Longest name given out, bytes; C++ and Rust names can be far longer.
 pub const MAX_NAME_BYTES: usize = 512;

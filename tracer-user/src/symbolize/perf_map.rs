@@ -9,7 +9,7 @@ use std::os::unix::fs::MetadataExt;
 /// Most bytes read of a map.
 const MAX_BYTES: u64 = 64 << 20;
 /// Most entries kept.
-const MAX_ENTRIES: usize = 1 << 20;
+const MAX_ENTRIES: usize = 1 << 18;
 /// Longest line read at once.
 const MAX_LINE_BYTES: u64 = 4096;
 /// Longest name kept, characters.
@@ -47,6 +47,18 @@ impl PerfMap {
         }
         entries.sort_by_key(|e| (e.start, e.line));
         Ok(PerfMap { entries })
+    }
+
+    /// How many names it holds.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// It holds none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
     }
 
     /// The function at an address.

@@ -6,7 +6,7 @@ use super::perf_map::PerfMap;
 use super::stack::{self, Place, Status, judge_user_stack};
 use super::{Frame, FrameKind};
 use crate::process::{FileStore, Image, MappedFile, Mapping, OpenFile, sys};
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::ffi::CString;
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
@@ -14,10 +14,11 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use tracer_common::stack::StackStatus;
 
-/// Answers remembered.
-const MAX_CACHED: usize = 262_144;
-/// Perf maps remembered, by process.
+/// Answers remembered: some 10 MB when full, less where names repeat.
+const MAX_CACHED: usize = 65_536;
+/// Perf maps remembered, by process, and entries of all of them before the next is read.
 const MAX_PERF_MAPS: usize = 64;
+const MAX_PERF_ENTRIES: usize = 1 << 17;
 /// The store's ids begin at 1; this stands for the kernel's code page.
 const VDSO_ID: u64 = 0;
 
@@ -74,6 +75,14 @@ struct Answer {
 /// A place in a file: the store's id of it, the offset, and whether it is a return address.
 type Spot = (u64, u64, bool);
 
+/// Places that are not remembered yet, of many stacks, to be looked up at once: to open and parse a file costs far more than to
+/// look one place more up in it, and the kernel writes all of its names for each that is asked for.
+#[derive(Debug, Default)]
+pub struct Unknown {
+    files: HashMap<u64, (OpenFile, BTreeSet<(u64, bool)>)>,
+    kernel: BTreeSet<u64>,
+}
+
 /// Turns addresses into frames. Not for several threads at once: keep it on the one that makes reports.
 #[derive(Debug)]
 pub struct Symbolizer {
@@ -116,8 +125,7 @@ impl Symbolizer {
 
     /// The frames of a kernel stack, innermost first, one an address.
     pub fn kernel(&mut self, addresses: &[u64]) -> Vec<Frame> {
-        let looked_up: Vec<u64> = addresses.iter().enumerate().map(|(n, &a)| if n == 0 { a } else { a.saturating_sub(1) }).collect();
-        self.kernel.frames(&looked_up)
+        self.kernel.frames(&looked_up(addresses).collect::<Vec<_>>())
     }
 
     /// What to tell the user about kernel names, once known.
@@ -137,67 +145,90 @@ impl Symbolizer {
         self.counters
     }
 
-    fn places(&mut self, image: &Image, addresses: &[u64], files: &Mutex<FileStore>) -> Vec<Found> {
-        let spots: Vec<(Option<&Mapping>, Option<OpenFile>, u64, bool)> = addresses
-            .iter()
+    /// Notes what of a user stack is not remembered yet. See [`Unknown`].
+    pub fn gather_user(&mut self, image: &Image, addresses: &[u64], files: &Mutex<FileStore>, unknown: &mut Unknown) {
+        let spots = self.spots(image, addresses, files);
+        self.gather(&spots, unknown);
+    }
+
+    /// The same of a kernel stack.
+    pub fn gather_kernel(&self, addresses: &[u64], unknown: &mut Unknown) {
+        unknown.kernel.extend(looked_up(addresses).filter(|address| !self.kernel.knows(*address)));
+    }
+
+    /// Looks everything up, each file and the kernel's names once.
+    pub fn learn(&mut self, unknown: Unknown) {
+        let kernel: Vec<u64> = unknown.kernel.into_iter().collect();
+        self.kernel.frames(&kernel);
+        for (open, wanted) in unknown.files.into_values() {
+            self.learn_file(&open, &wanted.into_iter().collect::<Vec<_>>());
+        }
+    }
+
+    /// The mapping, its file if that is open, and the address to look up for each recorded one.
+    fn spots<'i>(&mut self, image: &'i Image, addresses: &[u64], files: &Mutex<FileStore>) -> Vec<Found<'i>> {
+        looked_up(addresses)
             .enumerate()
-            .map(|(n, &address)| {
-                let returns = n > 0;
-                // A call can be the last instruction of its function: what was called from lies before the return address.
-                let looked_up = address.saturating_sub(u64::from(returns));
-                let mapping = image.mapping(looked_up);
-                (mapping, mapping.and_then(|m| self.open_file(&m.file, files)), looked_up, returns)
+            .map(|(n, address)| {
+                let mapping = image.mapping(address);
+                Found { mapping, open: mapping.and_then(|m| self.open_file(&m.file, files)), address, returns: n > 0 }
             })
-            .collect();
-        self.learn(&spots);
+            .collect()
+    }
+
+    fn places(&mut self, image: &Image, addresses: &[u64], files: &Mutex<FileStore>) -> Vec<Named> {
+        let spots = self.spots(image, addresses, files);
+        let mut unknown = Unknown::default();
+        self.gather(&spots, &mut unknown);
+        self.learn(unknown);
         spots
             .into_iter()
-            .map(|(mapping, open, address, returns)| {
-                let Some(mapping) = mapping else { return Found { frames: vec![Frame::unknown()], mapped: false, root_call: false } };
+            .map(|Found { mapping, open, address, returns }| {
+                let Some(mapping) = mapping else { return Named { frames: vec![Frame::unknown()], mapped: false, root_call: false } };
                 let answer = open.and_then(|open| self.cache.get(&(open.id, mapping.file_offset(address), returns))).cloned();
                 let answer = answer.unwrap_or_default();
                 let frames = match answer.frames {
                     Some(frames) => frames.to_vec(),
                     None => vec![self.jit_name(image, mapping, address).unwrap_or_else(|| place_name(mapping, address, returns))],
                 };
-                Found { frames, mapped: true, root_call: answer.root_call && stack::is_c_library(mapping.file.base_name()) }
+                Named { frames, mapped: true, root_call: answer.root_call && stack::is_c_library(mapping.file.base_name()) }
             })
             .collect()
     }
 
-    /// Looks up what is not remembered yet, once a file.
-    fn learn(&mut self, spots: &[(Option<&Mapping>, Option<OpenFile>, u64, bool)]) {
-        let mut missing: HashMap<u64, (OpenFile, Vec<(u64, bool)>)> = HashMap::new();
-        for (mapping, open, address, returns) in spots {
+    fn gather(&self, spots: &[Found<'_>], unknown: &mut Unknown) {
+        for Found { mapping, open, address, returns } in spots {
             let Some((mapping, open)) = mapping.zip(open.as_ref()) else { continue };
-            let offset = mapping.file_offset(*address);
-            if !self.cache.contains_key(&(open.id, offset, *returns)) {
-                missing.entry(open.id).or_insert_with(|| (open.clone(), vec![])).1.push((offset, *returns));
+            let place = (mapping.file_offset(*address), *returns);
+            if !self.cache.contains_key(&(open.id, place.0, place.1)) {
+                unknown.files.entry(open.id).or_insert_with(|| (open.clone(), BTreeSet::new())).1.insert(place);
             }
         }
-        for (open, mut wanted) in missing.into_values() {
-            wanted.sort_unstable();
-            wanted.dedup();
-            if self.cache.len() + wanted.len() > MAX_CACHED {
-                self.cache.clear();
-                self.counters.cache_flushes += 1;
-            }
-            let offsets: Vec<u64> = wanted.iter().map(|(offset, _)| *offset).collect();
-            let functions = elf::functions(&open, &offsets, &self.options);
-            match functions {
-                Ok(_) => self.counters.files += 1,
-                Err(ElfError::Unreadable) => self.counters.unreadable += 1,
-                Err(ElfError::Refused(_)) => self.counters.refused += 1,
-                Err(ElfError::Malformed) => self.counters.malformed += 1,
-                Err(ElfError::Panicked) => self.counters.panicked += 1,
-            }
-            let mut functions = functions.unwrap_or_default().into_iter();
-            for (offset, returns) in wanted {
-                let code = if returns { elf::code_around(&open, offset + 1) } else { None };
-                let root_call = code.is_some_and(|(before, after)| stack::is_root_call(&before, &after));
-                let frames = functions.next().flatten().map(Arc::from);
-                self.cache.insert((open.id, offset, returns), Answer { frames, root_call });
-            }
+    }
+
+    /// Looks up sorted places of one file.
+    fn learn_file(&mut self, open: &OpenFile, wanted: &[(u64, bool)]) {
+        if self.cache.len() + wanted.len() > MAX_CACHED {
+            self.cache.clear();
+            self.counters.cache_flushes += 1;
+        }
+        let offsets: Vec<u64> = wanted.iter().map(|(offset, _)| *offset).collect();
+        let functions = elf::functions(open, &offsets, &self.options);
+        match functions {
+            Ok(_) => self.counters.files += 1,
+            Err(ElfError::Unreadable) => self.counters.unreadable += 1,
+            Err(ElfError::Refused(_)) => self.counters.refused += 1,
+            Err(ElfError::Malformed) => self.counters.malformed += 1,
+            Err(ElfError::Panicked) => self.counters.panicked += 1,
+        }
+        // A large file's index is the most that the collector ever holds: not that of two.
+        sys::give_memory_back();
+        let mut functions = functions.unwrap_or_default().into_iter();
+        for &(offset, returns) in wanted {
+            let code = if returns { elf::code_around(open, offset + 1) } else { None };
+            let root_call = code.is_some_and(|(before, after)| stack::is_root_call(&before, &after));
+            let frames = functions.next().flatten().map(Arc::from);
+            self.cache.insert((open.id, offset, returns), Answer { frames, root_call });
         }
     }
 
@@ -224,7 +255,9 @@ impl Symbolizer {
         if !in_memory {
             return None;
         }
-        if self.perf_maps.len() >= MAX_PERF_MAPS {
+        let known = self.perf_maps.contains_key(&(image.tgid, image.from_ns));
+        let entries: usize = self.perf_maps.values().flatten().map(PerfMap::len).sum();
+        if !known && (self.perf_maps.len() >= MAX_PERF_MAPS || entries >= MAX_PERF_ENTRIES) {
             self.perf_maps.clear();
         }
         let map = self.perf_maps.entry((image.tgid, image.from_ns)).or_insert_with(|| match image.to_ns {
@@ -235,10 +268,26 @@ impl Symbolizer {
     }
 }
 
-struct Found {
+/// Where an address lies.
+struct Found<'i> {
+    mapping: Option<&'i Mapping>,
+    open: Option<OpenFile>,
+    /// What is looked up.
+    address: u64,
+    returns: bool,
+}
+
+/// What stands there.
+struct Named {
     frames: Vec<Frame>,
     mapped: bool,
     root_call: bool,
+}
+
+/// What to look up for recorded addresses, innermost first: the first is where the task was, the others are return addresses. A call
+/// can be the last instruction of its function: what was called from lies before the return address.
+fn looked_up(addresses: &[u64]) -> impl Iterator<Item = u64> {
+    addresses.iter().enumerate().map(|(n, &address)| if n == 0 { address } else { address.saturating_sub(1) })
 }
 
 /// `[binary+0xoffset]`: the address as recorded, in the file.

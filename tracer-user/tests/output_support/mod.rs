@@ -219,6 +219,8 @@ pub fn one_container() -> Report {
             bpf_ns: Some(420_000_000),
             events: Some(3_900_000),
             cpu_percent: Some(0.31),
+            start_cpu_ms: Some(180),
+            report_cpu_ms: Some(95),
             collector_rss_bytes: Some(23_000_000),
             map_bytes: 18_000_000,
             tables: BTreeMap::from([("KEYS".to_owned(), Table { entries: Some(120), max_entries: 32_768, forced: false })]),

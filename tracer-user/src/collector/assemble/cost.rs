@@ -1,23 +1,64 @@
 //! What the tracer itself costs.
 
-/// CPU time of this process over one CPU's time in percent, and its largest resident set in bytes.
-pub(super) fn of_this_process(duration_ns: u64) -> (Option<f64>, Option<u64>) {
-    // SAFETY: all zeros is a valid rusage.
-    let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
-    // SAFETY: a valid rusage to write to.
-    let failed = unsafe { libc::getrusage(libc::RUSAGE_SELF, &raw mut usage) } != 0;
-    if failed {
-        return (None, peak_resident_bytes());
-    }
-    let seconds = |time: libc::timeval| time.tv_sec as f64 + time.tv_usec as f64 / 1e6;
-    let cpu = seconds(usage.ru_utime) + seconds(usage.ru_stime);
-    let percent = (duration_ns > 0).then(|| 100.0 * cpu / (duration_ns as f64 / 1e9));
-    (percent, peak_resident_bytes())
+use crate::collector::clock_ns;
+
+/// CPU time of this process, all threads, nanoseconds.
+#[must_use]
+pub fn cpu_ns() -> u64 {
+    clock_ns(libc::CLOCK_PROCESS_CPUTIME_ID)
 }
 
-/// VmHWM of this process. getrusage's ru_maxrss would keep the peak of the program that exec'd this one.
-fn peak_resident_bytes() -> Option<u64> {
+/// [`cpu_ns`] at the moments that tell recording from what comes before and after.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct CpuTimes {
+    /// Counting began.
+    pub started: u64,
+    /// The report began.
+    pub reporting: u64,
+}
+
+impl CpuTimes {
+    /// CPU time of recording over one CPU's time, percent. `None` for a recording of no length.
+    pub(super) fn percent(&self, recorded_ns: u64) -> Option<f64> {
+        (recorded_ns > 0).then(|| 100.0 * self.reporting.saturating_sub(self.started) as f64 / recorded_ns as f64)
+    }
+
+    /// CPU time of the start, milliseconds.
+    pub(super) fn start_ms(&self) -> u64 {
+        self.started.div_ceil(1_000_000)
+    }
+
+    /// CPU time of the report by now, milliseconds.
+    pub(super) fn report_ms(&self) -> u64 {
+        cpu_ns().saturating_sub(self.reporting).div_ceil(1_000_000)
+    }
+}
+
+/// VmHWM of this process, bytes. getrusage's ru_maxrss would keep the peak of the program that exec'd this one.
+pub(super) fn peak_resident_bytes() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).and_then(|rest| rest.split_ascii_whitespace().next());
     line?.parse::<u64>().ok().map(|kib| kib * 1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn starting_and_reporting_are_not_recording() {
+        let times = CpuTimes { started: 700_000_000, reporting: 710_000_000 };
+        assert_eq!(times.percent(1_000_000_000), Some(1.0));
+        assert_eq!((times.percent(0), times.start_ms()), (None, 700));
+    }
+
+    #[test]
+    fn work_is_counted() {
+        let times = CpuTimes { started: 0, reporting: cpu_ns() };
+        let mut sum = 0_u64;
+        while times.report_ms() < 2 {
+            sum = std::hint::black_box(sum.wrapping_add(1));
+        }
+        assert!(times.reporting > 0 && sum > 0);
+    }
 }

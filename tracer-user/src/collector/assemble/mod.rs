@@ -4,6 +4,7 @@ mod cgroups;
 mod cost;
 mod stacks;
 
+pub use cost::{CpuTimes, cpu_ns};
 pub use stacks::describe;
 
 use super::{filter::Filter, retired::Retired, start::Running};
@@ -90,8 +91,12 @@ pub struct Inputs<'a> {
     pub started: SystemTime,
     /// Monotonic clock at the start.
     pub started_ns: u64,
+    /// Monotonic clock when the report began.
+    pub reporting_ns: u64,
     /// Monotonic clock now.
     pub now_ns: u64,
+    /// CPU time of this process at the start and when the report began.
+    pub cpu: CpuTimes,
 }
 
 /// What the samples say, by owner and kind.
@@ -117,7 +122,6 @@ pub fn report(inputs: &Inputs<'_>, symbols: &mut dyn Symbols) -> Report {
         ids.into_iter().map(|id| cgroups::row(inputs, &tree, &accounts, stacks_by_owner.remove(&id.0).unwrap_or_default(), id)).collect();
     cgroups.sort_by(|a, b| size_of_row(b).cmp(&size_of_row(a)).then_with(|| a.path.cmp(&b.path)));
     let duration = inputs.now_ns.saturating_sub(inputs.started_ns);
-    let (cpu_percent, rss) = cost::of_this_process(duration);
     Report {
         schema: SCHEMA,
         tool: format!("memtrail {}", env!("CARGO_PKG_VERSION")),
@@ -134,8 +138,10 @@ pub fn report(inputs: &Inputs<'_>, symbols: &mut dyn Symbols) -> Report {
         cost: Cost {
             bpf_ns: inputs.programs.map(|estimate| estimate.run_ns),
             events: inputs.programs.map(|estimate| estimate.runs),
-            cpu_percent,
-            collector_rss_bytes: rss,
+            cpu_percent: inputs.cpu.percent(inputs.reporting_ns.saturating_sub(inputs.started_ns)),
+            start_cpu_ms: Some(inputs.cpu.start_ms()),
+            report_cpu_ms: Some(inputs.cpu.report_ms()),
+            collector_rss_bytes: cost::peak_resident_bytes(),
             map_bytes: inputs.running.sizes.bytes,
             tables: tables(inputs),
         },
@@ -197,7 +203,8 @@ pub fn plan_rows(running: &Running) -> Vec<PlanRow> {
         .collect()
 }
 
-fn wanted(inputs: &Inputs<'_>, id: CgroupId) -> bool {
+/// Whether a cgroup is in the report.
+pub(super) fn wanted(inputs: &Inputs<'_>, id: CgroupId) -> bool {
     match inputs.registry.get(id) {
         Some(cgroup) => inputs.filter.wants(&cgroup.path),
         // A cgroup without a name cannot be matched; without a filter it is shown by its number.
