@@ -7,7 +7,10 @@ mod cells;
 mod outcome;
 mod tiers;
 
-use std::{collections::BTreeMap, time::Instant};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Result, ensure};
 use clap::ValueEnum;
@@ -74,13 +77,23 @@ impl Run {
             Ok(value) => (End::Passed, Some(value)),
             Err(error) => (End::Failed(format!("{error:#}")), None),
         };
-        let time = start.elapsed();
+        self.done(name, end, start.elapsed(), counts);
+        value
+    }
+
+    fn done(&mut self, name: &str, end: End, time: Duration, counts: Counts) {
         match &end {
             End::Failed(why) => println!("== {name}: FAILED after {:.1} s: {why}", time.as_secs_f64()),
             _ => println!("== {name}: ok, {:.1} s", time.as_secs_f64()),
         }
         self.steps.push(Step { name: name.to_owned(), end, time, counts });
-        value
+    }
+
+    /// Notes a step that was made on `machine`, and the cells that it filled in.
+    pub fn done_on(&mut self, machine: &str, name: &str, result: Result<()>, time: Duration, counts: Counts) {
+        self.machines.insert(machine.to_owned(), counts.cells.clone());
+        let end = result.map_or_else(|error| End::Failed(format!("{error:#}")), |()| End::Passed);
+        self.done(name, end, time, counts);
     }
 
     /// Makes a step that fills in cells of the accuracy table for `machine`.

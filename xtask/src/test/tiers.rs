@@ -3,7 +3,8 @@
 use std::{
     path::{Path, PathBuf},
     process::Command,
-    time::Duration,
+    sync::{Mutex, PoisonError},
+    time::{Duration, Instant},
 };
 
 use anyhow::{Result, ensure};
@@ -147,13 +148,34 @@ fn machines(args: &Args, binaries: programs::Programs, tests: PathBuf, cells: &C
         environment.push(("MEMTRAIL_TEST_ROWS".to_owned(), cells.short.iter().cloned().collect::<Vec<_>>().join(",")));
     }
     let job = vm::Job { init, files, command: words, environment, timeout: timeout(args) };
-    for (kernel, hierarchy) in machines {
-        let machine = format!("{}-{}", kernel.name(), hierarchy.name());
-        run.step_on(&machine, &format!("vm: kernel {}, cgroup {}", kernel.name(), hierarchy.name()), |counts| {
-            let status = job.run(kernel, hierarchy, |line| noted(line, counts))?;
-            judged(status == 0, &format!("exit status {status}"), counts)
-        });
+    // Each emulator uses one CPU of this machine.
+    let at_once = std::thread::available_parallelism().map_or(1, std::num::NonZero::get).min(machines.len());
+    println!("\n== vm: {} machines, {at_once} at once", machines.len());
+    let (waiting, done) = (Mutex::new(machines.into_iter()), Mutex::new(Vec::new()));
+    std::thread::scope(|scope| {
+        for _ in 0..at_once {
+            scope.spawn(|| {
+                while let Some((kernel, hierarchy)) = next(&waiting) {
+                    let machine = format!("{}-{}", kernel.name(), hierarchy.name());
+                    let (start, mut counts) = (Instant::now(), Counts::default());
+                    let result = job.run(kernel, hierarchy, |line| {
+                        command::show(&[machine.as_bytes(), b": ", line].concat());
+                        counts.line(line);
+                    });
+                    let result = result.and_then(|status| judged(status == 0, &format!("exit status {status}"), &counts));
+                    let name = format!("vm: kernel {}, cgroup {}", kernel.name(), hierarchy.name());
+                    done.lock().unwrap_or_else(PoisonError::into_inner).push((machine, name, result, start.elapsed(), counts));
+                }
+            });
+        }
+    });
+    for (machine, name, result, time, counts) in done.into_inner().unwrap_or_else(PoisonError::into_inner) {
+        run.done_on(&machine, &name, result, time, counts);
     }
+}
+
+fn next<T>(waiting: &Mutex<impl Iterator<Item = T>>) -> Option<T> {
+    waiting.lock().unwrap_or_else(PoisonError::into_inner).next()
 }
 
 fn test_arguments(args: &Args) -> Vec<String> {
