@@ -125,6 +125,10 @@ kernel_layout! {
     task_mm = Member("task_struct", "mm");
     /// Task flags (PF_KTHREAD).
     task_flags = Member("task_struct", "flags");
+    /// What the threads of a group share.
+    task_signal = Member("task_struct", "signal");
+    /// Threads of the group that have not begun to exit.
+    signal_live = Member("signal_struct", "live");
     /// Memory descriptor of a mapping.
     vma_mm = Member("vm_area_struct", "vm_mm");
     /// The task that a memory descriptor's charges go by.

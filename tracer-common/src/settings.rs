@@ -24,8 +24,12 @@ pub struct Settings {
     pub owner_totals: u32,
     /// The gfp bit of movable memory; only such allocations can become anon, file or shmem on the tracepoint tier.
     pub gfp_movable: u32,
+    /// 1: only what the processes in `FOLLOWED` cause is recorded.
+    pub followed: u32,
+    /// Not used.
+    pub reserved: u32,
 }
-crate::assert_size!(Settings, 48);
+crate::assert_size!(Settings, 56);
 crate::plain_data!(Settings);
 
 /// State that changes while the trace runs; entry 0 of the `CONTROL` array.
@@ -68,3 +72,15 @@ pub const OWNER_WANTED: u32 = 1;
 pub const OWNER_REFUSED: u32 = 2;
 /// Passed over itself; cgroups made below it are not decided by that.
 pub const OWNER_REFUSED_ALONE: u32 = 3;
+
+/// A process that is followed; the value of the `FOLLOWED` table, whose key is the thread-group id. The start tells it from a later
+/// process with the same id.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Followed {
+    /// Start of the thread-group leader as in [`crate::process::ProcessRecord::start_ns`]; 0 until the kernel half has seen the process:
+    /// user space knows its start in hundredths of a second only.
+    pub start_ns: u64,
+}
+crate::assert_size!(Followed, 8);
+crate::plain_data!(Followed);

@@ -21,6 +21,8 @@ static SETTINGS: Settings = Settings {
     kernel_stacks: 1,
     owner_totals: 0,
     gfp_movable: 0,
+    followed: 0,
+    reserved: 0,
 };
 
 /// Reads a field of the kernel's layout: `Some(offset or value)`, or `None` where this kernel has no such thing.

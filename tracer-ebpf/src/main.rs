@@ -41,6 +41,20 @@ fn cgroup_rmdir(ctx: RawTracePointContext) -> i32 {
     0
 }
 
+// Attached only when processes are followed.
+
+#[raw_tracepoint(tracepoint = "sched_process_fork")]
+fn process_fork(ctx: RawTracePointContext) -> i32 {
+    probes::follow::forked(ctx.arg(1));
+    0
+}
+
+#[raw_tracepoint(tracepoint = "sched_process_exit")]
+fn process_exit(_ctx: RawTracePointContext) -> i32 {
+    probes::follow::exiting();
+    0
+}
+
 // Tracepoint tier.
 
 #[raw_tracepoint(tracepoint = "mm_page_alloc")]

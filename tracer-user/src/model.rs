@@ -25,6 +25,9 @@ pub struct Report {
     pub ended: String,
     /// Seconds between the two, monotonic.
     pub duration_s: f64,
+    /// What was recorded of all that happened.
+    #[serde(default)]
+    pub filter: Filter,
     /// Which provider each probe used, and why.
     pub plan: Vec<PlanRow>,
     /// How charges were chosen.
@@ -50,6 +53,14 @@ pub struct Host {
     pub cgroup: String,
     /// Bytes.
     pub page_size: u32,
+}
+
+/// What was recorded of all that happened, where that does not show in the rows.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Filter {
+    /// Thread-group ids on the host of the processes that were followed with their later children; empty: everyone's memory was
+    /// recorded.
+    pub pids: Vec<u32>,
 }
 
 /// One probe of the plan.

@@ -8,6 +8,7 @@
 
 mod accuracy;
 mod command;
+mod follow;
 mod freeze;
 mod input;
 mod lifecycle;

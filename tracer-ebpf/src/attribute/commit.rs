@@ -1,7 +1,7 @@
 //! A folio became charged memory of a known owner and kind: decide, walk the stacks, credit, keep the sample.
 
 use crate::{
-    attribute::{control, decide, end, frames, key, stack},
+    attribute::{control, decide, end, followed, frames, key, stack},
     globals::setting,
     kernel::{
         file, folio,
@@ -68,6 +68,9 @@ pub fn here(ctx: *mut c_void, slot: Slot, commit: &Commit) {
         return;
     }
     let Some(weight) = filtered(owner, taken) else { return };
+    if !followed::wants(commit.task) {
+        return;
+    }
     sample(ctx, slot, control, commit, frame, order, owner, weight);
 }
 

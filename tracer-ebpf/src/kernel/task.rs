@@ -25,6 +25,18 @@ pub struct Toucher {
     pub kernel_thread: bool,
 }
 
+/// When the task's process began, nanoseconds of the boot clock; 0 if it cannot be read. Not an `Option`: see
+/// [`crate::attribute::decide::take`].
+#[inline(always)]
+pub fn process_start(task: u64) -> u64 {
+    let Some(leader) = read_pointer(task, layout!(task_group_leader)) else { return 0 };
+    match layout!(task_start_boottime) {
+        Some(offset) => read::<u64>(leader, Some(offset)),
+        None => read::<u64>(leader, layout!(task_real_start_time)),
+    }
+    .unwrap_or(0)
+}
+
 /// Whether the task has user memory; `true` if it cannot be read.
 #[inline(always)]
 pub fn has_memory(task: u64) -> bool {

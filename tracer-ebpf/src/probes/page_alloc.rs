@@ -2,7 +2,7 @@
 //! and waits, by frame, until the LRU says whose it is and of what kind. Freed before that, it never counted.
 
 use crate::{
-    attribute::{commit, control, decide, end, frames, stack},
+    attribute::{commit, control, decide, end, followed, frames, stack},
     globals::setting,
     kernel::{folio, memcg, task},
     maps::NEW_FRAMES,
@@ -31,6 +31,9 @@ pub fn allocated(ctx: *mut c_void, page: u64, order: u32, gfp: u32) {
         return;
     }
     end::folio(frame, order);
+    if !followed::wants(0) {
+        return;
+    }
     scratch::with(Slot::PageAlloc, |scratch| {
         // SAFETY: plain helper.
         let now = unsafe { bpf_ktime_get_ns() };

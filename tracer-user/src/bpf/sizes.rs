@@ -7,6 +7,7 @@ use tracer_common::{
     attribution::{Grave, KeyRecord, OwnerTotals, Sample},
     process::ProcessRecord,
     sampling::{MAX_LOG2_MEAN, MIN_LOG2_MEAN},
+    settings::Followed,
     stack::StackRecord,
 };
 
@@ -28,6 +29,8 @@ pub struct Wish {
     pub cpus_possible: u32,
     /// Bound for all maps, bytes.
     pub map_memory: u64,
+    /// Processes are followed.
+    pub follow: bool,
     /// Sizes that are not planned but given.
     pub forced: Forced,
 }
@@ -53,6 +56,8 @@ pub struct Sizes {
     pub owners: u32,
     /// Owners with exact totals.
     pub owner_totals: u32,
+    /// Processes that are followed at once.
+    pub followed: u32,
     /// Bytes of the ring of events.
     pub events: u32,
     /// Bytes of all maps.
@@ -66,7 +71,7 @@ pub struct Forced {
 }
 
 /// Tables that can be forced.
-const FORCIBLE: [&str; 8] = ["SAMPLES", "KEYS", "STACKS", "PROCESSES", "GRAVEYARD", "OWNERS", "OWNER_TOTALS", "EVENTS"];
+const FORCIBLE: [&str; 9] = ["SAMPLES", "KEYS", "STACKS", "PROCESSES", "GRAVEYARD", "OWNERS", "OWNER_TOTALS", "EVENTS", "FOLLOWED"];
 
 impl Forced {
     /// Adds `NAME=N`.
@@ -89,8 +94,8 @@ impl Forced {
     }
 
     fn apply(&self, sizes: &mut Sizes) {
-        let Sizes { samples, keys, stacks, processes, graveyard, owners, owner_totals, events, .. } = sizes;
-        let fields = [samples, keys, stacks, processes, graveyard, owners, owner_totals, events];
+        let Sizes { samples, keys, stacks, processes, graveyard, owners, owner_totals, events, followed, .. } = sizes;
+        let fields = [samples, keys, stacks, processes, graveyard, owners, owner_totals, events, followed];
         for (field, entries) in fields.into_iter().zip(self.entries) {
             *field = entries.unwrap_or(*field);
         }
@@ -117,6 +122,8 @@ fn megabytes(bytes: u64) -> String {
 
 /// Overhead of an entry of a preallocated hash besides key and value: element header and bucket (kernel/bpf/hashtab.c).
 const HASH_ENTRY: u64 = 48 + 8 + 16;
+/// Processes alive at once below those that are followed: a build on a large host has a few hundred.
+const FOLLOWED_AT_ONCE: u32 = 1 << 12;
 /// Samples planned to be live when all of RAM is charged: the standard error of a total is then under 1 %.
 const SAMPLES_OF_RAM: u64 = 1 << 15;
 /// Smallest default M. Below it stack walks, not probes, make the cost.
@@ -134,6 +141,7 @@ pub fn plan(wish: &Wish) -> Result<Sizes, DoesNotFit> {
         graveyard: 1 << 13,
         owners: 1 << 12,
         owner_totals: owner_totals(wish.cpus_possible),
+        followed: if wish.follow { FOLLOWED_AT_ONCE } else { 1 },
         events: 256 << 10,
         bytes: 0,
     };
@@ -188,6 +196,7 @@ fn bytes(sizes: &Sizes, cpus: u32) -> u64 {
         + u64::from(sizes.graveyard) * entry(size_of::<Grave>() + size_of::<Sample>())
         + u64::from(sizes.owners) * (HASH_ENTRY + 8)
         + u64::from(sizes.owner_totals) * (HASH_ENTRY + u64::from(cpus) * size_of::<OwnerTotals>() as u64)
+        + u64::from(sizes.followed) * (HASH_ENTRY + 8 + size_of::<Followed>() as u64)
         + u64::from(sizes.events);
     // Two bit tables, scratch and the small arrays.
     tables + sizes.frames / 4 + u64::from(cpus) * 16384 + (256 << 10)
@@ -196,7 +205,7 @@ fn bytes(sizes: &Sizes, cpus: u32) -> u64 {
 impl Sizes {
     /// Map names of the object with their entries.
     #[must_use]
-    pub fn entries(&self) -> [(&'static str, u32); 10] {
+    pub fn entries(&self) -> [(&'static str, u32); 11] {
         let words = u32::try_from(self.frames.div_ceil(64)).unwrap_or(u32::MAX).max(1);
         [
             ("FRAMES", words),
@@ -208,6 +217,7 @@ impl Sizes {
             ("GRAVEYARD", self.graveyard),
             ("OWNERS", self.owners),
             ("OWNER_TOTALS", self.owner_totals),
+            ("FOLLOWED", self.followed),
             ("EVENTS", self.events),
         ]
     }
@@ -234,6 +244,7 @@ mod tests {
             frames: ram / FRAME_BYTES,
             cpus_possible: 8,
             map_memory,
+            follow: false,
             forced: Forced::default(),
         }
     }

@@ -5,7 +5,7 @@ use crate::{
     cgroup::Hierarchy,
     collector::{
         assemble,
-        start::{self, Host, StartOptions},
+        start::{self, Follow, Host, StartOptions},
     },
     model::PlanRow,
     probes::Tier,
@@ -78,6 +78,7 @@ pub fn run(args: &DoctorArgs) -> Result<u8> {
         map_memory: sizes::DEFAULT_MAP_MEMORY,
         traced_bytes: None,
         filtered: false,
+        follow: Follow::Tried,
         forced: sizes::Forced::default(),
     };
     let started = Instant::now();

@@ -3,9 +3,10 @@
 use super::{
     assemble::{self, Inputs},
     filter::Filter,
+    follow::{FollowError, Following},
     names::{Names, is_gone},
     retired::{Charged, Marks, Retired},
-    start::{self, Host, Running, StartError, StartOptions},
+    start::{self, Follow, Host, Running, StartError, StartOptions},
 };
 use crate::{
     bpf::{
@@ -66,6 +67,9 @@ pub enum SessionError {
     /// A pattern without a star that names nothing.
     #[error("no cgroup {0} below {1}: paths are those of the memory hierarchy (`memtrail doctor` shows where it is)")]
     NoSuchCgroup(String, String),
+    /// A process that cannot be followed.
+    #[error(transparent)]
+    Follow(#[from] FollowError),
     /// Tables.
     #[error(transparent)]
     Bpf(#[from] BpfError),
@@ -78,6 +82,8 @@ pub struct Session {
     registry: Registry,
     poller: Poller,
     filter: Filter,
+    /// Processes that are followed; none if everything is recorded.
+    following: Following,
     running: Running,
     ring: RingBuf<MapData>,
     /// Processes and their mappings; `None` where perf events are refused.
@@ -106,9 +112,19 @@ pub struct Session {
 
 impl Session {
     /// Starts tracing.
-    pub fn start(filter: Filter, mut options: StartOptions) -> Result<Session, SessionError> {
+    pub fn start(filter: Filter, options: StartOptions) -> Result<Session, SessionError> {
+        Session::start_following(filter, &[], options)
+    }
+
+    /// Starts tracing. Where there are `pids`, only what these processes and their later children cause is recorded.
+    pub fn start_following(filter: Filter, pids: &[u32], mut options: StartOptions) -> Result<Session, SessionError> {
         let host = Host::look()?;
         host.check()?;
+        let following = Following::find(pids, host.facts.initial_pid_namespace)?;
+        if !following.is_empty() {
+            options.follow = Follow::Yes;
+            following.fits(host.sizes(&options).map_err(StartError::Sizes)?.followed)?;
+        }
         let hierarchy = Hierarchy::find()?;
         let mut registry = Registry::new(hierarchy.hierarchy_id, MOST_CGROUPS);
         registry.repair(&listing(&hierarchy)?);
@@ -131,7 +147,11 @@ impl Session {
                 None
             }
         };
-        let mut running = start::start(&host, &options, |bpf| write_filter(bpf, &filter, registry.iter().map(|c| (c.id, &c.path))))?;
+        let mut running = start::start(&host, &options, |bpf| {
+            following.write(bpf)?;
+            write_filter(bpf, &filter, registry.iter().map(|c| (c.id, &c.path)))
+        })?;
+        following.settle(&mut running.bpf)?;
         let ring = running.bpf.take_map("EVENTS").ok_or(BpfError::Missing("map EVENTS"))?;
         let ring = RingBuf::try_from(ring).map_err(|source| BpfError::Map { name: "EVENTS", source })?;
         // Cgroups made between the first listing and the attachment have no event.
@@ -142,6 +162,7 @@ impl Session {
             registry,
             poller,
             filter,
+            following,
             running,
             ring,
             feed,
@@ -344,6 +365,7 @@ impl Session {
             hierarchy: &self.hierarchy,
             registry: &self.registry,
             filter: &self.filter,
+            following: &self.following,
             running: &self.running,
             readings: &readings,
             first: &self.first,

@@ -63,8 +63,22 @@ pub struct StartOptions {
     pub traced_bytes: Option<u64>,
     /// A cgroup filter is in force.
     pub filtered: bool,
+    /// Whether processes are followed.
+    pub follow: Follow,
     /// Table sizes given for tests.
     pub forced: Forced,
+}
+
+/// Whether only what certain processes cause is recorded.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Follow {
+    /// No: everything is.
+    #[default]
+    No,
+    /// No, but the probes for it are attached, to see whether they can be.
+    Tried,
+    /// Yes: those that [`start`]'s `prepare` has put in the table, and their later children.
+    Yes,
 }
 
 /// Host facts with what was derived from the type information.
@@ -119,8 +133,8 @@ impl Host {
     }
 
     /// The probes' providers on this kernel.
-    pub fn plan(&self, forced: Option<Tier>) -> Result<Vec<PlannedProbe>, PlanError> {
-        plan::plan(self, forced)
+    pub fn plan(&self, forced: Option<Tier>, follow: Follow) -> Result<Vec<PlannedProbe>, PlanError> {
+        plan::plan(self, forced, follow != Follow::No)
     }
 
     /// Table sizes and sampling rate.
@@ -132,6 +146,7 @@ impl Host {
             frames: self.facts.frames,
             cpus_possible: self.facts.cpus_possible,
             map_memory: options.map_memory,
+            follow: options.follow == Follow::Yes,
             forced: options.forced,
         })
     }
@@ -161,8 +176,8 @@ pub struct Running {
     pub forced: Forced,
     /// Settings in force.
     pub settings: Settings,
-    /// What the baseline pass did.
-    pub baseline: Scan,
+    /// What the baseline pass did; `None` if processes are followed: whose older memory is cannot be known.
+    pub baseline: Option<Scan>,
 }
 
 /// ___GFP_MOVABLE (include/linux/gfp.h to 6.3, gfp_types.h since): bit 3 in every kernel from 5.4 to 7.1. From 6.10 on it is an
@@ -173,7 +188,7 @@ const GFP_MOVABLE: u32 = 0x08;
 pub fn start(host: &Host, options: &StartOptions, prepare: impl FnOnce(&mut Ebpf) -> Result<(), BpfError>) -> Result<Running, StartError> {
     host.check()?;
     raise_memlock_limit();
-    let plan = host.plan(options.provider)?;
+    let plan = host.plan(options.provider, options.follow)?;
     let sizes = host.sizes(options)?;
     let better = plan.iter().all(|probe| probe.candidates.first().is_none_or(|candidate| candidate.tier != Tier::Tracepoint));
     let mut settings = Settings {
@@ -187,22 +202,28 @@ pub fn start(host: &Host, options: &StartOptions, prepare: impl FnOnce(&mut Ebpf
         kernel_stacks: 1,
         owner_totals: u32::from(better),
         gfp_movable: GFP_MOVABLE,
+        followed: u32::from(options.follow == Follow::Yes),
+        reserved: 0,
     };
     settings.vmemmap = calibrate(host, &settings, &sizes)?;
     let mut bpf = bpf::load(&host.layout, &settings, &sizes)?;
     let kernel_btf = aya::Btf::from_sys_fs().map_err(|source| BpfError::Load(aya::EbpfError::BtfError(source)))?;
     prepare(&mut bpf)?;
     let attached = bpf::attach::attach(&mut bpf, &plan, &kernel_btf)?;
-    bpf::set_control(&mut bpf, Control { enabled: 1, baseline: 1, ..Control::default() })?;
-    let seed = crate::cgroup::monotonic_ns();
-    let baseline = bpf::baseline::take(&mut bpf, sizes.frames, sizes.log2_mean, seed)?;
+    let mut baseline = None;
+    if options.follow != Follow::Yes {
+        bpf::set_control(&mut bpf, Control { enabled: 1, baseline: 1, ..Control::default() })?;
+        let seed = crate::cgroup::monotonic_ns();
+        baseline = Some(bpf::baseline::take(&mut bpf, sizes.frames, sizes.log2_mean, seed)?);
+    }
     bpf::set_control(&mut bpf, Control { enabled: 1, baseline: 0, ..Control::default() })?;
     Ok(Running { bpf, attached, sizes, forced: options.forced, settings, baseline })
 }
 
 /// Finds the frame table with the smallest tables that load.
 fn calibrate(host: &Host, settings: &Settings, sizes: &Sizes) -> Result<u64, BpfError> {
-    let smallest = Sizes { frames: 64, samples: 1, keys: 1, stacks: 1, processes: 1, graveyard: 1, owners: 1, owner_totals: 1, ..*sizes };
+    let smallest =
+        Sizes { frames: 64, samples: 1, keys: 1, stacks: 1, processes: 1, graveyard: 1, owners: 1, owner_totals: 1, followed: 1, ..*sizes };
     let mut bpf = bpf::load(&host.layout, settings, &smallest)?;
     bpf::calibrate::find(&mut bpf, 1 << settings.page_struct_shift)
 }

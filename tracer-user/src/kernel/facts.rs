@@ -2,7 +2,7 @@
 //! this kind: attaching tries it.
 
 use super::btf::{Btf, BtfError};
-use crate::probes::CATALOGUE;
+use crate::probes::{CATALOGUE, FOLLOW};
 use serde::Serialize;
 use std::{collections::HashSet, fs, io, path::Path};
 use tracer_common::layout::{KernelLayout, Lookup};
@@ -107,7 +107,8 @@ pub fn running_btf() -> Result<Btf, BtfError> {
         let (Lookup::Member(name, _) | Lookup::Size(name) | Lookup::Value(name, _)) = lookup;
         names.insert(name.as_bytes().to_vec());
     });
-    for target in CATALOGUE.iter().flat_map(|probe| probe.providers).flat_map(|provider| provider.hooks).flat_map(|hook| hook.targets) {
+    let providers = CATALOGUE.iter().chain([&FOLLOW]).flat_map(|probe| probe.providers);
+    for target in providers.flat_map(|provider| provider.hooks).flat_map(|hook| hook.targets) {
         names.insert(target.as_bytes().to_vec());
         names.insert(format!("btf_trace_{target}").into_bytes());
     }

@@ -121,12 +121,26 @@ fn kinds(inputs: &Inputs<'_>, tree: &Tree, accounts: &Accounts, reading: Option<
         let stat = figure.map(|figure| figure.bytes);
         let mut row = ledger::row(&account, stat, figure.map_or("none", |figure| source_of(figure.origin)), dead, kind);
         row.missed = missed(inputs, id, kind, stat, &account, dead);
+        leave_others_unknown(inputs, &mut row);
         row.growth_bytes_per_s = growth(inputs, id, kind.name());
         rows.insert(kind.name().to_owned(), row);
     }
     let others = local.into_iter().flat_map(|figures| &figures.kinds);
     add_unfollowed(inputs, id, &mut rows, others.map(|(kind, figure)| (*kind, u64::try_from(figure.bytes).ok(), source_of(figure.origin))));
     rows
+}
+
+/// Where processes are followed, the kernel's figure holds others' memory too, which nobody has looked at. What was there before, what
+/// of it is not mapped, and so what is left of the identity, are not known then.
+fn leave_others_unknown(inputs: &Inputs<'_>, row: &mut KindRow) {
+    if inputs.following.is_empty() {
+        return;
+    }
+    row.baseline = None;
+    row.baseline_stderr = None;
+    row.dead_below = None;
+    row.missed = None;
+    row.unattributed = None;
 }
 
 fn source_of(origin: local::Origin) -> &'static str {
@@ -192,6 +206,7 @@ fn subtree(
         }
         let stat = figure.and_then(|figure| i64::try_from(figure.bytes).ok());
         let mut row = ledger::row(&sum, stat, figure.map_or("none", |figure| figure.source.name()), None, kind);
+        leave_others_unknown(inputs, &mut row);
         row.growth_bytes_per_s = growth(inputs, id, kind.name());
         rows.insert(kind.name().to_owned(), row);
     }

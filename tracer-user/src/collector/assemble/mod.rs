@@ -6,14 +6,14 @@ mod stacks;
 
 pub use stacks::describe;
 
-use super::{filter::Filter, retired::Retired, start::Running};
+use super::{filter::Filter, follow::Following, retired::Retired, start::Running};
 use crate::{
     bpf::{stats::Estimate, tables::Swept},
     cgroup::{CgroupId, Hierarchy, Registry, StatReading, local::LocalFigures},
     date,
     kernel::facts::Facts,
     ledger::{self, Account, growth::Slope},
-    model::{Cgroup, Cost, KindRow, PlanRow, Report, SCHEMA, Sampling, Table},
+    model::{self, Cgroup, Cost, KindRow, PlanRow, Report, SCHEMA, Sampling, Table},
 };
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -57,6 +57,8 @@ pub struct Inputs<'a> {
     pub registry: &'a Registry,
     /// Which are wanted.
     pub filter: &'a Filter,
+    /// Whose charges are recorded; everyone's if there is none.
+    pub following: &'a Following,
     /// The kernel half's plan and settings.
     pub running: &'a Running,
     /// The kernel's figures, children before parents.
@@ -122,6 +124,7 @@ pub fn report(inputs: &Inputs<'_>, symbols: &mut dyn Symbols) -> Report {
         started: date::rfc3339(inputs.started),
         ended: date::rfc3339(SystemTime::now()),
         duration_s: duration as f64 / 1e9,
+        filter: model::Filter { pids: inputs.following.tgids().collect() },
         plan: plan_rows(inputs.running),
         sampling: Sampling {
             mode: if inputs.running.sizes.log2_mean == tracer_common::sampling::MIN_LOG2_MEAN { "exact" } else { "sampled" }.to_owned(),
