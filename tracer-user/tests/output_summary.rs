@@ -236,7 +236,7 @@ fn what_was_left_out_for_other_processes_is_told_and_not_called_unattributed() {
     report.filter.pids = (4_000_000..4_000_030).collect();
     let text = plain(&report);
     assert_fits(&text);
-    assert!(text.contains("only what these and their later children caused: 4000000 4000001"), "{text}");
+    assert!(text.contains("only of these and their later children: 4000000 4000001"), "{text}");
     assert!(!text.contains("attributed"), "{text}");
     assert!(!text.contains("/idle"), "a cgroup that they charged nothing: {text}");
     report.cgroups.clear();

@@ -13,6 +13,7 @@ mod freeze;
 mod input;
 mod lifecycle;
 mod losses;
+mod namespace;
 mod occupancy;
 mod owners;
 mod stacks;

@@ -25,6 +25,19 @@ pub struct Toucher {
     pub kernel_thread: bool,
 }
 
+/// Id of a thread-group leader in the innermost pid namespace that it is in; 0 if it cannot be read.
+///
+/// A global function, so that it is verified once (see [`crate::attribute::stack`]) and takes none of the callers' stack.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn own_namespace_id(leader: u64) -> u64 {
+    let Some(pid) = read_pointer(leader, layout!(task_thread_pid)) else { return 0 };
+    let (Some(numbers), Some(size), Some(number)) = (layout!(pid_numbers), layout!(upid_size), layout!(upid_nr)) else { return 0 };
+    // Namespaces nest at most 32 deep (MAX_PID_NS_LEVEL).
+    let level = read::<u32>(pid, layout!(pid_level)).unwrap_or(0) as u64 & 63;
+    read::<u32>(pid, Some(numbers + level * size + number)).unwrap_or(0) as u64
+}
+
 /// When the task's process began, nanoseconds of the boot clock; 0 if it cannot be read. Not an `Option`: see
 /// [`crate::attribute::decide::take`].
 #[inline(always)]
@@ -88,8 +101,9 @@ pub fn of(task: u64, now: u64) -> Toucher {
         let record = ProcessRecord {
             start_ns,
             first_seen_ns: now,
-            exec_id,
+            exec_id: exec_id as u32,
             tgid,
+            ns_tgid: own_namespace_id(leader) as u32,
             kernel_thread: toucher.kernel_thread as u32,
             comm: read(leader, layout!(task_comm)).unwrap_or([0; 16]),
         };

@@ -175,7 +175,7 @@ fn followed(report: &Report) -> Vec<String> {
         [] => Vec::new(),
         [pid] => vec![format!("stacks and live bytes: only what process {pid} and its later children caused")],
         // The list may be cut at its end; what it is a list of must not.
-        pids => vec![format!("stacks and live bytes: only what these and their later children caused: {}", pids.join(" "))],
+        pids => vec![format!("stacks and live bytes: only of these and their later children: {}", pids.join(" "))],
     }
 }
 
