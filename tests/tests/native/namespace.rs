@@ -8,7 +8,7 @@ use serde_json::Value;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 
-const BYTES: &str = "8M";
+const BYTES: &str = "64M";
 
 /// Runs a workload to its end as the first process of a new pid namespace. It leaves a file in memory.
 fn in_new_namespace(cgroup: &TestCgroup, tmpfs: &Tmpfs) {
@@ -42,7 +42,7 @@ fn in_new_namespace(cgroup: &TestCgroup, tmpfs: &Tmpfs) {
 fn native_namespace_ids_are_both_told() {
     let tmpfs = Tmpfs::new("namespace").unwrap();
     let cgroup = TestCgroup::new("namespace").unwrap();
-    let memtrail = Memtrail::start(&record_args(cgroup.path(), Mode::Exact)).unwrap();
+    let memtrail = Memtrail::start(&record_args(cgroup.path(), Mode::Default)).unwrap();
     let mut outside = Workload::start(&cgroup, &["anon", "--bytes", BYTES]).unwrap();
     outside.run_to("touched").unwrap();
     in_new_namespace(&cgroup, &tmpfs);
