@@ -26,8 +26,8 @@ pub struct Settings {
     pub gfp_movable: u32,
     /// 1: only what the processes in `FOLLOWED` cause is recorded.
     pub followed: u32,
-    /// Not used.
-    pub reserved: u32,
+    /// 1: rare events are told (see [`crate::diagnosis`]).
+    pub diagnose: u32,
 }
 crate::assert_size!(Settings, 56);
 crate::plain_data!(Settings);

@@ -22,7 +22,7 @@ static SETTINGS: Settings = Settings {
     owner_totals: 0,
     gfp_movable: 0,
     followed: 0,
-    reserved: 0,
+    diagnose: 0,
 };
 
 /// Reads a field of the kernel's layout: `Some(offset or value)`, or `None` where this kernel has no such thing.

@@ -5,6 +5,7 @@
 
 mod atomic;
 mod attribute;
+mod diagnose;
 mod globals;
 mod kernel;
 mod loss;

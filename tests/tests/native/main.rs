@@ -8,6 +8,7 @@
 
 mod accuracy;
 mod command;
+mod diagnosis;
 mod follow;
 mod freeze;
 mod input;

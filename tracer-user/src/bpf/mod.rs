@@ -3,6 +3,7 @@
 pub mod attach;
 pub mod baseline;
 pub mod calibrate;
+pub mod diagnosis;
 pub mod picture;
 pub mod program_info;
 pub mod sizes;
@@ -54,6 +55,9 @@ pub enum BpfError {
     /// The frame table could not be placed.
     #[error("cannot find the kernel's page structs: {0}")]
     Calibration(String),
+    /// The ring of the kernel half's own messages.
+    #[error("cannot read the kernel half's own messages: {0}")]
+    Diagnosis(String),
     /// Reading a file of /proc.
     #[error("{path}: {source}")]
     Proc {
@@ -69,7 +73,8 @@ pub fn load(layout: &KernelLayout, settings: &Settings, sizes: &sizes::Sizes) ->
     let mut loader = EbpfLoader::new();
     // aya asks for the log only after a refusal: a load that works pays nothing for it.
     loader.verifier_log_level(VerifierLogLevel::DEBUG);
-    loader.override_global("LAYOUT", layout, true).override_global("SETTINGS", settings, true);
+    let told = diagnosis::aya_level(settings.diagnose != 0);
+    loader.override_global("LAYOUT", layout, true).override_global("SETTINGS", settings, true).override_global(aya_log::LEVEL, &told, true);
     for (map, entries) in sizes.entries() {
         loader.map_max_entries(map, entries);
     }

@@ -1,5 +1,6 @@
 //! How large the tables are: planned from RAM, possible CPUs and mode, within the memory asked for. Pure.
 
+use super::diagnosis;
 use crate::units;
 use serde::Serialize;
 use tracer_common::{
@@ -31,6 +32,8 @@ pub struct Wish {
     pub map_memory: u64,
     /// Processes are followed.
     pub follow: bool,
+    /// The kernel half tells of rare events.
+    pub diagnose: bool,
     /// Sizes that are not planned but given.
     pub forced: Forced,
 }
@@ -60,6 +63,8 @@ pub struct Sizes {
     pub followed: u32,
     /// Bytes of the ring of events.
     pub events: u32,
+    /// Bytes of the ring of the kernel half's own messages.
+    pub logs: u32,
     /// Bytes of all maps.
     pub bytes: u64,
 }
@@ -143,6 +148,7 @@ pub fn plan(wish: &Wish) -> Result<Sizes, DoesNotFit> {
         owner_totals: owner_totals(wish.cpus_possible),
         followed: if wish.follow { FOLLOWED_AT_ONCE } else { 1 },
         events: 256 << 10,
+        logs: if wish.diagnose { diagnosis::ON_BYTES } else { diagnosis::OFF_BYTES },
         bytes: 0,
     };
     if wish.exact {
@@ -197,7 +203,8 @@ fn bytes(sizes: &Sizes, cpus: u32) -> u64 {
         + u64::from(sizes.owners) * (HASH_ENTRY + 8)
         + u64::from(sizes.owner_totals) * (HASH_ENTRY + u64::from(cpus) * size_of::<OwnerTotals>() as u64)
         + u64::from(sizes.followed) * (HASH_ENTRY + 8 + size_of::<Followed>() as u64)
-        + u64::from(sizes.events);
+        + u64::from(sizes.events)
+        + u64::from(sizes.logs);
     // Two bit tables, scratch and the small arrays.
     tables + sizes.frames / 4 + u64::from(cpus) * 16384 + (256 << 10)
 }
@@ -205,7 +212,7 @@ fn bytes(sizes: &Sizes, cpus: u32) -> u64 {
 impl Sizes {
     /// Map names of the object with their entries.
     #[must_use]
-    pub fn entries(&self) -> [(&'static str, u32); 11] {
+    pub fn entries(&self) -> [(&'static str, u32); 12] {
         let words = u32::try_from(self.frames.div_ceil(64)).unwrap_or(u32::MAX).max(1);
         [
             ("FRAMES", words),
@@ -219,6 +226,7 @@ impl Sizes {
             ("OWNER_TOTALS", self.owner_totals),
             ("FOLLOWED", self.followed),
             ("EVENTS", self.events),
+            ("AYA_LOGS", self.logs),
         ]
     }
 
@@ -245,6 +253,7 @@ mod tests {
             cpus_possible: 8,
             map_memory,
             follow: false,
+            diagnose: false,
             forced: Forced::default(),
         }
     }

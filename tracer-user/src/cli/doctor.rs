@@ -14,7 +14,7 @@ use crate::{
 use anyhow::Result;
 use clap::Args;
 use serde::Serialize;
-use std::time::Instant;
+use std::{collections::BTreeMap, time::Instant};
 
 /// Arguments of `doctor`.
 #[derive(Debug, Args)]
@@ -44,6 +44,8 @@ struct Findings {
     memory_hierarchy: Option<Memory>,
     /// Providers, as really attached (and detached again); empty if that failed.
     plan: Vec<PlanRow>,
+    /// Instructions of the loaded programs, as the kernel has them after removing what can never run; null where it does not say.
+    instructions: BTreeMap<String, Option<u32>>,
     sizes: Option<sizes::Sizes>,
     attach_ms: Option<f64>,
     /// Members and values that this kernel does not have; most belong to other versions.
@@ -82,11 +84,12 @@ pub fn run(args: &DoctorArgs) -> Result<u8> {
         forced: sizes::Forced::default(),
     };
     let started = Instant::now();
-    let (mut plan, mut attach_ms) = (Vec::new(), None);
+    let (mut plan, mut attach_ms, mut instructions) = (Vec::new(), None, BTreeMap::new());
     match start::start(&host, &options, |_| Ok(())) {
         Ok(running) => {
             attach_ms = Some(started.elapsed().as_secs_f64() * 1000.0);
             plan = assemble::plan_rows(&running);
+            instructions = instructions_of(&running);
         }
         Err(error) => problems.push(error.to_string()),
     }
@@ -111,6 +114,7 @@ pub fn run(args: &DoctorArgs) -> Result<u8> {
         facts: host.facts,
         memory_hierarchy: memory,
         plan,
+        instructions,
         attach_ms,
         absent,
         problems,
@@ -121,6 +125,12 @@ pub fn run(args: &DoctorArgs) -> Result<u8> {
         print(&findings);
     }
     Ok(u8::from(findings.plan.is_empty()))
+}
+
+/// An instruction is eight bytes.
+fn instructions_of(running: &start::Running) -> BTreeMap<String, Option<u32>> {
+    let loaded = running.bpf.programs().filter_map(|(name, program)| Some((name, program.info().ok()?)));
+    loaded.map(|(name, info)| (name.to_owned(), info.size_translated().map(|bytes| bytes / 8))).collect()
 }
 
 fn print(findings: &Findings) {

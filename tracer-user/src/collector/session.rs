@@ -10,7 +10,9 @@ use super::{
 };
 use crate::{
     bpf::{
-        BpfError, stats,
+        BpfError,
+        diagnosis::{self, Listener},
+        stats,
         tables::{self, SweepVerdict},
     },
     cgroup::{
@@ -86,6 +88,8 @@ pub struct Session {
     following: Following,
     running: Running,
     ring: RingBuf<MapData>,
+    /// Hears the kernel half's own messages, if it tells any.
+    listener: Option<Listener>,
     /// Processes and their mappings; `None` where perf events are refused.
     feed: Option<Feed>,
     symbolizer: Symbolizer,
@@ -154,6 +158,7 @@ impl Session {
         following.settle(&mut running.bpf)?;
         let ring = running.bpf.take_map("EVENTS").ok_or(BpfError::Missing("map EVENTS"))?;
         let ring = RingBuf::try_from(ring).map_err(|source| BpfError::Map { name: "EVENTS", source })?;
+        let listener = if diagnosis::wanted() { Some(Listener::new(&mut running.bpf)?) } else { None };
         // Cgroups made between the first listing and the attachment have no event.
         registry.repair(&listing(&hierarchy)?);
         let mut session = Session {
@@ -165,6 +170,7 @@ impl Session {
             following,
             running,
             ring,
+            listener,
             feed,
             symbolizer: Names::symbolizer(),
             slopes: HashMap::new(),
@@ -224,6 +230,9 @@ impl Session {
 
     /// Takes events in. To be called often enough that the ring does not fill; what did not fit is counted and repaired from a listing.
     pub fn drain_events(&mut self) -> Result<(), SessionError> {
+        if let Some(listener) = &mut self.listener {
+            listener.listen();
+        }
         // What did not fit in the ring has no event: the listing tells.
         let refused = tables::losses(&self.running.bpf)?.into_iter().find(|(cause, _)| *cause == Loss::RingFull);
         let refused = refused.map_or(0, |(_, count)| count.events);

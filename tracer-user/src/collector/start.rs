@@ -5,6 +5,7 @@ use crate::{
         self, BpfError,
         attach::Attached,
         baseline::Scan,
+        diagnosis,
         sizes::{self, DoesNotFit, Forced, Sizes, Wish},
     },
     kernel::{
@@ -147,6 +148,7 @@ impl Host {
             cpus_possible: self.facts.cpus_possible,
             map_memory: options.map_memory,
             follow: options.follow == Follow::Yes,
+            diagnose: diagnosis::wanted(),
             forced: options.forced,
         })
     }
@@ -203,7 +205,7 @@ pub fn start(host: &Host, options: &StartOptions, prepare: impl FnOnce(&mut Ebpf
         owner_totals: u32::from(better),
         gfp_movable: GFP_MOVABLE,
         followed: u32::from(options.follow == Follow::Yes),
-        reserved: 0,
+        diagnose: u32::from(diagnosis::wanted()),
     };
     settings.vmemmap = calibrate(host, &settings, &sizes)?;
     let mut bpf = bpf::load(&host.layout, &settings, &sizes)?;
