@@ -7,7 +7,7 @@ use serde_json::Value;
 use std::process::{Command, Stdio};
 
 const BYTES: &str = "64M";
-const FULL: &str = "kernel half: loss key_table_full: a table refuses an entry: it is full (E2BIG)";
+const FULL: &str = "kernel half: loss stack_table_full: a table refuses an entry: it is full (E2BIG)";
 
 /// All that memtrail says while a table is full.
 fn said_with(flags: &[&str]) -> String {
@@ -15,12 +15,13 @@ fn said_with(flags: &[&str]) -> String {
     let mut workload = Workload::start(&cgroup, &["anon", "--bytes", BYTES]).unwrap();
     workload.run_to("ready").unwrap();
     let mut args = record_args(cgroup.path(), Mode::Default);
-    args.extend(["--table".to_owned(), "KEYS=1".to_owned()]);
+    // Each sample has two stacks.
+    args.extend(["--table".to_owned(), "STACKS=1".to_owned()]);
     args.extend(flags.iter().map(|flag| (*flag).to_owned()));
     let memtrail = Memtrail::start(&args).unwrap();
     workload.run_to("touched").unwrap();
     let outcome = memtrail.stop().unwrap();
-    assert!(outcome.report["losses"]["key_table_full"].as_u64().unwrap() > 0);
+    assert!(outcome.report["losses"]["stack_table_full"].as_u64().unwrap() > 0);
     outcome.stderr
 }
 
