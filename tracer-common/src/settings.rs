@@ -6,7 +6,7 @@
 pub struct Settings {
     /// [`crate::ABI_VERSION`] of the user half.
     pub abi_version: u32,
-    /// log2 of M, the mean distance in bytes between two samples; 12 takes every frame.
+    /// log2 of the smallest M of any owner, the mean distance in bytes between two samples; 12 takes every frame.
     pub log2_mean: u32,
     /// Frames that the frame table covers.
     pub frames: u64,
@@ -28,8 +28,12 @@ pub struct Settings {
     pub followed: u32,
     /// 1: rare events are told (see [`crate::diagnosis`]).
     pub diagnose: u32,
+    /// log2 of M for owners of which nothing is known, and of the largest: not below `log2_mean`.
+    pub log2_coarsest: u32,
+    /// log2 of the samples after which an owner's M doubles.
+    pub log2_step: u32,
 }
-crate::assert_size!(Settings, 56);
+crate::assert_size!(Settings, 64);
 crate::plain_data!(Settings);
 
 /// State that changes while the trace runs; entry 0 of the `CONTROL` array.
@@ -58,10 +62,23 @@ crate::plain_data!(Control);
 pub struct OwnerFilter {
     /// [`OWNER_UNKNOWN`], [`OWNER_WANTED`], [`OWNER_REFUSED`] or [`OWNER_REFUSED_ALONE`].
     pub verdict: u32,
-    /// Thinning: one in 2^this of the samples taken is kept, and stands for as many more. 0 keeps all.
-    pub log2_thinning: u32,
+    /// log2 of its M, at the least.
+    pub log2_mean: u32,
+    /// Samples kept since user space last looked: M doubles with each [`Settings::log2_step`] of them, up to
+    /// [`Settings::log2_coarsest`], so that an owner that grows needs nobody to look at it.
+    pub kept: u64,
 }
-crate::assert_size!(OwnerFilter, 8);
+crate::assert_size!(OwnerFilter, 16);
+
+impl OwnerFilter {
+    /// log2 of its M now.
+    #[inline(always)]
+    #[must_use]
+    pub const fn log2_mean_now(&self, log2_step: u32, log2_coarsest: u32) -> u32 {
+        let log2_mean = self.log2_mean as u64 + (self.kept >> (log2_step & 63));
+        if log2_mean < log2_coarsest as u64 { log2_mean as u32 } else { log2_coarsest }
+    }
+}
 crate::plain_data!(OwnerFilter);
 
 /// Not decided yet: recorded, and settled at the next snapshot.
@@ -84,3 +101,15 @@ pub struct Followed {
 }
 crate::assert_size!(Followed, 8);
 crate::plain_data!(Followed);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn m_doubles_with_each_step_of_samples_up_to_the_coarsest() {
+        let now = |kept| OwnerFilter { verdict: OWNER_WANTED, log2_mean: 16, kept }.log2_mean_now(8, 20);
+        assert_eq!([0, 255, 256, 1023, 1024, u64::MAX].map(now), [16, 16, 17, 19, 20, 20]);
+        assert_eq!(OwnerFilter { verdict: OWNER_WANTED, log2_mean: 24, kept: 0 }.log2_mean_now(8, 20), 20);
+    }
+}

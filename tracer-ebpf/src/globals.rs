@@ -23,6 +23,8 @@ static SETTINGS: Settings = Settings {
     gfp_movable: 0,
     followed: 0,
     diagnose: 0,
+    log2_coarsest: 20,
+    log2_step: 0,
 };
 
 /// Reads a field of the kernel's layout: `Some(offset or value)`, or `None` where this kernel has no such thing.

@@ -79,7 +79,7 @@ pub struct PlanRow {
 pub struct Sampling {
     /// "sampled" or "exact".
     pub mode: String,
-    /// M: mean bytes between two samples; 4096 in exact mode.
+    /// M: mean bytes between two samples; 4096 in exact mode. With a filter, small cgroups are sampled more finely: see their rows.
     pub mean_bytes: u64,
     /// Samples taken.
     pub samples: u64,
@@ -135,6 +135,9 @@ pub struct Cgroup {
     pub usage_bytes: Option<u64>,
     /// usage - inactive_file, as the kubelet counts.
     pub working_set_bytes: Option<u64>,
+    /// Bytes that a sample of its charges stands for on average; null if there is none.
+    #[serde(default)]
+    pub mean_bytes: Option<u64>,
     /// By kind: anon, file, shmem, hugetlb, kernel, ...
     pub kinds: BTreeMap<String, KindRow>,
     /// The same, summed over the subtree.

@@ -17,5 +17,6 @@ mod losses;
 mod namespace;
 mod occupancy;
 mod owners;
+mod rates;
 mod stacks;
 mod workload_truth;

@@ -51,11 +51,11 @@ pub fn settle_as(control: &Control, slot: Slot, folio: u64, frame: u64, sample: 
     // Page cache is decided at its own tracepoint, on every tier; this sample is of no use then, unless khugepaged made the folio.
     // SAFETY: as above.
     let collapsed = unsafe { (*sample).file } & KEY_COLLAPSED as u64 != 0;
-    let weight = if kind as u32 == Kind::File as u32 && !collapsed { None } else { commit::filtered(owner, weight) };
-    let Some(weight) = weight else {
+    let weight = if kind as u32 == Kind::File as u32 && !collapsed { 0 } else { commit::filtered(owner, order, weight, 1) };
+    if weight == 0 {
         end::covered(frame, order);
         return;
-    };
+    }
     // SAFETY: as above. A pending sample keeps the key's flags where the file will stand.
     let key = unsafe {
         Key {

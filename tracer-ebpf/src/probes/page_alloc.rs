@@ -40,8 +40,10 @@ pub fn allocated(ctx: *mut c_void, page: u64, order: u32, gfp: u32) {
         // SAFETY: plain helper.
         let task = unsafe { bpf_get_current_task() };
         let expected = memcg::of_task(task).unwrap_or(0);
-        // A process is charged for what it touches. Kernel threads also work for others (khugepaged), so theirs is seen at the LRU.
-        if commit::refused(expected) && !task::is_kernel_thread(task) {
+        // A process is charged for what it touches, so its owner's filter and M hold before the stack is walked. Kernel threads also work
+        // for others (khugepaged): theirs are seen at the LRU only. There the real owner is asked, whose M may be larger.
+        let weight = if task::is_kernel_thread(task) { taken } else { commit::filtered(expected, order, taken, 0) };
+        if weight == 0 {
             return None;
         }
         let toucher = task::current(now);
@@ -50,7 +52,7 @@ pub fn allocated(ctx: *mut c_void, page: u64, order: u32, gfp: u32) {
             if setting!(kernel_stacks) != 0 { stack::record(ctx, Slot::PageAlloc, stack::Side::Kernel, &mut scratch.stack) } else { 0 };
         scratch.sample = Sample {
             key: 0,
-            weight_per_frame: taken,
+            weight_per_frame: weight,
             address: expected,
             file: (commit::own_flag(toucher.tgid) | task::collapse_flag(task)) as u64,
             charged_ns: now,

@@ -8,7 +8,7 @@ use tracer_common::{
     attribution::{Grave, KeyRecord, OwnerTotals, Sample},
     process::ProcessRecord,
     sampling::{MAX_LOG2_MEAN, MIN_LOG2_MEAN},
-    settings::Followed,
+    settings::{Followed, OwnerFilter},
     stack::StackRecord,
 };
 
@@ -200,7 +200,7 @@ fn bytes(sizes: &Sizes, cpus: u32) -> u64 {
         + u64::from(sizes.stacks) * entry(size_of::<StackRecord>())
         + u64::from(sizes.processes) * entry(size_of::<ProcessRecord>())
         + u64::from(sizes.graveyard) * entry(size_of::<Grave>() + size_of::<Sample>())
-        + u64::from(sizes.owners) * (HASH_ENTRY + 8)
+        + u64::from(sizes.owners) * entry(size_of::<OwnerFilter>())
         + u64::from(sizes.owner_totals) * (HASH_ENTRY + u64::from(cpus) * size_of::<OwnerTotals>() as u64)
         + u64::from(sizes.followed) * (HASH_ENTRY + 8 + size_of::<Followed>() as u64)
         + u64::from(sizes.events)

@@ -123,6 +123,7 @@ fn options(args: &DemoArgs) -> StartOptions {
         traced_bytes: Some(known + SLACK),
         filtered: true,
         follow: Follow::No,
+        owners: 0,
         forced: sizes::Forced::default(),
     }
 }

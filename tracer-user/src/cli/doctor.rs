@@ -81,6 +81,7 @@ pub fn run(args: &DoctorArgs) -> Result<u8> {
         traced_bytes: None,
         filtered: false,
         follow: Follow::Tried,
+        owners: 0,
         forced: sizes::Forced::default(),
     };
     let started = Instant::now();

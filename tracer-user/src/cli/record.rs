@@ -156,6 +156,7 @@ async fn record(args: RecordArgs, waiting: Option<Waiting>) -> Result<u8> {
         traced_bytes: None,
         filtered: false,
         follow: Follow::No,
+        owners: 0,
         forced: args.table,
     };
     // Before anything says that it is recording: a Ctrl-C then ends it with its report. With a command its signals are caught, and
@@ -222,7 +223,13 @@ fn announce(session: &Session, args: &RecordArgs, waiting: Option<&Waiting>) {
         (Some(duration), None) => format!("for {}", units::duration(duration)),
         (None, None) => "until Ctrl-C".to_owned(),
     };
-    let mode = if args.exact { "every charge".to_owned() } else { format!("sampling every {}", units::bytes(running.sizes.mean_bytes())) };
+    let mode = match running.rates {
+        _ if args.exact => "every charge".to_owned(),
+        rates if rates.differ() => {
+            format!("sampling every {} to {}", units::bytes(1 << rates.log2_finest), units::bytes(1 << rates.log2_coarsest))
+        }
+        _ => format!("sampling every {}", units::bytes(running.sizes.mean_bytes())),
+    };
     eprintln!("memtrail: recording {until} ({mode}, {} of tables)", units::bytes(running.sizes.bytes));
 }
 

@@ -7,6 +7,7 @@ pub mod assemble;
 pub mod filter;
 pub mod follow;
 pub mod names;
+pub mod rates;
 pub mod retired;
 pub mod session;
 pub mod start;

@@ -5,6 +5,7 @@ use super::{
     filter::Filter,
     follow::{FollowError, Following},
     names::{Names, is_gone},
+    rates::Rates,
     retired::{Charged, Marks, Retired},
     start::{self, Follow, Host, Running, StartError, StartOptions},
 };
@@ -21,7 +22,7 @@ use crate::{
         listing::{Bounds, Listing, list},
         local::{self, LocalFigures, Node},
         monotonic_ns,
-        poll::{Poller, default_most_open},
+        poll::{Poll, Poller, default_most_open},
         registry::State,
     },
     date,
@@ -36,7 +37,8 @@ use aya::{
 };
 use std::{collections::HashMap, time::SystemTime};
 use tracer_common::{
-    event::CgroupEvent,
+    event::{CgroupChange, CgroupEvent},
+    kind::Kind,
     loss::Loss,
     settings::{OWNER_REFUSED, OWNER_REFUSED_ALONE, OWNER_WANTED, OwnerFilter},
 };
@@ -140,6 +142,11 @@ impl Session {
         }
         let mut poller = Poller::new(&hierarchy, default_most_open());
         options.filtered = !filter.is_open();
+        let readings = poll_wanted(&mut poller, &registry, &filter).readings;
+        // On a whole host finer sampling would find more stacks than their table holds.
+        options.owners = if filter.is_open() { 0 } else { u32::try_from(readings.len()).unwrap_or(u32::MAX) };
+        let rates = host.rates(&options, &host.sizes(&options).map_err(StartError::Sizes)?);
+        let bytes = bytes_of(&local_figures(&registry, &readings));
         if options.traced_bytes.is_none() && options.filtered {
             options.traced_bytes = limits_of(&filter, &registry, &mut poller);
         }
@@ -153,7 +160,7 @@ impl Session {
         };
         let mut running = start::start(&host, &options, |bpf| {
             following.write(bpf)?;
-            write_filter(bpf, &filter, registry.iter().map(|c| (c.id, &c.path)))
+            write_owners(bpf, &filter, &rates, &bytes, registry.iter().map(|c| (c.id, &c.path)))
         })?;
         following.settle(&mut running.bpf)?;
         let ring = running.bpf.take_map("EVENTS").ok_or(BpfError::Missing("map EVENTS"))?;
@@ -189,7 +196,7 @@ impl Session {
             occupancy: std::collections::BTreeMap::new(),
         };
         let readings = session.poll();
-        session.first = session.local_figures(&readings);
+        session.first = local_figures(&session.registry, &readings);
         session.interval()?;
         Ok(session)
     }
@@ -238,11 +245,15 @@ impl Session {
         let refused = refused.map_or(0, |(_, count)| count.events);
         let mut repair = refused != self.refused_events;
         self.refused_events = refused;
-        let mut decided = Vec::new();
+        let (mut decided, mut removed) = (Vec::new(), Vec::new());
         while let Some(item) = self.ring.next() {
             // The ring holds only this one type; anything shorter is not ours.
             let Some(event) = read_event(&item) else { continue };
             repair |= self.registry.apply(&event);
+            if event.change == CgroupChange::Removed as u32 {
+                removed.push(event.id);
+                continue;
+            }
             if event.hierarchy == self.hierarchy.hierarchy_id
                 && let Some(cgroup) = self.registry.get(CgroupId(event.id))
             {
@@ -253,9 +264,10 @@ impl Session {
             self.registry.repair(&listing(&self.hierarchy)?);
             decided = self.registry.iter().map(|cgroup| (cgroup.id, cgroup.path.clone())).collect();
         }
-        if !self.filter.is_open() {
-            write_filter(&mut self.running.bpf, &self.filter, decided.iter().map(|(id, path)| (*id, path)))?;
-        }
+        forget_owners(&mut self.running.bpf, &removed)?;
+        // The new ones have next to nothing yet; with a repair all are told, and have their M at the next reading.
+        let decided = decided.iter().map(|(id, path)| (*id, path));
+        write_owners(&mut self.running.bpf, &self.filter, &self.running.rates, &HashMap::new(), decided)?;
         Ok(())
     }
 
@@ -263,6 +275,7 @@ impl Session {
     pub fn interval(&mut self) -> Result<Interval, SessionError> {
         self.drain_events()?;
         let readings = self.poll();
+        self.look_at_owners(&readings)?;
         let at_ns = monotonic_ns();
         let at_s = seconds(at_ns.saturating_sub(self.started_ns));
         let mut interval = Interval { at_s, clocks: clocks(), ..Interval::default() };
@@ -395,20 +408,18 @@ impl Session {
         Ok(assemble::report(&inputs, &mut Names::new(self.feed.as_ref(), &mut self.symbolizer)))
     }
 
-    fn local_figures(&self, readings: &[(CgroupId, StatReading)]) -> HashMap<CgroupId, LocalFigures> {
-        let parent = |id| self.registry.get(id).and_then(|cgroup| cgroup.parent);
-        let nodes: Vec<Node<'_>> = readings.iter().map(|(id, reading)| Node { id: *id, parent: parent(*id), reading }).collect();
-        local::local_figures(&nodes, None)
+    /// Tells the kernel half how large the cgroups are now, which decides how finely they are sampled.
+    fn look_at_owners(&mut self, readings: &[(CgroupId, StatReading)]) -> Result<(), SessionError> {
+        if self.running.rates.differ() {
+            let bytes = bytes_of(&local_figures(&self.registry, readings));
+            let cgroups = readings.iter().filter_map(|(id, _)| Some((*id, &self.registry.get(*id)?.path)));
+            write_owners(&mut self.running.bpf, &self.filter, &self.running.rates, &bytes, cgroups)?;
+        }
+        Ok(())
     }
 
     fn poll(&mut self) -> Vec<(CgroupId, StatReading)> {
-        let wanted: Vec<(CgroupId, CgroupPath)> = self
-            .registry
-            .iter()
-            .filter(|cgroup| cgroup.state == State::Alive && self.filter.wants(&cgroup.path))
-            .map(|cgroup| (cgroup.id, cgroup.path.clone()))
-            .collect();
-        let poll = self.poller.poll(wanted.iter().map(|(id, path)| (*id, path)));
+        let poll = poll_wanted(&mut self.poller, &self.registry, &self.filter);
         self.poll_errors += poll.errors.len() as u64;
         for (id, error) in &poll.errors {
             log::warn!("cgroup {}: {error}", self.registry.name(*id));
@@ -438,10 +449,38 @@ fn listing(hierarchy: &Hierarchy) -> Result<Listing, SessionError> {
     list(&hierarchy.mount, Bounds::default()).map_err(SessionError::List)
 }
 
+/// Reads every wanted cgroup.
+fn poll_wanted(poller: &mut Poller, registry: &Registry, filter: &Filter) -> Poll {
+    let wanted = registry.iter().filter(|cgroup| cgroup.state == State::Alive && filter.wants(&cgroup.path));
+    poller.poll(wanted.map(|cgroup| (cgroup.id, &cgroup.path)))
+}
+
+fn local_figures(registry: &Registry, readings: &[(CgroupId, StatReading)]) -> HashMap<CgroupId, LocalFigures> {
+    let parent = |id| registry.get(id).and_then(|cgroup| cgroup.parent);
+    let nodes: Vec<Node<'_>> = readings.iter().map(|(id, reading)| Node { id: *id, parent: parent(*id), reading }).collect();
+    local::local_figures(&nodes, None)
+}
+
+/// Bytes of the kinds that are followed.
+fn bytes_of(figures: &HashMap<CgroupId, LocalFigures>) -> HashMap<CgroupId, u64> {
+    let bytes = |figures: &LocalFigures| {
+        let followed = Kind::ALL.iter().filter_map(|kind| figures.kinds.get(kind.name()));
+        followed.fold(0_u64, |sum, figure| sum.saturating_add(u64::try_from(figure.bytes).unwrap_or(0)))
+    };
+    figures.iter().map(|(id, figures)| (*id, bytes(figures))).collect()
+}
+
 /// Tells the kernel half what is decided: wanted subtrees, those in which nothing can ever match, and cgroups that do not match though
-/// one below them may. What finds no room stays undecided: recorded, and left out of the report.
-fn write_filter<'a>(bpf: &mut Ebpf, filter: &Filter, cgroups: impl Iterator<Item = (CgroupId, &'a CgroupPath)>) -> Result<(), BpfError> {
-    if filter.is_open() {
+/// one below them may; and how finely each is sampled, by its bytes. What finds no room stays undecided: recorded with the host's M, and
+/// left out of the report.
+fn write_owners<'a>(
+    bpf: &mut Ebpf,
+    filter: &Filter,
+    rates: &Rates,
+    bytes: &HashMap<CgroupId, u64>,
+    cgroups: impl Iterator<Item = (CgroupId, &'a CgroupPath)>,
+) -> Result<(), BpfError> {
+    if filter.is_open() && !rates.differ() {
         return Ok(());
     }
     let failed = |source| BpfError::Map { name: "OWNERS", source };
@@ -457,7 +496,8 @@ fn write_filter<'a>(bpf: &mut Ebpf, filter: &Filter, cgroups: impl Iterator<Item
         } else {
             OWNER_REFUSED_ALONE
         };
-        match map.insert(id.0, OwnerFilter { verdict, log2_thinning: 0 }, 0) {
+        let log2_mean = rates.log2_mean(bytes.get(&id).copied().unwrap_or(0));
+        match map.insert(id.0, OwnerFilter { verdict, log2_mean, kept: 0 }, 0) {
             Err(MapError::SyscallError(error)) if error.io_error.raw_os_error() == Some(libc::E2BIG) => {
                 log::debug!("the filter's table is full: cgroup {} stays undecided", id.0);
             }
@@ -465,6 +505,19 @@ fn write_filter<'a>(bpf: &mut Ebpf, filter: &Filter, cgroups: impl Iterator<Item
         }
     }
     Ok(())
+}
+
+/// Makes room in the table: nobody is charged there any more.
+fn forget_owners(bpf: &mut Ebpf, removed: &[u64]) -> Result<(), BpfError> {
+    let failed = |source| BpfError::Map { name: "OWNERS", source };
+    let map = bpf.map_mut("OWNERS").ok_or(BpfError::Missing("map OWNERS"))?;
+    let mut map = BpfHashMap::<_, u64, OwnerFilter>::try_from(map).map_err(failed)?;
+    removed.iter().try_for_each(|id| match map.remove(id) {
+        // Most were never in it.
+        Err(MapError::SyscallError(error)) if error.io_error.raw_os_error() == Some(libc::ENOENT) => Ok(()),
+        Err(MapError::KeyNotFound | MapError::ElementNotFound) => Ok(()),
+        result => result.map_err(failed),
+    })
 }
 
 /// Most that the wanted cgroups can hold: the sum of the limits of those that match themselves; `None` if one has no limit.

@@ -1,5 +1,6 @@
 //! Starting: facts, plan, sizes, load, calibrate, attach, baseline. Nothing counts before everything is attached.
 
+use super::rates::Rates;
 use crate::{
     bpf::{
         self, BpfError,
@@ -66,6 +67,8 @@ pub struct StartOptions {
     pub filtered: bool,
     /// Whether processes are followed.
     pub follow: Follow,
+    /// Cgroups that may be sampled more finely than the host; 0: one M for all.
+    pub owners: u32,
     /// Table sizes given for tests.
     pub forced: Forced,
 }
@@ -138,7 +141,17 @@ impl Host {
         plan::plan(self, forced, follow != Follow::No)
     }
 
-    /// Table sizes and sampling rate.
+    /// How finely cgroups are sampled, given the tables.
+    #[must_use]
+    pub fn rates(&self, options: &StartOptions, sizes: &Sizes) -> Rates {
+        if options.exact || options.owners == 0 {
+            Rates::one(sizes.log2_mean)
+        } else {
+            Rates::plan(options.owners, sizes.log2_mean, sizes.samples)
+        }
+    }
+
+    /// Table sizes and the host's sampling rate.
     pub fn sizes(&self, options: &StartOptions) -> Result<Sizes, DoesNotFit> {
         sizes::plan(&Wish {
             exact: options.exact,
@@ -174,6 +187,8 @@ pub struct Running {
     pub attached: Vec<Attached>,
     /// Table sizes.
     pub sizes: Sizes,
+    /// How finely cgroups are sampled.
+    pub rates: Rates,
     /// Which of them were forced.
     pub forced: Forced,
     /// Settings in force.
@@ -193,9 +208,10 @@ pub fn start(host: &Host, options: &StartOptions, prepare: impl FnOnce(&mut Ebpf
     let plan = host.plan(options.provider, options.follow)?;
     let sizes = host.sizes(options)?;
     let better = plan.iter().all(|probe| probe.candidates.first().is_none_or(|candidate| candidate.tier != Tier::Tracepoint));
+    let rates = host.rates(options, &sizes);
     let mut settings = Settings {
         abi_version: ABI_VERSION,
-        log2_mean: sizes.log2_mean,
+        log2_mean: rates.log2_finest,
         frames: sizes.frames,
         vmemmap: 0,
         page_struct_shift: host.layout.page_size.ilog2(),
@@ -206,6 +222,8 @@ pub fn start(host: &Host, options: &StartOptions, prepare: impl FnOnce(&mut Ebpf
         gfp_movable: GFP_MOVABLE,
         followed: u32::from(options.follow == Follow::Yes),
         diagnose: u32::from(diagnosis::wanted()),
+        log2_coarsest: rates.log2_coarsest,
+        log2_step: rates.log2_step,
     };
     settings.vmemmap = calibrate(host, &settings, &sizes)?;
     let mut bpf = bpf::load(&host.layout, &settings, &sizes)?;
@@ -216,10 +234,10 @@ pub fn start(host: &Host, options: &StartOptions, prepare: impl FnOnce(&mut Ebpf
     if options.follow != Follow::Yes {
         bpf::set_control(&mut bpf, Control { enabled: 1, baseline: 1, ..Control::default() })?;
         let seed = crate::cgroup::monotonic_ns();
-        baseline = Some(bpf::baseline::take(&mut bpf, sizes.frames, sizes.log2_mean, seed)?);
+        baseline = Some(bpf::baseline::take(&mut bpf, sizes.frames, settings.log2_mean, seed)?);
     }
     bpf::set_control(&mut bpf, Control { enabled: 1, baseline: 0, ..Control::default() })?;
-    Ok(Running { bpf, attached, sizes, forced: options.forced, settings, baseline })
+    Ok(Running { bpf, attached, sizes, rates, forced: options.forced, settings, baseline })
 }
 
 /// Finds the frame table with the smallest tables that load.

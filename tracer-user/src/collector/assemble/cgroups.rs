@@ -81,6 +81,7 @@ pub(super) fn row(inputs: &Inputs<'_>, tree: &Tree, accounts: &Accounts, stacks:
         limit_bytes: reading.and_then(|r| r.limit).and_then(Limit::bytes),
         usage_bytes: reading.and_then(|r| r.usage),
         working_set_bytes: reading.and_then(StatReading::working_set),
+        mean_bytes: mean_bytes(accounts, id),
         kinds: kinds(inputs, tree, accounts, reading, id),
         subtree: subtree(inputs, tree, accounts, reading, id),
         uncovered_bytes: reading.and_then(StatReading::uncovered),
@@ -94,6 +95,12 @@ pub(super) fn row(inputs: &Inputs<'_>, tree: &Tree, accounts: &Accounts, stacks:
         histograms: BTreeMap::new(),
         verdicts: Vec::new(),
     }
+}
+
+/// What a sample of the cgroup's charges stands for on average.
+fn mean_bytes(accounts: &Accounts, id: CgroupId) -> Option<u64> {
+    let sum: Account = Kind::ALL.iter().filter_map(|kind| accounts.get(&(id.0, *kind))).copied().sum();
+    sum.charged.checked_div(sum.samples)
 }
 
 /// Active and inactive file less dirty and writeback. Locked pages are on neither list.
