@@ -69,7 +69,7 @@ mod tests {
         // 24 GiB, 128 GiB and 1 TiB of RAM; the range of M on the last one costs some.
         for (log2_mean, least) in [(20, 200), (22, 200), (25, 150)] {
             let rates = Rates::plan(5, log2_mean, 1 << 16);
-            let samples = 20 * MIB >> rates.log2_mean(20 * MIB);
+            let samples = (20 * MIB) >> rates.log2_mean(20 * MIB);
             assert!(samples >= least, "{log2_mean}: {samples}, {rates:?}");
         }
     }
@@ -80,7 +80,7 @@ mod tests {
             for log2_mean in 16..30 {
                 for samples in [1 << 12, 1 << 16] {
                     let rates = Rates::plan(owners, log2_mean, samples);
-                    let most = u64::from(owners) * u64::from(rates.log2_coarsest - rates.log2_finest) << rates.log2_step;
+                    let most = (u64::from(owners) * u64::from(rates.log2_coarsest - rates.log2_finest)) << rates.log2_step;
                     assert!(most <= u64::from(samples) / 2, "{owners} {log2_mean} {samples}: {rates:?}");
                     assert_eq!(rates.log2_coarsest, log2_mean);
                 }

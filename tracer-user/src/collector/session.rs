@@ -143,8 +143,8 @@ impl Session {
         let mut poller = Poller::new(&hierarchy, default_most_open());
         options.filtered = !filter.is_open();
         let readings = poll_wanted(&mut poller, &registry, &filter).readings;
-        // On a whole host finer sampling would find more stacks than their table holds.
-        options.owners = if filter.is_open() { 0 } else { u32::try_from(readings.len()).unwrap_or(u32::MAX) };
+        // On a whole host finer sampling would find more stacks than their table holds. A pattern may match only later.
+        options.owners = if filter.is_open() { 0 } else { u32::try_from(readings.len()).unwrap_or(u32::MAX).max(1) };
         let rates = host.rates(&options, &host.sizes(&options).map_err(StartError::Sizes)?);
         let bytes = bytes_of(&local_figures(&registry, &readings));
         if options.traced_bytes.is_none() && options.filtered {
@@ -264,10 +264,11 @@ impl Session {
             self.registry.repair(&listing(&self.hierarchy)?);
             decided = self.registry.iter().map(|cgroup| (cgroup.id, cgroup.path.clone())).collect();
         }
-        forget_owners(&mut self.running.bpf, &removed)?;
         // The new ones have next to nothing yet; with a repair all are told, and have their M at the next reading.
         let decided = decided.iter().map(|(id, path)| (*id, path));
         write_owners(&mut self.running.bpf, &self.filter, &self.running.rates, &HashMap::new(), decided)?;
+        // Afterwards: one that was made and removed since the last time is among both.
+        forget_owners(&mut self.running.bpf, &removed)?;
         Ok(())
     }
 
