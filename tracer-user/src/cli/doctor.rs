@@ -5,6 +5,7 @@ use crate::{
     cgroup::Hierarchy,
     collector::{
         assemble,
+        rates::Rates,
         start::{self, Follow, Host, StartOptions},
     },
     model::PlanRow,
@@ -166,6 +167,10 @@ fn print(findings: &Findings) {
             sizes.keys,
             sizes.stacks
         );
+        let rates = Rates::plan(1, sizes.log2_mean, sizes.samples);
+        if rates.differ() {
+            println!("With --cgroup or a command: small cgroups more finely, from every {} on", units::bytes(1 << rates.log2_finest));
+        }
     }
     if let Some(ms) = findings.attach_ms {
         println!("Attaching and taking the baseline took {ms:.0} ms");
