@@ -125,6 +125,20 @@ kernel_layout! {
     task_mm = Member("task_struct", "mm");
     /// Task flags (PF_KTHREAD).
     task_flags = Member("task_struct", "flags");
+    /// Ids of a task, one for each pid namespace that it is seen from.
+    task_thread_pid = Member("task_struct", "thread_pid");
+    /// Depth of the innermost of those namespaces.
+    pid_level = Member("pid", "level");
+    /// The ids, outermost namespace first.
+    pid_numbers = Member("pid", "numbers");
+    /// Size of one.
+    upid_size = Size("upid");
+    /// Its number.
+    upid_nr = Member("upid", "nr");
+    /// What the threads of a group share.
+    task_signal = Member("task_struct", "signal");
+    /// Threads of the group that have not begun to exit.
+    signal_live = Member("signal_struct", "live");
     /// Memory descriptor of a mapping.
     vma_mm = Member("vm_area_struct", "vm_mm");
     /// Where the program's code begins in memory.

@@ -7,6 +7,7 @@
 #![no_std]
 
 pub mod attribution;
+pub mod diagnosis;
 pub mod event;
 pub mod kind;
 pub mod layout;

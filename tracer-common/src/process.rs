@@ -13,14 +13,16 @@ pub struct ProcessRecord {
     pub start_ns: u64,
     /// Monotonic nanoseconds at which the image was first seen; finds the image among a process's successive ones.
     pub first_seen_ns: u64,
-    /// `task_struct.self_exec_id`: changes with each exec.
-    pub exec_id: u64,
-    /// Where the program's code begins in this process's memory; 0 while unknown (see [`crate::stack::absolute`]).
+    /// Where the program's code begins in this process's memory; 0 while unknown (see [`crate::stack::Bases::absolute`]).
     pub code_start: u64,
     /// Top of its region of mappings; 0 while unknown.
     pub mmap_base: u64,
+    /// `task_struct.self_exec_id`: changes with each exec. 64 bits wide since 5.7, of which these do.
+    pub exec_id: u32,
     /// Thread-group id in the initial pid namespace.
     pub tgid: u32,
+    /// The same in the process's own pid namespace; 0 if it could not be read.
+    pub ns_tgid: u32,
     /// 1 for a kernel thread.
     pub kernel_thread: u32,
     /// Name of the thread-group leader, NUL-padded, as raw bytes.

@@ -132,6 +132,22 @@ pub const fn weight_per_frame(order: u32, log2_mean: u32) -> u64 {
     if always_taken(order, log2_mean) { FRAME_BYTES } else { 1 << (log2_mean - order) }
 }
 
+/// Thins a taken folio of 2^`order` frames for an owner whose M is `log2_mean`: its weight per frame from now on, or 0 if it is let go.
+/// `weight` is what each of its frames stands for so far. One that stands for as much already is kept as it is.
+///
+/// Whatever the weight and M come from, also if M follows the samples kept so far: each step keeps a folio with the old weight over the
+/// new one, so what a kept one stands for stays right on average.
+#[inline(always)]
+#[must_use]
+pub const fn thinned(weight: u64, order: u32, log2_mean: u32, random: u64) -> u64 {
+    let wanted = weight_per_frame(order, log2_mean);
+    if wanted <= weight {
+        return weight;
+    }
+    // Both are powers of two. The generator's lowest bits are its worst.
+    if random >> 24 & (wanted - 1) < weight { wanted } else { 0 }
+}
+
 /// -log2(u / 2^64) in Q32, for u > 0, by the leading zeros and a table of 512 intervals with linear interpolation
 /// (relative error below 2^-20). u = 0 counts as 1.
 #[inline(always)]
@@ -283,15 +299,19 @@ mod tests {
         sum
     }
 
-    /// Runs the workload with 2,000 seeds and holds the errors against what the standard errors promise.
     fn prove(name: &str, folios: &[Folio], log2_mean: impl Fn(usize) -> u32 + Copy) {
+        prove_of(name, folios, |seed| estimate(folios.iter().copied(), seed, log2_mean));
+    }
+
+    /// Runs the workload with 2,000 seeds and holds the errors against what the standard errors promise.
+    fn prove_of(name: &str, folios: &[Folio], estimate: impl Fn(u64) -> Estimate) {
         const RUNS: u64 = 2000;
         let size = |order: u32| (FRAME_BYTES << order) as f64;
         let charged: f64 = folios.iter().map(|(order, _)| size(*order)).sum();
         let live: f64 = folios.iter().filter(|(_, live)| *live).map(|(order, _)| size(*order)).sum();
         let (mut errors, mut live_errors) = (Vec::new(), Vec::new());
         for seed in 0..RUNS {
-            let e = estimate(folios.iter().copied(), seed * 7919 + 1, log2_mean);
+            let e = estimate(seed * 7919 + 1);
             errors.push((e.charged - charged, e.charged_variance.sqrt()));
             live_errors.push((e.live - live, e.live_variance.sqrt()));
         }
@@ -341,6 +361,55 @@ mod tests {
     fn the_rate_may_change_on_the_way() {
         let folios: Vec<Folio> = (0..80_000).map(|i| (0, i % 2 == 0)).collect();
         prove("changing M", &folios, |i| if i < 40_000 { 16 } else { 18 });
+    }
+
+    /// As [`estimate`], with one M for all and the owner's own on top: `log2_mean` gives it by the folio's number and the samples kept
+    /// so far. Each sample is thinned twice, as where the owner expected and the real one are asked.
+    fn estimate_thinned(folios: &[Folio], seed: u64, log2_fine: u32, log2_mean: impl Fn(usize, u64) -> u32) -> Estimate {
+        let mut sampler = Sampler::seeded(seed, log2_fine);
+        let mut sum = Estimate::default();
+        let mut kept = 0;
+        for (i, (order, live)) in folios.iter().copied().enumerate() {
+            if !sampler.take(order, log2_fine) {
+                continue;
+            }
+            let mut weight = weight_per_frame(order, log2_fine);
+            for coarser in [0, 1] {
+                weight = if weight == 0 { 0 } else { thinned(weight, order, log2_mean(i, kept) + coarser, sampler.next_random()) };
+            }
+            if weight != 0 {
+                kept += 1;
+                let (weight, size) = ((weight << order) as f64, (FRAME_BYTES << order) as f64);
+                sum.charged += weight;
+                sum.charged_variance += weight * (weight - size);
+                sum.live += if live { weight } else { 0.0 };
+                sum.live_variance += if live { weight * (weight - size) } else { 0.0 };
+            }
+        }
+        sum
+    }
+
+    #[test]
+    fn an_owner_may_be_thinned_and_that_may_change_on_the_way() {
+        let folios: Vec<Folio> = (0..60_000_u32).map(|i| ([0, 0, 2, 0, 0, 4][(i % 6) as usize], i % 2 == 0)).collect();
+        prove_of("thinning", &folios, |seed| estimate_thinned(&folios, seed, 15, |i, _| if i < 30_000 { 15 } else { 18 }));
+    }
+
+    #[test]
+    fn an_owner_may_be_thinned_by_how_many_samples_it_has() {
+        let folios: Vec<Folio> = (0..60_000).map(|i| (0, i % 2 == 0)).collect();
+        prove_of("thinning by samples kept", &folios, |seed| {
+            estimate_thinned(&folios, seed, 14, |_, kept| (14 + (kept >> 8) as u32).min(17))
+        });
+    }
+
+    #[test]
+    fn thinning_never_takes_from_what_stands_for_enough() {
+        // A huge page, and a sample that was thinned already.
+        assert_eq!(thinned(FRAME_BYTES, 9, 20, u64::MAX), FRAME_BYTES);
+        assert_eq!(thinned(1 << 20, 0, 18, u64::MAX), 1 << 20);
+        assert_eq!(thinned(1 << 16, 0, 20, u64::MAX), 0);
+        assert_eq!(thinned(1 << 16, 0, 20, 0), 1 << 20);
     }
 
     #[test]

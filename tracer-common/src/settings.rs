@@ -6,7 +6,7 @@
 pub struct Settings {
     /// [`crate::ABI_VERSION`] of the user half.
     pub abi_version: u32,
-    /// log2 of M, the mean distance in bytes between two samples; 12 takes every frame.
+    /// log2 of the smallest M of any owner, the mean distance in bytes between two samples; 12 takes every frame.
     pub log2_mean: u32,
     /// Frames that the frame table covers.
     pub frames: u64,
@@ -20,10 +20,18 @@ pub struct Settings {
     pub kernel_stacks: u32,
     /// The gfp bit of movable memory; only such allocations can become anon, file or shmem on the tracepoint tier.
     pub gfp_movable: u32,
+    /// 1: only what the processes in `FOLLOWED` cause is recorded.
+    pub followed: u32,
+    /// 1: rare events are told (see [`crate::diagnosis`]).
+    pub diagnose: u32,
+    /// log2 of M for owners of which nothing is known, and of the largest: not below `log2_mean`.
+    pub log2_coarsest: u32,
+    /// log2 of the samples after which an owner's M doubles.
+    pub log2_step: u32,
     /// Zero: no padding.
     pub reserved: u32,
 }
-crate::assert_size!(Settings, 40);
+crate::assert_size!(Settings, 56);
 crate::plain_data!(Settings);
 
 /// State that changes while the trace runs; entry 0 of the `CONTROL` array.
@@ -55,10 +63,23 @@ crate::plain_data!(Control);
 pub struct OwnerFilter {
     /// [`OWNER_UNKNOWN`], [`OWNER_WANTED`], [`OWNER_REFUSED`] or [`OWNER_REFUSED_ALONE`].
     pub verdict: u32,
-    /// Thinning: one in 2^this of the samples taken is kept, and stands for as many more. 0 keeps all.
-    pub log2_thinning: u32,
+    /// log2 of its M, at the least.
+    pub log2_mean: u32,
+    /// Samples kept since user space last looked: M doubles with each [`Settings::log2_step`] of them, up to
+    /// [`Settings::log2_coarsest`], so that an owner that grows needs nobody to look at it.
+    pub kept: u64,
 }
-crate::assert_size!(OwnerFilter, 8);
+crate::assert_size!(OwnerFilter, 16);
+
+impl OwnerFilter {
+    /// log2 of its M now.
+    #[inline(always)]
+    #[must_use]
+    pub const fn log2_mean_now(&self, log2_step: u32, log2_coarsest: u32) -> u32 {
+        let log2_mean = self.log2_mean as u64 + (self.kept >> (log2_step & 63));
+        if log2_mean < log2_coarsest as u64 { log2_mean as u32 } else { log2_coarsest }
+    }
+}
 crate::plain_data!(OwnerFilter);
 
 /// Not decided yet: recorded, and settled at the next snapshot.
@@ -69,3 +90,27 @@ pub const OWNER_WANTED: u32 = 1;
 pub const OWNER_REFUSED: u32 = 2;
 /// Passed over itself; cgroups made below it are not decided by that.
 pub const OWNER_REFUSED_ALONE: u32 = 3;
+
+/// A process that is followed; the value of the `FOLLOWED` table, whose key is the thread-group id. The start tells it from a later
+/// process with the same id.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Followed {
+    /// Start of the thread-group leader as in [`crate::process::ProcessRecord::start_ns`]; 0 until the kernel half has seen the process:
+    /// user space knows its start in hundredths of a second only.
+    pub start_ns: u64,
+}
+crate::assert_size!(Followed, 8);
+crate::plain_data!(Followed);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn m_doubles_with_each_step_of_samples_up_to_the_coarsest() {
+        let now = |kept| OwnerFilter { verdict: OWNER_WANTED, log2_mean: 16, kept }.log2_mean_now(8, 20);
+        assert_eq!([0, 255, 256, 1023, 1024, u64::MAX].map(now), [16, 16, 17, 19, 20, 20]);
+        assert_eq!(OwnerFilter { verdict: OWNER_WANTED, log2_mean: 24, kept: 0 }.log2_mean_now(8, 20), 20);
+    }
+}

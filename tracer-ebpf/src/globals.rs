@@ -19,6 +19,10 @@ static SETTINGS: Settings = Settings {
     own_tgid: 0,
     kernel_stacks: 1,
     gfp_movable: 0,
+    followed: 0,
+    diagnose: 0,
+    log2_coarsest: 20,
+    log2_step: 0,
     reserved: 0,
 };
 

@@ -5,6 +5,7 @@
 
 mod atomic;
 mod attribute;
+mod diagnose;
 mod globals;
 mod kernel;
 mod loss;
@@ -38,6 +39,20 @@ fn cgroup_mkdir(ctx: RawTracePointContext) -> i32 {
 #[raw_tracepoint(tracepoint = "cgroup_rmdir")]
 fn cgroup_rmdir(ctx: RawTracePointContext) -> i32 {
     probes::cgroup::changed(CgroupChange::Removed, ctx.arg(0), ctx.arg(1));
+    0
+}
+
+// Attached only when processes are followed.
+
+#[raw_tracepoint(tracepoint = "sched_process_fork")]
+fn process_fork(ctx: RawTracePointContext) -> i32 {
+    probes::follow::forked(ctx.arg(1));
+    0
+}
+
+#[raw_tracepoint(tracepoint = "sched_process_exit")]
+fn process_exit(_ctx: RawTracePointContext) -> i32 {
+    probes::follow::exiting();
     0
 }
 

@@ -10,7 +10,7 @@ use tracer_common::{
     loss::{LOSSES, LossCount},
     process::ProcessRecord,
     sampling::Sampler,
-    settings::{Control, OwnerFilter},
+    settings::{Control, Followed, OwnerFilter},
     stack::StackRecord,
 };
 
@@ -49,6 +49,10 @@ pub static PROCESSES: HashMap<u64, ProcessRecord> = HashMap::with_max_entries(1,
 /// What the cgroup filter says, by owner.
 #[map]
 pub static OWNERS: HashMap<u64, OwnerFilter> = HashMap::with_max_entries(1, 0);
+
+/// Processes that are followed, by thread-group id (see [`crate::attribute::followed`]).
+#[map]
+pub static FOLLOWED: HashMap<u32, Followed> = HashMap::with_max_entries(1, 0);
 
 /// Exact bytes by owner, per CPU.
 #[map]

@@ -25,6 +25,9 @@ pub struct Report {
     pub ended: String,
     /// Seconds between the two, monotonic.
     pub duration_s: f64,
+    /// What was recorded of all that happened.
+    #[serde(default)]
+    pub filter: Filter,
     /// Which provider each probe used, and why.
     pub plan: Vec<PlanRow>,
     /// How charges were chosen.
@@ -72,6 +75,14 @@ pub struct Host {
     pub page_size: u32,
 }
 
+/// What was recorded of all that happened, where that does not show in the rows.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Filter {
+    /// Thread-group ids on the host of the processes that were followed with their later children; empty: everyone's memory was
+    /// recorded.
+    pub pids: Vec<u32>,
+}
+
 /// One probe of the plan.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct PlanRow {
@@ -88,7 +99,7 @@ pub struct PlanRow {
 pub struct Sampling {
     /// "sampled" or "exact".
     pub mode: String,
-    /// M: mean bytes between two samples; 4096 in exact mode.
+    /// M: mean bytes between two samples; 4096 in exact mode. With a filter, small cgroups are sampled more finely: see their rows.
     pub mean_bytes: u64,
     /// Samples taken.
     pub samples: u64,
@@ -148,6 +159,9 @@ pub struct Cgroup {
     pub usage_bytes: Option<u64>,
     /// usage - inactive_file, as the kubelet counts.
     pub working_set_bytes: Option<u64>,
+    /// Bytes that a sample of its charges stands for on average; null if there is none.
+    #[serde(default)]
+    pub mean_bytes: Option<u64>,
     /// By kind: anon, file, shmem, hugetlb, kernel, ...
     pub kinds: BTreeMap<String, KindRow>,
     /// The same, summed over the subtree.

@@ -2,7 +2,7 @@
 //!
 //! Pure: arguments and facts in, plan out. Attaching then takes the first that the kernel really loads.
 
-use crate::probes::{CATALOGUE, Provider, Tier};
+use crate::probes::{CATALOGUE, FOLLOW, Probe, Provider, Tier};
 
 /// What the kernel has by name; a trait so that plans can be made from captured facts.
 pub trait Names {
@@ -63,30 +63,29 @@ pub enum PlanError {
 }
 
 /// Plans all probes. `forced` keeps only that tier for each probe that has a provider in it; probes that exist only as
-/// tracepoints keep theirs.
-pub fn plan(names: &impl Names, forced: Option<Tier>) -> Result<Vec<PlannedProbe>, PlanError> {
-    CATALOGUE
-        .iter()
-        .map(|probe| {
-            let mut planned = PlannedProbe { name: probe.name, required: probe.required, candidates: Vec::new(), refused: Vec::new() };
-            let has_forced = forced.is_some_and(|tier| probe.providers.iter().any(|provider| provider.tier == tier));
-            for provider in probe.providers {
-                if has_forced && forced != Some(provider.tier) {
-                    continue;
-                }
-                match bind(names, provider) {
-                    Ok(candidate) => planned.candidates.push(candidate),
-                    Err(reason) => planned.refused.push(format!("{}: {reason}", provider.tier)),
-                }
-            }
-            match forced {
-                Some(tier) if has_forced && probe.required && planned.candidates.is_empty() => {
-                    Err(PlanError::Forced { tier, probe: probe.name, reason: planned.refused.join("; ") })
-                }
-                _ => Ok(planned),
-            }
-        })
-        .collect()
+/// tracepoints keep theirs. `follow` adds what following processes needs.
+pub fn plan(names: &impl Names, forced: Option<Tier>, follow: bool) -> Result<Vec<PlannedProbe>, PlanError> {
+    CATALOGUE.iter().chain(follow.then_some(&FOLLOW)).map(|probe| plan_one(names, probe, forced)).collect()
+}
+
+fn plan_one(names: &impl Names, probe: &Probe, forced: Option<Tier>) -> Result<PlannedProbe, PlanError> {
+    let mut planned = PlannedProbe { name: probe.name, required: probe.required, candidates: Vec::new(), refused: Vec::new() };
+    let has_forced = forced.is_some_and(|tier| probe.providers.iter().any(|provider| provider.tier == tier));
+    for provider in probe.providers {
+        if has_forced && forced != Some(provider.tier) {
+            continue;
+        }
+        match bind(names, provider) {
+            Ok(candidate) => planned.candidates.push(candidate),
+            Err(reason) => planned.refused.push(format!("{}: {reason}", provider.tier)),
+        }
+    }
+    match forced {
+        Some(tier) if has_forced && probe.required && planned.candidates.is_empty() => {
+            Err(PlanError::Forced { tier, probe: probe.name, reason: planned.refused.join("; ") })
+        }
+        _ => Ok(planned),
+    }
 }
 
 fn bind(names: &impl Names, provider: &Provider) -> Result<Candidate, String> {
@@ -137,14 +136,14 @@ mod tests {
 
     #[test]
     fn a_capable_kernel_gets_every_tier_best_first() {
-        let plan = plan(&Kernel { without: &[], kprobes: true }, None).unwrap();
+        let plan = plan(&Kernel { without: &[], kprobes: true }, None, false).unwrap();
         assert_eq!(tiers(&plan, "anon-commit"), [Tier::Fentry, Tier::Kprobe, Tier::Tracepoint]);
         assert_eq!(tiers(&plan, "file-commit"), [Tier::Tracepoint]);
     }
 
     #[test]
     fn without_kprobes_the_reason_is_kept() {
-        let plan = plan(&Kernel { without: &[], kprobes: false }, None).unwrap();
+        let plan = plan(&Kernel { without: &[], kprobes: false }, None, false).unwrap();
         let anon = plan.iter().find(|p| p.name == "anon-commit").unwrap();
         assert_eq!(tiers(&plan, "anon-commit"), [Tier::Fentry, Tier::Tracepoint]);
         assert!(anon.refused[0].contains("CONFIG_KPROBES"), "{:?}", anon.refused);
@@ -152,16 +151,24 @@ mod tests {
 
     #[test]
     fn a_forced_tier_that_cannot_be_had_is_an_error_with_the_reason() {
-        let error = plan(&Kernel { without: &[], kprobes: false }, Some(Tier::Kprobe)).unwrap_err();
+        let error = plan(&Kernel { without: &[], kprobes: false }, Some(Tier::Kprobe), false).unwrap_err();
         assert!(error.to_string().contains("CONFIG_KPROBES"), "{error}");
-        let error = plan(&Kernel { without: &["mm_lru_insertion"], kprobes: true }, Some(Tier::Tracepoint)).unwrap_err();
+        let error = plan(&Kernel { without: &["mm_lru_insertion"], kprobes: true }, Some(Tier::Tracepoint), false).unwrap_err();
         assert!(error.to_string().contains("mm_lru_insertion"), "{error}");
     }
 
     #[test]
     fn a_forced_tier_leaves_probes_that_exist_only_as_tracepoints() {
-        let plan = plan(&Kernel { without: &[], kprobes: true }, Some(Tier::Kprobe)).unwrap();
+        let plan = plan(&Kernel { without: &[], kprobes: true }, Some(Tier::Kprobe), false).unwrap();
         assert_eq!(tiers(&plan, "file-commit"), [Tier::Tracepoint]);
         assert_eq!(tiers(&plan, "anon-commit"), [Tier::Kprobe]);
+    }
+
+    #[test]
+    fn following_is_planned_only_when_asked_for() {
+        let kernel = Kernel { without: &[], kprobes: true };
+        let has = |follow| plan(&kernel, Some(Tier::Kprobe), follow).unwrap().iter().any(|probe| probe.name == "follow" && probe.required);
+        assert!(has(true));
+        assert!(!has(false));
     }
 }

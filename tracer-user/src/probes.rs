@@ -112,7 +112,20 @@ const BY_LRU: Provider = Provider {
     ],
 };
 
-/// All probes. Ends of life come first: a folio that is followed must also be seen to go.
+/// With `--pid` only: which processes are children of those that are followed.
+pub static FOLLOW: Probe = Probe {
+    name: "follow",
+    required: true,
+    providers: &[Provider {
+        tier: Tier::Tracepoint,
+        hooks: &[
+            hook("process_exit", Attach::RawTracepoint, &["sched_process_exit"]),
+            hook("process_fork", Attach::RawTracepoint, &["sched_process_fork"]),
+        ],
+    }],
+};
+
+/// All probes that are always on. Ends of life come first: a folio that is followed must also be seen to go.
 pub static CATALOGUE: &[Probe] = &[
     Probe {
         name: "uncharge",

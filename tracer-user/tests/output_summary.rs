@@ -227,3 +227,20 @@ fn the_stack_view_has_all_frames_and_adds_up_processes() {
     let applied = one.apply(&report);
     assert_eq!((applied.cgroups.len(), applied.cgroups[0].stacks.len(), applied.cgroups[0].kinds.len()), (1, 1, 1));
 }
+
+#[test]
+fn what_was_left_out_for_other_processes_is_told_and_not_called_unattributed() {
+    let mut report = one_container();
+    let idle = Cgroup { path: "/idle".into(), usage_bytes: Some(64 << 30), ..Cgroup::default() };
+    report.cgroups.push(idle);
+    report.filter.pids = (4_000_000..4_000_030).collect();
+    let text = plain(&report);
+    assert_fits(&text);
+    assert!(text.contains("only of these and their later children: 4000000 4000001"), "{text}");
+    assert!(!text.contains("attributed"), "{text}");
+    assert!(!text.contains("/idle"), "a cgroup that they charged nothing: {text}");
+    report.cgroups.clear();
+    report.filter.pids.truncate(1);
+    let text = plain(&report);
+    assert!(text.contains("the process charged nothing") && text.contains("process 4000000 and its later children"), "{text}");
+}

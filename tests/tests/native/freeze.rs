@@ -7,7 +7,7 @@ use memtrail::cgroup::Hierarchy;
 use memtrail::collector::{
     filter::Filter,
     session::Session,
-    start::{Running, StartOptions},
+    start::{Follow, Running, StartOptions},
 };
 use memtrail::glob::Glob;
 use std::os::unix::fs::MetadataExt;
@@ -26,7 +26,16 @@ fn start(cgroup: &TestCgroup) -> Session {
         "kprobe" => memtrail::probes::Tier::Kprobe,
         _ => memtrail::probes::Tier::Tracepoint,
     });
-    let options = StartOptions { exact: true, provider, map_memory: 2 << 30, traced_bytes: None, filtered: false, forced };
+    let options = StartOptions {
+        exact: true,
+        provider,
+        map_memory: 2 << 30,
+        traced_bytes: None,
+        filtered: false,
+        follow: Follow::No,
+        owners: 0,
+        forced,
+    };
     Session::start(Filter::new(vec![Glob::parse(cgroup.path()).unwrap()]), options).unwrap()
 }
 

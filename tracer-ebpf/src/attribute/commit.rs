@@ -1,7 +1,8 @@
 //! A folio became charged memory of a known owner and kind: decide, walk the stacks, credit, keep the sample.
 
 use crate::{
-    attribute::{collapse, control, decide, end, frames, key, stack},
+    atomic,
+    attribute::{collapse, control, decide, end, followed, frames, key, stack},
     globals::setting,
     kernel::{
         file, folio,
@@ -18,6 +19,7 @@ use tracer_common::{
     attribution::{KEY_OWN, Key, OwnerTotals, Sample, sample_slot},
     kind::Kind,
     loss::Loss,
+    sampling::thinned,
     settings::{Control, OWNER_REFUSED, OWNER_REFUSED_ALONE, OWNER_WANTED},
 };
 
@@ -67,27 +69,48 @@ pub fn here(ctx: *mut c_void, slot: Slot, commit: &Commit) {
     if taken == 0 {
         return;
     }
-    let Some(weight) = filtered(owner, taken) else { return };
+    if !followed::wants(commit.task) {
+        return;
+    }
+    let weight = filtered(owner, order, taken, 1);
+    if weight == 0 {
+        return;
+    }
     sample(ctx, slot, control, commit, frame, order, owner, weight);
 }
 
-/// Thins or refuses a taken folio by its owner's filter.
+/// Thins or refuses a taken folio by its owner: the weight per frame that it has from now on, 0 if it is let go. `count` is 1 if it is
+/// kept then, 0 if that is not decided yet.
 #[inline(always)]
-pub fn filtered(owner: u64, weight_per_frame: u64) -> Option<u64> {
-    if setting!(filtered) == 0 {
-        return Some(weight_per_frame);
+pub fn filtered(owner: u64, order: u32, weight_per_frame: u64, count: u64) -> u64 {
+    if setting!(filtered) == 0 && setting!(log2_mean) == setting!(log2_coarsest) {
+        return weight_per_frame;
     }
-    let Some(filter) = OWNERS.get_ptr(owner) else { return Some(weight_per_frame) };
-    // SAFETY: a map value of plain numbers.
-    let filter = unsafe { *filter };
-    if filter.verdict == OWNER_REFUSED || filter.verdict == OWNER_REFUSED_ALONE {
-        return None;
+    filter(owner, order as u64, weight_per_frame, count)
+}
+
+/// A global function, so that it is verified once (see [`super::stack`]).
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn filter(owner: u64, order: u64, weight_per_frame: u64, count: u64) -> u64 {
+    let mut log2_mean = setting!(log2_coarsest);
+    let entry = OWNERS.get_ptr_mut(owner);
+    if let Some(entry) = entry {
+        // SAFETY: a map value of plain numbers.
+        let entry = unsafe { &*entry };
+        if entry.verdict == OWNER_REFUSED || entry.verdict == OWNER_REFUSED_ALONE {
+            return 0;
+        }
+        log2_mean = entry.log2_mean_now(setting!(log2_step), log2_mean);
     }
-    let thinning = filter.log2_thinning & 31;
-    if thinning != 0 && decide::random() & ((1 << thinning) - 1) != 0 {
-        return None;
+    let weight = thinned(weight_per_frame, order as u32 & 31, log2_mean, decide::random());
+    if weight != 0
+        && let Some(entry) = entry
+    {
+        // SAFETY: a map value.
+        unsafe { atomic::add(&raw mut (*entry).kept, count) };
     }
-    Some(weight_per_frame << thinning)
+    weight
 }
 
 /// Whether the filter is known to want that owner, or there is none.
@@ -99,19 +122,6 @@ pub fn wanted(owner: u64) -> bool {
     match OWNERS.get_ptr(owner) {
         // SAFETY: a map value of plain numbers.
         Some(filter) => unsafe { (*filter).verdict == OWNER_WANTED },
-        None => false,
-    }
-}
-
-/// Whether the filter passes that owner over.
-#[inline(always)]
-pub fn refused(owner: u64) -> bool {
-    if setting!(filtered) == 0 {
-        return false;
-    }
-    match OWNERS.get_ptr(owner) {
-        // SAFETY: a map value of plain numbers.
-        Some(filter) => matches!(unsafe { (*filter).verdict }, OWNER_REFUSED | OWNER_REFUSED_ALONE),
         None => false,
     }
 }

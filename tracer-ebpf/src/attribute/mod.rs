@@ -4,6 +4,7 @@ pub mod collapse;
 pub mod commit;
 pub mod decide;
 pub mod end;
+pub mod followed;
 pub mod frames;
 pub mod key;
 pub mod stack;

@@ -49,6 +49,31 @@ pub extern "C" fn learn_bases(slot: u64, task: u64) -> u64 {
     0
 }
 
+/// Id of a thread-group leader in the innermost pid namespace that it is in; 0 if it cannot be read.
+///
+/// A global function, so that it is verified once (see [`crate::attribute::stack`]) and takes none of the callers' stack.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn own_namespace_id(leader: u64) -> u64 {
+    let Some(pid) = read_pointer(leader, layout!(task_thread_pid)) else { return 0 };
+    let (Some(numbers), Some(size), Some(number)) = (layout!(pid_numbers), layout!(upid_size), layout!(upid_nr)) else { return 0 };
+    // Namespaces nest at most 32 deep (MAX_PID_NS_LEVEL).
+    let level = read::<u32>(pid, layout!(pid_level)).unwrap_or(0) as u64 & 63;
+    read::<u32>(pid, Some(numbers + level * size + number)).unwrap_or(0) as u64
+}
+
+/// When the task's process began, nanoseconds of the boot clock; 0 if it cannot be read. Not an `Option`: see
+/// [`crate::attribute::decide::take`].
+#[inline(always)]
+pub fn process_start(task: u64) -> u64 {
+    let Some(leader) = read_pointer(task, layout!(task_group_leader)) else { return 0 };
+    match layout!(task_start_boottime) {
+        Some(offset) => read::<u64>(leader, Some(offset)),
+        None => read::<u64>(leader, layout!(task_real_start_time)),
+    }
+    .unwrap_or(0)
+}
+
 /// Whether the task has user memory; `true` if it cannot be read.
 #[inline(always)]
 pub fn has_memory(task: u64) -> bool {
@@ -116,7 +141,8 @@ extern "C" fn make_record(identity: u64, leader: u64, now: u64) -> u64 {
     let record = ProcessRecord {
         start_ns: start.unwrap_or(0),
         first_seen_ns: now,
-        exec_id: read::<u32>(leader, layout!(task_self_exec_id)).unwrap_or(0) as u64,
+        exec_id: read::<u32>(leader, layout!(task_self_exec_id)).unwrap_or(0),
+        ns_tgid: 0,
         code_start: 0,
         mmap_base: 0,
         tgid: read::<u32>(leader, layout!(task_tgid)).unwrap_or(0),
@@ -134,7 +160,7 @@ extern "C" fn make_record(identity: u64, leader: u64, now: u64) -> u64 {
     0
 }
 
-/// Notes in the record where the task's memory has its program and its mappings. At each charge: an image is seen while exec still
+/// Notes in the record the process's id in its own namespace and where the task's memory has its program and its mappings. At each charge: an image is seen while exec still
 /// builds it.
 #[unsafe(no_mangle)]
 #[inline(never)]
@@ -145,6 +171,9 @@ extern "C" fn note_bases(identity: u64, task: u64) -> u64 {
     let mmap_base = read::<u64>(mm, layout!(mm_mmap_base)).unwrap_or(0);
     // SAFETY: a map value; whoever writes writes the same.
     unsafe {
+        if (*record).ns_tgid == 0 {
+            (*record).ns_tgid = own_namespace_id(read_pointer(task, layout!(task_group_leader)).unwrap_or(0)) as u32;
+        }
         if code_start != 0 && ((*record).code_start != code_start || (*record).mmap_base != mmap_base) {
             (*record).code_start = code_start;
             (*record).mmap_base = mmap_base;

@@ -38,7 +38,10 @@ fn kept(frame: u64, order: u32, weight_per_frame: u64) -> Option<()> {
     if !commit::wanted(owner) {
         return None;
     }
-    let weight = commit::filtered(owner, weight_per_frame)?;
+    let weight = commit::filtered(owner, order, weight_per_frame, 1);
+    if weight == 0 {
+        return None;
+    }
     let identity = scratch::with(Slot::FromUser, |scratch| {
         scratch.sample = Sample {
             key: 0,

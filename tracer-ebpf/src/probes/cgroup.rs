@@ -2,7 +2,7 @@
 //! one inherits its parent's filter at once, so that a container which lives 50 ms is not missed.
 
 use crate::{
-    globals::layout,
+    globals::{layout, setting},
     kernel::{memcg, read, read_pointer},
     loss,
     maps::{EVENTS, OWNERS},
@@ -11,7 +11,7 @@ use aya_ebpf::helpers::{bpf_ktime_get_ns, generated::bpf_probe_read_kernel_str};
 use tracer_common::{
     event::{CgroupChange, CgroupEvent, PATH_BYTES},
     loss::Loss,
-    settings::OWNER_REFUSED_ALONE,
+    settings::{OWNER_REFUSED_ALONE, OwnerFilter},
 };
 
 /// Handles a change of the cgroup at `cgroup`, whose path below its root is the string at `path`.
@@ -52,11 +52,12 @@ fn inherit(cgroup: u64, id: u64) {
     let Some(parent) = parent.and_then(memcg::cgroup_id) else { return };
     if let Some(filter) = OWNERS.get_ptr(parent) {
         // SAFETY: a map value of plain numbers.
-        let filter = unsafe { *filter };
-        if filter.verdict == OWNER_REFUSED_ALONE {
+        let verdict = unsafe { (*filter).verdict };
+        if verdict == OWNER_REFUSED_ALONE {
             return;
         }
-        if OWNERS.insert(id, filter, 0).is_err() {
+        // It has nothing yet, so its M is the smallest.
+        if OWNERS.insert(id, OwnerFilter { verdict, log2_mean: setting!(log2_mean), kept: 0 }, 0).is_err() {
             loss::count(Loss::OwnerTableFull, 0);
         }
     }

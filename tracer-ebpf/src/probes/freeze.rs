@@ -1,11 +1,12 @@
 //! Pictures: a new epoch begins, and what was live when the old one ended stays readable.
 
 use crate::{
-    atomic, loss,
+    atomic, diagnose, loss,
     maps::{CONTROL, KEYS, RUN_RESULTS},
 };
 use tracer_common::{
     attribution::{BANKS, PICTURES, ROTATING_BANKS, bank_of},
+    diagnosis::Diagnosis,
     loss::Loss,
 };
 
@@ -47,6 +48,7 @@ pub fn open() -> Option<u64> {
         atomic::add(&raw mut (*control).held_banks, bit(ended));
         (*control).bank_epochs[bank_of(next)] = next;
         (*control).epoch = next;
+        diagnose::tell(Diagnosis::PictureOpened, ended, next);
         Some(ended)
     }
 }
@@ -60,6 +62,7 @@ pub fn close(epoch: u64) {
         if (*control).held_banks & bit(epoch) != 0 && (*control).open_pictures != 0 {
             atomic::subtract(&raw mut (*control).held_banks, bit(epoch));
             atomic::subtract(&raw mut (*control).open_pictures, 1);
+            diagnose::tell(Diagnosis::PictureClosed, epoch, (*control).open_pictures);
         }
     }
 }

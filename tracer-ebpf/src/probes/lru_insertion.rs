@@ -54,12 +54,12 @@ pub fn settle_as(control: &Control, slot: Slot, folio: u64, frame: u64, sample: 
     // in the file's tree (khugepaged, MADV_COLLAPSE) have no insertion event: one that is always taken would have a sample from there.
     // SAFETY: as above.
     let collapsed = unsafe { (*sample).file } & KEY_COLLAPSED as u64 != 0;
-    let inserted = kind as u32 == Kind::File as u32 && !collapsed && !always_taken(order, setting!(log2_mean));
-    let weight = if inserted { None } else { commit::filtered(owner, weight) };
-    let Some(weight) = weight else {
+    let inserted = kind as u32 == Kind::File as u32 && !collapsed && !always_taken(order, setting!(log2_coarsest));
+    let weight = if inserted { 0 } else { commit::filtered(owner, order, weight, 1) };
+    if weight == 0 {
         end::covered(frame, order);
         return;
-    };
+    }
     // SAFETY: as above. A pending sample keeps the key's flags where the file will stand.
     let key = unsafe {
         Key {

@@ -6,6 +6,7 @@ pub mod calibrate;
 pub mod cgroup;
 pub mod charge;
 pub mod file_commit;
+pub mod follow;
 pub mod freeze;
 pub mod lru_insertion;
 pub mod migrate;

@@ -2,7 +2,7 @@
 //! and waits, by frame, until the LRU says whose it is and of what kind. Freed before that, it never counted.
 
 use crate::{
-    attribute::{commit, control, decide, end, frames},
+    attribute::{commit, control, decide, end, followed, frames},
     globals::setting,
     kernel::{folio, memcg, task},
     maps::NEW_FRAMES,
@@ -30,18 +30,23 @@ pub fn allocated(ctx: *mut c_void, page: u64, order: u32, gfp: u32) {
         return;
     }
     end::folio(frame, order);
+    if !followed::wants(0) {
+        return;
+    }
     scratch::with(Slot::PageAlloc, |scratch| {
         // SAFETY: plain helper.
         let now = unsafe { bpf_ktime_get_ns() };
         // SAFETY: plain helper.
         let task = unsafe { bpf_get_current_task() };
         let expected = memcg::of_task(task).unwrap_or(0);
-        // A process is charged for what it touches. Kernel threads also work for others (khugepaged), so theirs is seen at the LRU.
-        if commit::refused(expected) && !task::is_kernel_thread(task) {
+        // A process is charged for what it touches, so its owner's filter and M hold before the stack is walked. Kernel threads also work
+        // for others (khugepaged): theirs are seen at the LRU only. There the real owner is asked, whose M may be larger.
+        let weight = if task::is_kernel_thread(task) { taken } else { commit::filtered(expected, order, taken, 0) };
+        if weight == 0 {
             return None;
         }
         let toucher = task::current(now);
-        commit::fill(ctx, Slot::PageAlloc, control, scratch, &toucher, false, taken, order, now);
+        commit::fill(ctx, Slot::PageAlloc, control, scratch, &toucher, false, weight, order, now);
         scratch.sample.address = expected;
         scratch.sample.file = (commit::own_flag(toucher.tgid) | task::collapse_flag(task)) as u64;
         commit::store(scratch, frame);

@@ -51,7 +51,7 @@ fn is_collapsed(folio: u64) -> bool {
     }
     // An inserted folio of this size has a sample if such are always taken. Without that certainty only khugepaged's count.
     // SAFETY: plain helper.
-    if !always_taken(order, setting!(log2_mean)) && task::collapse_flag(unsafe { bpf_get_current_task() }) == 0 {
+    if !always_taken(order, setting!(log2_coarsest)) && task::collapse_flag(unsafe { bpf_get_current_task() }) == 0 {
         return false;
     }
     match folio::frame_of(folio) {

@@ -2,7 +2,7 @@
 //! needs it or not (ours does not), and asks the kernel for its features: a third of the time that a start takes, on a thread of
 //! its own while the host is looked at. The thread also takes the memory of it along when it ends.
 
-use super::{BpfError, OBJECT, sizes::Sizes};
+use super::{BpfError, OBJECT, diagnosis, sizes::Sizes};
 use aya::{Ebpf, EbpfLoader, VerifierLogLevel};
 use std::thread::JoinHandle;
 use tracer_common::{layout::KernelLayout, settings::Settings};
@@ -36,7 +36,9 @@ impl Loader {
         let mut loader: EbpfLoader<'_> = made;
         // aya asks for the log only after a refusal: a load that works pays nothing for it.
         loader.verifier_log_level(VerifierLogLevel::DEBUG);
+        let told = diagnosis::aya_level(settings.diagnose != 0);
         loader.override_global("LAYOUT", layout, true).override_global("SETTINGS", settings, true);
+        loader.override_global(aya_log::LEVEL, &told, true);
         for (map, entries) in sizes.entries() {
             loader.map_max_entries(map, entries);
         }

@@ -3,6 +3,7 @@
 pub mod attach;
 pub mod baseline;
 pub mod calibrate;
+pub mod diagnosis;
 mod loader;
 pub mod picture;
 pub mod program_info;
@@ -60,6 +61,9 @@ pub enum BpfError {
     /// The frame table could not be placed.
     #[error("cannot find the kernel's page structs: {0}")]
     Calibration(String),
+    /// The ring of the kernel half's own messages.
+    #[error("cannot read the kernel half's own messages: {0}")]
+    Diagnosis(String),
     /// Reading a file of /proc.
     #[error("{path}: {source}")]
     Proc {

@@ -1,5 +1,6 @@
 //! How large the tables are: planned from RAM, possible CPUs and mode, within the memory asked for. Pure.
 
+use super::diagnosis;
 use crate::units;
 use serde::Serialize;
 use tracer_common::{
@@ -7,6 +8,7 @@ use tracer_common::{
     attribution::{Grave, KeyRecord, OwnerTotals, Sample},
     process::ProcessRecord,
     sampling::{MAX_LOG2_MEAN, MIN_LOG2_MEAN},
+    settings::{Followed, OwnerFilter},
     stack::StackRecord,
 };
 
@@ -28,6 +30,10 @@ pub struct Wish {
     pub cpus_possible: u32,
     /// Bound for all maps, bytes.
     pub map_memory: u64,
+    /// Processes are followed.
+    pub follow: bool,
+    /// The kernel half tells of rare events.
+    pub diagnose: bool,
     /// Sizes that are not planned but given.
     pub forced: Forced,
 }
@@ -53,8 +59,12 @@ pub struct Sizes {
     pub owners: u32,
     /// Owners with exact totals.
     pub owner_totals: u32,
+    /// Processes that are followed at once.
+    pub followed: u32,
     /// Bytes of the ring of events.
     pub events: u32,
+    /// Bytes of the ring of the kernel half's own messages.
+    pub logs: u32,
     /// Bytes of all maps.
     pub bytes: u64,
 }
@@ -66,7 +76,7 @@ pub struct Forced {
 }
 
 /// Tables that can be forced.
-const FORCIBLE: [&str; 8] = ["SAMPLES", "KEYS", "STACKS", "PROCESSES", "GRAVEYARD", "OWNERS", "OWNER_TOTALS", "EVENTS"];
+const FORCIBLE: [&str; 9] = ["SAMPLES", "KEYS", "STACKS", "PROCESSES", "GRAVEYARD", "OWNERS", "OWNER_TOTALS", "EVENTS", "FOLLOWED"];
 
 impl Forced {
     /// Adds `NAME=N`.
@@ -89,8 +99,8 @@ impl Forced {
     }
 
     fn apply(&self, sizes: &mut Sizes) {
-        let Sizes { samples, keys, stacks, processes, graveyard, owners, owner_totals, events, .. } = sizes;
-        let fields = [samples, keys, stacks, processes, graveyard, owners, owner_totals, events];
+        let Sizes { samples, keys, stacks, processes, graveyard, owners, owner_totals, events, followed, .. } = sizes;
+        let fields = [samples, keys, stacks, processes, graveyard, owners, owner_totals, events, followed];
         for (field, entries) in fields.into_iter().zip(self.entries) {
             *field = entries.unwrap_or(*field);
         }
@@ -117,6 +127,8 @@ fn megabytes(bytes: u64) -> String {
 
 /// Overhead of an entry of a preallocated hash besides key and value: element header and bucket (kernel/bpf/hashtab.c).
 const HASH_ENTRY: u64 = 48 + 8 + 16;
+/// Processes alive at once below those that are followed: a build on a large host has a few hundred.
+const FOLLOWED_AT_ONCE: u32 = 1 << 12;
 /// Samples planned to be live when all of RAM is charged: the standard error of a total is then under 1 %.
 const SAMPLES_OF_RAM: u64 = 1 << 15;
 /// Smallest default M. Below it stack walks, not probes, make the cost.
@@ -134,7 +146,9 @@ pub fn plan(wish: &Wish) -> Result<Sizes, DoesNotFit> {
         graveyard: 1 << 13,
         owners: 1 << 12,
         owner_totals: owner_totals(wish.cpus_possible),
+        followed: if wish.follow { FOLLOWED_AT_ONCE } else { 1 },
         events: 256 << 10,
+        logs: if wish.diagnose { diagnosis::ON_BYTES } else { diagnosis::OFF_BYTES },
         bytes: 0,
     };
     if wish.exact {
@@ -186,9 +200,11 @@ fn bytes(sizes: &Sizes, cpus: u32) -> u64 {
         + u64::from(sizes.stacks) * entry(size_of::<StackRecord>())
         + u64::from(sizes.processes) * entry(size_of::<ProcessRecord>())
         + u64::from(sizes.graveyard) * entry(size_of::<Grave>() + size_of::<Sample>())
-        + u64::from(sizes.owners) * (HASH_ENTRY + 8)
+        + u64::from(sizes.owners) * entry(size_of::<OwnerFilter>())
         + u64::from(sizes.owner_totals) * (HASH_ENTRY + u64::from(cpus) * size_of::<OwnerTotals>() as u64)
-        + u64::from(sizes.events);
+        + u64::from(sizes.followed) * (HASH_ENTRY + 8 + size_of::<Followed>() as u64)
+        + u64::from(sizes.events)
+        + u64::from(sizes.logs);
     // Two bit tables, scratch and the small arrays.
     tables + sizes.frames / 4 + u64::from(cpus) * 16384 + (256 << 10)
 }
@@ -196,7 +212,7 @@ fn bytes(sizes: &Sizes, cpus: u32) -> u64 {
 impl Sizes {
     /// Map names of the object with their entries.
     #[must_use]
-    pub fn entries(&self) -> [(&'static str, u32); 10] {
+    pub fn entries(&self) -> [(&'static str, u32); 12] {
         let words = u32::try_from(self.frames.div_ceil(64)).unwrap_or(u32::MAX).max(1);
         [
             ("FRAMES", words),
@@ -208,7 +224,9 @@ impl Sizes {
             ("GRAVEYARD", self.graveyard),
             ("OWNERS", self.owners),
             ("OWNER_TOTALS", self.owner_totals),
+            ("FOLLOWED", self.followed),
             ("EVENTS", self.events),
+            ("AYA_LOGS", self.logs),
         ]
     }
 
@@ -234,6 +252,8 @@ mod tests {
             frames: ram / FRAME_BYTES,
             cpus_possible: 8,
             map_memory,
+            follow: false,
+            diagnose: false,
             forced: Forced::default(),
         }
     }

@@ -16,7 +16,7 @@ use crate::{
     collector::{
         filter::Filter,
         session::Session,
-        start::{Host, StartOptions},
+        start::{Follow, Host, StartOptions},
     },
     glob::Glob,
     model::{Cgroup, Report, StackRow},
@@ -122,6 +122,8 @@ fn options(args: &DemoArgs) -> StartOptions {
         map_memory: 16 * sizes::DEFAULT_MAP_MEMORY,
         traced_bytes: Some(known + SLACK),
         filtered: true,
+        follow: Follow::No,
+        owners: 0,
         forced: sizes::Forced::default(),
     }
 }

@@ -5,7 +5,8 @@ use crate::{
     cgroup::Hierarchy,
     collector::{
         assemble,
-        start::{self, Host, StartOptions},
+        rates::Rates,
+        start::{self, Follow, Host, StartOptions},
     },
     model::PlanRow,
     probes::Tier,
@@ -14,7 +15,7 @@ use crate::{
 use anyhow::Result;
 use clap::Args;
 use serde::Serialize;
-use std::time::Instant;
+use std::{collections::BTreeMap, time::Instant};
 
 /// Arguments of `doctor`.
 #[derive(Debug, Args)]
@@ -44,6 +45,8 @@ struct Findings {
     memory_hierarchy: Option<Memory>,
     /// Providers, as really attached (and detached again); empty if that failed.
     plan: Vec<PlanRow>,
+    /// Instructions of the loaded programs, as the kernel has them after removing what can never run; null where it does not say.
+    instructions: BTreeMap<String, Option<u32>>,
     sizes: Option<sizes::Sizes>,
     attach_ms: Option<f64>,
     /// Members and values that this kernel does not have; most belong to other versions.
@@ -80,13 +83,16 @@ pub fn run(args: &DoctorArgs) -> Result<u8> {
         map_memory: sizes::DEFAULT_MAP_MEMORY,
         traced_bytes: None,
         filtered: false,
+        follow: Follow::Tried,
+        owners: 0,
         forced: sizes::Forced::default(),
     };
-    let (mut plan, mut attach_ms) = (Vec::new(), None);
+    let (mut plan, mut attach_ms, mut instructions) = (Vec::new(), None, BTreeMap::new());
     match start::start(&host, loader, &options, |_| Ok(None)) {
         Ok(running) => {
             attach_ms = Some(began.elapsed().as_secs_f64() * 1000.0);
             plan = assemble::plan_rows(&running);
+            instructions = instructions_of(&running);
         }
         Err(error) => problems.push(error.to_string()),
     }
@@ -111,6 +117,7 @@ pub fn run(args: &DoctorArgs) -> Result<u8> {
         facts: host.facts,
         memory_hierarchy: memory,
         plan,
+        instructions,
         attach_ms,
         absent,
         problems,
@@ -121,6 +128,12 @@ pub fn run(args: &DoctorArgs) -> Result<u8> {
         print(&findings);
     }
     Ok(u8::from(findings.plan.is_empty()))
+}
+
+/// An instruction is eight bytes.
+fn instructions_of(running: &start::Running) -> BTreeMap<String, Option<u32>> {
+    let loaded = running.bpf.programs().filter_map(|(name, program)| Some((name, program.info().ok()?)));
+    loaded.map(|(name, info)| (name.to_owned(), info.size_translated().map(|bytes| bytes / 8))).collect()
 }
 
 fn print(findings: &Findings) {
@@ -155,6 +168,10 @@ fn print(findings: &Findings) {
             sizes.keys,
             sizes.stacks
         );
+        let rates = Rates::plan(1, sizes.log2_mean, sizes.samples);
+        if rates.differ() {
+            println!("With --cgroup or a command: small cgroups more finely, from every {} on", units::bytes(1 << rates.log2_finest));
+        }
     }
     if let Some(ms) = findings.attach_ms {
         println!("Attaching and taking the baseline took {ms:.0} ms");

@@ -10,8 +10,8 @@ impl Log for Messages {
     }
 
     fn log(&self, record: &Record<'_>) {
-        // Other crates' warnings are about their own affairs: they are for those who ask.
-        if record.level() <= Level::Warn && !record.target().starts_with("memtrail") && log::max_level() < LevelFilter::Info {
+        // Other crates' messages are about their own affairs: they are for those who ask for one level more.
+        if !record.target().starts_with("memtrail") && record.level() >= log::max_level() {
             return;
         }
         let level = match record.level() {
@@ -25,12 +25,14 @@ impl Log for Messages {
     fn flush(&self) {}
 }
 
-/// Shows messages from now on: warnings, with `-v` what happens, with `-vv` details.
+/// Shows messages from now on: warnings, with `-v` what happens, with `-vv` details and
+/// the kernel half's own messages, with `-vvv` what other crates say.
 pub fn show(verbose: u8) {
     let level = match verbose {
         0 => LevelFilter::Warn,
         1 => LevelFilter::Info,
-        _ => LevelFilter::Debug,
+        2 => LevelFilter::Debug,
+        _ => LevelFilter::Trace,
     };
     // Fails only if another logger is set, as in a test that uses this crate.
     if log::set_logger(&Messages).is_ok() {

@@ -15,7 +15,7 @@ use clap::{Parser, Subcommand};
 #[derive(Debug, Parser)]
 #[command(name = "memtrail", version, max_term_width = 100, after_help = EXAMPLES)]
 pub struct Cli {
-    /// More messages on standard error; twice: the kernel half's own.
+    /// More messages on standard error; twice: the kernel half's own; three times: those of libraries.
     #[arg(short, long, action = clap::ArgAction::Count, global = true)]
     pub verbose: u8,
     /// What to do.

@@ -9,7 +9,7 @@ use crate::{
     collector::{
         filter::Filter,
         session::{Session, SessionError},
-        start::{StartError, StartOptions},
+        start::{Follow, StartError, StartOptions},
     },
     glob::Glob,
     model::Report,
@@ -37,6 +37,10 @@ pub struct RecordArgs {
     /// Only these cgroups and what is below them; `*` within a component, `**` across. May be given again.
     #[arg(long, value_name = "GLOB", value_parser = Glob::parse)]
     pub cgroup: Vec<Glob>,
+    /// Only what this process and its later children cause; children that it has already are not followed, unless given too. Ids are
+    /// those that `ps` shows here. What the process held before is not known. May be given again.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..), conflicts_with = "command")]
+    pub pid: Vec<u32>,
     /// Take every charge instead of sampling.
     #[arg(long)]
     pub exact: bool,
@@ -75,6 +79,8 @@ Examples:
       the whole host for 30 seconds
   memtrail record --cgroup '/kubepods/**' -o out.svg -o out.json
       pods only, until Ctrl-C, as a flame graph and as JSON
+  memtrail record --pid 4711 -o out.folded
+      what one process and its later children cause, until Ctrl-C
   memtrail record --limit 512MiB -- ./server --port 8080
       a command in a cgroup of its own with a limit
   memtrail record --exact --limit 512MiB -o out.folded -- make test
@@ -82,6 +88,10 @@ Examples:
 
 SIZE: 64K, 64Ki and 64KiB are 64 x 1024 bytes; 64kB and 64MB are powers of 1000;
 a bare number is bytes. TIME: 30s, 5m, 1h30m, 500ms.
+
+With --pid the figures of a cgroup are still of all that it holds, so nothing is
+said of what is not attributed, nor of older memory. On the tracepoint tier
+memory that khugepaged collapses into huge pages leaves what a process caused.
 
 With a command: the summary goes to standard error, since standard output is the
 command's; its stacks are by bytes charged, since what has ended holds nothing.
@@ -145,12 +155,14 @@ async fn record(args: RecordArgs, waiting: Option<Waiting>) -> Result<u8> {
         map_memory: args.map_memory,
         traced_bytes: None,
         filtered: false,
+        follow: Follow::No,
+        owners: 0,
         forced: args.table,
     };
     // Before anything says that it is recording: a Ctrl-C then ends it with its report. With a command its signals are caught, and
     // passed on.
     let interrupts = if args.command.is_empty() { Some(Interrupts::catch()?) } else { None };
-    let mut session = Session::start(filter, options).map_err(|error| advise(error, &args))?;
+    let mut session = Session::start_following(filter, &args.pid, options).map_err(|error| advise(error, &args))?;
     let mut writers = Vec::new();
     for file in args.output.iter().filter(|file| output::Format::of(file) == Some(output::Format::Recording)) {
         writers.push(recording::Writer::create(file, &session.header())?);
@@ -219,7 +231,13 @@ fn announce(session: &Session, args: &RecordArgs, waiting: Option<&Waiting>) {
         (Some(duration), None) => format!("for {}", units::duration(duration)),
         (None, None) => "until Ctrl-C".to_owned(),
     };
-    let mode = if args.exact { "every charge".to_owned() } else { format!("sampling every {}", units::bytes(running.sizes.mean_bytes())) };
+    let mode = match running.rates {
+        _ if args.exact => "every charge".to_owned(),
+        rates if rates.differ() => {
+            format!("sampling every {} to {}", units::bytes(1 << rates.log2_finest), units::bytes(1 << rates.log2_coarsest))
+        }
+        _ => format!("sampling every {}", units::bytes(running.sizes.mean_bytes())),
+    };
     eprintln!("memtrail: recording {until} ({mode}, {} of tables)", units::bytes(running.sizes.bytes));
 }
 

@@ -5,8 +5,10 @@
 
 pub mod assemble;
 pub mod filter;
+pub mod follow;
 pub mod names;
 mod phases;
+pub mod rates;
 pub mod retired;
 pub mod session;
 pub mod start;

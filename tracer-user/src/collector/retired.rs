@@ -163,7 +163,17 @@ mod tests {
     }
 
     fn process(tgid: u32) -> ProcessRecord {
-        ProcessRecord { start_ns: 0, first_seen_ns: 0, exec_id: 0, code_start: 0, mmap_base: 0, tgid, kernel_thread: 0, comm: [0; 16] }
+        ProcessRecord {
+            start_ns: 0,
+            first_seen_ns: 0,
+            exec_id: 0,
+            code_start: 0,
+            mmap_base: 0,
+            tgid,
+            ns_tgid: 0,
+            kernel_thread: 0,
+            comm: [0; 16],
+        }
     }
 
     fn stack() -> StackRecord {

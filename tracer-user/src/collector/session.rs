@@ -3,14 +3,18 @@
 use super::{
     assemble::{self, CpuTimes, Inputs},
     filter::Filter,
+    follow::{FollowError, Following},
     names::{Names, is_gone},
     phases::Phases,
+    rates::Rates,
     retired::{Charged, Marks, Retired},
-    start::{self, Host, Running, StartError, StartOptions},
+    start::{self, Follow, Host, Running, StartError, StartOptions},
 };
 use crate::{
     bpf::{
-        BpfError, Loader, stats,
+        BpfError, Loader,
+        diagnosis::{self, Listener},
+        stats,
         tables::{self, SweepVerdict},
     },
     cgroup::{
@@ -19,7 +23,7 @@ use crate::{
         listing::{Bounds, Listing, list},
         local::{self, LocalFigures, Node},
         monotonic_ns,
-        poll::{Poller, default_most_open},
+        poll::{Poll, Poller, default_most_open},
         registry::State,
     },
     date,
@@ -38,7 +42,8 @@ use std::{
     time::SystemTime,
 };
 use tracer_common::{
-    event::CgroupEvent,
+    event::{CgroupChange, CgroupEvent},
+    kind::Kind,
     loss::Loss,
     settings::{OWNER_REFUSED, OWNER_REFUSED_ALONE, OWNER_WANTED, OwnerFilter},
 };
@@ -74,6 +79,9 @@ pub enum SessionError {
     /// A pattern without a star that names nothing.
     #[error("no cgroup {0} below {1}: paths are those of the memory hierarchy (`memtrail doctor` shows where it is)")]
     NoSuchCgroup(String, String),
+    /// A process that cannot be followed.
+    #[error(transparent)]
+    Follow(#[from] FollowError),
     /// Tables.
     #[error(transparent)]
     Bpf(#[from] BpfError),
@@ -86,8 +94,12 @@ pub struct Session {
     registry: Registry,
     poller: Poller,
     filter: Filter,
+    /// Processes that are followed; none if everything is recorded.
+    following: Following,
     running: Running,
     ring: RingBuf<MapData>,
+    /// Hears the kernel half's own messages, if it tells any.
+    listener: Option<Listener>,
     /// Processes and their mappings; `None` where perf events are refused.
     feed: Option<Feed>,
     symbolizer: Symbolizer,
@@ -118,12 +130,22 @@ pub struct Session {
 
 impl Session {
     /// Starts tracing.
-    pub fn start(filter: Filter, mut options: StartOptions) -> Result<Session, SessionError> {
+    pub fn start(filter: Filter, options: StartOptions) -> Result<Session, SessionError> {
+        Session::start_following(filter, &[], options)
+    }
+
+    /// Starts tracing. Where there are `pids`, only what these processes and their later children cause is recorded.
+    pub fn start_following(filter: Filter, pids: &[u32], mut options: StartOptions) -> Result<Session, SessionError> {
         let mut phases = Phases::begin();
         let loader = Loader::prepare()?;
         let host = Host::look()?;
         host.check()?;
         phases.end("host looked at");
+        let following = Following::find(pids, host.facts.initial_pid_namespace)?;
+        if !following.is_empty() {
+            options.follow = Follow::Yes;
+            following.fits(host.sizes(&options).map_err(StartError::Sizes)?.followed)?;
+        }
         let hierarchy = Hierarchy::find()?;
         let mut registry = Registry::new(hierarchy.hierarchy_id, MOST_CGROUPS);
         registry.repair(&listing(&hierarchy)?);
@@ -135,6 +157,11 @@ impl Session {
         }
         let mut poller = Poller::new(&hierarchy, default_most_open());
         options.filtered = !filter.is_open();
+        let readings = poll_wanted(&mut poller, &registry, &filter).readings;
+        // On a whole host finer sampling would find more stacks than their table holds. A pattern may match only later.
+        options.owners = if filter.is_open() { 0 } else { u32::try_from(readings.len()).unwrap_or(u32::MAX).max(1) };
+        let rates = host.rates(&options, &host.sizes(&options).map_err(StartError::Sizes)?);
+        let bytes = bytes_of(&local_figures(&registry, &readings));
         if options.traced_bytes.is_none() && options.filtered {
             options.traced_bytes = limits_of(&filter, &registry, &mut poller);
         }
@@ -149,13 +176,16 @@ impl Session {
         };
         phases.end("process records on");
         let mut running = start::start(&host, loader, &options, |bpf| {
-            write_filter(bpf, &filter, registry.iter().map(|c| (c.id, &c.path)))?;
+            following.write(bpf)?;
+            write_owners(bpf, &filter, &rates, &bytes, registry.iter().map(|c| (c.id, &c.path)))?;
             let wanted = || registry.iter().filter(|cgroup| filter.wants(&cgroup.path)).map(|cgroup| cgroup.id.0).collect();
             Ok((!filter.is_open()).then(wanted))
         })?;
+        following.settle(&mut running.bpf)?;
         phases.end("started");
         let ring = running.bpf.take_map("EVENTS").ok_or(BpfError::Missing("map EVENTS"))?;
         let ring = RingBuf::try_from(ring).map_err(|source| BpfError::Map { name: "EVENTS", source })?;
+        let listener = if diagnosis::wanted() { Some(Listener::new(&mut running.bpf)?) } else { None };
         // Cgroups made between the first listing and the attachment have no event.
         registry.repair(&listing(&hierarchy)?);
         let mut session = Session {
@@ -164,8 +194,10 @@ impl Session {
             registry,
             poller,
             filter,
+            following,
             running,
             ring,
+            listener,
             feed,
             symbolizer: Names::symbolizer(),
             slopes: HashMap::new(),
@@ -186,7 +218,7 @@ impl Session {
             occupancy: std::collections::BTreeMap::new(),
         };
         let readings = session.poll();
-        session.first = session.local_figures(&readings);
+        session.first = local_figures(&session.registry, &readings);
         session.interval()?;
         phases.end("first figures read");
         Ok(session)
@@ -238,6 +270,9 @@ impl Session {
 
     /// The same, and repairs from a listing what did not fit in the ring, which is counted. At each interval.
     fn drain_events(&mut self) -> Result<(), SessionError> {
+        if let Some(listener) = &mut self.listener {
+            listener.listen();
+        }
         let refused = tables::losses(&self.running.bpf)?.into_iter().find(|(cause, _)| *cause == Loss::RingFull);
         let refused = refused.map_or(0, |(_, count)| count.events);
         let repair = refused != self.refused_events;
@@ -246,11 +281,15 @@ impl Session {
     }
 
     fn drain(&mut self, mut repair: bool) -> Result<(), SessionError> {
-        let mut decided = Vec::new();
+        let (mut decided, mut removed) = (Vec::new(), Vec::new());
         while let Some(item) = self.ring.next() {
             // The ring holds only this one type; anything shorter is not ours.
             let Some(event) = read_event(&item) else { continue };
             repair |= self.registry.apply(&event);
+            if event.change == CgroupChange::Removed as u32 {
+                removed.push(event.id);
+                continue;
+            }
             if event.hierarchy == self.hierarchy.hierarchy_id
                 && let Some(cgroup) = self.registry.get(CgroupId(event.id))
             {
@@ -261,9 +300,11 @@ impl Session {
             self.registry.repair(&listing(&self.hierarchy)?);
             decided = self.registry.iter().map(|cgroup| (cgroup.id, cgroup.path.clone())).collect();
         }
-        if !self.filter.is_open() {
-            write_filter(&mut self.running.bpf, &self.filter, decided.iter().map(|(id, path)| (*id, path)))?;
-        }
+        // The new ones have next to nothing yet; with a repair all are told, and have their M at the next reading.
+        let decided = decided.iter().map(|(id, path)| (*id, path));
+        write_owners(&mut self.running.bpf, &self.filter, &self.running.rates, &HashMap::new(), decided)?;
+        // Afterwards: one that was made and removed since the last time is among both.
+        forget_owners(&mut self.running.bpf, &removed)?;
         Ok(())
     }
 
@@ -271,6 +312,7 @@ impl Session {
     pub fn interval(&mut self) -> Result<Interval, SessionError> {
         self.drain_events()?;
         let readings = self.poll();
+        self.look_at_owners(&readings)?;
         let at_ns = monotonic_ns();
         let at_s = seconds(at_ns.saturating_sub(self.started_ns));
         let mut interval = Interval { at_s, clocks: clocks(), ..Interval::default() };
@@ -382,14 +424,16 @@ impl Session {
         let stacks = tables::stacks(&self.running.bpf)?;
         let processes = tables::processes(&self.running.bpf)?;
         let totals = tables::owner_totals(&self.running.bpf)?;
+        // What a cgroup was charged for is told by its name, also when nothing of it is left.
         let owning: std::collections::HashSet<u64> =
-            keys.values().filter(|record| crate::ledger::live(record) > 0).map(|record| record.key.owner).collect();
+            keys.values().map(|record| record.key.owner).chain(self.retired.rows().map(|(row, _)| row.owner)).collect();
         self.registry.retain_dead(|id| owning.contains(&id.0), MOST_DEAD);
         let inputs = Inputs {
             facts: &self.host.facts,
             hierarchy: &self.hierarchy,
             registry: &self.registry,
             filter: &self.filter,
+            following: &self.following,
             running: &self.running,
             readings: &readings,
             first: &self.first,
@@ -419,20 +463,18 @@ impl Session {
         Ok(report)
     }
 
-    fn local_figures(&self, readings: &[(CgroupId, StatReading)]) -> HashMap<CgroupId, LocalFigures> {
-        let parent = |id| self.registry.get(id).and_then(|cgroup| cgroup.parent);
-        let nodes: Vec<Node<'_>> = readings.iter().map(|(id, reading)| Node { id: *id, parent: parent(*id), reading }).collect();
-        local::local_figures(&nodes, None)
+    /// Tells the kernel half how large the cgroups are now, which decides how finely they are sampled.
+    fn look_at_owners(&mut self, readings: &[(CgroupId, StatReading)]) -> Result<(), SessionError> {
+        if self.running.rates.differ() {
+            let bytes = bytes_of(&local_figures(&self.registry, readings));
+            let cgroups = readings.iter().filter_map(|(id, _)| Some((*id, &self.registry.get(*id)?.path)));
+            write_owners(&mut self.running.bpf, &self.filter, &self.running.rates, &bytes, cgroups)?;
+        }
+        Ok(())
     }
 
     fn poll(&mut self) -> Vec<(CgroupId, StatReading)> {
-        let wanted: Vec<(CgroupId, CgroupPath)> = self
-            .registry
-            .iter()
-            .filter(|cgroup| cgroup.state == State::Alive && self.filter.wants(&cgroup.path))
-            .map(|cgroup| (cgroup.id, cgroup.path.clone()))
-            .collect();
-        let poll = self.poller.poll(wanted.iter().map(|(id, path)| (*id, path)));
+        let poll = poll_wanted(&mut self.poller, &self.registry, &self.filter);
         self.poll_errors += poll.errors.len() as u64;
         for (id, error) in &poll.errors {
             log::warn!("cgroup {}: {error}", self.registry.name(*id));
@@ -462,10 +504,38 @@ fn listing(hierarchy: &Hierarchy) -> Result<Listing, SessionError> {
     list(&hierarchy.mount, Bounds::default()).map_err(SessionError::List)
 }
 
+/// Reads every wanted cgroup.
+fn poll_wanted(poller: &mut Poller, registry: &Registry, filter: &Filter) -> Poll {
+    let wanted = registry.iter().filter(|cgroup| cgroup.state == State::Alive && filter.wants(&cgroup.path));
+    poller.poll(wanted.map(|cgroup| (cgroup.id, &cgroup.path)))
+}
+
+fn local_figures(registry: &Registry, readings: &[(CgroupId, StatReading)]) -> HashMap<CgroupId, LocalFigures> {
+    let parent = |id| registry.get(id).and_then(|cgroup| cgroup.parent);
+    let nodes: Vec<Node<'_>> = readings.iter().map(|(id, reading)| Node { id: *id, parent: parent(*id), reading }).collect();
+    local::local_figures(&nodes, None)
+}
+
+/// Bytes of the kinds that are followed.
+fn bytes_of(figures: &HashMap<CgroupId, LocalFigures>) -> HashMap<CgroupId, u64> {
+    let bytes = |figures: &LocalFigures| {
+        let followed = Kind::ALL.iter().filter_map(|kind| figures.kinds.get(kind.name()));
+        followed.fold(0_u64, |sum, figure| sum.saturating_add(u64::try_from(figure.bytes).unwrap_or(0)))
+    };
+    figures.iter().map(|(id, figures)| (*id, bytes(figures))).collect()
+}
+
 /// Tells the kernel half what is decided: wanted subtrees, those in which nothing can ever match, and cgroups that do not match though
-/// one below them may. What finds no room stays undecided: recorded, and left out of the report.
-fn write_filter<'a>(bpf: &mut Ebpf, filter: &Filter, cgroups: impl Iterator<Item = (CgroupId, &'a CgroupPath)>) -> Result<(), BpfError> {
-    if filter.is_open() {
+/// one below them may; and how finely each is sampled, by its bytes. What finds no room stays undecided: recorded with the host's M, and
+/// left out of the report.
+fn write_owners<'a>(
+    bpf: &mut Ebpf,
+    filter: &Filter,
+    rates: &Rates,
+    bytes: &HashMap<CgroupId, u64>,
+    cgroups: impl Iterator<Item = (CgroupId, &'a CgroupPath)>,
+) -> Result<(), BpfError> {
+    if filter.is_open() && !rates.differ() {
         return Ok(());
     }
     let failed = |source| BpfError::Map { name: "OWNERS", source };
@@ -481,7 +551,8 @@ fn write_filter<'a>(bpf: &mut Ebpf, filter: &Filter, cgroups: impl Iterator<Item
         } else {
             OWNER_REFUSED_ALONE
         };
-        match map.insert(id.0, OwnerFilter { verdict, log2_thinning: 0 }, 0) {
+        let log2_mean = rates.log2_mean(bytes.get(&id).copied().unwrap_or(0));
+        match map.insert(id.0, OwnerFilter { verdict, log2_mean, kept: 0 }, 0) {
             Err(MapError::SyscallError(error)) if error.io_error.raw_os_error() == Some(libc::E2BIG) => {
                 log::debug!("the filter's table is full: cgroup {} stays undecided", id.0);
             }
@@ -489,6 +560,19 @@ fn write_filter<'a>(bpf: &mut Ebpf, filter: &Filter, cgroups: impl Iterator<Item
         }
     }
     Ok(())
+}
+
+/// Makes room in the table: nobody is charged there any more.
+fn forget_owners(bpf: &mut Ebpf, removed: &[u64]) -> Result<(), BpfError> {
+    let failed = |source| BpfError::Map { name: "OWNERS", source };
+    let map = bpf.map_mut("OWNERS").ok_or(BpfError::Missing("map OWNERS"))?;
+    let mut map = BpfHashMap::<_, u64, OwnerFilter>::try_from(map).map_err(failed)?;
+    removed.iter().try_for_each(|id| match map.remove(id) {
+        // Most were never in it.
+        Err(MapError::SyscallError(error)) if error.io_error.raw_os_error() == Some(libc::ENOENT) => Ok(()),
+        Err(MapError::KeyNotFound | MapError::ElementNotFound) => Ok(()),
+        result => result.map_err(failed),
+    })
 }
 
 /// Most that the wanted cgroups can hold: the sum of the limits of those that match themselves; `None` if one has no limit.

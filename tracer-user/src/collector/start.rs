@@ -1,11 +1,12 @@
 //! Starting: facts, plan, sizes, load, calibrate, attach, baseline. Nothing counts before everything is attached.
 
-use super::phases::Phases;
+use super::{phases::Phases, rates::Rates};
 use crate::{
     bpf::{
         self, BpfError, Loader,
         attach::Attached,
         baseline::Scan,
+        diagnosis,
         sizes::{self, DoesNotFit, Forced, Sizes, Wish},
     },
     kernel::{
@@ -66,8 +67,24 @@ pub struct StartOptions {
     pub traced_bytes: Option<u64>,
     /// A cgroup filter is in force.
     pub filtered: bool,
+    /// Whether processes are followed.
+    pub follow: Follow,
+    /// Cgroups that may be sampled more finely than the host; 0: one M for all.
+    pub owners: u32,
     /// Table sizes given for tests.
     pub forced: Forced,
+}
+
+/// Whether only what certain processes cause is recorded.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Follow {
+    /// No: everything is.
+    #[default]
+    No,
+    /// No, but the probes for it are attached, to see whether they can be.
+    Tried,
+    /// Yes: those that [`start`]'s `prepare` has put in the table, and their later children.
+    Yes,
 }
 
 /// Host facts with what was derived from the type information.
@@ -121,11 +138,21 @@ impl Host {
     }
 
     /// The probes' providers on this kernel.
-    pub fn plan(&self, forced: Option<Tier>) -> Result<Vec<PlannedProbe>, PlanError> {
-        plan::plan(self, forced)
+    pub fn plan(&self, forced: Option<Tier>, follow: Follow) -> Result<Vec<PlannedProbe>, PlanError> {
+        plan::plan(self, forced, follow != Follow::No)
     }
 
-    /// Table sizes and sampling rate.
+    /// How finely cgroups are sampled, given the tables.
+    #[must_use]
+    pub fn rates(&self, options: &StartOptions, sizes: &Sizes) -> Rates {
+        if options.exact || options.owners == 0 {
+            Rates::one(sizes.log2_mean)
+        } else {
+            Rates::plan(options.owners, sizes.log2_mean, sizes.samples)
+        }
+    }
+
+    /// Table sizes and the host's sampling rate.
     pub fn sizes(&self, options: &StartOptions) -> Result<Sizes, DoesNotFit> {
         sizes::plan(&Wish {
             exact: options.exact,
@@ -134,6 +161,8 @@ impl Host {
             frames: self.facts.frames,
             cpus_possible: self.facts.cpus_possible,
             map_memory: options.map_memory,
+            follow: options.follow == Follow::Yes,
+            diagnose: diagnosis::wanted(),
             forced: options.forced,
         })
     }
@@ -159,14 +188,16 @@ pub struct Running {
     pub attached: Vec<Attached>,
     /// Table sizes.
     pub sizes: Sizes,
+    /// How finely cgroups are sampled.
+    pub rates: Rates,
     /// Which of them were forced.
     pub forced: Forced,
     /// Settings in force.
     pub settings: Settings,
     /// Whether the exact totals by owner are whole.
     pub totals: bool,
-    /// What the baseline pass did.
-    pub baseline: Scan,
+    /// What the baseline pass did; `None` if processes are followed: whose older memory is cannot be known.
+    pub baseline: Option<Scan>,
 }
 
 /// Probes that add to the exact totals on their fentry and kprobe providers. Page cache always does.
@@ -186,17 +217,22 @@ pub fn start(
 ) -> Result<Running, StartError> {
     host.check()?;
     raise_memlock_limit();
-    let plan = host.plan(options.provider)?;
+    let plan = host.plan(options.provider, options.follow)?;
     let sizes = host.sizes(options)?;
+    let rates = host.rates(options, &sizes);
     let settings = Settings {
         abi_version: ABI_VERSION,
-        log2_mean: sizes.log2_mean,
+        log2_mean: rates.log2_finest,
         frames: sizes.frames,
         page_struct_shift: host.layout.page_size.ilog2(),
         filtered: u32::from(options.filtered),
         own_tgid: std::process::id(),
         kernel_stacks: 1,
         gfp_movable: GFP_MOVABLE,
+        followed: u32::from(options.follow == Follow::Yes),
+        diagnose: u32::from(diagnosis::wanted()),
+        log2_coarsest: rates.log2_coarsest,
+        log2_step: rates.log2_step,
         reserved: 0,
     };
     let mut phases = Phases::begin();
@@ -212,13 +248,16 @@ pub fn start(
     // A probe that stepped down to tracepoints at the attachment counts nothing: the totals would have a hole.
     let totals = COUNTED.iter().all(|name| attached.iter().any(|probe| probe.name == *name && probe.tier.is_some_and(Tier::is_typed)));
     let control = Control { enabled: 1, owner_totals: u64::from(totals), ..Control::default() };
-    bpf::set_control(&mut bpf, Control { baseline: 1, ..control })?;
-    let seed = crate::cgroup::monotonic_ns();
-    let baseline = bpf::baseline::take(&mut bpf, sizes.frames, sizes.log2_mean, seed, wanted.as_ref())?;
+    let mut baseline = None;
+    if options.follow != Follow::Yes {
+        bpf::set_control(&mut bpf, Control { baseline: 1, ..control })?;
+        let seed = crate::cgroup::monotonic_ns();
+        baseline = Some(bpf::baseline::take(&mut bpf, sizes.frames, settings.log2_mean, seed, wanted.as_ref())?);
+    }
     bpf::set_control(&mut bpf, control)?;
     phases.end("baseline taken");
     log::debug!("baseline: {baseline:?}");
-    Ok(Running { bpf, attached, sizes, forced: options.forced, settings, totals, baseline })
+    Ok(Running { bpf, attached, sizes, rates, forced: options.forced, settings, totals, baseline })
 }
 
 /// Kernels before 5.11 count map memory against RLIMIT_MEMLOCK. Without CAP_SYS_RESOURCE raising it fails, and later kernels do not

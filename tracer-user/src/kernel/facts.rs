@@ -5,7 +5,7 @@ use super::{
     btf::{Btf, BtfError},
     targets::Targets,
 };
-use crate::probes::CATALOGUE;
+use crate::probes::{CATALOGUE, FOLLOW};
 use serde::Serialize;
 use std::{collections::HashSet, fs, io, path::Path};
 use tracer_common::layout::{KernelLayout, Lookup};
@@ -124,7 +124,13 @@ pub fn targets(btf: &Btf) -> Targets {
 }
 
 fn target_names() -> impl Iterator<Item = &'static str> {
-    CATALOGUE.iter().flat_map(|probe| probe.providers).flat_map(|provider| provider.hooks).flat_map(|hook| hook.targets).copied()
+    CATALOGUE
+        .iter()
+        .chain([&FOLLOW])
+        .flat_map(|probe| probe.providers)
+        .flat_map(|provider| provider.hooks)
+        .flat_map(|hook| hook.targets)
+        .copied()
 }
 
 /// Highest page frame number plus one: the largest start plus span over all zones of /proc/zoneinfo.

@@ -28,7 +28,8 @@ pub fn write(report: &Report, mut writer: impl Write) -> io::Result<()> {
 pub fn shortened(report: &Report) -> Report {
     let cgroups = report.cgroups.iter().map(shortened_cgroup).collect();
     // Everything but the cgroups is small; the rows are copied once, above.
-    let Report { schema, tool, host, started, ended, duration_s, plan, sampling, cost, losses, cgroups: _, oom, migration } = report;
+    let Report { schema, tool, host, started, ended, duration_s, filter, plan, sampling, cost, losses, cgroups: _, oom, migration } =
+        report;
     Report {
         schema: *schema,
         tool: tool.clone(),
@@ -36,6 +37,7 @@ pub fn shortened(report: &Report) -> Report {
         started: started.clone(),
         ended: ended.clone(),
         duration_s: *duration_s,
+        filter: filter.clone(),
         plan: plan.clone(),
         sampling: sampling.clone(),
         cost: cost.clone(),

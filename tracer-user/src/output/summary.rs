@@ -80,9 +80,10 @@ pub fn render(report: &Report, options: Options) -> String {
 
 /// The cgroups, with what fits of their stacks.
 fn body(report: &Report, options: Options) -> Vec<Line> {
-    let ranked = ranked(report);
+    let ranked = ranked(report, options.value);
     if ranked.is_empty() {
-        return vec![Line::new("nothing measured: no memory cgroup was charged", Style::Bold)];
+        let why = if report.filter.pids.is_empty() { "no memory cgroup was charged" } else { "the process charged nothing" };
+        return vec![Line::new(format!("nothing measured: {why}"), Style::Bold)];
     }
     let shown = ranked.len().min(options.top.max(1));
     let budget = LINES + 4 * shown.saturating_sub(10);
@@ -113,8 +114,15 @@ fn fit(blocks: &[row::Block], room: usize) -> Vec<Vec<Line>> {
     chosen
 }
 
-/// Cgroups with memory of their own, largest first; ties by path, so that the order is stable.
-fn ranked(report: &Report) -> Vec<&Cgroup> {
+/// Cgroups with memory of their own, largest first; ties by path, so that the order is stable. Where processes were followed, those that
+/// they charged, by that.
+fn ranked(report: &Report, value: Value) -> Vec<&Cgroup> {
+    if !report.filter.pids.is_empty() {
+        let of = |cgroup: &Cgroup| cgroup.stacks.iter().fold(0_u64, |sum, row| sum.saturating_add(value.of(row)));
+        let mut ranked: Vec<&Cgroup> = report.cgroups.iter().filter(|cgroup| !cgroup.stacks.is_empty()).collect();
+        ranked.sort_by(|a, b| of(b).cmp(&of(a)).then_with(|| a.path.cmp(&b.path)));
+        return ranked;
+    }
     let size = |cgroup: &Cgroup| figures::own_bytes(cgroup).or(if cgroup.kinds.is_empty() { cgroup.usage_bytes } else { None });
     let mut ranked: Vec<&Cgroup> = report
         .cgroups
@@ -160,8 +168,20 @@ fn trailer(report: &Report, value: Value) -> Vec<Line> {
         let cut = figures::percent(Some(1.0 - share), 0);
         lines.push(Line::new(format!("{cut} of {value} bytes have no whole stack: a program without frame pointers?"), Style::Warning));
     }
+    lines.extend(list("", &followed(report), Style::Dim));
     lines.extend(last(report, &losses, whole));
     lines
+}
+
+/// Whose memory the stacks are, where that is not everyone's: the figures of the cgroups are of all that they hold.
+fn followed(report: &Report) -> Vec<String> {
+    let pids: Vec<String> = report.filter.pids.iter().map(u32::to_string).collect();
+    match pids.as_slice() {
+        [] => Vec::new(),
+        [pid] => vec![format!("stacks and live bytes: only what process {pid} and its later children caused")],
+        // The list may be cut at its end; what it is a list of must not.
+        pids => vec![format!("stacks and live bytes: only of these and their later children: {}", pids.join(" "))],
+    }
 }
 
 /// More than this share cannot be: it is a sum of too few samples.
@@ -170,8 +190,9 @@ const TOO_MUCH: f64 = 1.1;
 /// On one line if it fits, else on two, broken between parts.
 fn last(report: &Report, losses: &figures::Losses<'_>, whole: Option<f64>) -> Vec<Line> {
     let attributed = match figures::attributed(report) {
-        Some(share) if share > TOO_MUCH => "attributed ? (too few samples)".to_owned(),
-        share => format!("attributed {}", figures::percent(share, 1)),
+        _ if !report.filter.pids.is_empty() => None,
+        Some(share) if share > TOO_MUCH => Some("attributed ? (too few samples)".to_owned()),
+        share => Some(format!("attributed {}", figures::percent(share, 1))),
     };
     let lost = losses.counted.map_or_else(|| "unknown".to_owned(), |count| count.to_string());
     let cpu = report.cost.cpu_percent.filter(|cpu| cpu.is_finite()).map_or_else(|| "?".to_owned(), |cpu| format!("{cpu:.1} %"));
@@ -181,12 +202,12 @@ fn last(report: &Report, losses: &figures::Losses<'_>, whole: Option<f64>) -> Ve
         .map_or_else(|| "? MB".to_owned(), |resident| units::megabytes(resident.saturating_add(report.cost.map_bytes)));
     let parts = [
         attributed,
-        format!("stacks complete {}", figures::percent(whole, 0)),
-        format!("losses {lost}"),
-        format!("cost {cpu} CPU, {memory}"),
+        Some(format!("stacks complete {}", figures::percent(whole, 0))),
+        Some(format!("losses {lost}")),
+        Some(format!("cost {cpu} CPU, {memory}")),
     ];
     let mut lines: Vec<String> = Vec::new();
-    for part in parts {
+    for part in parts.into_iter().flatten() {
         match lines.last_mut() {
             Some(line) if text::width(line) + 3 + text::width(&part) <= COLUMNS => *line = format!("{line} · {part}"),
             _ => lines.push(part),

@@ -186,6 +186,7 @@ pub fn one_container() -> Report {
         limit_bytes: Some(16 * GIB),
         usage_bytes: Some(usage),
         working_set_bytes: Some(usage - 100 * MIB),
+        mean_bytes: Some(MIB),
         subtree: kinds.clone(),
         kinds,
         uncovered_bytes: Some(27 * MIB as i64),

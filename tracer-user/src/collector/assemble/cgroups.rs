@@ -81,6 +81,7 @@ pub(super) fn row(inputs: &Inputs<'_>, tree: &Tree, accounts: &Accounts, stacks:
         limit_bytes: reading.and_then(|r| r.limit).and_then(Limit::bytes),
         usage_bytes: reading.and_then(|r| r.usage),
         working_set_bytes: reading.and_then(StatReading::working_set),
+        mean_bytes: mean_bytes(accounts, id),
         kinds: kinds(inputs, tree, accounts, reading, id),
         subtree: subtree(inputs, tree, accounts, reading, id),
         uncovered_bytes: reading.and_then(StatReading::uncovered),
@@ -94,6 +95,12 @@ pub(super) fn row(inputs: &Inputs<'_>, tree: &Tree, accounts: &Accounts, stacks:
         histograms: BTreeMap::new(),
         verdicts: Vec::new(),
     }
+}
+
+/// What a sample of the cgroup's charges stands for on average.
+fn mean_bytes(accounts: &Accounts, id: CgroupId) -> Option<u64> {
+    let sum: Account = Kind::ALL.iter().filter_map(|kind| accounts.get(&(id.0, *kind))).copied().sum();
+    sum.charged.checked_div(sum.samples)
 }
 
 /// Active and inactive file less dirty and writeback. Locked pages are on neither list.
@@ -121,12 +128,26 @@ fn kinds(inputs: &Inputs<'_>, tree: &Tree, accounts: &Accounts, reading: Option<
         let stat = figure.map(|figure| figure.bytes);
         let mut row = ledger::row(&account, stat, figure.map_or("none", |figure| source_of(figure.origin)), dead, kind);
         row.missed = missed(inputs, id, kind, stat, &account, dead);
+        leave_others_unknown(inputs, &mut row);
         row.growth_bytes_per_s = growth(inputs, id, kind.name());
         rows.insert(kind.name().to_owned(), row);
     }
     let others = local.into_iter().flat_map(|figures| &figures.kinds);
     add_unfollowed(inputs, id, &mut rows, others.map(|(kind, figure)| (*kind, u64::try_from(figure.bytes).ok(), source_of(figure.origin))));
     rows
+}
+
+/// Where processes are followed, the kernel's figure holds others' memory too, which nobody has looked at. What was there before, what
+/// of it is not mapped, and so what is left of the identity, are not known then.
+fn leave_others_unknown(inputs: &Inputs<'_>, row: &mut KindRow) {
+    if inputs.following.is_empty() {
+        return;
+    }
+    row.baseline = None;
+    row.baseline_stderr = None;
+    row.dead_below = None;
+    row.missed = None;
+    row.unattributed = None;
 }
 
 fn source_of(origin: local::Origin) -> &'static str {
@@ -192,6 +213,7 @@ fn subtree(
         }
         let stat = figure.and_then(|figure| i64::try_from(figure.bytes).ok());
         let mut row = ledger::row(&sum, stat, figure.map_or("none", |figure| figure.source.name()), None, kind);
+        leave_others_unknown(inputs, &mut row);
         row.growth_bytes_per_s = growth(inputs, id, kind.name());
         rows.insert(kind.name().to_owned(), row);
     }

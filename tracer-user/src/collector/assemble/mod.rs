@@ -7,14 +7,14 @@ mod stacks;
 pub use cost::{CpuTimes, cpu_ns};
 pub use stacks::describe;
 
-use super::{filter::Filter, retired::Retired, start::Running};
+use super::{filter::Filter, follow::Following, retired::Retired, start::Running};
 use crate::{
     bpf::{stats::Estimate, tables::Swept},
     cgroup::{CgroupId, Hierarchy, Registry, StatReading, local::LocalFigures},
     date,
     kernel::facts::Facts,
     ledger::{self, Account, growth::Slope},
-    model::{Cgroup, Cost, KindRow, Migration, PlanRow, Report, SCHEMA, Sampling, Table},
+    model::{self, Cgroup, Cost, KindRow, Migration, PlanRow, Report, SCHEMA, Sampling, Table},
 };
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -59,6 +59,8 @@ pub struct Inputs<'a> {
     pub registry: &'a Registry,
     /// Which are wanted.
     pub filter: &'a Filter,
+    /// Whose charges are recorded; everyone's if there is none.
+    pub following: &'a Following,
     /// The kernel half's plan and settings.
     pub running: &'a Running,
     /// The kernel's figures, children before parents.
@@ -129,6 +131,7 @@ pub fn report(inputs: &Inputs<'_>, symbols: &mut dyn Symbols) -> Report {
         started: date::rfc3339(inputs.started),
         ended: date::rfc3339(SystemTime::now()),
         duration_s: duration as f64 / 1e9,
+        filter: model::Filter { pids: inputs.following.tgids().collect() },
         plan: plan_rows(inputs.running),
         sampling: Sampling {
             mode: if inputs.running.sizes.log2_mean == tracer_common::sampling::MIN_LOG2_MEAN { "exact" } else { "sampled" }.to_owned(),

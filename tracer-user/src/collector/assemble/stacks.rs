@@ -25,7 +25,10 @@ pub(super) fn unmapped_by_key(inputs: &Inputs<'_>) -> HashMap<u64, u64> {
 
 /// What tells rows apart: equal code of one process adds up, whatever addresses it ran at, and so does that of processes that are
 /// gone and left nothing.
-type RowKey = (retired::Row, Option<u32>);
+type RowKey = (retired::Row, Option<Pids>);
+
+/// Thread-group id on the host, and in its own pid namespace where that is known.
+type Pids = (u32, Option<u32>);
 
 #[derive(Default)]
 struct RowSum {
@@ -51,9 +54,10 @@ pub(super) fn by_owner(inputs: &Inputs<'_>, symbols: &mut dyn Symbols) -> HashMa
         }
         let live = ledger::live(record);
         let process = inputs.processes.get(&key.process);
-        let pid = process.filter(|process| live != 0 || !symbols.is_gone(process)).map(|process| process.tgid);
+        let named = process.filter(|process| live != 0 || !symbols.is_gone(process));
+        let pids = named.map(|process| (process.tgid, (process.ns_tgid != 0).then_some(process.ns_tgid)));
         let row = describe(symbols, record, process, inputs.stacks);
-        let sum = sums.entry((row, pid)).or_default();
+        let sum = sums.entry((row, pids)).or_default();
         sum.live += live;
         sum.live_variance += ledger::live_variance(record);
         sum.charged += ledger::charged(record);
@@ -66,13 +70,13 @@ pub(super) fn by_owner(inputs: &Inputs<'_>, symbols: &mut dyn Symbols) -> HashMa
         sum.samples += charged.samples;
     }
     let mut rows: HashMap<u64, Vec<StackRow>> = HashMap::new();
-    for ((key, pid), sum) in sums {
+    for ((key, pids), sum) in sums {
         let kind = u8::try_from(key.kind).ok().and_then(Kind::from_number).map_or("unknown", Kind::name);
         rows.entry(key.owner).or_default().push(StackRow {
             kind: kind.to_owned(),
             region: "other".to_owned(),
-            pid,
-            ns_pid: None,
+            pid: pids.map(|(pid, _)| pid),
+            ns_pid: pids.and_then(|(_, ns_pid)| ns_pid),
             comm: key.comm,
             status: key.status,
             frames: key.frames,
