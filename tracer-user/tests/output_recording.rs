@@ -316,3 +316,18 @@ fn the_first_version_stays_readable() {
     assert_eq!(report.cgroups[0].stacks[0].live, 9 * GIB);
     assert_eq!(report.cgroups[0].verdicts[0]["id"], "glibc-arenas");
 }
+
+/// Made with memtrail 0.1.0 as of the first reports, on Linux 6.18: `record --exact` of a cgroup in which three threads keep 12 MiB from
+/// malloc. Never written again: a recording of that age must stay readable, with figures that have not changed.
+#[test]
+fn a_recording_without_threads_and_marks_stays_readable() {
+    let recording = recording::read(&fixture("recording-v1-before-threads.mtrail")).unwrap();
+    assert_eq!((recording.intervals.len(), recording.finished, recording.skipped_frames), (3, true, 0));
+    let report = recording.report.unwrap();
+    assert_eq!((report.sampling.mode.as_str(), report.cgroups.len()), ("exact", 1));
+    let cgroup = &report.cgroups[0];
+    assert_eq!(cgroup.path, "/threads/golden");
+    assert_eq!(cgroup.kinds["anon"].live, Some(cgroup.stacks.iter().map(|row| row.live).sum()));
+    let filled = cgroup.stacks.iter().find(|row| row.frames.iter().any(|frame| frame == "wl_fill_arena")).unwrap();
+    assert_eq!((filled.status.as_str(), filled.comm.as_str()), ("complete", "memtrail-worklo"));
+}
