@@ -77,6 +77,9 @@ fn arguments_that_cannot_be() {
         (&["record", "--table", "KEYS=0"], &["KEYS"]),
         (&["report"], &["FILE.mtrail"]),
         (&["report", "x.mtrail", "--kind", "heap"], &["heap", "anon"]),
+        (&["report", "x.mtrail", "--by", "thread", "--value", "charged"], &["--by thread", "charged", "no thread"]),
+        (&["report", "x.mtrail", "--by", "thread", "--view", "cgroups"], &["--by thread", "--view stacks"]),
+        (&["report", "x.mtrail", "--by", "thread", "-o", "/tmp/x.json"], &["x.json", "already"]),
         (&["nonsense"], &["nonsense"]),
     ] {
         assert_says(&complaint(&mut memtrail(args), 2), says);

@@ -15,4 +15,5 @@ mod losses;
 mod occupancy;
 mod owners;
 mod stacks;
+mod threads;
 mod workload_truth;

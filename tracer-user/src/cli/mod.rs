@@ -67,7 +67,11 @@ pub fn run(cli: Cli) -> u8 {
         Ok(status) => status,
         Err(error) => {
             status::complain(&error);
-            launch::status_of(&error).unwrap_or(if with_command { status::FAILED_WITH_COMMAND } else { status::FAILED })
+            status::of_conflict(&error).or_else(|| launch::status_of(&error)).unwrap_or(if with_command {
+                status::FAILED_WITH_COMMAND
+            } else {
+                status::FAILED
+            })
         }
     }
 }

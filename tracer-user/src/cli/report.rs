@@ -1,11 +1,12 @@
 //! `memtrail report`: any view or format of a recording.
 
+use super::status::Conflict;
 use crate::{
     glob::Glob,
     output::{self, Value, views},
     recording, units,
 };
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 use clap::{Args, ValueEnum};
 use std::{io::Write as _, path::PathBuf};
 
@@ -28,6 +29,9 @@ pub struct ReportArgs {
     /// Which bytes: live or charged.
     #[arg(long, default_value_t = Value::Live)]
     pub value: Value,
+    /// Split live bytes by thread: `comm/tid` for the process, with the thread's own name where known.
+    #[arg(long, value_enum)]
+    pub by: Option<By>,
     /// Most rows.
     #[arg(long, value_name = "N")]
     pub top: Option<usize>,
@@ -41,7 +45,15 @@ Examples:
   memtrail report run.mtrail                             the summary again
   memtrail report run.mtrail --view cgroups              the ledger of each cgroup
   memtrail report run.mtrail --view stacks --kind anon   stacks of anonymous memory
-  memtrail report run.mtrail --value charged -o out.svg  a flame graph of all charges";
+  memtrail report run.mtrail --value charged -o out.svg  a flame graph of all charges
+  memtrail report run.mtrail --by thread -o out.folded   live bytes by thread";
+
+/// What stacks are split by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum By {
+    /// Threads. Charged bytes that are freed again have none.
+    Thread,
+}
 
 /// Views.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -57,6 +69,7 @@ pub fn run(args: &ReportArgs) -> Result<u8> {
     for file in &args.output {
         output::check_target(file)?;
     }
+    check(args)?;
     let recording = recording::read(&args.file)?;
     if recording.truncated {
         eprintln!("memtrail: {}: the last frame is cut: showing what is whole", args.file.display());
@@ -70,7 +83,10 @@ pub fn run(args: &ReportArgs) -> Result<u8> {
         );
     };
     let selection = views::Selection { cgroups: args.cgroup.clone(), kinds: args.kind.clone(), value: args.value, top: args.top };
-    let selected = selection.apply(&report);
+    let mut selected = selection.apply(&report);
+    if args.by == Some(By::Thread) {
+        selected = output::threads::split(&selected).with_context(|| args.file.display().to_string())?;
+    }
     for file in &args.output {
         output::write(file, &selected, output::WriteOptions { value: args.value, ..Default::default() })?;
     }
@@ -80,10 +96,28 @@ pub fn run(args: &ReportArgs) -> Result<u8> {
     let text = match args.view {
         None => output::summary::render(&selected, output::summary::Options { top: args.top.unwrap_or(10), ..Default::default() }),
         Some(View::Cgroups) => views::cgroups(&report, &selection),
-        Some(View::Stacks) => views::stacks(&report, &selection),
+        Some(View::Stacks) => views::stacks(&selected, &selection),
     };
     match std::io::stdout().write_all(text.as_bytes()) {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error.into()),
         _ => Ok(0),
     }
+}
+
+/// Refuses what cannot be told before anything is read.
+fn check(args: &ReportArgs) -> Result<(), Conflict> {
+    if args.by == Some(By::Thread) {
+        if args.value != Value::Live {
+            let value = args.value;
+            return Err(Conflict(format!("--by thread: {value} bytes have no thread, only live ones do: leave --value {value} out")));
+        }
+        if args.view == Some(View::Cgroups) {
+            return Err(Conflict("--by thread: the view of cgroups has no stacks: use --view stacks".to_owned()));
+        }
+        if let Some(json) = args.output.iter().find(|file| output::Format::of(file) == Some(output::Format::Json)) {
+            let name = json.display();
+            return Err(Conflict(format!("--by thread: {name}: JSON has the threads of each stack already: leave --by out")));
+        }
+    }
+    Ok(())
 }

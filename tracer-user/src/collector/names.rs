@@ -3,7 +3,7 @@
 use super::assemble::{Resolved, Symbols};
 use crate::{
     output::text,
-    process::Feed,
+    process::{Feed, thread},
     symbolize::{Frame, Symbolizer, SymbolizerOptions, UserStack},
 };
 use std::collections::HashMap;
@@ -67,6 +67,14 @@ impl Symbols for Names<'_> {
         let at_charge = || text::escape_bytes(&process.comm[..end]);
         let image = self.feed.and_then(|feed| feed.registry().image_at(process.tgid, process.first_seen_ns).cloned());
         image.map_or_else(at_charge, |image| text::escape_bytes(image.comm_bytes()))
+    }
+
+    fn thread(&mut self, process: &ProcessRecord, tid: u32, at_ns: u64) -> Option<String> {
+        if self.is_gone(process) {
+            return None;
+        }
+        let comm = thread::name_at(process.tgid, tid, at_ns)?;
+        Some(text::escape_bytes(&comm[..comm.iter().position(|byte| *byte == 0).unwrap_or(comm.len())]))
     }
 
     fn is_gone(&mut self, process: &ProcessRecord) -> bool {

@@ -11,6 +11,7 @@
 //! | [`views`] | tables for `report --view` |
 //! | [`figures`] | what the summary and the views compute from a report |
 //! | [`merged`] | equal stacks added up |
+//! | [`threads`] | stacks split by thread |
 //! | [`text`] | escaping, widths, cutting of names |
 
 pub mod figures;
@@ -20,6 +21,7 @@ pub mod merged;
 pub mod summary;
 pub mod svg;
 pub mod text;
+pub mod threads;
 pub mod views;
 mod write;
 

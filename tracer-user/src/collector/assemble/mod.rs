@@ -3,6 +3,7 @@
 mod cgroups;
 mod cost;
 mod stacks;
+mod threads;
 
 pub use stacks::describe;
 
@@ -43,6 +44,8 @@ pub trait Symbols {
     fn kernel(&mut self, stack: &StackRecord) -> Vec<String>;
     /// The name of a process by now: that of its first charge may be older than its exec.
     fn comm(&mut self, process: &ProcessRecord) -> String;
+    /// The name of one of its threads, if it still runs and ran at that moment (monotonic nanoseconds) already.
+    fn thread(&mut self, process: &ProcessRecord, tid: u32, at_ns: u64) -> Option<String>;
     /// Whether that image of the process is known to be gone.
     fn is_gone(&mut self, process: &ProcessRecord) -> bool;
 }
