@@ -3,6 +3,7 @@
 use super::status::Conflict;
 use crate::{
     glob::Glob,
+    model::Report,
     output::{self, Value, views},
     recording, units,
 };
@@ -26,7 +27,7 @@ pub struct ReportArgs {
     /// Only these kinds: anon, file, shmem, hugetlb. May be given again.
     #[arg(long, value_name = "KIND", value_parser = ["anon", "file", "shmem", "hugetlb", "kernel", "sock", "swap"])]
     pub kind: Vec<String>,
-    /// Which bytes: live or charged.
+    /// Which bytes: live, charged, or growth, the change of live bytes over the recording.
     #[arg(long, default_value_t = Value::Live)]
     pub value: Value,
     /// Split live bytes by thread: `comm/tid` for the process, with the thread's own name where known.
@@ -82,6 +83,8 @@ pub fn run(args: &ReportArgs) -> Result<u8> {
             units::seconds(seconds).unwrap_or_else(|| "no time".to_owned())
         );
     };
+    let value = args.value;
+    let report = if value == Value::Growth { growth(&report) } else { report };
     let selection = views::Selection { cgroups: args.cgroup.clone(), kinds: args.kind.clone(), value: args.value, top: args.top };
     let mut selected = selection.apply(&report);
     if args.by == Some(By::Thread) {
@@ -94,6 +97,7 @@ pub fn run(args: &ReportArgs) -> Result<u8> {
         return Ok(0);
     }
     let text = match args.view {
+        None if value == Value::Growth => views::stacks(&selected, &selection),
         None => output::summary::render(&selected, output::summary::Options { top: args.top.unwrap_or(10), ..Default::default() }),
         Some(View::Cgroups) => views::cgroups(&report, &selection),
         Some(View::Stacks) => views::stacks(&selected, &selection),
@@ -102,6 +106,15 @@ pub fn run(args: &ReportArgs) -> Result<u8> {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error.into()),
         _ => Ok(0),
     }
+}
+
+/// The growth, with a word on what shrank, which no stack output can show.
+fn growth(report: &Report) -> Report {
+    let growth = output::growth::between(None, report, Value::Growth);
+    if growth.shrunk > 0 {
+        eprintln!("memtrail: {} stacks shrank, by {} in all: see memtrail diff", growth.shrunk, units::bytes(growth.shrunk_bytes));
+    }
+    growth.report
 }
 
 /// Refuses what cannot be told before anything is read.
@@ -117,6 +130,17 @@ fn check(args: &ReportArgs) -> Result<(), Conflict> {
         if let Some(json) = args.output.iter().find(|file| output::Format::of(file) == Some(output::Format::Json)) {
             let name = json.display();
             return Err(Conflict(format!("--by thread: {name}: JSON has the threads of each stack already: leave --by out")));
+        }
+    }
+    if args.value == Value::Growth {
+        if args.view == Some(View::Cgroups) {
+            return Err(Conflict(
+                "--value growth: the view of cgroups shows growth already: leave --value out, or use --view stacks".to_owned(),
+            ));
+        }
+        if let Some(json) = args.output.iter().find(|file| output::Format::of(file) == Some(output::Format::Json)) {
+            let name = json.display();
+            return Err(Conflict(format!("--value growth: {name}: a report holds no growth of stacks: use memtrail diff -o {name}")));
         }
     }
     Ok(())

@@ -80,7 +80,8 @@ pub fn write(report: &Report, value: Value, mut writer: impl Write) -> io::Resul
     let stacks = folded::stacks(report, value);
     let total = stacks.values().try_fold(0_u64, |sum, bytes| sum.checked_add(*bytes));
     let total = total.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "the bytes of all stacks do not fit in 64 bits"))?;
-    let title = format!("memtrail: {value} memory by cgroup, process and stack");
+    let memory = if value == Value::Growth { "growth of live memory".to_owned() } else { format!("{value} memory") };
+    let title = format!("memtrail: {memory} by cgroup, process and stack");
     let subtitle = subtitle(report, value, &stacks);
     let picture = if total == 0 { empty(&title, &subtitle) } else { draw(&stacks, title, subtitle)? };
     writer.write_all(picture.as_bytes())?;
