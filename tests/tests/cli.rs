@@ -79,7 +79,7 @@ fn arguments_that_cannot_be() {
         (&["report", "x.mtrail", "--kind", "heap"], &["heap", "anon"]),
         (&["report", "x.mtrail", "--by", "thread", "--value", "charged"], &["--by thread", "charged", "no thread"]),
         (&["report", "x.mtrail", "--by", "thread", "--view", "cgroups"], &["--by thread", "--view stacks"]),
-        (&["report", "x.mtrail", "--by", "thread", "-o", "/tmp/x.json"], &["x.json", "already"]),
+        (&["report", "x.mtrail", "--by", "thread", "-o", "/tmp/x.json"], &["x.json", ".folded"]),
         (&["report", "x.mtrail", "--value", "growth", "--view", "cgroups"], &["--value growth", "--view stacks"]),
         (&["report", "x.mtrail", "--value", "growth", "-o", "/tmp/x.json"], &["x.json", "memtrail diff"]),
         (&["nonsense"], &["nonsense"]),

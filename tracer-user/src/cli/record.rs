@@ -49,7 +49,7 @@ pub struct RecordArgs {
     /// Cgroups in the summary.
     #[arg(long, value_name = "N", default_value_t = 10)]
     pub top: usize,
-    /// Write a report; the ending chooses the format: .folded .svg .json .mtrail. May be given again.
+    /// Write a report; the ending chooses the format: .folded .svg .json .pb.gz .mtrail. May be given again.
     #[arg(short, long, value_name = "FILE")]
     pub output: Vec<PathBuf>,
     /// Time between two readings of the kernel's figures.

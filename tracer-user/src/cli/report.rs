@@ -36,7 +36,7 @@ pub struct ReportArgs {
     /// Most rows.
     #[arg(long, value_name = "N")]
     pub top: Option<usize>,
-    /// Write a report instead; the ending chooses the format: .folded .svg .json. May be given again.
+    /// Write a report instead; the ending chooses the format: .folded .svg .json .pb.gz. May be given again.
     #[arg(short, long, value_name = "FILE")]
     pub output: Vec<PathBuf>,
 }
@@ -117,6 +117,11 @@ fn growth(report: &Report) -> Report {
     growth.report
 }
 
+/// An output that holds live and charged bytes of every stack, so that there is no choice.
+fn whole_rows(args: &ReportArgs) -> Option<&PathBuf> {
+    args.output.iter().find(|file| matches!(output::Format::of(file), Some(output::Format::Json | output::Format::Pprof)))
+}
+
 /// Refuses what cannot be told before anything is read.
 fn check(args: &ReportArgs) -> Result<(), Conflict> {
     if args.by == Some(By::Thread) {
@@ -127,9 +132,11 @@ fn check(args: &ReportArgs) -> Result<(), Conflict> {
         if args.view == Some(View::Cgroups) {
             return Err(Conflict("--by thread: the view of cgroups has no stacks: use --view stacks".to_owned()));
         }
-        if let Some(json) = args.output.iter().find(|file| output::Format::of(file) == Some(output::Format::Json)) {
-            let name = json.display();
-            return Err(Conflict(format!("--by thread: {name}: JSON has the threads of each stack already: leave --by out")));
+        if let Some(file) = whole_rows(args) {
+            let name = file.display();
+            return Err(Conflict(format!(
+                "--by thread: {name}: it has live and charged bytes of each stack, and JSON its threads: leave --by out, or use .folded or .svg"
+            )));
         }
     }
     if args.value == Value::Growth {
@@ -138,9 +145,9 @@ fn check(args: &ReportArgs) -> Result<(), Conflict> {
                 "--value growth: the view of cgroups shows growth already: leave --value out, or use --view stacks".to_owned(),
             ));
         }
-        if let Some(json) = args.output.iter().find(|file| output::Format::of(file) == Some(output::Format::Json)) {
-            let name = json.display();
-            return Err(Conflict(format!("--value growth: {name}: a report holds no growth of stacks: use memtrail diff -o {name}")));
+        if let Some(file) = whole_rows(args) {
+            let name = file.display();
+            return Err(Conflict(format!("--value growth: {name}: it has no place for growth: use .folded or .svg, or memtrail diff")));
         }
     }
     Ok(())

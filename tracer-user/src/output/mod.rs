@@ -7,6 +7,7 @@
 //! | [`folded`] | folded stacks, for flamegraph.pl, inferno and speedscope |
 //! | [`svg`] | a flame graph |
 //! | [`json`] | the report, docs/report.schema.json |
+//! | [`pprof`] | a profile for pprof and its like |
 //! | [`summary`] | the terminal summary |
 //! | [`views`] | tables for `report --view` |
 //! | [`figures`] | what the summary and the views compute from a report |
@@ -22,6 +23,7 @@ pub mod folded;
 pub mod growth;
 pub mod json;
 pub mod merged;
+pub mod pprof;
 pub mod summary;
 pub mod svg;
 pub mod text;
