@@ -8,6 +8,7 @@
 
 mod accuracy;
 mod command;
+mod diff;
 mod freeze;
 mod input;
 mod lifecycle;

@@ -26,6 +26,8 @@ fn by_thread(recording: &Path) -> BTreeMap<String, u64> {
 #[ignore = "root"]
 fn native_live_bytes_belong_to_their_threads() {
     let cgroup = TestCgroup::new("threads").unwrap();
+    // Tables for the limit, not for all of memory.
+    cgroup.limit(256 << 20).unwrap();
     let args = ["threads-malloc", "--threads", &THREADS.to_string(), "--bytes", &BYTES.to_string()];
     let mut workload = Workload::start(&cgroup, &args).unwrap();
     workload.run_to("ready").unwrap();

@@ -1,15 +1,18 @@
 //! `memtrail report`: any view or format of a recording.
 
-use super::status::Conflict;
+use super::{moment, status::Conflict};
 use crate::{
     glob::Glob,
     model::Report,
     output::{self, Value, views},
     recording, units,
 };
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 use clap::{Args, ValueEnum};
 use std::{io::Write as _, path::PathBuf};
+
+/// Kinds that can be selected.
+pub(super) const KINDS: [&str; 7] = ["anon", "file", "shmem", "hugetlb", "kernel", "sock", "swap"];
 
 /// Arguments of `report`.
 #[derive(Debug, Args)]
@@ -25,7 +28,7 @@ pub struct ReportArgs {
     #[arg(long, value_name = "GLOB", value_parser = Glob::parse)]
     pub cgroup: Vec<Glob>,
     /// Only these kinds: anon, file, shmem, hugetlb. May be given again.
-    #[arg(long, value_name = "KIND", value_parser = ["anon", "file", "shmem", "hugetlb", "kernel", "sock", "swap"])]
+    #[arg(long, value_name = "KIND", value_parser = KINDS)]
     pub kind: Vec<String>,
     /// Which bytes: live, charged, or growth, the change of live bytes over the recording.
     #[arg(long, default_value_t = Value::Live)]
@@ -71,18 +74,7 @@ pub fn run(args: &ReportArgs) -> Result<u8> {
         output::check_target(file)?;
     }
     check(args)?;
-    let recording = recording::read(&args.file)?;
-    if recording.truncated {
-        eprintln!("memtrail: {}: the last frame is cut: showing what is whole", args.file.display());
-    }
-    let Some(report) = recording.report else {
-        let seconds = recording.intervals.last().map_or(0.0, |interval| interval.at_s);
-        bail!(
-            "{}: it holds {} of readings and no snapshot yet: nothing to show",
-            args.file.display(),
-            units::seconds(seconds).unwrap_or_else(|| "no time".to_owned())
-        );
-    };
+    let report = moment::last_report(&args.file, recording::read(&args.file)?)?;
     let value = args.value;
     let report = if value == Value::Growth { growth(&report) } else { report };
     let selection = views::Selection { cgroups: args.cgroup.clone(), kinds: args.kind.clone(), value: args.value, top: args.top };

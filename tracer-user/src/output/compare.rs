@@ -171,7 +171,8 @@ fn settle(change: &mut Change, sides: &[Side<'_>; 2], options: Options) {
 }
 
 fn kinds(sides: &[Side<'_>; 2], options: Options) -> Vec<KindChange> {
-    let mut sums: BTreeMap<(Cow<'_, str>, &str), (Change, [Option<u64>; 2])> = BTreeMap::new();
+    type Sums<'a> = BTreeMap<(Cow<'a, str>, &'a str), (Change, [Option<u64>; 2])>;
+    let mut sums = Sums::new();
     for (index, side) in sides.iter().enumerate() {
         for cgroup in &side.report.cgroups {
             for (kind, row) in &cgroup.kinds {

@@ -12,12 +12,14 @@
 //! | [`views`] | tables for `report --view` |
 //! | [`figures`] | what the summary and the views compute from a report |
 //! | [`compare`] | two reports compared |
+//! | [`diff`] | a comparison as text, JSON, folded stacks, flame graph |
 //! | [`growth`] | what grew, as a report |
 //! | [`merged`] | equal stacks added up |
 //! | [`threads`] | stacks split by thread |
 //! | [`text`] | escaping, widths, cutting of names |
 
 pub mod compare;
+pub mod diff;
 pub mod figures;
 pub mod folded;
 pub mod growth;

@@ -63,6 +63,9 @@ pub enum OutputError {
     /// A recording cannot be made from a report alone.
     #[error("{}: a recording is written while tracing, not from a report: use .folded, .svg, .json or .pb.gz", .0.display())]
     Recording(PathBuf),
+    /// Profiles and recordings have no place for a difference.
+    #[error("{}: a difference is written as .folded, .svg or .json", .0.display())]
+    NotOfDiff(PathBuf),
     /// Only text formats go to standard output.
     #[error("-: only folded stacks and JSON go to standard output; name a file that ends in {KNOWN}")]
     Stdout,
@@ -137,10 +140,16 @@ fn write_stdout(report: &Report, options: WriteOptions) -> Result<(), OutputErro
     if !matches!(options.stdout, Format::Folded | Format::Json) {
         return Err(OutputError::Stdout);
     }
-    let writer = BufWriter::new(io::stdout().lock());
-    match render(options.stdout, report, options.value, writer) {
+    write_stdout_with(|writer| render(options.stdout, report, options.value, writer))
+        .map_err(|source| OutputError::Io { path: PathBuf::from("-"), source })
+}
+
+/// Writes to standard output; a reader that went away is no error.
+pub(super) fn write_stdout_with(fill: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
+    let mut writer = BufWriter::new(io::stdout().lock());
+    match fill(&mut writer).and_then(|()| writer.flush()) {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        result => result.map_err(|source| OutputError::Io { path: PathBuf::from("-"), source }),
+        result => result,
     }
 }
 
@@ -155,7 +164,7 @@ fn render(format: Format, report: &Report, value: Value, writer: impl Write) -> 
 }
 
 /// Makes the file appear at once with all its bytes, mode 0644, or not at all.
-fn write_whole(path: &Path, fill: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
+pub(super) fn write_whole(path: &Path, fill: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
     let temporary = temporary_in(directory_of(path))?;
     let mut writer = BufWriter::with_capacity(1 << 16, temporary.as_file());
     fill(&mut writer)?;
@@ -170,7 +179,7 @@ fn temporary_in(directory: &Path) -> io::Result<tempfile::NamedTempFile> {
     tempfile::Builder::new().prefix(".memtrail-").tempfile_in(directory)
 }
 
-fn is_stdout(path: &Path) -> bool {
+pub(super) fn is_stdout(path: &Path) -> bool {
     path.as_os_str() == "-"
 }
 
