@@ -82,6 +82,9 @@ fn arguments_that_cannot_be() {
         (&["report", "x.mtrail", "--by", "thread", "-o", "/tmp/x.json"], &["x.json", ".folded"]),
         (&["report", "x.mtrail", "--value", "growth", "--view", "cgroups"], &["--value growth", "--view stacks"]),
         (&["report", "x.mtrail", "--value", "growth", "-o", "/tmp/x.json"], &["x.json", "memtrail diff"]),
+        (&["report", "x.mtrail", "--from", "a", "--value", "live"], &["--from", "--value growth"]),
+        (&["record", "--mark-signal", "usr1", "--", "true"], &["--mark-signal"]),
+        (&["mark", "a@b"], &["a@b", "cannot be a mark"]),
         (&["nonsense"], &["nonsense"]),
     ] {
         assert_says(&complaint(&mut memtrail(args), 2), says);

@@ -13,6 +13,7 @@ mod freeze;
 mod input;
 mod lifecycle;
 mod losses;
+mod mark;
 mod occupancy;
 mod owners;
 mod stacks;

@@ -1,4 +1,4 @@
-//! `memtrail diff`: what changed between two recordings.
+//! `memtrail diff`: what changed between two recordings, or two marks.
 
 use super::{moment::Moment, status::Conflict};
 use crate::{
@@ -17,10 +17,10 @@ use std::{io::Write as _, path::PathBuf};
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub struct DiffArgs {
-    /// The earlier recording.
+    /// The earlier recording, or a mark in it: FILE@MARK.
     #[arg(value_name = "A")]
     pub before: PathBuf,
-    /// The later recording.
+    /// The later recording, or a mark in it: FILE@MARK.
     #[arg(value_name = "B")]
     pub after: PathBuf,
     /// Only these cgroups. May be given again.
@@ -52,6 +52,8 @@ Examples:
       what grew and what shrank by more than the sampling error
   memtrail diff before.mtrail after.mtrail -o grown.svg
       a flame graph of it: red grew, blue shrank
+  memtrail diff load.mtrail@warm load.mtrail@loaded
+      between two marks of one recording
   memtrail diff short.mtrail long.mtrail --value charged --normalize
       charges of recordings of different lengths";
 

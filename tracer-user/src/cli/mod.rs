@@ -5,6 +5,8 @@ pub mod demo;
 pub mod diff;
 pub mod doctor;
 mod launch;
+pub mod mark;
+pub mod marking;
 pub mod messages;
 mod moment;
 pub mod record;
@@ -32,6 +34,7 @@ Examples:
   memtrail record --limit 512MiB -- ./server          run a command in a cgroup of its own
   memtrail report run.mtrail --view stacks            look at a recording again
   memtrail diff before.mtrail after.mtrail            what grew between two recordings
+  memtrail mark loaded                                name this moment in a running recording
   memtrail doctor                                     what this host can do
   memtrail demo                                       three small workloads, traced and explained";
 
@@ -42,8 +45,10 @@ pub enum Verb {
     Record(record::RecordArgs),
     /// Look at a recording: any view, any format.
     Report(report::ReportArgs),
-    /// What changed between two recordings.
+    /// What changed between two recordings, or between marks of one.
     Diff(diff::DiffArgs),
+    /// Name this moment in the recordings that run, as the beginning or end of a phase.
+    Mark(mark::MarkArgs),
     /// What this host can do: facts, the provider of each probe and why, what it would cost.
     Doctor(doctor::DoctorArgs),
     /// Three small workloads under the tracer, and what was found of them. Leaves nothing behind.
@@ -64,6 +69,7 @@ pub fn run(cli: Cli) -> u8 {
         Verb::Record(args) => record::run(args),
         Verb::Report(args) => report::run(&args),
         Verb::Diff(args) => diff::run(&args),
+        Verb::Mark(args) => mark::run(&args),
         Verb::Doctor(args) => doctor::run(&args),
         Verb::Demo(args) => demo::run(&args),
         Verb::DemoWorkload(args) => demo::workload(&args),

@@ -15,12 +15,15 @@ pub struct Moment {
 }
 
 impl Moment {
-    /// Reads `FILE`.
+    /// Reads `FILE`, or `FILE@MARK`. A file of the whole name is a file.
     pub fn read(argument: &Path) -> Result<Moment> {
-        let file = argument.to_owned();
-        let recording = recording::read(&file)?;
-        let report = last_report(&file, recording)?;
-        Ok(Moment { name: argument.display().to_string(), file, report })
+        let (file, mark) = split(argument).filter(|_| !argument.exists()).unwrap_or((argument, None));
+        let recording = match mark {
+            Some(mark) => recording::read_at(file, mark)?,
+            None => recording::read(file)?,
+        };
+        let report = last_report(file, recording)?;
+        Ok(Moment { name: argument.display().to_string(), file: file.to_owned(), report })
     }
 
     /// Whether both are moments of one recording.
@@ -28,6 +31,12 @@ impl Moment {
         let whole = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
         whole(&self.file) == whole(&other.file)
     }
+}
+
+/// File and mark of `FILE@MARK`. A mark has no @, a file may.
+fn split(argument: &Path) -> Option<(&Path, Option<&str>)> {
+    let (file, mark) = argument.to_str()?.rsplit_once('@')?;
+    (!file.is_empty()).then_some((Path::new(file), Some(mark)))
 }
 
 /// The last snapshot, with a word where the recording is cut.
@@ -44,4 +53,17 @@ pub fn last_report(file: &Path, recording: recording::Recording) -> Result<Repor
         );
     };
     Ok(report)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_mark_is_after_the_last_at() {
+        let split = |text| split(Path::new(text)).map(|(file, mark)| (file.to_str().unwrap().to_owned(), mark.unwrap().to_owned()));
+        assert_eq!(split("a@b.mtrail@peak"), Some(("a@b.mtrail".to_owned(), "peak".to_owned())));
+        assert_eq!(split("a.mtrail"), None);
+        assert_eq!(split("@peak"), None);
+    }
 }

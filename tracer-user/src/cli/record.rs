@@ -2,6 +2,7 @@
 
 use super::{
     launch::{Launched, Waiting},
+    marking::{MarkSignal, Marking},
     status,
 };
 use crate::{
@@ -55,6 +56,9 @@ pub struct RecordArgs {
     /// Time between two readings of the kernel's figures.
     #[arg(long, value_name = "TIME", default_value = "1s", value_parser = units::parse_duration)]
     pub interval: Duration,
+    /// Make a mark, signal-1, signal-2, ..., whenever this signal comes.
+    #[arg(long, value_name = "SIGNAL", value_enum, conflicts_with = "command")]
+    pub mark_signal: Option<MarkSignal>,
     /// With a command: exit with 3 if anything was lost, whatever its status.
     #[arg(long)]
     pub strict: bool,
@@ -150,14 +154,20 @@ async fn record(args: RecordArgs, waiting: Option<Waiting>) -> Result<u8> {
     // Before anything says that it is recording: a Ctrl-C then ends it with its report. With a command its signals are caught, and
     // passed on.
     let interrupts = if args.command.is_empty() { Some(Interrupts::catch()?) } else { None };
+    let holds_marks = args.output.iter().any(|file| output::Format::of(file) == Some(output::Format::Recording));
+    let mut marking = Marking::prepare(args.mark_signal, holds_marks)?;
     let mut session = Session::start(filter, options).map_err(|error| advise(error, &args))?;
     let mut writers = Vec::new();
     for file in args.output.iter().filter(|file| output::Format::of(file) == Some(output::Format::Recording)) {
         writers.push(recording::Writer::create(file, &session.header())?);
     }
+    if holds_marks {
+        marking.listen();
+    }
     announce(&session, &args, waiting.as_ref());
     let mut launched = waiting.map(Waiting::release).transpose()?;
-    follow(&mut session, &args, &mut writers, launched.as_mut(), interrupts).await?;
+    follow(&mut session, &args, &mut writers, &mut marking, launched.as_mut(), interrupts).await?;
+    drop(marking);
     // While the command's cgroup still exists: afterwards the kernel has no figures of it.
     let report = session.report()?;
     let unmatched = session.unmatched();
@@ -240,6 +250,7 @@ async fn follow(
     session: &mut Session,
     args: &RecordArgs,
     writers: &mut [recording::Writer],
+    marking: &mut Marking,
     mut launched: Option<&mut Launched>,
     mut interrupts: Option<Interrupts>,
 ) -> Result<()> {
@@ -270,6 +281,7 @@ async fn follow(
             },
             () = interrupted => break,
             ended = command => if ended? { break },
+            wish = marking.next() => marking.take(wish, session, writers),
             _ = ticks.tick() => {
                 let interval = session.interval()?;
                 for writer in writers.iter_mut() {

@@ -5,6 +5,7 @@
 
 pub mod assemble;
 pub mod filter;
+pub mod marks;
 pub mod names;
 pub mod retired;
 pub mod session;

@@ -184,6 +184,12 @@ impl Session {
         }
     }
 
+    /// Monotonic, boot-clock and real nanoseconds of this moment.
+    #[must_use]
+    pub fn clocks(&self) -> [u64; 3] {
+        clocks()
+    }
+
     /// The running kernel half.
     #[must_use]
     pub fn running(&self) -> &Running {

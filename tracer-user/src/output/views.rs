@@ -8,6 +8,7 @@ use super::text::{escape, pad_left, pad_right};
 use super::{Value, figures};
 use crate::glob::Glob;
 use crate::model::{Cgroup, KindRow, Report};
+use crate::recording::Mark;
 use crate::units;
 use std::collections::BTreeSet;
 
@@ -96,6 +97,17 @@ pub fn stacks(report: &Report, selection: &Selection) -> String {
         push_stack(&mut list, stack, total);
     }
     push_hidden(&mut list, stacks.len(), all, "stacks");
+    list
+}
+
+/// The marks of a recording, in its order.
+#[must_use]
+pub fn marks(marks: &[Mark]) -> String {
+    let mut list = String::new();
+    for mark in marks {
+        push_line(&mut list, &format!("{} s  {}", pad_left(&format!("{:.3}", mark.at_s), 12), escape(&mark.name)));
+    }
+    push_hidden(&mut list, marks.len(), marks.len(), "marks");
     list
 }
 
