@@ -85,6 +85,9 @@ fn arguments_that_cannot_be() {
         (&["report", "x.mtrail", "--from", "a", "--value", "live"], &["--from", "--value growth"]),
         (&["record", "--mark-signal", "usr1", "--", "true"], &["--mark-signal"]),
         (&["mark", "a@b"], &["a@b", "cannot be a mark"]),
+        (&["record", "--stream", "-", "--", "true"], &["--stream -", "the command's"]),
+        (&["record", "--stream", "-", "-o", "-"], &["--stream -", "the report's"]),
+        (&["record", "--mark-signal", "usr1"], &["--mark-signal", "-o FILE.mtrail"]),
         (&["nonsense"], &["nonsense"]),
     ] {
         assert_says(&complaint(&mut memtrail(args), 2), says);

@@ -17,5 +17,6 @@ mod mark;
 mod occupancy;
 mod owners;
 mod stacks;
+mod stream;
 mod threads;
 mod workload_truth;

@@ -1,6 +1,6 @@
 //! Marks of the recording that runs here: where the wishes come from, and what is done with them.
 
-use super::status::Conflict;
+use super::{status::Conflict, streaming::Streaming};
 use crate::{
     collector::{
         marks::{self, Listener, Request},
@@ -42,7 +42,7 @@ impl Marking {
     /// Catches the signal from now on. `holds_marks` says whether the recording has a place for marks.
     pub fn prepare(mark_signal: Option<MarkSignal>, holds_marks: bool) -> Result<Marking> {
         if mark_signal.is_some() && !holds_marks {
-            return Err(Conflict("--mark-signal: nothing would hold the marks: add -o FILE.mtrail".to_owned()).into());
+            return Err(Conflict("--mark-signal: nothing would hold the marks: add -o FILE.mtrail or --stream".to_owned()).into());
         }
         let kind = mark_signal.map(|which| match which {
             MarkSignal::Usr1 => SignalKind::user_defined1(),
@@ -85,16 +85,24 @@ impl Marking {
     }
 
     /// Makes the mark and answers. A failure is the asker's to know; the recording goes on.
-    pub fn take(&mut self, wish: Wish, session: &mut Session, writers: &mut [Writer]) {
+    pub fn take(&mut self, wish: Wish, session: &mut Session, writers: &mut [Writer], mut streaming: Option<&mut Streaming>) {
+        self.signals += u64::from(matches!(wish, Wish::Signal));
+        let signals = self.signals;
+        let mut make = |name: &str| {
+            let at_s = self.make(name, session, writers)?;
+            if let Some(streaming) = streaming.as_mut() {
+                streaming.mark(name, at_s);
+            }
+            anyhow::Ok(at_s)
+        };
         match wish {
             Wish::Asked(request) => {
-                let result = self.make(&request.name.clone(), session, writers);
+                let result = make(&request.name);
                 request.answer(result.map_err(|error| format!("{error:#}")));
             }
             Wish::Signal => {
-                self.signals += 1;
-                let name = format!("signal-{}", self.signals);
-                if let Err(error) = self.make(&name, session, writers) {
+                let name = format!("signal-{signals}");
+                if let Err(error) = make(&name) {
                     log::warn!("no mark {name}: {error:#}");
                 }
             }
@@ -106,14 +114,18 @@ impl Marking {
         marks::check_name(name).map_err(anyhow::Error::msg)?;
         anyhow::ensure!(!self.names.contains(name), "there is a mark {name} already");
         anyhow::ensure!(self.names.len() < marks::MOST_MARKS, "it has {} marks, and more do not fit", marks::MOST_MARKS);
-        let report = session.report()?;
-        let mark = Mark { name: name.to_owned(), at_s: report.duration_s, clocks: session.clocks() };
-        for writer in writers {
-            writer.report(&report)?;
-            writer.mark(&mark)?;
+        let mut at_s = session.elapsed_s();
+        if !writers.is_empty() {
+            let report = session.report()?;
+            at_s = report.duration_s;
+            let mark = Mark { name: name.to_owned(), at_s, clocks: session.clocks() };
+            for writer in writers {
+                writer.report(&report)?;
+                writer.mark(&mark)?;
+            }
         }
         self.names.insert(name.to_owned());
-        log::info!("mark {name} at {:.3} s", mark.at_s);
-        Ok(mark.at_s)
+        log::info!("mark {name} at {at_s:.3} s");
+        Ok(at_s)
     }
 }

@@ -12,6 +12,7 @@ mod moment;
 pub mod record;
 pub mod report;
 pub mod status;
+mod streaming;
 
 use clap::{Parser, Subcommand};
 

@@ -4,6 +4,7 @@ use super::{
     launch::{Launched, Waiting},
     marking::{MarkSignal, Marking},
     status,
+    streaming::Streaming,
 };
 use crate::{
     bpf::sizes::Forced,
@@ -53,6 +54,9 @@ pub struct RecordArgs {
     /// Write a report; the ending chooses the format: .folded .svg .json .pb.gz .mtrail. May be given again.
     #[arg(short, long, value_name = "FILE")]
     pub output: Vec<PathBuf>,
+    /// Write a line of JSON an interval while it runs, to a file, a named pipe, or - for standard output.
+    #[arg(long, value_name = "FILE")]
+    pub stream: Option<PathBuf>,
     /// Time between two readings of the kernel's figures.
     #[arg(long, value_name = "TIME", default_value = "1s", value_parser = units::parse_duration)]
     pub interval: Duration,
@@ -81,6 +85,8 @@ Examples:
       pods only, until Ctrl-C, as a flame graph and as JSON
   memtrail record --limit 512MiB -- ./server --port 8080
       a command in a cgroup of its own with a limit
+  memtrail record --stream - | jq '.cgroups[] | .path, .usage_bytes'
+      a line an interval while it runs; the summary goes to standard error
   memtrail record --exact --limit 512MiB -o out.folded -- make test
       every charge instead of samples; the limit bounds the tables
 
@@ -132,6 +138,11 @@ pub fn run(args: RecordArgs) -> Result<u8> {
     for file in &args.output {
         output::check_target(file)?;
     }
+    let with_command = !args.command.is_empty();
+    let to_stdout = args.output.iter().any(|file| file.as_os_str() == "-");
+    if let Some(path) = &args.stream {
+        Streaming::check(path, with_command.then_some("the command's").or(to_stdout.then_some("the report's")))?;
+    }
     // First of all: the janitor and the command begin as copies of this process.
     let waiting = match args.command.as_slice() {
         [] => None,
@@ -155,18 +166,20 @@ async fn record(args: RecordArgs, waiting: Option<Waiting>) -> Result<u8> {
     // passed on.
     let interrupts = if args.command.is_empty() { Some(Interrupts::catch()?) } else { None };
     let holds_marks = args.output.iter().any(|file| output::Format::of(file) == Some(output::Format::Recording));
+    let holds_marks = holds_marks || args.stream.is_some();
     let mut marking = Marking::prepare(args.mark_signal, holds_marks)?;
     let mut session = Session::start(filter, options).map_err(|error| advise(error, &args))?;
     let mut writers = Vec::new();
     for file in args.output.iter().filter(|file| output::Format::of(file) == Some(output::Format::Recording)) {
         writers.push(recording::Writer::create(file, &session.header())?);
     }
+    let mut streaming = args.stream.as_deref().map(Streaming::start).transpose()?;
     if holds_marks {
         marking.listen();
     }
     announce(&session, &args, waiting.as_ref());
     let mut launched = waiting.map(Waiting::release).transpose()?;
-    follow(&mut session, &args, &mut writers, &mut marking, launched.as_mut(), interrupts).await?;
+    follow(&mut session, &args, &mut writers, &mut marking, streaming.as_mut(), launched.as_mut(), interrupts).await?;
     drop(marking);
     // While the command's cgroup still exists: afterwards the kernel has no figures of it.
     let report = session.report()?;
@@ -175,7 +188,7 @@ async fn record(args: RecordArgs, waiting: Option<Waiting>) -> Result<u8> {
     if let Some(launched) = &mut launched {
         eprintln!("memtrail: {}", launched.epitaph()?);
     }
-    finish(&args, &report, writers)?;
+    finish(&args, &report, writers, streaming)?;
     if !unmatched.is_empty() {
         anyhow::bail!("no cgroup matched {} during the recording", unmatched.join(", "));
     }
@@ -251,6 +264,7 @@ async fn follow(
     args: &RecordArgs,
     writers: &mut [recording::Writer],
     marking: &mut Marking,
+    mut streaming: Option<&mut Streaming>,
     mut launched: Option<&mut Launched>,
     mut interrupts: Option<Interrupts>,
 ) -> Result<()> {
@@ -281,11 +295,14 @@ async fn follow(
             },
             () = interrupted => break,
             ended = command => if ended? { break },
-            wish = marking.next() => marking.take(wish, session, writers),
+            wish = marking.next() => marking.take(wish, session, writers, streaming.as_deref_mut()),
             _ = ticks.tick() => {
                 let interval = session.interval()?;
                 for writer in writers.iter_mut() {
                     writer.interval(&interval)?;
+                }
+                if let Some(streaming) = streaming.as_deref_mut() {
+                    streaming.interval(session, interval);
                 }
                 if progress {
                     eprint!("\r\x1b[Kmemtrail: {} ", units::duration(Duration::from_secs(started.elapsed().as_secs())));
@@ -300,8 +317,9 @@ async fn follow(
 }
 
 /// Writes everything; the first failure is reported after all were tried.
-fn finish(args: &RecordArgs, report: &Report, writers: Vec<recording::Writer>) -> Result<()> {
+fn finish(args: &RecordArgs, report: &Report, writers: Vec<recording::Writer>, streaming: Option<Streaming>) -> Result<()> {
     let mut first_failure = None;
+    let streams_to_stdout = streaming.as_ref().is_some_and(Streaming::is_stdout);
     for mut writer in writers {
         let result = writer.report(report).and_then(|()| writer.finish());
         first_failure = first_failure.or(result.err().map(anyhow::Error::from));
@@ -312,15 +330,19 @@ fn finish(args: &RecordArgs, report: &Report, writers: Vec<recording::Writer>) -
             first_failure = first_failure.or(result.err().map(anyhow::Error::from));
         }
     }
+    if let Some(streaming) = streaming {
+        first_failure = first_failure.or(streaming.finish().err());
+    }
     let with_command = !args.command.is_empty();
     let to_stdout = args.output.iter().any(|file| file.as_os_str() == "-");
-    // Standard output is the command's, where there is one.
-    let terminal = if with_command { std::io::stderr().is_terminal() } else { std::io::stdout().is_terminal() };
+    // Standard output is the command's, where there is one, or the stream's.
+    let to_stderr = with_command || streams_to_stdout;
+    let terminal = if to_stderr { std::io::stderr().is_terminal() } else { std::io::stdout().is_terminal() };
     let color = terminal && std::env::var_os("NO_COLOR").is_none();
     // What ended holds nothing any more: what it was charged is the answer.
     let value = if with_command { output::Value::Charged } else { output::Value::Live };
     let summary = output::summary::render(report, output::summary::Options { top: args.top, color, value });
-    let printed = match (with_command, to_stdout) {
+    let printed = match (to_stderr, to_stdout) {
         (true, _) => std::io::stderr().write_all(summary.as_bytes()),
         (false, false) => std::io::stdout().write_all(summary.as_bytes()),
         (false, true) => Ok(()),

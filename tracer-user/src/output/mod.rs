@@ -8,6 +8,7 @@
 //! | [`svg`] | a flame graph |
 //! | [`json`] | the report, docs/report.schema.json |
 //! | [`pprof`] | a profile for pprof and its like |
+//! | [`stream`] | lines of a recording while it runs |
 //! | [`summary`] | the terminal summary |
 //! | [`views`] | tables for `report --view` |
 //! | [`figures`] | what the summary and the views compute from a report |
@@ -26,6 +27,7 @@ pub mod growth;
 pub mod json;
 pub mod merged;
 pub mod pprof;
+pub mod stream;
 pub mod summary;
 pub mod svg;
 pub mod text;

@@ -50,6 +50,12 @@ pub trait Symbols {
     fn is_gone(&mut self, process: &ProcessRecord) -> bool;
 }
 
+/// What this process costs so far: CPU time over one CPU's time in percent, largest resident set in bytes.
+#[must_use]
+pub fn cost_of_this_process(duration_ns: u64) -> (Option<f64>, Option<u64>) {
+    cost::of_this_process(duration_ns)
+}
+
 /// Everything that a report is made from.
 pub struct Inputs<'a> {
     /// Host.
