@@ -99,16 +99,13 @@ fn svg(diff: &Diff<'_>) -> String {
     String::from_utf8(bytes).unwrap()
 }
 
-/// Colours of the frames below which nothing is, in the order of the picture.
-fn leaves(document: &roxmltree::Document<'_>) -> Vec<(u8, u8, u8)> {
-    let is_leaf =
-        |node: &roxmltree::Node<'_, '_>| node.has_tag_name("title") && node.text().is_some_and(|text| text.starts_with("[anon heap] ("));
-    let leaves = document.descendants().filter(is_leaf).map(|title| {
-        let fill = title.parent().unwrap().children().find(|node| node.has_tag_name("rect")).unwrap().attribute("fill").unwrap();
-        let parts: Vec<u8> = fill.trim_start_matches("rgb(").trim_end_matches(')').split(',').map(|part| part.parse().unwrap()).collect();
-        (parts[0], parts[1], parts[2])
-    });
-    leaves.collect()
+/// Title and colour of the frame of that name.
+fn frame(document: &roxmltree::Document<'_>, name: &str) -> (String, (u8, u8, u8)) {
+    let is_title = |node: &roxmltree::Node<'_, '_>| node.has_tag_name("title") && node.text().is_some_and(|text| text.starts_with(name));
+    let title = document.descendants().find(is_title).unwrap();
+    let fill = title.parent().unwrap().children().find(|node| node.has_tag_name("rect")).unwrap().attribute("fill").unwrap();
+    let parts: Vec<u8> = fill.trim_start_matches("rgb(").trim_end_matches(')').split(',').map(|part| part.parse().unwrap()).collect();
+    (title.text().unwrap().to_owned(), (parts[0], parts[1], parts[2]))
 }
 
 #[test]
@@ -123,10 +120,14 @@ fn the_picture_is_red_where_it_grew_and_blue_where_it_shrank() {
     let text = svg(&diff(&sides, Options::default()));
     let options = roxmltree::ParsingOptions { allow_dtd: true, ..roxmltree::ParsingOptions::default() };
     let document = roxmltree::Document::parse_with_options(&text, options).unwrap();
-    let mut leaves = leaves(&document);
-    leaves.sort_unstable_by_key(|(red, _, blue)| i32::from(*red) - i32::from(*blue));
-    let [less, same, leak] = leaves.as_slice() else { panic!("{leaves:?}") };
-    assert!(less.2 > less.0 && same.0 == same.2 && leak.0 > leak.2, "{leaves:?}");
+    let [leak, less, same, main, all] = ["leak (", "less (", "same (", "main (", "all ("].map(|name| frame(&document, name));
+    assert!(leak.1.0 > leak.1.2 && leak.0.ends_with("; +64.0 MiB)"), "{leak:?}");
+    assert!(less.1.2 > less.1.0 && less.0.ends_with("; -40.0 MiB)"), "{less:?}");
+    assert!(same.1 == (250, 250, 250) && same.0.ends_with("; 0 B)"), "{same:?}");
+    // What is gone counts above it: 24 MiB grew below java, 5 MiB less in all.
+    assert!(main.0.ends_with("; +24.0 MiB)") && all.0.ends_with("; +19.0 MiB)"), "{main:?} {all:?}");
+    assert!(leak.1.1 < main.1.1 && main.1.1 < all.1.1, "the stronger the larger: {leak:?} {main:?} {all:?}");
+    assert!(!text.contains("rgb(1,2,3)"));
     assert!(text.contains("5.0 MiB in stacks that are gone has no width"));
     assert!(!text.contains('\x1b'));
     let gone = [sides[0].clone(), of(vec![], 0)];

@@ -227,3 +227,15 @@ fn the_stack_view_has_all_frames_and_adds_up_processes() {
     let applied = one.apply(&report);
     assert_eq!((applied.cgroups.len(), applied.cgroups[0].stacks.len(), applied.cgroups[0].kinds.len()), (1, 1, 1));
 }
+
+#[test]
+fn where_a_stack_was_cut_stands_once() {
+    let mut report = one_container();
+    report.cgroups[0].stacks.retain(|row| row.status.starts_with("cut"));
+    for frames in [&["[cut: no frame pointers]", "malloc"][..], &["malloc"]] {
+        report.cgroups[0].stacks[0].frames = frames.iter().map(|frame| (*frame).to_owned()).collect();
+        let text = summary::render(&report, Options::default());
+        assert_eq!(text.matches("[cut: no frame pointers]").count(), 1, "{text}");
+        assert!(text.contains("[cut: no frame pointers] > malloc"), "{text}");
+    }
+}

@@ -74,6 +74,8 @@ pub struct KindChange {
     pub kind: String,
     /// Live or charged bytes.
     pub change: Change,
+    /// Whether either side follows the kind; if not, there is only the kernel's figure.
+    pub is_followed: bool,
     /// The kernel's own figure on both sides, never scaled; `None` where it is not known.
     pub stat: [Option<u64>; 2],
 }
@@ -171,13 +173,14 @@ fn settle(change: &mut Change, sides: &[Side<'_>; 2], options: Options) {
 }
 
 fn kinds(sides: &[Side<'_>; 2], options: Options) -> Vec<KindChange> {
-    type Sums<'a> = BTreeMap<(Cow<'a, str>, &'a str), (Change, [Option<u64>; 2])>;
+    type Sums<'a> = BTreeMap<(Cow<'a, str>, &'a str), (Change, bool, [Option<u64>; 2])>;
     let mut sums = Sums::new();
     for (index, side) in sides.iter().enumerate() {
         for cgroup in &side.report.cgroups {
             for (kind, row) in &cgroup.kinds {
-                let (sum, stat) = sums.entry((side.path(cgroup), kind)).or_default();
+                let (sum, is_followed, stat) = sums.entry((side.path(cgroup), kind)).or_default();
                 let bytes = if options.value == Value::Charged { row.charged } else { row.live };
+                *is_followed |= bytes.is_some();
                 sum.add(change(index, side.figure(bytes.unwrap_or(0), row.live_stderr.unwrap_or(0))));
                 if let Some(bytes) = row.stat {
                     stat[index] = Some(stat[index].unwrap_or(0).saturating_add(bytes));
@@ -185,9 +188,9 @@ fn kinds(sides: &[Side<'_>; 2], options: Options) -> Vec<KindChange> {
             }
         }
     }
-    let rows = sums.into_iter().map(|((cgroup, kind), (mut change, stat))| {
+    let rows = sums.into_iter().map(|((cgroup, kind), (mut change, is_followed, stat))| {
         settle(&mut change, sides, options);
-        KindChange { cgroup: cgroup.into_owned(), kind: kind.to_owned(), change, stat }
+        KindChange { cgroup: cgroup.into_owned(), kind: kind.to_owned(), change, is_followed, stat }
     });
     rows.filter(|row| row.change.bytes() != 0 || row.stat[0] != row.stat[1]).collect()
 }

@@ -4,14 +4,13 @@
 //! formats are described in docs/diff.md.
 
 use super::compare::{Change, Comparison, KindChange, StackChange, compare};
+use super::diff_svg::{self, Columns};
 use super::text::{escape, pad_left, pad_right};
 use super::write::{is_stdout, write_stdout_with, write_whole};
 use super::{Format, OutputError, Value, folded, svg};
 use crate::model::Report;
 use crate::units;
-use inferno::flamegraph::{self, Options as FlameOptions, TextTruncateDirection};
 use serde_json::json;
-use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::path::Path;
 
@@ -99,7 +98,7 @@ impl<'a> Diff<'a> {
 
     fn push_kinds(&self, text: &mut String, shown: Shown) {
         let is_kind_shown = |kind: &&KindChange| {
-            let unfollowed = kind.change == Change::default();
+            let unfollowed = !kind.is_followed;
             let of_kernel = || kind.stat[0].zip(kind.stat[1]).is_some_and(|(a, b)| a.abs_diff(b) >= BATCHING_BYTES || shown.all && a != b);
             Self::is_shown(kind.change, shown) || unfollowed && of_kernel()
         };
@@ -119,7 +118,7 @@ impl<'a> Diff<'a> {
                 .zip(kind.stat[1])
                 .map_or_else(|| "?".to_owned(), |(a, b)| signed(Change { before: a, after: b, variance: 0.0 }));
             let name = format!("  {}", escape(&kind.kind));
-            let figures = if kind.change == Change::default() {
+            let figures = if !kind.is_followed {
                 ["-".to_owned(), "-".to_owned(), "-".to_owned(), stat]
             } else {
                 [units::bytes(kind.change.before), units::bytes(kind.change.after), signed(kind.change), stat]
@@ -173,8 +172,8 @@ impl<'a> Diff<'a> {
     }
 
     /// Stacks that became equal by the escaping of their names are one.
-    fn columns(&self) -> BTreeMap<String, [u64; 2]> {
-        let mut columns: BTreeMap<String, [u64; 2]> = BTreeMap::new();
+    fn columns(&self) -> Columns {
+        let mut columns = Columns::new();
         for stack in &self.comparison.stacks {
             let sums = columns.entry(folded::stack_of(&stack.cgroup, stack.row)).or_default();
             sums[0] = sums[0].saturating_add(stack.change.before);
@@ -189,29 +188,14 @@ impl<'a> Diff<'a> {
     /// When the writer fails, or the bytes do not fit in 64 bits (a forged recording).
     pub fn svg(&self, mut writer: impl Write) -> io::Result<()> {
         let columns = self.columns();
-        let sum = |side: usize| columns.values().try_fold(0_u64, |sum, column| sum.checked_add(column[side]));
-        let (Some(_), Some(after)) = (sum(0), sum(1)) else { return Err(svg::too_many_bytes()) };
         let value = if self.options.value == Value::Charged { "charged" } else { "live" };
         let title = format!("memtrail: difference of {value} memory, red grew, blue shrank");
-        let gone = columns.values().filter(|[_, after]| *after == 0).map(|[before, _]| before).sum::<u64>();
+        let gone = columns.values().filter(|[_, after]| *after == 0).fold(0_u64, |sum, [before, _]| sum.saturating_add(*before));
         let gone = if gone > 0 { format!(" · {} in stacks that are gone has no width", units::bytes(gone)) } else { String::new() };
         let [before_name, after_name] = &self.names;
         let subtitle = escape(&format!("{} from {before_name} to {after_name}{gone}", signed(self.comparison.total())));
-        if after == 0 {
-            writer.write_all(svg::empty(&title, &subtitle).as_bytes())?;
-            return writer.flush();
-        }
-        let lines: Vec<String> = columns.iter().map(|(stack, [before, after])| format!("{stack} {before} {after}")).collect();
-        let mut options = FlameOptions::default();
-        options.title = title;
-        options.subtitle = Some(subtitle);
-        options.image_width = Some(svg::WIDTH);
-        options.count_name = "bytes".to_owned();
-        options.name_type = "Frame:".to_owned();
-        options.min_width = svg::MIN_WIDTH_PERCENT;
-        options.text_truncate_direction = TextTruncateDirection::Right;
-        options.no_sort = true;
-        flamegraph::from_lines(&mut options, lines.iter().map(String::as_str), &mut writer)?;
+        let picture = diff_svg::draw(&columns, &title, &subtitle)?.unwrap_or_else(|| svg::empty(&title, &subtitle));
+        writer.write_all(picture.as_bytes())?;
         writer.flush()
     }
 

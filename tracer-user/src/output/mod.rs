@@ -21,6 +21,7 @@
 
 pub mod compare;
 pub mod diff;
+mod diff_svg;
 pub mod figures;
 pub mod folded;
 pub mod growth;
