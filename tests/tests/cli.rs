@@ -84,6 +84,7 @@ fn arguments_that_cannot_be() {
         (&["report", "x.mtrail", "--value", "growth", "-o", "/tmp/x.json"], &["x.json", "memtrail diff"]),
         (&["report", "x.mtrail", "--from", "a", "--value", "live"], &["--from", "--value growth"]),
         (&["record", "--mark-signal", "usr1", "--", "true"], &["--mark-signal"]),
+        (&["report", "x.mtrail", "--view", "marks", "-o", "-"], &["--view marks"]),
         (&["mark", "a@b"], &["a@b", "cannot be a mark"]),
         (&["record", "--stream", "-", "--", "true"], &["--stream -", "the command's"]),
         (&["record", "--stream", "-", "-o", "-"], &["--stream -", "the report's"]),

@@ -55,8 +55,7 @@ fn native_mark_growth_between_two_marks_is_known_to_the_byte() {
     let again = mark("loaded");
     assert!(again.status.code() == Some(1) && err(&again).contains("already"), "{}", err(&again));
     workload.run_to("shrunk").unwrap();
-    assert!(Command::new("/bin/kill").args(["-USR1", &pid]).status().unwrap().success());
-    // Answered after the signal's: requests wait for each other.
+    running.mark_by_signal().unwrap();
     assert!(mark("end").status.success());
     let socket = format!("/run/memtrail/{pid}.sock");
     assert!(Path::new(&socket).exists());

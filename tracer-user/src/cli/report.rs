@@ -156,6 +156,9 @@ fn whole_rows(args: &ReportArgs) -> Option<&PathBuf> {
 
 /// Refuses what cannot be told before anything is read.
 fn check(args: &ReportArgs) -> Result<(), Conflict> {
+    if args.view == Some(View::Marks) && !args.output.is_empty() {
+        return Err(Conflict("--view marks: a list for the terminal: leave -o out".to_owned()));
+    }
     if args.by == Some(By::Thread) {
         let value = args.value();
         if value != Value::Live {
