@@ -11,8 +11,8 @@ use std::{
     time::Duration,
 };
 
-/// Longest that a recording may take for its snapshot: it waits up to two seconds for names, then reads its tables.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// Longest that a recording may take for its snapshot. The first one reads the symbols of every program that owns memory.
+const PATIENCE: Duration = Duration::from_secs(600);
 /// Longest answer, bytes.
 const MAX_ANSWER: u64 = 4096;
 

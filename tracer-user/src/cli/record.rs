@@ -165,8 +165,8 @@ async fn record(args: RecordArgs, waiting: Option<Waiting>) -> Result<u8> {
     // Before anything says that it is recording: a Ctrl-C then ends it with its report. With a command its signals are caught, and
     // passed on.
     let interrupts = if args.command.is_empty() { Some(Interrupts::catch()?) } else { None };
-    let holds_marks = args.output.iter().any(|file| output::Format::of(file) == Some(output::Format::Recording));
-    let holds_marks = holds_marks || args.stream.is_some();
+    let records = args.output.iter().any(|file| output::Format::of(file) == Some(output::Format::Recording));
+    let holds_marks = records || args.stream.is_some();
     let mut marking = Marking::prepare(args.mark_signal, holds_marks)?;
     let mut session = Session::start(filter, options).map_err(|error| advise(error, &args))?;
     let mut writers = Vec::new();

@@ -144,7 +144,8 @@ fn growth(before: Option<&Report>, after: &Report, value: Value) -> Result<Repor
     }
     let growth = output::growth::between(before, after, value);
     if growth.shrunk > 0 {
-        eprintln!("memtrail: {} stacks shrank, by {} in all: see memtrail diff", growth.shrunk, units::bytes(growth.shrunk_bytes));
+        let noun = if growth.shrunk == 1 { "stack" } else { "stacks" };
+        eprintln!("memtrail: {} {noun} shrank, by {} in all: see memtrail diff", growth.shrunk, units::bytes(growth.shrunk_bytes));
     }
     Ok(growth.report)
 }

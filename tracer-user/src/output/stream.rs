@@ -175,7 +175,34 @@ impl Stream {
 #[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
+    use std::collections::BTreeMap;
     use std::io::{BufRead, BufReader, Read};
+
+    #[test]
+    fn a_line_holds_the_kernels_figures_and_what_changed() {
+        let interval = |at_s, usage, anon: u64| {
+            let cgroup =
+                IntervalCgroup { usage_bytes: usage, kinds: BTreeMap::from([("anon".to_owned(), anon)]), ..IntervalCgroup::default() };
+            let losses = BTreeMap::from([("ring_full".to_owned(), Some(2)), ("recursion_misses".to_owned(), None)]);
+            let clocks = [1, 2, 1_772_330_584_500_000_000];
+            Interval { at_s, clocks, cgroups: BTreeMap::from([("9007199254740993".to_owned(), cgroup)]), losses, ..Interval::default() }
+        };
+        let (first, second) = (interval(1.0, None, 4096), interval(3.0, Some(8192), 0));
+        let line = interval_line(&second, Some(&first), |id| format!("/\n{id}"), Cost::default(), 7);
+        let cgroup = &line["cgroups"][0];
+        assert_eq!((cgroup["path"].as_str(), cgroup["id"].as_str()), (Some("/\n9007199254740993"), Some("9007199254740993")));
+        assert_eq!(cgroup["kinds"]["anon"], json!({ "stat": 0, "bytes_per_s": -2048.0 }));
+        assert!(cgroup["usage_bytes_per_s"].is_null() && cgroup["usage_bytes"] == 8192, "a rate needs two figures");
+        assert_eq!(line["losses"], json!({ "ring_full": 2, "recursion_misses": null }));
+        assert_eq!((line["time_s"].as_f64(), line["dropped_lines"].as_u64()), (Some(1_772_330_584.5), Some(7)));
+        assert!(!line.to_string().contains('\n'), "a line is a line, whatever the names");
+        let alone = interval_line(&first, None, str::to_owned, Cost::default(), 0);
+        assert!(alone["cgroups"][0]["kinds"]["anon"]["bytes_per_s"].is_null() && alone["cost"]["cpu_percent"].is_null());
+        // Two readings of one moment have no rate.
+        assert!(
+            interval_line(&first, Some(&first), str::to_owned, Cost::default(), 0)["cgroups"][0]["kinds"]["anon"]["bytes_per_s"].is_null()
+        );
+    }
 
     #[test]
     fn a_reader_that_stands_still_costs_whole_lines_and_no_time() {
