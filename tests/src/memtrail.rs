@@ -143,6 +143,11 @@ impl Memtrail {
         self.signal(libc::SIGCONT)
     }
 
+    /// Sends the signal that `--mark-signal usr1` waits for.
+    pub fn mark_by_signal(&self) -> Result<()> {
+        self.signal(libc::SIGUSR1)
+    }
+
     /// Kills it at once and waits for its end.
     pub fn kill(mut self) -> Result<()> {
         self.child.kill().context("SIGKILL to memtrail")?;

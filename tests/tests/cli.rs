@@ -77,6 +77,18 @@ fn arguments_that_cannot_be() {
         (&["record", "--table", "KEYS=0"], &["KEYS"]),
         (&["report"], &["FILE.mtrail"]),
         (&["report", "x.mtrail", "--kind", "heap"], &["heap", "anon"]),
+        (&["report", "x.mtrail", "--by", "thread", "--value", "charged"], &["--by thread", "charged", "no thread"]),
+        (&["report", "x.mtrail", "--by", "thread", "--view", "cgroups"], &["--by thread", "--view stacks"]),
+        (&["report", "x.mtrail", "--by", "thread", "-o", "/tmp/x.json"], &["x.json", ".folded"]),
+        (&["report", "x.mtrail", "--value", "growth", "--view", "cgroups"], &["--value growth", "--view stacks"]),
+        (&["report", "x.mtrail", "--value", "growth", "-o", "/tmp/x.json"], &["x.json", "memtrail diff"]),
+        (&["report", "x.mtrail", "--from", "a", "--value", "live"], &["--from", "--value growth"]),
+        (&["record", "--mark-signal", "usr1", "--", "true"], &["--mark-signal"]),
+        (&["report", "x.mtrail", "--view", "marks", "-o", "-"], &["--view marks"]),
+        (&["mark", "a@b"], &["a@b", "cannot be a mark"]),
+        (&["record", "--stream", "-", "--", "true"], &["--stream -", "the command's"]),
+        (&["record", "--stream", "-", "-o", "-"], &["--stream -", "the report's"]),
+        (&["record", "--mark-signal", "usr1"], &["--mark-signal", "-o FILE.mtrail"]),
         (&["nonsense"], &["nonsense"]),
     ] {
         assert_says(&complaint(&mut memtrail(args), 2), says);

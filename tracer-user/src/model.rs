@@ -246,6 +246,22 @@ pub struct StackRow {
     pub samples: u64,
     /// Age of the oldest sample still live, seconds.
     pub oldest_s: Option<f64>,
+    /// `live` by thread, largest first; null where it was not kept. Charged bytes that are no longer live have no thread.
+    #[serde(default)]
+    pub threads: Option<Vec<ThreadRow>>,
+}
+
+/// Live bytes that one thread made resident.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct ThreadRow {
+    /// Thread id on the host; null in the last row, which sums the threads beyond those kept.
+    pub tid: Option<u32>,
+    /// Its name, if it was still running when the report was made.
+    pub comm: Option<String>,
+    /// Bytes.
+    pub live: u64,
+    /// Its standard error.
+    pub live_stderr: u64,
 }
 
 /// One point of the series of an interval.

@@ -250,3 +250,28 @@ fn no_line_looks_like_a_comment_or_loses_its_first_space() {
     report.cgroups[0].path = " a".into();
     assert_eq!(lines(&report, Value::Live), [r"\x20a;c;[file] 1"]);
 }
+
+#[test]
+fn live_bytes_split_by_thread_and_none_is_lost() {
+    let mut report = of(vec![
+        stack("anon", "heap", "java", "complete", &["f"], 101),
+        stack("anon", "heap", "a;b", "cut: why", &["g"], 2),
+        stack("file", "other", "gone", "none", &[], 0),
+    ]);
+    report.cgroups[0].stacks[2].threads = None;
+    let split = memtrail::output::threads::split(&report).unwrap();
+    assert_eq!(
+        lines(&split, Value::Live),
+        [
+            "/a;GC Thread#0/4712;[cut: why];g;[anon heap] 1",
+            "/a;GC Thread#0/4712;f;[anon heap] 50",
+            "/a;a:b/?;[cut: why];g;[anon heap] 1",
+            "/a;java/4711;f;[anon heap] 25",
+            "/a;java/?;f;[anon heap] 26",
+        ]
+    );
+    assert_eq!(sum(&lines(&split, Value::Live)), sum(&lines(&report, Value::Live)));
+    assert_eq!(lines(&split, Value::Charged), [""; 0], "a thread's charged bytes are not known");
+    report.cgroups[0].stacks[0].threads = None;
+    assert!(memtrail::output::threads::split(&report).unwrap_err().to_string().contains("older memtrail"));
+}

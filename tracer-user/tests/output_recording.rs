@@ -5,7 +5,7 @@
 mod output_support;
 
 use memtrail::model::SCHEMA;
-use memtrail::recording::{self, Header, Problem, Recording, RecordingError, Writer};
+use memtrail::recording::{self, Header, Mark, Problem, Recording, RecordingError, Writer};
 use output_support::*;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
@@ -315,4 +315,100 @@ fn the_first_version_stays_readable() {
     assert_eq!(report.sampling.samples, 2);
     assert_eq!(report.cgroups[0].stacks[0].live, 9 * GIB);
     assert_eq!(report.cgroups[0].verdicts[0]["id"], "glibc-arenas");
+}
+
+/// Made with memtrail 0.1.0 as of the first reports, on Linux 6.18: `record --exact` of a cgroup in which three threads keep 12 MiB from
+/// malloc. Never written again: a recording of that age must stay readable, with figures that have not changed.
+#[test]
+fn a_recording_without_threads_and_marks_stays_readable() {
+    let recording = recording::read(&fixture("recording-v1-before-threads.mtrail")).unwrap();
+    assert_eq!((recording.intervals.len(), recording.finished, recording.skipped_frames), (3, true, 0));
+    assert_eq!(recording.marks, []);
+    let report = recording.report.unwrap();
+    assert_eq!((report.sampling.mode.as_str(), report.cgroups.len()), ("exact", 1));
+    let cgroup = &report.cgroups[0];
+    assert_eq!(cgroup.path, "/threads/golden");
+    assert_eq!(cgroup.kinds["anon"].live, Some(cgroup.stacks.iter().map(|row| row.live).sum()));
+    let filled = cgroup.stacks.iter().find(|row| row.frames.iter().any(|frame| frame == "wl_fill_arena")).unwrap();
+    assert_eq!((filled.status.as_str(), filled.comm.as_str()), ("complete", "memtrail-worklo"));
+}
+
+fn mark(name: &str, at_s: f64) -> Mark {
+    Mark { name: name.into(), at_s, clocks: [1, 2, 3] }
+}
+
+/// Header, report 1, mark warm, interval, report 2, mark loaded, report 3, the end; and the length after each frame.
+fn marked() -> (Vec<u8>, Vec<usize>) {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("m.mtrail");
+    let mut writer = Writer::create(&path, &header()).unwrap();
+    let mut ends = vec![];
+    let mut end = || ends.push(std::fs::metadata(&path).unwrap().len() as usize);
+    let report = |samples| {
+        let mut report = one_container();
+        report.sampling.samples = samples;
+        report
+    };
+    end();
+    writer.report(&report(1)).unwrap();
+    end();
+    writer.mark(&mark("warm", 1.0)).unwrap();
+    end();
+    writer.interval(&interval(2)).unwrap();
+    end();
+    writer.report(&report(2)).unwrap();
+    end();
+    writer.mark(&mark("loaded", 2.5)).unwrap();
+    end();
+    writer.report(&report(3)).unwrap();
+    end();
+    writer.finish().unwrap();
+    (std::fs::read(&path).unwrap(), ends)
+}
+
+fn samples_at(bytes: &[u8], name: &str) -> Result<u64, String> {
+    let recording = recording::read_at_from(bytes, Path::new("x.mtrail"), name).map_err(|error| error.to_string())?;
+    Ok(recording.report.unwrap().sampling.samples)
+}
+
+#[test]
+fn a_mark_is_the_snapshot_before_it() {
+    let (bytes, ends) = marked();
+    let whole = read_bytes(&bytes).unwrap();
+    assert_eq!(whole.marks, [mark("warm", 1.0), mark("loaded", 2.5)]);
+    assert_eq!((whole.report.unwrap().sampling.samples, whole.skipped_frames, whole.intervals.len()), (3, 0, 1));
+    assert_eq!((samples_at(&bytes, "warm"), samples_at(&bytes, "loaded")), (Ok(1), Ok(2)));
+    assert_eq!(samples_at(&bytes, "peak"), Err("x.mtrail: no mark peak in it: it has warm, loaded".to_owned()));
+    // Cut anywhere, a mark is there or is not, and never names another snapshot.
+    let around = ends.iter().flat_map(|end| [end - 1, *end, end + 1]);
+    for length in around.chain((ends[0]..bytes.len()).step_by(61)).filter(|length| *length >= ends[0]) {
+        let cut = &bytes[..length];
+        assert_eq!(samples_at(cut, "warm").is_ok(), length >= ends[2], "{length}");
+        assert_eq!(samples_at(cut, "loaded").is_ok(), length >= ends[5], "{length}");
+        if length >= ends[5] {
+            assert_eq!((samples_at(cut, "warm"), samples_at(cut, "loaded")), (Ok(1), Ok(2)), "{length}");
+        }
+    }
+    let none = samples_at(&made().bytes, "warm").unwrap_err();
+    assert!(none.contains("it has none") && none.contains("memtrail mark"), "{none}");
+}
+
+#[test]
+fn forged_marks_do_not_deceive() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("m.mtrail");
+    let mut writer = Writer::create(&path, &header()).unwrap();
+    let hostile = "\x1b[2J\u{202e}".repeat(2000);
+    writer.mark(&mark("first", f64::NAN)).unwrap();
+    writer.report(&one_container()).unwrap();
+    for _ in 0..30 {
+        writer.mark(&mark(&hostile, -1.0)).unwrap();
+    }
+    let error = recording::read_at(&path, "x\x1b[m").unwrap_err().to_string();
+    assert!(!error.chars().any(char::is_control) && error.len() < 4000 && error.contains("and 21 more"), "{error}");
+    let first = recording::read_at(&path, "first").unwrap_err().to_string();
+    assert!(first.contains("no mark first"), "a mark without a snapshot before it names none: {first}");
+    assert!(recording::read_at(&path, &hostile).unwrap().report.is_some());
+    let view = memtrail::output::views::marks(&recording::read(&path).unwrap().marks);
+    assert!(!view.chars().any(|c| c.is_control() && c != '\n'), "{view}");
 }

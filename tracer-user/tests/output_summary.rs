@@ -244,3 +244,15 @@ fn what_was_left_out_for_other_processes_is_told_and_not_called_unattributed() {
     let text = plain(&report);
     assert!(text.contains("the process charged nothing") && text.contains("process 4000000 and its later children"), "{text}");
 }
+
+#[test]
+fn where_a_stack_was_cut_stands_once() {
+    let mut report = one_container();
+    report.cgroups[0].stacks.retain(|row| row.status.starts_with("cut"));
+    for frames in [&["[cut: no frame pointers]", "malloc"][..], &["malloc"]] {
+        report.cgroups[0].stacks[0].frames = frames.iter().map(|frame| (*frame).to_owned()).collect();
+        let text = summary::render(&report, Options::default());
+        assert_eq!(text.matches("[cut: no frame pointers]").count(), 1, "{text}");
+        assert!(text.contains("[cut: no frame pointers] > malloc"), "{text}");
+    }
+}

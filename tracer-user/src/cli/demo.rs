@@ -48,7 +48,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub struct DemoArgs {
-    /// Write a report too; the ending chooses the format: .folded .svg .json. May be given again.
+    /// Write a report too; the ending chooses the format: .folded .svg .json .pb.gz. May be given again.
     #[arg(short, long, value_name = "FILE")]
     pub output: Vec<PathBuf>,
     /// Force a class of providers.

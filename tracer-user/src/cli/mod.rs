@@ -2,12 +2,17 @@
 
 pub mod bench_empty;
 pub mod demo;
+pub mod diff;
 pub mod doctor;
 mod launch;
+pub mod mark;
+pub mod marking;
 pub mod messages;
+mod moment;
 pub mod record;
 pub mod report;
 pub mod status;
+mod streaming;
 
 use clap::{Parser, Subcommand};
 
@@ -29,6 +34,8 @@ Examples:
   memtrail record --cgroup '/kubepods/**' -o out.svg  pods only, as a flame graph
   memtrail record --limit 512MiB -- ./server          run a command in a cgroup of its own
   memtrail report run.mtrail --view stacks            look at a recording again
+  memtrail diff before.mtrail after.mtrail            what grew between two recordings
+  memtrail mark loaded                                name this moment in a running recording
   memtrail doctor                                     what this host can do
   memtrail demo                                       three small workloads, traced and explained";
 
@@ -39,6 +46,10 @@ pub enum Verb {
     Record(record::RecordArgs),
     /// Look at a recording: any view, any format.
     Report(report::ReportArgs),
+    /// What changed between two recordings, or between marks of one.
+    Diff(diff::DiffArgs),
+    /// Name this moment in the recordings that run, as the beginning or end of a phase.
+    Mark(mark::MarkArgs),
     /// What this host can do: facts, the provider of each probe and why, what it would cost.
     Doctor(doctor::DoctorArgs),
     /// Three small workloads under the tracer, and what was found of them. Leaves nothing behind.
@@ -58,6 +69,8 @@ pub fn run(cli: Cli) -> u8 {
     let result = match cli.verb {
         Verb::Record(args) => record::run(args),
         Verb::Report(args) => report::run(&args),
+        Verb::Diff(args) => diff::run(&args),
+        Verb::Mark(args) => mark::run(&args),
         Verb::Doctor(args) => doctor::run(&args),
         Verb::Demo(args) => demo::run(&args),
         Verb::DemoWorkload(args) => demo::workload(&args),
@@ -67,7 +80,11 @@ pub fn run(cli: Cli) -> u8 {
         Ok(status) => status,
         Err(error) => {
             status::complain(&error);
-            launch::status_of(&error).unwrap_or(if with_command { status::FAILED_WITH_COMMAND } else { status::FAILED })
+            status::of_conflict(&error).or_else(|| launch::status_of(&error)).unwrap_or(if with_command {
+                status::FAILED_WITH_COMMAND
+            } else {
+                status::FAILED
+            })
         }
     }
 }

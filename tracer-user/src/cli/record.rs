@@ -2,7 +2,9 @@
 
 use super::{
     launch::{Launched, Waiting, watch},
+    marking::{MarkSignal, Marking},
     status,
+    streaming::Streaming,
 };
 use crate::{
     bpf::sizes::Forced,
@@ -53,12 +55,18 @@ pub struct RecordArgs {
     /// Cgroups in the summary.
     #[arg(long, value_name = "N", default_value_t = 10)]
     pub top: usize,
-    /// Write a report; the ending chooses the format: .folded .svg .json .mtrail. May be given again.
+    /// Write a report; the ending chooses the format: .folded .svg .json .pb.gz .mtrail. May be given again.
     #[arg(short, long, value_name = "FILE")]
     pub output: Vec<PathBuf>,
+    /// Write a line of JSON an interval while it runs, to a file, a named pipe, or - for standard output.
+    #[arg(long, value_name = "FILE")]
+    pub stream: Option<PathBuf>,
     /// Time between two readings of the kernel's figures.
     #[arg(long, value_name = "TIME", default_value = "1s", value_parser = units::parse_duration)]
     pub interval: Duration,
+    /// Make a mark, signal-1, signal-2, ..., whenever this signal comes.
+    #[arg(long, value_name = "SIGNAL", value_enum, conflicts_with = "command")]
+    pub mark_signal: Option<MarkSignal>,
     /// With a command: exit with 3 if anything was lost, whatever its status.
     #[arg(long)]
     pub strict: bool,
@@ -83,6 +91,8 @@ Examples:
       what one process and its later children cause, until Ctrl-C
   memtrail record --limit 512MiB -- ./server --port 8080
       a command in a cgroup of its own with a limit
+  memtrail record --stream - | jq '.cgroups[] | .path, .usage_bytes'
+      a line an interval while it runs; the summary goes to standard error
   memtrail record --exact --limit 512MiB -o out.folded -- make test
       every charge instead of samples; the limit bounds the tables
 
@@ -138,6 +148,11 @@ pub fn run(args: RecordArgs) -> Result<u8> {
     for file in &args.output {
         output::check_target(file)?;
     }
+    let with_command = !args.command.is_empty();
+    let to_stdout = args.output.iter().any(|file| file.as_os_str() == "-");
+    if let Some(path) = &args.stream {
+        Streaming::check(path, with_command.then_some("the command's").or(to_stdout.then_some("the report's")))?;
+    }
     // First of all: the janitor and the command begin as copies of this process.
     let waiting = match args.command.as_slice() {
         [] => None,
@@ -162,15 +177,24 @@ async fn record(args: RecordArgs, waiting: Option<Waiting>) -> Result<u8> {
     // Before anything says that it is recording: a Ctrl-C then ends it with its report. With a command its signals are caught, and
     // passed on.
     let interrupts = if args.command.is_empty() { Some(Interrupts::catch()?) } else { None };
+    let records = args.output.iter().any(|file| output::Format::of(file) == Some(output::Format::Recording));
+    let holds_marks = records || args.stream.is_some();
+    let mut marking = Marking::prepare(args.mark_signal, holds_marks)?;
     let mut session = Session::start_following(filter, &args.pid, options).map_err(|error| advise(error, &args))?;
     let mut writers = Vec::new();
     for file in args.output.iter().filter(|file| output::Format::of(file) == Some(output::Format::Recording)) {
         writers.push(recording::Writer::create(file, &session.header())?);
     }
+    let mut streaming = args.stream.as_deref().map(Streaming::start).transpose()?;
+    if holds_marks {
+        marking.listen();
+    }
+    // After everything that is opened for writing is open.
     give_up_privileges(&args);
     announce(&session, &args, waiting.as_ref());
     let mut launched = waiting.map(Waiting::release).transpose()?;
-    follow(&mut session, &args, &mut writers, launched.as_mut(), interrupts).await?;
+    follow(&mut session, &args, &mut writers, &mut marking, streaming.as_mut(), launched.as_mut(), interrupts).await?;
+    drop(marking);
     // While the command's cgroup still exists: afterwards the kernel has no figures of it.
     let report = session.report()?;
     let unmatched = session.unmatched();
@@ -178,7 +202,7 @@ async fn record(args: RecordArgs, waiting: Option<Waiting>) -> Result<u8> {
     if let Some(launched) = &mut launched {
         eprintln!("memtrail: {}", launched.epitaph()?);
     }
-    finish(&args, &report, writers)?;
+    finish(&args, &report, writers, streaming)?;
     if !unmatched.is_empty() {
         anyhow::bail!("no cgroup matched {} during the recording", unmatched.join(", "));
     }
@@ -192,7 +216,7 @@ async fn record(args: RecordArgs, waiting: Option<Waiting>) -> Result<u8> {
 /// What starting needed and recording does not. The command waits as it was forked, with all that the caller has.
 fn give_up_privileges(args: &RecordArgs) {
     let command = if args.command.is_empty() { &[] } else { privileges::COMMAND };
-    let outputs = if args.output.is_empty() { &[] } else { privileges::OUTPUTS };
+    let outputs = if args.output.is_empty() && args.stream.is_none() { &[] } else { privileges::OUTPUTS };
     privileges::keep_only_or_warn(&[privileges::COLLECTOR, command, outputs]);
 }
 
@@ -266,6 +290,8 @@ async fn follow(
     session: &mut Session,
     args: &RecordArgs,
     writers: &mut [recording::Writer],
+    marking: &mut Marking,
+    mut streaming: Option<&mut Streaming>,
     mut launched: Option<&mut Launched>,
     mut interrupts: Option<Interrupts>,
 ) -> Result<()> {
@@ -303,10 +329,14 @@ async fn follow(
                 session.take_events()?;
                 ready.clear_ready();
             }
+            wish = marking.next() => marking.take(wish, session, writers, streaming.as_deref_mut()),
             _ = ticks.tick() => {
                 let interval = session.interval()?;
                 for writer in writers.iter_mut() {
                     writer.interval(&interval)?;
+                }
+                if let Some(streaming) = streaming.as_deref_mut() {
+                    streaming.interval(session, interval);
                 }
                 if progress {
                     eprint!("\r\x1b[Kmemtrail: {} ", units::duration(Duration::from_secs(started.elapsed().as_secs())));
@@ -321,8 +351,9 @@ async fn follow(
 }
 
 /// Writes everything; the first failure is reported after all were tried.
-fn finish(args: &RecordArgs, report: &Report, writers: Vec<recording::Writer>) -> Result<()> {
+fn finish(args: &RecordArgs, report: &Report, writers: Vec<recording::Writer>, streaming: Option<Streaming>) -> Result<()> {
     let mut first_failure = None;
+    let streams_to_stdout = streaming.as_ref().is_some_and(Streaming::is_stdout);
     for mut writer in writers {
         let result = writer.report(report).and_then(|()| writer.finish());
         first_failure = first_failure.or(result.err().map(anyhow::Error::from));
@@ -333,15 +364,19 @@ fn finish(args: &RecordArgs, report: &Report, writers: Vec<recording::Writer>) -
             first_failure = first_failure.or(result.err().map(anyhow::Error::from));
         }
     }
+    if let Some(streaming) = streaming {
+        first_failure = first_failure.or(streaming.finish().err());
+    }
     let with_command = !args.command.is_empty();
     let to_stdout = args.output.iter().any(|file| file.as_os_str() == "-");
-    // Standard output is the command's, where there is one.
-    let terminal = if with_command { std::io::stderr().is_terminal() } else { std::io::stdout().is_terminal() };
+    // Standard output is the command's, where there is one, or the stream's.
+    let to_stderr = with_command || streams_to_stdout;
+    let terminal = if to_stderr { std::io::stderr().is_terminal() } else { std::io::stdout().is_terminal() };
     let color = terminal && std::env::var_os("NO_COLOR").is_none();
     // What ended holds nothing any more: what it was charged is the answer.
     let value = if with_command { output::Value::Charged } else { output::Value::Live };
     let summary = output::summary::render(report, output::summary::Options { top: args.top, color, value });
-    let printed = match (with_command, to_stdout) {
+    let printed = match (to_stderr, to_stdout) {
         (true, _) => std::io::stderr().write_all(summary.as_bytes()),
         (false, false) => std::io::stdout().write_all(summary.as_bytes()),
         (false, true) => Ok(()),

@@ -1,13 +1,18 @@
 //! `memtrail report`: any view or format of a recording.
 
+use super::{moment, status::Conflict};
 use crate::{
     glob::Glob,
+    model::Report,
     output::{self, Value, views},
     recording, units,
 };
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 use clap::{Args, ValueEnum};
 use std::{io::Write as _, path::PathBuf};
+
+/// Kinds that can be selected.
+pub(super) const KINDS: [&str; 7] = ["anon", "file", "shmem", "hugetlb", "kernel", "sock", "swap"];
 
 /// Arguments of `report`.
 #[derive(Debug, Args)]
@@ -23,15 +28,24 @@ pub struct ReportArgs {
     #[arg(long, value_name = "GLOB", value_parser = Glob::parse)]
     pub cgroup: Vec<Glob>,
     /// Only these kinds: anon, file, shmem, hugetlb. May be given again.
-    #[arg(long, value_name = "KIND", value_parser = ["anon", "file", "shmem", "hugetlb", "kernel", "sock", "swap"])]
+    #[arg(long, value_name = "KIND", value_parser = KINDS)]
     pub kind: Vec<String>,
-    /// Which bytes: live or charged.
-    #[arg(long, default_value_t = Value::Live)]
-    pub value: Value,
+    /// Which bytes: live, charged, or growth, the change of live bytes; live, with --from growth.
+    #[arg(long)]
+    pub value: Option<Value>,
+    /// Only what changed after this mark: growth, or what was charged.
+    #[arg(long, value_name = "MARK")]
+    pub from: Option<String>,
+    /// As of this mark, not of the end.
+    #[arg(long, value_name = "MARK")]
+    pub to: Option<String>,
+    /// Split live bytes by thread: `comm/tid` for the process, with the thread's own name where known.
+    #[arg(long, value_enum)]
+    pub by: Option<By>,
     /// Most rows.
     #[arg(long, value_name = "N")]
     pub top: Option<usize>,
-    /// Write a report instead; the ending chooses the format: .folded .svg .json. May be given again.
+    /// Write a report instead; the ending chooses the format: .folded .svg .json .pb.gz. May be given again.
     #[arg(short, long, value_name = "FILE")]
     pub output: Vec<PathBuf>,
 }
@@ -41,7 +55,16 @@ Examples:
   memtrail report run.mtrail                             the summary again
   memtrail report run.mtrail --view cgroups              the ledger of each cgroup
   memtrail report run.mtrail --view stacks --kind anon   stacks of anonymous memory
-  memtrail report run.mtrail --value charged -o out.svg  a flame graph of all charges";
+  memtrail report run.mtrail --value charged -o out.svg  a flame graph of all charges
+  memtrail report run.mtrail --from warm --to loaded     what grew between two marks
+  memtrail report run.mtrail --by thread -o out.folded   live bytes by thread";
+
+/// What stacks are split by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum By {
+    /// Threads. Charged bytes that are freed again have none.
+    Thread,
+}
 
 /// Views.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -50,6 +73,8 @@ pub enum View {
     Cgroups,
     /// Stacks of all cgroups, whole.
     Stacks,
+    /// Marks of the recording.
+    Marks,
 }
 
 /// Shows a recording.
@@ -57,33 +82,111 @@ pub fn run(args: &ReportArgs) -> Result<u8> {
     for file in &args.output {
         output::check_target(file)?;
     }
-    let recording = recording::read(&args.file)?;
-    if recording.truncated {
-        eprintln!("memtrail: {}: the last frame is cut: showing what is whole", args.file.display());
+    check(args)?;
+    if args.view == Some(View::Marks) {
+        return print(&views::marks(&recording::read(&args.file)?.marks));
     }
-    let Some(report) = recording.report else {
-        let seconds = recording.intervals.last().map_or(0.0, |interval| interval.at_s);
-        bail!(
-            "{}: it holds {} of readings and no snapshot yet: nothing to show",
-            args.file.display(),
-            units::seconds(seconds).unwrap_or_else(|| "no time".to_owned())
-        );
+    let at = |mark: Option<&String>| match mark {
+        Some(mark) => recording::read_at(&args.file, mark),
+        None => recording::read(&args.file),
     };
-    let selection = views::Selection { cgroups: args.cgroup.clone(), kinds: args.kind.clone(), value: args.value, top: args.top };
-    let selected = selection.apply(&report);
+    let report = moment::last_report(&args.file, at(args.to.as_ref())?)?;
+    let value = args.value();
+    let report = match &args.from {
+        Some(from) => growth(Some(&moment::last_report(&args.file, at(Some(from))?)?), &report, value)?,
+        None if value == Value::Growth => growth(None, &report, value)?,
+        None => report,
+    };
+    let selection = views::Selection { cgroups: args.cgroup.clone(), kinds: args.kind.clone(), value, top: args.top };
+    let mut selected = selection.apply(&report);
+    if args.by == Some(By::Thread) {
+        selected = output::threads::split(&selected).with_context(|| args.file.display().to_string())?;
+    }
     for file in &args.output {
-        output::write(file, &selected, output::WriteOptions { value: args.value, ..Default::default() })?;
+        output::write(file, &selected, output::WriteOptions { value, ..Default::default() })?;
     }
     if !args.output.is_empty() {
         return Ok(0);
     }
     let text = match args.view {
+        None if args.is_growth() => views::stacks(&selected, &selection),
         None => output::summary::render(&selected, output::summary::Options { top: args.top.unwrap_or(10), ..Default::default() }),
         Some(View::Cgroups) => views::cgroups(&report, &selection),
-        Some(View::Stacks) => views::stacks(&report, &selection),
+        Some(View::Stacks) => views::stacks(&selected, &selection),
+        Some(View::Marks) => String::new(),
     };
+    print(&text)
+}
+
+impl ReportArgs {
+    /// Which bytes.
+    fn value(&self) -> Value {
+        self.value.unwrap_or(if self.from.is_some() { Value::Growth } else { Value::Live })
+    }
+
+    /// Whether the figures of stacks are changes.
+    fn is_growth(&self) -> bool {
+        self.from.is_some() || self.value() == Value::Growth
+    }
+}
+
+fn print(text: &str) -> Result<u8> {
     match std::io::stdout().write_all(text.as_bytes()) {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error.into()),
         _ => Ok(0),
     }
+}
+
+/// The growth, with a word on what shrank, which no stack output can show.
+fn growth(before: Option<&Report>, after: &Report, value: Value) -> Result<Report> {
+    if let Some(before) = before.filter(|before| before.duration_s > after.duration_s) {
+        bail!("--from is {:.1} s later than --to", before.duration_s - after.duration_s);
+    }
+    let growth = output::growth::between(before, after, value);
+    if growth.shrunk > 0 {
+        let noun = if growth.shrunk == 1 { "stack" } else { "stacks" };
+        eprintln!("memtrail: {} {noun} shrank, by {} in all: see memtrail diff", growth.shrunk, units::bytes(growth.shrunk_bytes));
+    }
+    Ok(growth.report)
+}
+
+/// An output that holds live and charged bytes of every stack, so that there is no choice.
+fn whole_rows(args: &ReportArgs) -> Option<&PathBuf> {
+    args.output.iter().find(|file| matches!(output::Format::of(file), Some(output::Format::Json | output::Format::Pprof)))
+}
+
+/// Refuses what cannot be told before anything is read.
+fn check(args: &ReportArgs) -> Result<(), Conflict> {
+    if args.view == Some(View::Marks) && !args.output.is_empty() {
+        return Err(Conflict("--view marks: a list for the terminal: leave -o out".to_owned()));
+    }
+    if args.by == Some(By::Thread) {
+        let value = args.value();
+        if value != Value::Live {
+            return Err(Conflict(format!("--by thread: {value} bytes have no thread, only live ones do: leave --value {value} out")));
+        }
+        if args.view == Some(View::Cgroups) {
+            return Err(Conflict("--by thread: the view of cgroups has no stacks: use --view stacks".to_owned()));
+        }
+        if let Some(file) = whole_rows(args) {
+            let name = file.display();
+            return Err(Conflict(format!(
+                "--by thread: {name}: it has live and charged bytes of each stack, and JSON its threads: leave --by out, or use .folded or .svg"
+            )));
+        }
+    }
+    if args.is_growth() {
+        let option = if args.from.is_some() { "--from" } else { "--value growth" };
+        if args.value() == Value::Live {
+            return Err(Conflict("--from: live bytes are those of a moment: leave --from out, or use --value growth".to_owned()));
+        }
+        if args.view == Some(View::Cgroups) {
+            return Err(Conflict(format!("{option}: of stacks only: use --view stacks, or memtrail diff for cgroups")));
+        }
+        if let Some(file) = whole_rows(args) {
+            let name = file.display();
+            return Err(Conflict(format!("{option}: {name}: it has no place for growth: use .folded or .svg, or memtrail diff")));
+        }
+    }
+    Ok(())
 }

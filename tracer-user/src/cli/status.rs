@@ -9,6 +9,17 @@ pub const USAGE: u8 = 2;
 /// memtrail failed although a command was to be run.
 pub const FAILED_WITH_COMMAND: u8 = 125;
 
+/// Options that do not go together, though each is right: [`USAGE`].
+#[derive(Debug, thiserror::Error)]
+#[error("{0} (see --help)")]
+pub struct Conflict(pub String);
+
+/// The exit status of [`Conflict`]; `None` for other errors.
+#[must_use]
+pub fn of_conflict(error: &anyhow::Error) -> Option<u8> {
+    error.downcast_ref::<Conflict>().map(|_| USAGE)
+}
+
 /// Prints an error as one line: the chain of causes, without those that the line above already says.
 pub fn complain(error: &anyhow::Error) {
     let mut line = String::new();

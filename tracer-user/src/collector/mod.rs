@@ -6,6 +6,7 @@
 pub mod assemble;
 pub mod filter;
 pub mod follow;
+pub mod marks;
 pub mod names;
 mod phases;
 pub mod rates;

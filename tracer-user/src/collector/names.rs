@@ -3,7 +3,7 @@
 use super::assemble::{Resolved, Symbols};
 use crate::{
     output::text,
-    process::{Feed, Image},
+    process::{Feed, Image, thread},
     symbolize::{Symbolizer, SymbolizerOptions, Unknown, UserStack},
 };
 use std::collections::HashMap;
@@ -85,6 +85,14 @@ impl Symbols for Names<'_> {
         let end = process.comm.iter().position(|byte| *byte == 0).unwrap_or(process.comm.len());
         let at_charge = || text::escape_bytes(&process.comm[..end]);
         self.image(process).map_or_else(at_charge, |image| text::escape_bytes(image.comm_bytes()))
+    }
+
+    fn thread(&mut self, process: &ProcessRecord, tid: u32, at_ns: u64) -> Option<String> {
+        if self.is_gone(process) {
+            return None;
+        }
+        let comm = thread::name_at(process.tgid, tid, at_ns)?;
+        Some(text::escape_bytes(&comm[..comm.iter().position(|byte| *byte == 0).unwrap_or(comm.len())]))
     }
 
     fn is_gone(&mut self, process: &ProcessRecord) -> bool {

@@ -241,6 +241,31 @@ impl Session {
         }
     }
 
+    /// Path of a cgroup, or what stands for it.
+    #[must_use]
+    pub fn cgroup_name(&self, id: CgroupId) -> String {
+        self.registry.name(id)
+    }
+
+    /// Seconds since the start.
+    #[must_use]
+    pub fn elapsed_s(&self) -> f64 {
+        seconds(monotonic_ns().saturating_sub(self.started_ns))
+    }
+
+    /// What the recording costs so far.
+    #[must_use]
+    pub fn cost(&self) -> crate::output::stream::Cost {
+        let (cpu_percent, collector_rss_bytes) = assemble::cost_so_far(self.cpu, monotonic_ns().saturating_sub(self.started_ns));
+        crate::output::stream::Cost { cpu_percent, collector_rss_bytes, map_bytes: self.running.sizes.bytes }
+    }
+
+    /// Monotonic, boot-clock and real nanoseconds of this moment.
+    #[must_use]
+    pub fn clocks(&self) -> [u64; 3] {
+        clocks()
+    }
+
     /// The running kernel half.
     #[must_use]
     pub fn running(&self) -> &Running {

@@ -65,6 +65,11 @@ fn add_missing(stacks: &mut BTreeMap<String, u64>, root: &str, cgroup: &Cgroup) 
     }
 }
 
+/// The stack of a row, as its line has it.
+pub(super) fn stack_of(cgroup: &str, row: &StackRow) -> String {
+    stack(&root(cgroup), row)
+}
+
 fn stack(root: &str, row: &StackRow) -> String {
     let mut stack = String::from(root);
     let mut push = |name: &str| {

@@ -100,6 +100,7 @@ fn other_stack(rest: &[&StackRow]) -> StackRow {
         charged: sum(|row| row.charged),
         samples: sum(|row| row.samples),
         oldest_s: rest.iter().filter_map(|row| row.oldest_s).max_by(f64::total_cmp),
+        threads: None,
     }
 }
 

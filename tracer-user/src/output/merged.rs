@@ -13,7 +13,7 @@ pub struct Merged<'a> {
     pub row: &'a StackRow,
     /// Bytes of all rows.
     pub bytes: u64,
-    /// Standard error of live bytes of all rows; `None` for charged ones, whose error a row does not tell.
+    /// Standard error of live bytes, or of their growth, of all rows; `None` for charged ones, whose error a row does not tell.
     pub stderr: Option<u64>,
     /// Processes, where known.
     pub pids: BTreeSet<u32>,
@@ -35,7 +35,7 @@ pub fn merge<'a>(rows: impl Iterator<Item = (&'a Cgroup, &'a StackRow)>, value: 
         *variance += (row.live_stderr as f64).powi(2);
     }
     let finish = |(sum, variance): (Merged<'a>, f64)| {
-        let stderr = (value == Value::Live).then(|| variance.sqrt().round() as u64);
+        let stderr = (value != Value::Charged).then(|| variance.sqrt().round() as u64);
         Merged { stderr, ..sum }
     };
     let mut merged: Vec<Merged<'a>> = merged.into_values().map(finish).collect();

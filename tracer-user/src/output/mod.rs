@@ -7,19 +7,32 @@
 //! | [`folded`] | folded stacks, for flamegraph.pl, inferno and speedscope |
 //! | [`svg`] | a flame graph |
 //! | [`json`] | the report, docs/report.schema.json |
+//! | [`pprof`] | a profile for pprof and its like |
+//! | [`stream`] | lines of a recording while it runs |
 //! | [`summary`] | the terminal summary |
 //! | [`views`] | tables for `report --view` |
 //! | [`figures`] | what the summary and the views compute from a report |
+//! | [`compare`] | two reports compared |
+//! | [`diff`] | a comparison as text, JSON, folded stacks, flame graph |
+//! | [`growth`] | what grew, as a report |
 //! | [`merged`] | equal stacks added up |
+//! | [`threads`] | stacks split by thread |
 //! | [`text`] | escaping, widths, cutting of names |
 
+pub mod compare;
+pub mod diff;
+mod diff_svg;
 pub mod figures;
 pub mod folded;
+pub mod growth;
 pub mod json;
 pub mod merged;
+pub mod pprof;
+pub mod stream;
 pub mod summary;
 pub mod svg;
 pub mod text;
+pub mod threads;
 pub mod views;
 mod write;
 
@@ -37,6 +50,8 @@ pub enum Value {
     Live,
     /// Charged since the start.
     Charged,
+    /// Change of what is live: in a report of [`growth`], whose live bytes it is.
+    Growth,
 }
 
 impl Value {
@@ -44,17 +59,18 @@ impl Value {
     #[must_use]
     pub fn of(self, row: &StackRow) -> u64 {
         match self {
-            Value::Live => row.live,
+            Value::Live | Value::Growth => row.live,
             Value::Charged => row.charged,
         }
     }
 
-    /// "live" or "charged".
+    /// "live", "charged" or "growth".
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
             Value::Live => "live",
             Value::Charged => "charged",
+            Value::Growth => "growth",
         }
     }
 }
@@ -72,7 +88,8 @@ impl FromStr for Value {
         match text {
             "live" => Ok(Value::Live),
             "charged" => Ok(Value::Charged),
-            _ => Err(format!("{text:?} is not a value: use live or charged")),
+            "growth" => Ok(Value::Growth),
+            _ => Err(format!("{text:?} is not a value: use live, charged or growth")),
         }
     }
 }

@@ -13,13 +13,13 @@ use std::fmt::Write as _;
 use std::io::{self, Write};
 
 /// Width of the picture, pixels.
-const WIDTH: usize = 1200;
+pub(super) const WIDTH: usize = 1200;
 
 /// Height of the strip with the legend, pixels.
 const LEGEND_HEIGHT: usize = 28;
 
 /// Frames narrower than this share of the picture, in percent, are not drawn: half a pixel.
-const MIN_WIDTH_PERCENT: f64 = 0.04;
+pub(super) const MIN_WIDTH_PERCENT: f64 = 0.04;
 
 /// What a frame stands for, hence its colour.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,12 +79,18 @@ impl Meaning {
 pub fn write(report: &Report, value: Value, mut writer: impl Write) -> io::Result<()> {
     let stacks = folded::stacks(report, value);
     let total = stacks.values().try_fold(0_u64, |sum, bytes| sum.checked_add(*bytes));
-    let total = total.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "the bytes of all stacks do not fit in 64 bits"))?;
-    let title = format!("memtrail: {value} memory by cgroup, process and stack");
+    let total = total.ok_or_else(too_many_bytes)?;
+    let memory = if value == Value::Growth { "growth of live memory".to_owned() } else { format!("{value} memory") };
+    let title = format!("memtrail: {memory} by cgroup, process and stack");
     let subtitle = subtitle(report, value, &stacks);
     let picture = if total == 0 { empty(&title, &subtitle) } else { draw(&stacks, title, subtitle)? };
     writer.write_all(picture.as_bytes())?;
     writer.flush()
+}
+
+/// Only a forged recording has so many.
+pub(super) fn too_many_bytes() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, "the bytes of all stacks do not fit in 64 bits")
 }
 
 fn draw(stacks: &BTreeMap<String, u64>, title: String, subtitle: String) -> io::Result<String> {
@@ -263,7 +269,7 @@ fn legend(top: usize, note: &str) -> String {
 }
 
 /// The picture of a report without bytes.
-fn empty(title: &str, subtitle: &str) -> String {
+pub(super) fn empty(title: &str, subtitle: &str) -> String {
     let mut svg = format!(
         "<?xml version=\"1.0\" standalone=\"no\"?><svg version=\"1.1\" width=\"{WIDTH}\" height=\"110\" viewBox=\"0 0 {WIDTH} 110\" \
          xmlns=\"http://www.w3.org/2000/svg\"><rect width=\"100%\" height=\"100%\" fill=\"#fcfcfc\"/>"

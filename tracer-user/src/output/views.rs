@@ -8,6 +8,7 @@ use super::text::{escape, pad_left, pad_right};
 use super::{Value, figures};
 use crate::glob::Glob;
 use crate::model::{Cgroup, KindRow, Report};
+use crate::recording::Mark;
 use crate::units;
 use std::collections::BTreeSet;
 
@@ -99,6 +100,17 @@ pub fn stacks(report: &Report, selection: &Selection) -> String {
     list
 }
 
+/// The marks of a recording, in its order.
+#[must_use]
+pub fn marks(marks: &[Mark]) -> String {
+    let mut list = String::new();
+    for mark in marks {
+        push_line(&mut list, &format!("{} s  {}", pad_left(&format!("{:.3}", mark.at_s), 12), escape(&mark.name)));
+    }
+    push_hidden(&mut list, marks.len(), marks.len(), "marks");
+    list
+}
+
 fn push_stack(list: &mut String, stack: &Merged<'_>, total: u128) {
     let bytes = stack.stderr.map_or_else(|| units::bytes(stack.bytes), |stderr| figures::sampled(stack.bytes, Some(stderr)));
     let share = figures::percent((total > 0).then(|| stack.bytes as f64 / total as f64), 1);
@@ -147,7 +159,7 @@ fn place<'a>(path: &'a str, paths: &BTreeSet<&str>) -> (usize, &'a str) {
 
 fn kind_row(name: &str, row: &KindRow, value: Value) -> String {
     let (bytes, stderr) = match value {
-        Value::Live => (row.live, row.live_stderr),
+        Value::Live | Value::Growth => (row.live, row.live_stderr),
         Value::Charged => (row.charged, row.charged_stderr),
     };
     let followed = bytes.map_or_else(|| "?".to_owned(), |bytes| figures::sampled(bytes, stderr));

@@ -3,7 +3,7 @@
 //! The bytes go to a temporary file in the same directory, which replaces the target when they are on the disk. A symbolic link at the
 //! target is replaced, not followed.
 
-use super::{Value, folded, json, svg};
+use super::{Value, folded, json, pprof, svg};
 use crate::model::Report;
 use std::fs::Permissions;
 use std::io::{self, BufWriter, Write};
@@ -11,7 +11,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 /// The endings that can be written, as messages list them.
-const KNOWN: &str = ".folded .svg .json .mtrail";
+const KNOWN: &str = ".folded .svg .json .pb.gz .mtrail";
 
 /// A format, known by the ending of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -22,6 +22,8 @@ pub enum Format {
     Svg,
     /// [`json`].
     Json,
+    /// [`pprof`].
+    Pprof,
     /// [`crate::recording`], which has a writer of its own.
     Recording,
 }
@@ -31,17 +33,16 @@ impl Format {
     #[must_use]
     pub fn of(path: &Path) -> Option<Format> {
         let name = path.file_name()?.as_encoded_bytes();
-        [(".folded", Format::Folded), (".svg", Format::Svg), (".json", Format::Json), (".mtrail", Format::Recording)]
-            .into_iter()
-            .find(|(ending, _)| name.ends_with(ending.as_bytes()))
-            .map(|(_, format)| format)
+        let endings = [".folded", ".svg", ".json", ".pb.gz", ".mtrail"];
+        let formats = [Format::Folded, Format::Svg, Format::Json, Format::Pprof, Format::Recording];
+        endings.into_iter().zip(formats).find(|(ending, _)| name.ends_with(ending.as_bytes())).map(|(_, format)| format)
     }
 }
 
 /// How to write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WriteOptions {
-    /// Bytes shown by `.folded` and `.svg`.
+    /// Bytes shown by `.folded` and `.svg`, and first by `.pb.gz`.
     pub value: Value,
     /// Format of `-`, standard output: folded or JSON.
     pub stdout: Format,
@@ -60,8 +61,11 @@ pub enum OutputError {
     #[error("{}: unknown ending: the format is chosen by it, known are {KNOWN}", .0.display())]
     UnknownEnding(PathBuf),
     /// A recording cannot be made from a report alone.
-    #[error("{}: a recording is written while tracing, not from a report: use .folded, .svg or .json", .0.display())]
+    #[error("{}: a recording is written while tracing, not from a report: use .folded, .svg, .json or .pb.gz", .0.display())]
     Recording(PathBuf),
+    /// Profiles and recordings have no place for a difference.
+    #[error("{}: a difference is written as .folded, .svg or .json", .0.display())]
+    NotOfDiff(PathBuf),
     /// Only text formats go to standard output.
     #[error("-: only folded stacks and JSON go to standard output; name a file that ends in {KNOWN}")]
     Stdout,
@@ -136,10 +140,16 @@ fn write_stdout(report: &Report, options: WriteOptions) -> Result<(), OutputErro
     if !matches!(options.stdout, Format::Folded | Format::Json) {
         return Err(OutputError::Stdout);
     }
-    let writer = BufWriter::new(io::stdout().lock());
-    match render(options.stdout, report, options.value, writer) {
+    write_stdout_with(|writer| render(options.stdout, report, options.value, writer))
+        .map_err(|source| OutputError::Io { path: PathBuf::from("-"), source })
+}
+
+/// Writes to standard output; a reader that went away is no error.
+pub(super) fn write_stdout_with(fill: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
+    let mut writer = BufWriter::new(io::stdout().lock());
+    match fill(&mut writer).and_then(|()| writer.flush()) {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        result => result.map_err(|source| OutputError::Io { path: PathBuf::from("-"), source }),
+        result => result,
     }
 }
 
@@ -148,12 +158,13 @@ fn render(format: Format, report: &Report, value: Value, writer: impl Write) -> 
         Format::Folded => folded::write(report, value, writer),
         Format::Svg => svg::write(report, value, writer),
         Format::Json => json::write(report, writer),
+        Format::Pprof => pprof::write(report, value, writer),
         Format::Recording => Err(io::Error::from(io::ErrorKind::Unsupported)),
     }
 }
 
 /// Makes the file appear at once with all its bytes, mode 0644, or not at all.
-fn write_whole(path: &Path, fill: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
+pub(super) fn write_whole(path: &Path, fill: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
     let temporary = temporary_in(directory_of(path))?;
     let mut writer = BufWriter::with_capacity(1 << 16, temporary.as_file());
     fill(&mut writer)?;
@@ -168,7 +179,7 @@ fn temporary_in(directory: &Path) -> io::Result<tempfile::NamedTempFile> {
     tempfile::Builder::new().prefix(".memtrail-").tempfile_in(directory)
 }
 
-fn is_stdout(path: &Path) -> bool {
+pub(super) fn is_stdout(path: &Path) -> bool {
     path.as_os_str() == "-"
 }
 
@@ -199,7 +210,8 @@ mod tests {
             ("dir.json/a.svg", Some(Format::Svg)),
             ("a.b.json", Some(Format::Json)),
             ("a.mtrail", Some(Format::Recording)),
-            ("a.pb.gz", None),
+            ("a.pb.gz", Some(Format::Pprof)),
+            ("a.gz", None),
             ("a.hlog", None),
             ("json", None),
             ("-", None),

@@ -19,6 +19,7 @@ pub mod record;
 pub mod registry;
 mod rings;
 pub(crate) mod sys;
+pub mod thread;
 
 pub use event::{Change, ProcessEvent};
 pub use feed::{Feed, FeedError, FeedOptions};

@@ -34,11 +34,13 @@ pub(super) enum Kind {
     Report = 3,
     /// An empty payload, last and once.
     End = 4,
+    /// [`super::Mark`]: names the report before it.
+    Mark = 5,
 }
 
 impl Kind {
     pub(super) fn from_number(number: u32) -> Option<Kind> {
-        [Kind::Header, Kind::Interval, Kind::Report, Kind::End].into_iter().find(|kind| *kind as u32 == number)
+        [Kind::Header, Kind::Interval, Kind::Report, Kind::End, Kind::Mark].into_iter().find(|kind| *kind as u32 == number)
     }
 }
 

@@ -9,10 +9,11 @@ mod reader;
 mod writer;
 
 pub use frame::{FORMAT, MAX_PLAIN, MAX_STORED};
-pub use reader::{read, read_from};
+pub use reader::{read, read_at, read_at_from, read_from};
 pub use writer::Writer;
 
 use crate::model::{Host, Interval, Report};
+use crate::output::text;
 use serde::{Deserialize, Serialize};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -30,6 +31,17 @@ pub struct Header {
     pub started: String,
 }
 
+/// A named moment. Its snapshot is the report before it in the file.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Mark {
+    /// As given; see [`crate::collector::marks::check_name`]. Hostile in a forged recording.
+    pub name: String,
+    /// Seconds since the start of the recording, monotonic.
+    pub at_s: f64,
+    /// Monotonic, boot-clock and real nanoseconds of the same moment.
+    pub clocks: [u64; 3],
+}
+
 /// A recording as read.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Recording {
@@ -37,8 +49,10 @@ pub struct Recording {
     pub header: Header,
     /// In the order of the file.
     pub intervals: Vec<Interval>,
-    /// The last whole snapshot.
+    /// The last whole snapshot, or that of the mark asked for.
     pub report: Option<Report>,
+    /// In the order of the file.
+    pub marks: Vec<Mark>,
     /// The file ends inside a frame, which is lost: it is being written, or was cut.
     pub truncated: bool,
     /// The writer ended it in order; false while it is being written too.
@@ -103,9 +117,35 @@ pub enum Problem {
         /// Which bound.
         what: String,
     },
+    /// A mark was asked for that it does not have.
+    #[error("no mark {} in it: {}", short(.wanted), known(.marks))]
+    NoMark {
+        /// What was asked for.
+        wanted: String,
+        /// What there is.
+        marks: Vec<String>,
+    },
     /// A write failed and could not be undone, so that nothing may follow.
     #[error("an earlier write failed and left half a frame at its end: the recording is closed")]
     Broken,
+}
+
+/// A name for a message: of bounded length, with nothing that could move a cursor.
+fn short(name: &str) -> String {
+    text::cut_middle(&text::escape(name), 64)
+}
+
+/// The first marks of a recording, for a message.
+fn known(marks: &[String]) -> String {
+    const SHOWN: usize = 10;
+    match marks.len() {
+        0 => "it has none (memtrail mark NAME makes one while it is recorded)".to_owned(),
+        count => {
+            let names: Vec<String> = marks.iter().take(SHOWN).map(|name| short(name)).collect();
+            let more = if count > SHOWN { format!(" and {} more", count - SHOWN) } else { String::new() };
+            format!("it has {}{more}", names.join(", "))
+        }
+    }
 }
 
 impl RecordingError {

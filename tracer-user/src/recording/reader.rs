@@ -4,16 +4,16 @@
 //! report are checked but decoded only when asked for: a long recording has many, and the last one counts.
 
 use super::frame::{self, HEAD_BYTES, Head, Kind, PREAMBLE_BYTES};
-use super::{Fault, Header, Problem, Recording, RecordingError, payload};
+use super::{Fault, Header, Mark, Problem, Recording, RecordingError, payload};
 use crate::model::{Interval, Report, SCHEMA};
 use std::fs::File;
 use std::io::{BufReader, Read};
 use std::path::Path;
 
-/// Most bytes of intervals, decompressed, that [`read`] keeps.
+/// Most bytes of intervals and marks, decompressed, that [`read`] keeps.
 const MAX_INTERVAL_BYTES: u64 = 1 << 30;
 
-/// Most CBOR items of intervals that [`read`] keeps.
+/// Most CBOR items of intervals and marks that [`read`] keeps.
 const MAX_INTERVAL_ITEMS: u64 = 128 << 20;
 
 /// A whole frame of a recording after its header.
@@ -23,12 +23,14 @@ enum Entry {
     Interval(Interval),
     /// A snapshot, not decoded yet.
     Report(StoredReport),
+    /// The name of the snapshot before it.
+    Mark(Mark),
     /// Of a kind that this version does not know.
     Unknown,
 }
 
 /// A snapshot whose checksum is right.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct StoredReport {
     offset: u64,
     plain: u32,
@@ -44,7 +46,7 @@ struct Reader<R> {
     header: Header,
     truncated: bool,
     finished: bool,
-    /// Bytes and items of the interval read last.
+    /// Bytes and items of the interval or mark read last.
     last_size: (u64, u64),
 }
 
@@ -105,6 +107,11 @@ impl<R: Read> Reader<R> {
                 Ok(Some(Entry::Interval(interval)))
             }
             Some(Kind::Report) => Ok(Some(Entry::Report(StoredReport { offset, plain: head.plain, bytes }))),
+            Some(Kind::Mark) => {
+                let (mark, items) = unpack(offset, head.plain, &bytes, "a mark")?;
+                self.last_size = (u64::from(head.plain), items);
+                Ok(Some(Entry::Mark(mark)))
+            }
             Some(Kind::End) => {
                 self.finished = true;
                 let mut rest = [0; 1];
@@ -198,30 +205,63 @@ pub fn read(path: &Path) -> Result<Recording, RecordingError> {
 /// # Errors
 /// As [`read`].
 pub fn read_from(source: impl Read, path: &Path) -> Result<Recording, RecordingError> {
-    collect(source).map_err(|fault| fault.at(path, "read"))
+    collect(source, None).map_err(|fault| fault.at(path, "read"))
 }
 
-fn collect(source: impl Read) -> Result<Recording, Fault> {
+/// Reads a recording with the snapshot of a mark as its report.
+///
+/// # Errors
+/// As [`read`], and when there is no mark of that name.
+pub fn read_at(path: &Path, mark: &str) -> Result<Recording, RecordingError> {
+    let file = File::open(path).map_err(|error| RecordingError::io(path, "open", error))?;
+    read_at_from(BufReader::new(file), path, mark)
+}
+
+/// [`read_at`] from any source; the path is for messages.
+///
+/// # Errors
+/// As [`read_at`].
+pub fn read_at_from(source: impl Read, path: &Path, mark: &str) -> Result<Recording, RecordingError> {
+    collect(source, Some(mark)).map_err(|fault| fault.at(path, "read"))
+}
+
+fn collect(source: impl Read, wanted: Option<&str>) -> Result<Recording, Fault> {
     let mut reader = Reader::open(source)?;
-    let (mut intervals, mut last_report, mut skipped_frames) = (Vec::new(), None, 0);
+    let (mut intervals, mut marks, mut skipped_frames) = (Vec::new(), Vec::<Mark>::new(), 0);
+    let (mut last_report, mut marked_report) = (None::<StoredReport>, None);
     let (mut bytes, mut items) = (0, 0);
     while let Some(entry) = reader.entry()? {
-        match entry {
-            Entry::Interval(interval) => {
-                bytes += reader.last_size.0;
-                items += reader.last_size.1;
-                if bytes > MAX_INTERVAL_BYTES || items > MAX_INTERVAL_ITEMS {
-                    let what = format!("its intervals hold more than {MAX_INTERVAL_BYTES} bytes or {MAX_INTERVAL_ITEMS} values");
-                    return Err(Problem::TooLarge { what }.into());
-                }
-                intervals.push(interval);
+        if matches!(entry, Entry::Interval(_) | Entry::Mark(_)) {
+            bytes += reader.last_size.0;
+            items += reader.last_size.1;
+            if bytes > MAX_INTERVAL_BYTES || items > MAX_INTERVAL_ITEMS {
+                let what = format!("its intervals and marks hold more than {MAX_INTERVAL_BYTES} bytes or {MAX_INTERVAL_ITEMS} values");
+                return Err(Problem::TooLarge { what }.into());
             }
+        }
+        match entry {
+            Entry::Interval(interval) => intervals.push(interval),
             Entry::Report(report) => last_report = Some(report),
+            Entry::Mark(mark) => {
+                if Some(mark.name.as_str()) == wanted {
+                    marked_report.clone_from(&last_report);
+                }
+                marks.push(mark);
+            }
             Entry::Unknown => skipped_frames += 1,
         }
     }
-    let report = last_report.map(|report| report.unpack()).transpose()?;
-    Ok(Recording { header: reader.header, intervals, report, truncated: reader.truncated, finished: reader.finished, skipped_frames })
+    let report = match wanted {
+        None => last_report,
+        Some(wanted) if marked_report.is_none() => {
+            let marks = marks.into_iter().map(|mark| mark.name).collect();
+            return Err(Problem::NoMark { wanted: wanted.to_owned(), marks }.into());
+        }
+        Some(_) => marked_report,
+    };
+    let report = report.map(|report| report.unpack()).transpose()?;
+    let Reader { header, truncated, finished, .. } = reader;
+    Ok(Recording { header, intervals, report, marks, truncated, finished, skipped_frames })
 }
 
 /// Decompresses, counts and decodes; also says how many items there were.

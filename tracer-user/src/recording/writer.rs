@@ -4,7 +4,7 @@
 //! was there before is replaced, never overwritten in the hands of its reader or writer. Never buffers a frame.
 
 use super::frame::{self, Kind};
-use super::{Header, Problem, RecordingError, payload};
+use super::{Header, Mark, Problem, RecordingError, payload};
 use crate::model::{Interval, Report};
 use std::fs::{File, Permissions};
 use std::io::{Seek, Write};
@@ -57,6 +57,15 @@ impl Writer {
     pub fn report(&mut self, report: &Report) -> Result<(), RecordingError> {
         let packed = payload::pack(report, "the report").map_err(|problem| self.problem(problem))?;
         self.append(&frame::encode(Kind::Report, &packed.bytes, packed.stored, packed.plain))
+    }
+
+    /// Names the snapshot appended last.
+    ///
+    /// # Errors
+    /// As [`Writer::interval`].
+    pub fn mark(&mut self, mark: &Mark) -> Result<(), RecordingError> {
+        let packed = payload::pack(mark, "the mark").map_err(|problem| self.problem(problem))?;
+        self.append(&frame::encode(Kind::Mark, &packed.bytes, packed.stored, packed.plain))
     }
 
     /// Ends the recording and waits until it is on the disk.

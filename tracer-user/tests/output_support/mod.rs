@@ -3,7 +3,9 @@
 #![allow(dead_code, reason = "each test binary uses a part")]
 #![allow(clippy::unwrap_used, reason = "tests")]
 
-use memtrail::model::{Cgroup, Cost, Host, Interval, IntervalCgroup, KindRow, PlanRow, Report, SCHEMA, Sampling, StackRow, Table};
+use memtrail::model::{
+    Cgroup, Cost, Host, Interval, IntervalCgroup, KindRow, PlanRow, Report, SCHEMA, Sampling, StackRow, Table, ThreadRow,
+};
 use memtrail::recording::Header;
 use serde_json::json;
 use std::collections::BTreeMap;
@@ -138,7 +140,16 @@ pub fn stack(kind: &str, region: &str, comm: &str, status: &str, frames: &[&str]
         charged: live.saturating_add(live / 4),
         samples: live / MIB + 1,
         oldest_s: Some(97.5),
+        threads: Some(threads(live)),
     }
+}
+
+/// Two threads and the rest; as many as there are bytes for.
+fn threads(live: u64) -> Vec<ThreadRow> {
+    let row = |tid, comm: Option<&str>, live| ThreadRow { tid, comm: comm.map(str::to_owned), live, live_stderr: live / 30 };
+    let rows =
+        [row(Some(4712), Some("GC Thread#0"), live / 2), row(Some(4711), None, live / 4), row(None, None, live - live / 2 - live / 4)];
+    rows.into_iter().filter(|row| row.live > 0).collect()
 }
 
 /// One container of a pod near its limit.

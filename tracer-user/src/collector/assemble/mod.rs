@@ -3,6 +3,7 @@
 mod cgroups;
 mod cost;
 mod stacks;
+mod threads;
 
 pub use cost::{CpuTimes, cpu_ns};
 pub use stacks::describe;
@@ -45,8 +46,17 @@ pub trait Symbols {
     fn kernel(&mut self, stack: &StackRecord) -> Vec<String>;
     /// The name of a process by now: that of its first charge may be older than its exec.
     fn comm(&mut self, process: &ProcessRecord) -> String;
+    /// The name of one of its threads, if it still runs and ran at that moment (monotonic nanoseconds) already.
+    fn thread(&mut self, process: &ProcessRecord, tid: u32, at_ns: u64) -> Option<String>;
     /// Whether that image of the process is known to be gone.
     fn is_gone(&mut self, process: &ProcessRecord) -> bool;
+}
+
+/// What recording costs so far, `duration_ns` after counting began: CPU time over one CPU's time in percent, largest resident set in
+/// bytes.
+#[must_use]
+pub fn cost_so_far(cpu: CpuTimes, duration_ns: u64) -> (Option<f64>, Option<u64>) {
+    (CpuTimes { reporting: cpu_ns(), ..cpu }.percent(duration_ns), cost::peak_resident_bytes())
 }
 
 /// Everything that a report is made from.

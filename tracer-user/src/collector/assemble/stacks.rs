@@ -1,6 +1,6 @@
 //! Keys in words, and the stack rows of each owner.
 
-use super::{Inputs, Resolved, Symbols, wanted};
+use super::{Inputs, Resolved, Symbols, threads, wanted};
 use crate::{cgroup::CgroupId, collector::retired, ledger, model::StackRow};
 use std::collections::HashMap;
 use tracer_common::{
@@ -37,6 +37,8 @@ struct RowSum {
     charged: u64,
     samples: u64,
     oldest_ns: Option<u64>,
+    threads: threads::Parts,
+    process: Option<ProcessRecord>,
 }
 
 /// The stack rows of every wanted owner, largest first.
@@ -46,6 +48,7 @@ pub(super) fn by_owner(inputs: &Inputs<'_>, symbols: &mut dyn Symbols) -> HashMa
         let at = oldest.entry(sample.key).or_insert(sample.charged_ns);
         *at = (*at).min(sample.charged_ns);
     }
+    let mut by_thread = threads::by_key(inputs.samples.values());
     let mut sums: HashMap<RowKey, RowSum> = HashMap::new();
     for (identity, record) in inputs.keys {
         let key = &record.key;
@@ -63,6 +66,8 @@ pub(super) fn by_owner(inputs: &Inputs<'_>, symbols: &mut dyn Symbols) -> HashMa
         sum.charged += ledger::charged(record);
         sum.samples += record.samples;
         sum.oldest_ns = [sum.oldest_ns, oldest.get(identity).copied()].into_iter().flatten().min();
+        threads::merge(&mut sum.threads, by_thread.remove(identity).unwrap_or_default());
+        sum.process = sum.process.or(process.copied());
     }
     for (row, charged) in inputs.retired.rows().filter(|(row, _)| wanted(inputs, CgroupId(row.owner))) {
         let sum = sums.entry((row.clone(), None)).or_default();
@@ -70,7 +75,14 @@ pub(super) fn by_owner(inputs: &Inputs<'_>, symbols: &mut dyn Symbols) -> HashMa
         sum.samples += charged.samples;
     }
     let mut rows: HashMap<u64, Vec<StackRow>> = HashMap::new();
+    let mut sums: Vec<(RowKey, RowSum)> = sums.into_iter().collect();
+    // Largest first: if there are too many threads, theirs are kept.
+    sums.sort_unstable_by_key(|(_, sum)| std::cmp::Reverse(sum.live));
+    let mut room = threads::MOST_ROWS;
     for ((key, pids), sum) in sums {
+        let live = u64::try_from(sum.live).unwrap_or(0);
+        let name = |tid: u32, at_ns: u64| sum.process.as_ref().and_then(|process| symbols.thread(process, tid, at_ns));
+        let threads = threads::rows(&sum.threads, live, &mut room, name);
         let kind = u8::try_from(key.kind).ok().and_then(Kind::from_number).map_or("unknown", Kind::name);
         rows.entry(key.owner).or_default().push(StackRow {
             kind: kind.to_owned(),
@@ -80,11 +92,12 @@ pub(super) fn by_owner(inputs: &Inputs<'_>, symbols: &mut dyn Symbols) -> HashMa
             comm: key.comm,
             status: key.status,
             frames: key.frames,
-            live: u64::try_from(sum.live).unwrap_or(0),
+            live,
             live_stderr: ledger::standard_error(sum.live_variance),
             charged: sum.charged,
             samples: sum.samples,
             oldest_s: sum.oldest_ns.map(|at| inputs.now_ns.saturating_sub(at) as f64 / 1e9),
+            threads: Some(threads),
         });
     }
     for list in rows.values_mut() {

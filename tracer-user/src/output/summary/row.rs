@@ -330,7 +330,9 @@ impl Frames {
 
 /// The innermost user frames, or kernel frames where there are no others.
 fn frames(row: &StackRow) -> Frames {
-    let mut names: Vec<&String> = row.frames.iter().filter(|name| !name.ends_with("_[k]")).collect();
+    // Where it was cut stands before the frames.
+    let is_cut_root = |name: &String| row.status.starts_with("cut") && *name == format!("[{}]", row.status);
+    let mut names: Vec<&String> = row.frames.iter().filter(|name| !name.ends_with("_[k]") && !is_cut_root(name)).collect();
     if names.is_empty() {
         names = row.frames.iter().collect();
     }

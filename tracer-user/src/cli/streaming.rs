@@ -1,0 +1,66 @@
+//! `record --stream`: the lines of this recording, as they come.
+
+use super::status::Conflict;
+use crate::{
+    cgroup::CgroupId,
+    collector::session::Session,
+    model::Interval,
+    output::stream::{self, Stream},
+};
+use anyhow::{Context as _, Result};
+use std::path::{Path, PathBuf};
+
+/// Where lines go, and what the next one is compared with.
+pub struct Streaming {
+    path: PathBuf,
+    stream: Stream,
+    before: Option<Interval>,
+}
+
+impl Streaming {
+    /// Refuses a standard output that has another use. `is_taken` says by what.
+    pub fn check(path: &Path, is_taken: Option<&str>) -> Result<(), Conflict> {
+        match is_taken.filter(|_| path.as_os_str() == "-") {
+            Some(by) => Err(Conflict(format!("--stream -: standard output is {by}: name a file or a named pipe"))),
+            None => Ok(()),
+        }
+    }
+
+    /// Opens the target. A named pipe may wait for its reader; the recording does not.
+    pub fn start(path: &Path) -> Result<Streaming> {
+        let stream = Stream::open(path).with_context(|| format!("{}: cannot write the stream", path.display()))?;
+        Ok(Streaming { path: path.to_owned(), stream, before: None })
+    }
+
+    /// Whether the lines go to standard output.
+    pub fn is_stdout(&self) -> bool {
+        self.path.as_os_str() == "-"
+    }
+
+    /// The line of an interval.
+    pub fn interval(&mut self, session: &Session, interval: Interval) {
+        let path_of = |id: &str| id.parse().map_or_else(|_| id.to_owned(), |id| session.cgroup_name(CgroupId(id)));
+        let dropped = self.stream.dropped();
+        self.stream.send(&stream::interval_line(&interval, self.before.as_ref(), path_of, session.cost(), dropped));
+        self.before = Some(interval);
+    }
+
+    /// The line of a mark.
+    pub fn mark(&mut self, name: &str, at_s: f64) {
+        let dropped = self.stream.dropped();
+        self.stream.send(&stream::mark_line(name, at_s, dropped));
+    }
+
+    /// Waits a moment for the reader, and says what it did not get.
+    pub fn finish(self) -> Result<()> {
+        let ended = self.stream.finish();
+        if ended.dropped > 0 {
+            let noun = if ended.dropped == 1 { "line" } else { "lines" };
+            eprintln!("memtrail: the reader of {} was too slow: {} {noun} dropped", self.path.display(), ended.dropped);
+        }
+        match ended.error {
+            Some(error) => Err(error).with_context(|| format!("{}: cannot write the stream", self.path.display())),
+            None => Ok(()),
+        }
+    }
+}

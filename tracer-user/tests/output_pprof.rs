@@ -1,0 +1,200 @@
+//! The profile, read by a decoder of the wire format that shares nothing with the encoder but the published field numbers.
+
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+mod output_support;
+
+use flate2::read::GzDecoder;
+use memtrail::model::{Cgroup, Report};
+use memtrail::output::{Value, pprof};
+use output_support::*;
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::Read;
+
+/// Fields of a message: numbers, and bytes.
+#[derive(Debug, Default)]
+struct Fields<'a> {
+    numbers: BTreeMap<u64, Vec<u64>>,
+    bytes: BTreeMap<u64, Vec<&'a [u8]>>,
+}
+
+fn varint(rest: &mut &[u8]) -> u64 {
+    let (mut number, mut shift) = (0, 0);
+    loop {
+        let (byte, after) = rest.split_first().unwrap();
+        *rest = after;
+        number |= u64::from(byte & 0x7f) << shift;
+        if byte & 0x80 == 0 {
+            return number;
+        }
+        shift += 7;
+    }
+}
+
+impl<'a> Fields<'a> {
+    fn of(mut rest: &'a [u8]) -> Fields<'a> {
+        let mut fields = Fields::default();
+        while !rest.is_empty() {
+            let tag = varint(&mut rest);
+            match tag & 7 {
+                0 => fields.numbers.entry(tag >> 3).or_default().push(varint(&mut rest)),
+                2 => {
+                    let length = varint(&mut rest) as usize;
+                    let (bytes, after) = rest.split_at(length);
+                    fields.bytes.entry(tag >> 3).or_default().push(bytes);
+                    rest = after;
+                }
+                wire => panic!("wire type {wire}"),
+            }
+        }
+        fields
+    }
+
+    fn number(&self, field: u64) -> u64 {
+        self.numbers.get(&field).map_or(0, |numbers| *numbers.last().unwrap())
+    }
+
+    /// Repeated numbers: packed, or one by one.
+    fn list(&self, field: u64) -> Vec<u64> {
+        let mut list = self.numbers.get(&field).cloned().unwrap_or_default();
+        for bytes in self.bytes.get(&field).into_iter().flatten() {
+            let mut rest = *bytes;
+            while !rest.is_empty() {
+                list.push(varint(&mut rest));
+            }
+        }
+        list
+    }
+
+    fn messages(&self, field: u64) -> Vec<Fields<'a>> {
+        self.bytes.get(&field).into_iter().flatten().map(|bytes| Fields::of(bytes)).collect()
+    }
+}
+
+/// A sample in words.
+#[derive(Debug, PartialEq)]
+struct Sample {
+    frames: Vec<String>,
+    values: Vec<u64>,
+    labels: BTreeMap<String, String>,
+}
+
+struct Profile {
+    types: Vec<(String, String)>,
+    samples: Vec<Sample>,
+    mappings: BTreeMap<String, u64>,
+    preferred: String,
+    period: u64,
+    times: [u64; 2],
+    comments: Vec<String>,
+}
+
+/// Decodes, and checks what readers rely on: string 0 is empty, ids are unique and not zero, references lead somewhere.
+fn read(report: &Report, value: Value) -> Profile {
+    let mut compressed = Vec::new();
+    pprof::write(report, value, &mut compressed).unwrap();
+    let mut raw = Vec::new();
+    GzDecoder::new(compressed.as_slice()).read_to_end(&mut raw).unwrap();
+    let profile = Fields::of(&raw);
+    let strings: Vec<String> = profile.bytes[&6].iter().map(|bytes| String::from_utf8(bytes.to_vec()).unwrap()).collect();
+    assert_eq!(strings[0], "");
+    assert_eq!(strings.iter().collect::<BTreeSet<_>>().len(), strings.len(), "strings are written once");
+    let string = |index: u64| strings[index as usize].clone();
+    let types: Vec<_> = profile.messages(1).iter().map(|kind| (string(kind.number(1)), string(kind.number(2)))).collect();
+    let functions: BTreeMap<u64, String> = profile.messages(5).iter().map(|f| (f.number(1), string(f.number(2)))).collect();
+    let mappings: BTreeMap<u64, String> = profile.messages(3).iter().map(|m| (m.number(1), string(m.number(5)))).collect();
+    let limits = profile.messages(3).iter().map(|m| (string(m.number(5)), m.number(3))).collect();
+    let mut locations = BTreeMap::new();
+    for location in profile.messages(4) {
+        let [line] = location.messages(4).try_into().unwrap();
+        assert!(location.number(2) == 0 || mappings.contains_key(&location.number(2)));
+        let before = locations.insert(location.number(1), functions[&line.number(1)].clone());
+        assert!(before.is_none() && location.number(1) > 0);
+    }
+    let mut samples = Vec::new();
+    for sample in profile.messages(2) {
+        let values = sample.list(2);
+        assert_eq!(values.len(), types.len());
+        let mut labels = BTreeMap::new();
+        for label in sample.messages(3) {
+            let text = if label.number(2) != 0 { string(label.number(2)) } else { label.number(3).to_string() };
+            labels.insert(string(label.number(1)), text);
+        }
+        samples.push(Sample { frames: sample.list(1).iter().rev().map(|id| locations[id].clone()).collect(), values, labels });
+    }
+    Profile {
+        samples,
+        mappings: limits,
+        preferred: string(profile.number(14)),
+        period: profile.number(12),
+        times: [profile.number(9), profile.number(10)],
+        comments: profile.list(13).into_iter().map(string).collect(),
+        types,
+    }
+}
+
+fn sum(profile: &Profile, index: usize) -> u64 {
+    profile.samples.iter().map(|sample| sample.values[index]).sum()
+}
+
+#[test]
+fn a_report_is_a_profile() {
+    let report = one_container();
+    let profile = read(&report, Value::Live);
+    let names: Vec<&str> = profile.types.iter().map(|(name, _)| name.as_str()).collect();
+    assert_eq!(names, ["live_bytes", "live_objects", "charged_bytes", "charged_objects"]);
+    assert_eq!(profile.types.iter().map(|(_, unit)| unit.as_str()).collect::<Vec<_>>(), ["bytes", "pages", "bytes", "pages"]);
+    assert_eq!((profile.preferred.as_str(), profile.period), ("live_bytes", MIB));
+    assert_eq!(read(&report, Value::Charged).preferred, "charged_bytes");
+    assert_eq!(profile.times, [1_772_330_584_000_000_000, 140_000_000_000]);
+    assert!(profile.comments[0].starts_with("memtrail "));
+    let java = &profile.samples[0];
+    assert_eq!(java.frames, report.cgroups[0].stacks[0].frames);
+    assert_eq!(java.values, [9 * GIB, 9 * GIB / 4096, 9 * GIB + 9 * GIB / 4, (9 * GIB + 9 * GIB / 4) / 4096]);
+    let labels: Vec<(&str, &str)> = java.labels.iter().map(|(key, text)| (key.as_str(), text.as_str())).collect();
+    let cgroup = report.cgroups[0].path.as_str();
+    assert_eq!(
+        labels,
+        [
+            ("cgroup", cgroup),
+            ("comm", "java"),
+            ("container", "web"),
+            ("kind", "anon"),
+            ("pid", "4711"),
+            ("pod", "cart-7"),
+            ("region", "glibc-arena")
+        ]
+    );
+    assert_eq!(profile.samples[3].frames, ["[no stack]"], "readers leave out a sample without a place");
+    assert_eq!(profile.mappings["libjvm.so"], 0x8e12f1);
+    assert!(profile.mappings.contains_key("[kernel.kallsyms]"));
+}
+
+#[test]
+fn totals_are_the_ledgers_and_names_stay_as_they_are() {
+    for seed in 0..200 {
+        let report = hostile_report(&mut Random::new(seed));
+        let profile = read(&report, Value::Live);
+        let rows: Vec<_> = report.cgroups.iter().flat_map(|cgroup| &cgroup.stacks).collect();
+        assert_eq!(sum(&profile, 0), rows.iter().map(|row| row.live).sum::<u64>(), "seed {seed}");
+        assert_eq!(sum(&profile, 2), rows.iter().map(|row| row.charged).sum::<u64>(), "seed {seed}");
+        let kept: Vec<_> = rows.iter().filter(|row| row.live > 0 || row.charged > 0).collect();
+        assert_eq!(profile.samples.len(), kept.len());
+        for (sample, row) in profile.samples.iter().zip(kept) {
+            assert!(row.frames.is_empty() || sample.frames == row.frames, "seed {seed}");
+            assert_eq!(sample.labels.get("comm").map_or("", String::as_str), row.comm, "seed {seed}");
+        }
+    }
+}
+
+#[test]
+fn empty_and_forged_reports_are_profiles_too() {
+    assert_eq!(read(&empty_report(), Value::Live).samples.len(), 0);
+    let forged = stack("anon", "", "", "none", &["[+0x1]", "[x+0x]", "[x+0xffffffffffffffffff]", "[x+0xffffffffffffffff]"], u64::MAX);
+    let cgroups = vec![Cgroup { stacks: vec![forged], ..Cgroup::default() }];
+    let report = Report { cgroups, duration_s: f64::INFINITY, started: "yesterday".into(), ..Report::default() };
+    let profile = read(&report, Value::Live);
+    assert_eq!(profile.samples[0].values[0], i64::MAX as u64);
+    assert_eq!(profile.mappings.keys().collect::<Vec<_>>(), ["x"]);
+    assert_eq!(profile.times[0], 0);
+}
