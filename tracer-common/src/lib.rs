@@ -11,6 +11,7 @@ pub mod event;
 pub mod kind;
 pub mod layout;
 pub mod loss;
+pub mod oom;
 pub mod process;
 pub mod sampling;
 pub mod settings;

@@ -40,10 +40,12 @@ pub enum Loss {
     CallTableFull = 16,
     /// A picture was asked for while as many as there can be were open.
     PictureRefused = 17,
+    /// An OOM event did not fit in its ring.
+    OomEventLost = 18,
 }
 
 /// Number of causes: entries of the `LOSSES` array.
-pub const LOSSES: usize = 18;
+pub const LOSSES: usize = 19;
 
 impl Loss {
     /// All causes, by number.
@@ -66,6 +68,7 @@ impl Loss {
         Loss::FileTableFull,
         Loss::CallTableFull,
         Loss::PictureRefused,
+        Loss::OomEventLost,
     ];
 
     /// The name used in every output.
@@ -90,6 +93,7 @@ impl Loss {
             Loss::FileTableFull => "file_table_full",
             Loss::CallTableFull => "call_table_full",
             Loss::PictureRefused => "picture_refused",
+            Loss::OomEventLost => "oom_event_lost",
         }
     }
 }

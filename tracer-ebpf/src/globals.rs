@@ -2,7 +2,7 @@
 
 use core::ptr::read_volatile;
 use tracer_common::{
-    layout::{ABSENT, KernelLayout},
+    layout::{ABSENT, KernelLayout, StatOffsets},
     settings::Settings,
 };
 
@@ -22,6 +22,17 @@ static SETTINGS: Settings = Settings {
     owner_totals: 0,
     gfp_movable: 0,
 };
+
+#[unsafe(no_mangle)]
+static STAT_OFFSETS: StatOffsets = StatOffsets { offsets: [ABSENT; tracer_common::oom::OOM_STATS] };
+
+/// Offset of a figure of memory.stat, `None` where this kernel has none.
+#[inline(always)]
+pub fn stat_offset(index: usize) -> Option<u64> {
+    // SAFETY: an entry of this static: the callers' index is below its length. Volatile for the same reason as below.
+    let value = unsafe { read_volatile((&raw const STAT_OFFSETS).cast::<u32>().add(index)) };
+    if value == ABSENT { None } else { Some(value as u64) }
+}
 
 /// Reads a field of the kernel's layout: `Some(offset or value)`, or `None` where this kernel has no such thing.
 macro_rules! layout {

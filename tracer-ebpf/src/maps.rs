@@ -8,6 +8,7 @@ use aya_ebpf::{
 use tracer_common::{
     attribution::{Grave, KeyRecord, OwnerTotals, Sample},
     loss::{LOSSES, LossCount},
+    oom::{OomCall, OomKill},
     process::ProcessRecord,
     sampling::Sampler,
     settings::{Control, OwnerFilter},
@@ -82,6 +83,18 @@ pub static RUN_RESULTS: Array<[u64; 4]> = Array::with_max_entries(3, 0);
 /// Rare events, in order.
 #[map]
 pub static EVENTS: RingBuf = RingBuf::with_byte_size(256 * 1024, 0);
+
+/// OOM kills and their victims, in order; a ring of its own, so that no churn of cgroups loses one.
+#[map]
+pub static OOM_EVENTS: RingBuf = RingBuf::with_byte_size(512 * 1024, 0);
+
+/// Entry 0: the kill that is being described; 1: the tracer's look at itself.
+#[map]
+pub static OOM_RECORD: Array<OomKill> = Array::with_max_entries(2, 0);
+
+/// Entry 0: the OOM killer's running call.
+#[map]
+pub static OOM_CALL: Array<OomCall> = Array::with_max_entries(1, 0);
 
 /// kprobe tier: folios on their way through shmem_add_to_page_cache, by thread.
 #[map]

@@ -70,6 +70,8 @@ pub fn load(layout: &KernelLayout, settings: &Settings, sizes: &sizes::Sizes) ->
     // aya asks for the log only after a refusal: a load that works pays nothing for it.
     loader.verifier_log_level(VerifierLogLevel::DEBUG);
     loader.override_global("LAYOUT", layout, true).override_global("SETTINGS", settings, true);
+    let stat_offsets = layout.stat_offsets();
+    loader.override_global("STAT_OFFSETS", &stat_offsets, true);
     for (map, entries) in sizes.entries() {
         loader.map_max_entries(map, entries);
     }
