@@ -15,6 +15,8 @@ pub enum Lookup {
     Size(&'static str),
     /// Value of an enumerator: enum, enumerator.
     Value(&'static str, &'static str),
+    /// Number of arguments of a tracepoint.
+    Arguments(&'static str),
 }
 
 macro_rules! kernel_layout {
@@ -42,7 +44,7 @@ macro_rules! kernel_layout {
     };
 }
 
-use Lookup::{Member, Size, Value};
+use Lookup::{Arguments, Member, Size, Value};
 
 kernel_layout! {
     /// Owner word of a folio (5.15 and later with `struct folio`: 5.16).
@@ -205,6 +207,10 @@ kernel_layout! {
     oom_order = Member("oom_control", "order");
     /// Pages allowed in all.
     oom_totalpages = Member("oom_control", "totalpages");
+    /// The task to be killed.
+    oom_chosen = Member("oom_control", "chosen");
+    /// The victim's tracepoint gives the task and its user (2), or the thread id alone (1: up to 6.8).
+    mark_victim_arguments = Arguments("mark_victim");
     /// Kind of limit.
     oom_constraint = Member("oom_control", "constraint");
     /// Resident pages by kind: an array of percpu counters since 6.2, a struct of its own before.

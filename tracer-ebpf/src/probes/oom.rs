@@ -8,7 +8,7 @@
 use crate::{
     attribute::{control, stack, stack::Side},
     globals::layout,
-    kernel::{memcg, oom, read, read_pointer, task},
+    kernel::{memcg, oom, read, task},
     loss,
     maps::{OOM_CALL, OOM_EVENTS, OOM_RECORD, OWNERS},
     probes::freeze,
@@ -39,9 +39,9 @@ pub fn called(oom_control: u64) {
     }
 }
 
-/// A victim is marked.
+/// A victim is marked; the tracepoint's first argument is its task, or its thread id.
 #[inline(always)]
-pub fn marked(ctx: *mut c_void, victim: u64) {
+pub fn marked(ctx: *mut c_void, argument: u64) {
     if control().is_none() {
         return;
     }
@@ -57,12 +57,34 @@ pub fn marked(ctx: *mut c_void, victim: u64) {
             // SAFETY: plain helper.
             let is_kernel_thread = task::is_kernel_thread(unsafe { bpf_get_current_task() });
             let user_stack = if is_kernel_thread { 0 } else { stack::record(ctx, Slot::Oom, Side::User, &mut scratch.stack) };
+            let victim = task_of(call, argument);
             begin(call, victim, now, user_stack, kernel_stack);
         }
+        let victim = task_of(call, argument);
         call.victims += 1;
-        send_victim(call.number, victim, now, kernel_stack);
+        send_victim(call.number, victim, argument, now, kernel_stack);
         Some(())
     });
+}
+
+/// The victim's task; 0 where the tracepoint gives its thread id alone and it is neither the caller nor the one that the caller chose.
+#[inline(always)]
+fn task_of(call: &OomCall, argument: u64) -> u64 {
+    if !by_thread_id() {
+        return argument;
+    }
+    if bpf_get_current_pid_tgid() as u32 == argument as u32 {
+        // SAFETY: plain helper.
+        return unsafe { bpf_get_current_task() };
+    }
+    // Further victims of a group are others than the chosen one.
+    if call.control == 0 || call.victims != 0 { 0 } else { oom::pointer(call.control, layout!(oom_chosen)) }
+}
+
+/// Whether the tracepoint gives the thread id alone.
+#[inline(always)]
+fn by_thread_id() -> bool {
+    !matches!(layout!(mark_victim_arguments), Some(2))
 }
 
 /// Whether this is the first victim of its kill. Without a probe on the killer's call, further victims of a group are told by their
@@ -134,7 +156,7 @@ extern "C" fn fill_trigger_levels(task: u64, record: u64) -> u64 {
     let mut memcg = oom::memcg_of(task);
     let mut i = 0;
     while i < OOM_LEVELS {
-        let id = if memcg == 0 { 0 } else { memcg::id(memcg).unwrap_or(0) };
+        let id = if memcg == 0 { 0 } else { oom::id(memcg) };
         // SAFETY: a map value, see `fill_level`.
         unsafe { (*record).trigger_levels[i & (OOM_LEVELS - 1)] = id };
         memcg = if memcg == 0 { 0 } else { oom::parent(memcg) };
@@ -149,6 +171,10 @@ fn begin(call: &OomCall, victim: u64, now: u64, user_stack: u64, kernel_stack: u
     let Some(record) = OOM_RECORD.get_ptr_mut(KILLS) else { return };
     // SAFETY: a map value, guarded by the OOM lock.
     let record = unsafe { &mut *record };
+    // SAFETY: plain helper.
+    let current = unsafe { bpf_get_current_task() };
+    // Whose levels are shown: the trigger's, where the victim cannot be found.
+    let victim = if victim == 0 { current } else { victim };
     let refused = match OWNERS.get_ptr(memcg::of_task(victim).unwrap_or(0)) {
         // SAFETY: a map value.
         Some(filter) => unsafe { (*filter).verdict == OWNER_REFUSED },
@@ -162,8 +188,6 @@ fn begin(call: &OomCall, victim: u64, now: u64, user_stack: u64, kernel_stack: u
     record.at_ns = now;
     record.user_stack = user_stack;
     record.kernel_stack = kernel_stack;
-    // SAFETY: plain helper.
-    let current = unsafe { bpf_get_current_task() };
     describe(&mut record.trigger, current, now);
     fill_trigger_levels(current, KILLS as u64);
     let filled = fill_levels(victim, KILLS as u64);
@@ -179,11 +203,11 @@ fn begin(call: &OomCall, victim: u64, now: u64, user_stack: u64, kernel_stack: u
     if call.control != 0 {
         record.flags |= OOM_CONTROL;
         let memcg = oom::word(call.control, layout!(oom_memcg));
-        record.limit = if memcg == 0 || memcg == UNKNOWN { memcg } else { memcg::id(memcg).unwrap_or(UNKNOWN) };
+        record.limit = if memcg == 0 || memcg == UNKNOWN { memcg } else { oom::id(memcg) };
         record.total_pages = oom::word(call.control, layout!(oom_totalpages));
-        record.constraint = read(call.control, layout!(oom_constraint)).unwrap_or(u32::MAX);
-        record.order = read(call.control, layout!(oom_order)).unwrap_or(u32::MAX);
-        record.gfp_mask = read(call.control, layout!(oom_gfp_mask)).unwrap_or(u32::MAX);
+        record.constraint = oom::word(call.control, layout!(oom_constraint)) as u32;
+        record.order = oom::word(call.control, layout!(oom_order)) as u32;
+        record.gfp_mask = oom::word(call.control, layout!(oom_gfp_mask)) as u32;
     }
     if OOM_EVENTS.output::<tracer_common::oom::OomKill>(&*record, 0).is_err() {
         loss::count(Loss::OomEventLost, 0);
@@ -195,30 +219,31 @@ fn describe(into: &mut OomTask, task: u64, now: u64) {
     let toucher = task::of(task, now);
     into.process = toucher.process;
     into.tgid = toucher.tgid;
-    into.tid = read(task, layout!(task_pid)).unwrap_or(0);
+    into.tid = if task == 0 { 0 } else { oom::word(task, layout!(task_pid)) as u32 };
     into.cgroup = memcg::of_task(task).unwrap_or(UNKNOWN);
     into.comm = read(task, layout!(task_comm)).unwrap_or([0; 16]);
 }
 
 #[inline(always)]
-fn send_victim(number: u64, victim: u64, now: u64, kernel_stack: u64) {
+fn send_victim(number: u64, victim: u64, argument: u64, now: u64, kernel_stack: u64) {
     let Some(mut entry) = OOM_EVENTS.reserve::<OomVictim>(0) else {
         loss::count(Loss::OomEventLost, 0);
         return;
     };
     // The task is a thread that has its memory still; its lock is held.
-    let mm = read_pointer(victim, layout!(task_mm)).unwrap_or(0);
-    let adjustment = match read_pointer(victim, layout!(task_signal)) {
-        Some(signal) => read::<i16>(signal, layout!(signal_oom_score_adj)).unwrap_or(i16::MAX),
-        None => i16::MAX,
-    };
+    let mm = if victim == 0 { 0 } else { oom::pointer(victim, layout!(task_mm)) };
+    let signal = if victim == 0 { 0 } else { oom::pointer(victim, layout!(task_signal)) };
+    let adjustment = if signal == 0 { UNKNOWN } else { oom::word(signal, layout!(signal_oom_score_adj)) };
     // SAFETY: reserved memory of this size; every field is written.
     let event = unsafe { &mut *entry.as_mut_ptr() };
     event.event = OOM_VICTIM;
-    event.score_adj = if adjustment == i16::MAX { i32::MAX } else { adjustment as i32 };
+    event.score_adj = if adjustment == UNKNOWN { i32::MAX } else { adjustment as i16 as i32 };
     event.number = number;
     event.at_ns = now;
     describe(&mut event.task, victim, now);
+    if victim == 0 {
+        event.task.tid = argument as u32;
+    }
     event.kernel_stack = kernel_stack;
     event.file = pages(mm, 0);
     event.anon = pages(mm, 1);

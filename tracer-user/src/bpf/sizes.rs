@@ -55,6 +55,8 @@ pub struct Sizes {
     pub owner_totals: u32,
     /// Bytes of the ring of events.
     pub events: u32,
+    /// Bytes of the ring of OOM events.
+    pub oom_events: u32,
     /// Bytes of all maps.
     pub bytes: u64,
 }
@@ -66,7 +68,7 @@ pub struct Forced {
 }
 
 /// Tables that can be forced.
-const FORCIBLE: [&str; 8] = ["SAMPLES", "KEYS", "STACKS", "PROCESSES", "GRAVEYARD", "OWNERS", "OWNER_TOTALS", "EVENTS"];
+const FORCIBLE: [&str; 9] = ["SAMPLES", "KEYS", "STACKS", "PROCESSES", "GRAVEYARD", "OWNERS", "OWNER_TOTALS", "EVENTS", "OOM_EVENTS"];
 
 impl Forced {
     /// Adds `NAME=N`.
@@ -75,7 +77,7 @@ impl Forced {
         let (name, number) = text.split_once('=').ok_or_else(known)?;
         let at = FORCIBLE.iter().position(|table| *table == name).ok_or_else(known)?;
         let entries = number.parse().ok().filter(|entries| *entries > 0).ok_or_else(known)?;
-        if name == "EVENTS" && (entries % 4096 != 0 || !u32::is_power_of_two(entries)) {
+        if name.ends_with("EVENTS") && (entries % 4096 != 0 || !u32::is_power_of_two(entries)) {
             return Err(format!("{text:?}: the size of a ring is a power of two from 4096, in bytes"));
         }
         self.entries[at] = Some(entries);
@@ -89,8 +91,8 @@ impl Forced {
     }
 
     fn apply(&self, sizes: &mut Sizes) {
-        let Sizes { samples, keys, stacks, processes, graveyard, owners, owner_totals, events, .. } = sizes;
-        let fields = [samples, keys, stacks, processes, graveyard, owners, owner_totals, events];
+        let Sizes { samples, keys, stacks, processes, graveyard, owners, owner_totals, events, oom_events, .. } = sizes;
+        let fields = [samples, keys, stacks, processes, graveyard, owners, owner_totals, events, oom_events];
         for (field, entries) in fields.into_iter().zip(self.entries) {
             *field = entries.unwrap_or(*field);
         }
@@ -135,6 +137,8 @@ pub fn plan(wish: &Wish) -> Result<Sizes, DoesNotFit> {
         owners: 1 << 12,
         owner_totals: owner_totals(wish.cpus_possible),
         events: 256 << 10,
+        // Two hundred kills, their victims included.
+        oom_events: 512 << 10,
         bytes: 0,
     };
     if wish.exact {
@@ -188,15 +192,16 @@ fn bytes(sizes: &Sizes, cpus: u32) -> u64 {
         + u64::from(sizes.graveyard) * entry(size_of::<Grave>() + size_of::<Sample>())
         + u64::from(sizes.owners) * (HASH_ENTRY + 8)
         + u64::from(sizes.owner_totals) * (HASH_ENTRY + u64::from(cpus) * size_of::<OwnerTotals>() as u64)
-        + u64::from(sizes.events);
+        + u64::from(sizes.events)
+        + u64::from(sizes.oom_events);
     // Two bit tables, scratch and the small arrays.
-    tables + sizes.frames / 4 + u64::from(cpus) * 16384 + (256 << 10)
+    tables + sizes.frames / 4 + u64::from(cpus) * 20480 + (256 << 10)
 }
 
 impl Sizes {
     /// Map names of the object with their entries.
     #[must_use]
-    pub fn entries(&self) -> [(&'static str, u32); 10] {
+    pub fn entries(&self) -> [(&'static str, u32); 11] {
         let words = u32::try_from(self.frames.div_ceil(64)).unwrap_or(u32::MAX).max(1);
         [
             ("FRAMES", words),
@@ -209,6 +214,7 @@ impl Sizes {
             ("OWNERS", self.owners),
             ("OWNER_TOTALS", self.owner_totals),
             ("EVENTS", self.events),
+            ("OOM_EVENTS", self.oom_events),
         ]
     }
 
