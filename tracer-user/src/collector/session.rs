@@ -4,6 +4,7 @@ use super::{
     assemble::{self, Inputs},
     filter::Filter,
     names::{Names, is_gone},
+    oom::OomLog,
     retired::{Charged, Marks, Retired},
     start::{self, Host, Running, StartError, StartOptions},
 };
@@ -24,6 +25,7 @@ use crate::{
     date,
     ledger::growth::Slope,
     model::{Interval, IntervalCgroup, Report},
+    oom::Autopsy,
     process::{Feed, FeedOptions},
     symbolize::Symbolizer,
 };
@@ -73,19 +75,21 @@ pub enum SessionError {
 
 /// A running trace.
 pub struct Session {
-    host: Host,
-    hierarchy: Hierarchy,
-    registry: Registry,
+    pub(super) host: Host,
+    pub(super) hierarchy: Hierarchy,
+    pub(super) registry: Registry,
     poller: Poller,
-    filter: Filter,
-    running: Running,
+    pub(super) filter: Filter,
+    pub(super) running: Running,
     ring: RingBuf<MapData>,
+    /// OOM kills so far.
+    pub(super) oom: OomLog,
     /// Processes and their mappings; `None` where perf events are refused.
-    feed: Option<Feed>,
-    symbolizer: Symbolizer,
+    pub(super) feed: Option<Feed>,
+    pub(super) symbolizer: Symbolizer,
     slopes: HashMap<(CgroupId, String), Slope>,
     usage_slopes: HashMap<CgroupId, Slope>,
-    started_ns: u64,
+    pub(super) started_ns: u64,
     started: SystemTime,
     /// What each cgroup owned for itself right after counting began.
     first: HashMap<CgroupId, LocalFigures>,
@@ -136,6 +140,8 @@ impl Session {
         let ring = RingBuf::try_from(ring).map_err(|source| BpfError::Map { name: "EVENTS", source })?;
         // Cgroups made between the first listing and the attachment have no event.
         registry.repair(&listing(&hierarchy)?);
+        let read = |id: CgroupId| poller.read_one(id, &registry.get(id)?.path).ok().flatten();
+        let oom = OomLog::start(&mut running.bpf, read, u64::from(host.facts.page_size))?;
         let mut session = Session {
             host,
             hierarchy,
@@ -144,6 +150,7 @@ impl Session {
             filter,
             running,
             ring,
+            oom,
             feed,
             symbolizer: Names::symbolizer(),
             slopes: HashMap::new(),
@@ -195,6 +202,11 @@ impl Session {
         &mut self.running
     }
 
+    /// A descriptor that is readable when an OOM kill has happened; then [`Session::drain_oom`] is to be called.
+    pub fn oom_descriptor(&self) -> std::io::Result<std::os::fd::OwnedFd> {
+        self.oom.descriptor()
+    }
+
     /// Patterns that still match nothing.
     #[must_use]
     pub fn unmatched(&self) -> Vec<String> {
@@ -232,9 +244,12 @@ impl Session {
     /// One point of the series: reads every wanted cgroup.
     pub fn interval(&mut self) -> Result<Interval, SessionError> {
         self.drain_events()?;
+        // Before the reading: what a kill is compared with is older than it.
+        self.drain_oom()?;
         let readings = self.poll();
         let at_ns = monotonic_ns();
         let at_s = seconds(at_ns.saturating_sub(self.started_ns));
+        self.oom.readings(&readings, at_s);
         let mut interval = Interval { at_s, clocks: clocks(), ..Interval::default() };
         for (id, reading) in &readings {
             let kinds: std::collections::BTreeMap<String, u64> =
@@ -320,6 +335,7 @@ impl Session {
     /// The report as of now.
     pub fn report(&mut self) -> Result<Report, SessionError> {
         self.drain_events()?;
+        self.drain_oom()?;
         if let Some(feed) = &self.feed {
             // Names of processes that began a moment ago; without them their frames would be unknown.
             if !feed.settle(SETTLE) {
@@ -361,7 +377,9 @@ impl Session {
             started_ns: self.started_ns,
             now_ns: monotonic_ns(),
         };
-        Ok(assemble::report(&inputs, &mut Names::new(self.feed.as_ref(), &mut self.symbolizer)))
+        let mut report = assemble::report(&inputs, &mut Names::new(self.feed.as_ref(), &mut self.symbolizer));
+        report.oom = self.autopsies().iter().map(Autopsy::to_value).collect();
+        Ok(report)
     }
 
     fn local_figures(&self, readings: &[(CgroupId, StatReading)]) -> HashMap<CgroupId, LocalFigures> {
@@ -394,6 +412,9 @@ impl Session {
         losses.insert("cgroup_read_errors".to_owned(), Some(self.poll_errors));
         losses.insert("retired_rows_folded".to_owned(), Some(self.retired.folded));
         losses.insert("samples_without_owner".to_owned(), Some(self.pending));
+        let (kills, victims) = self.oom.lost();
+        losses.insert("oom_autopsies_dropped".to_owned(), Some(kills));
+        losses.insert("oom_victims_without_kill".to_owned(), Some(victims));
         if let Some(feed) = &self.feed {
             let counters = feed.registry().counters();
             losses.insert("process_records".to_owned(), Some(counters.lost_records));
