@@ -24,6 +24,10 @@ pub const OOM_CUT: u32 = 1;
 pub const OOM_CONTROL: u32 = 2;
 /// No picture was opened although one was wanted: as many as there can be were open.
 pub const OOM_NOT_FROZEN: u32 = 4;
+/// No picture: the recording was beginning.
+pub const OOM_EARLY: u32 = 8;
+/// No picture: the victim's cgroup is outside the filter.
+pub const OOM_REFUSED: u32 = 16;
 
 /// `memory.oom.group` is set.
 pub const LEVEL_GROUP: u32 = 1;

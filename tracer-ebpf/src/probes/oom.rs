@@ -18,7 +18,10 @@ use aya_ebpf::helpers::{bpf_get_current_pid_tgid, bpf_get_current_task, bpf_ktim
 use core::ffi::c_void;
 use tracer_common::{
     loss::Loss,
-    oom::{OOM_CONTROL, OOM_CUT, OOM_KILL, OOM_LEVELS, OOM_NOT_FROZEN, OOM_VICTIM, OomCall, OomTask, OomVictim, UNKNOWN},
+    oom::{
+        OOM_CONTROL, OOM_CUT, OOM_EARLY, OOM_KILL, OOM_LEVELS, OOM_NOT_FROZEN, OOM_REFUSED, OOM_VICTIM, OomCall, OomTask, OomVictim,
+        UNKNOWN,
+    },
     settings::OWNER_REFUSED,
 };
 
@@ -42,9 +45,8 @@ pub fn called(oom_control: u64) {
 /// A victim is marked; the tracepoint's first argument is its task, or its thread id.
 #[inline(always)]
 pub fn marked(ctx: *mut c_void, argument: u64) {
-    if control().is_none() {
-        return;
-    }
+    let Some(control) = control() else { return };
+    let early = control.baseline != 0;
     let Some(call) = OOM_CALL.get_ptr_mut(0) else { return };
     // SAFETY: a map value, guarded by the OOM lock.
     let call = unsafe { &mut *call };
@@ -58,7 +60,7 @@ pub fn marked(ctx: *mut c_void, argument: u64) {
             let is_kernel_thread = task::is_kernel_thread(unsafe { bpf_get_current_task() });
             let user_stack = if is_kernel_thread { 0 } else { stack::record(ctx, Slot::Oom, Side::User, &mut scratch.stack) };
             let victim = task_of(call, argument);
-            begin(call, victim, now, user_stack, kernel_stack);
+            begin(call, victim, now, user_stack, kernel_stack, early);
         }
         let victim = task_of(call, argument);
         call.victims += 1;
@@ -167,7 +169,7 @@ extern "C" fn fill_trigger_levels(task: u64, record: u64) -> u64 {
 
 /// Opens the picture and sends what is known of the kill.
 #[inline(always)]
-fn begin(call: &OomCall, victim: u64, now: u64, user_stack: u64, kernel_stack: u64) {
+fn begin(call: &OomCall, victim: u64, now: u64, user_stack: u64, kernel_stack: u64, early: bool) {
     let Some(record) = OOM_RECORD.get_ptr_mut(KILLS) else { return };
     // SAFETY: a map value, guarded by the OOM lock.
     let record = unsafe { &mut *record };
@@ -180,10 +182,21 @@ fn begin(call: &OomCall, victim: u64, now: u64, user_stack: u64, kernel_stack: u
         Some(filter) => unsafe { (*filter).verdict == OWNER_REFUSED },
         None => false,
     };
-    // First of all: what is charged from here on belongs to the next epoch.
-    record.epoch = if refused { UNKNOWN } else { freeze::open().unwrap_or(UNKNOWN) };
     record.event = OOM_KILL;
-    record.flags = if !refused && record.epoch == UNKNOWN { OOM_NOT_FROZEN } else { 0 };
+    record.epoch = UNKNOWN;
+    record.flags = 0;
+    if early {
+        // User space sets the control anew when the baseline is there: an epoch that began now would be lost.
+        record.flags = OOM_EARLY;
+    } else if refused {
+        record.flags = OOM_REFUSED;
+    } else {
+        // What is charged from here on belongs to the next epoch.
+        record.epoch = freeze::open().unwrap_or(UNKNOWN);
+        if record.epoch == UNKNOWN {
+            record.flags = OOM_NOT_FROZEN;
+        }
+    }
     record.number = call.number;
     record.at_ns = now;
     record.user_stack = user_stack;

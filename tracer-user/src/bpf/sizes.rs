@@ -146,6 +146,8 @@ pub fn plan(wish: &Wish) -> Result<Sizes, DoesNotFit> {
         let frames = wish.traced_bytes.min(wish.ram_bytes).div_ceil(FRAME_BYTES);
         // A tenth more: folios are held for a moment after their uncharge, and kernels overshoot a limit.
         sizes.samples = u32::try_from(frames + frames / 10).unwrap_or(u32::MAX).max(1 << 14);
+        // What a victim frees while its picture is read is a folio a grave; beyond this its bytes stay right, their age is lost.
+        sizes.graveyard = sizes.samples.min(1 << 16);
     }
     wish.forced.apply(&mut sizes);
     sizes.bytes = bytes(&sizes, wish.cpus_possible);

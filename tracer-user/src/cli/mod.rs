@@ -5,6 +5,7 @@ pub mod demo;
 pub mod doctor;
 mod launch;
 pub mod messages;
+pub mod oom;
 pub mod record;
 pub mod report;
 pub mod status;
@@ -29,6 +30,7 @@ Examples:
   memtrail record --cgroup '/kubepods/**' -o out.svg  pods only, as a flame graph
   memtrail record --limit 512MiB -- ./server          run a command in a cgroup of its own
   memtrail report run.mtrail --view stacks            look at a recording again
+  memtrail oom --follow                               an autopsy for each OOM kill
   memtrail doctor                                     what this host can do
   memtrail demo                                       three small workloads, traced and explained";
 
@@ -39,6 +41,8 @@ pub enum Verb {
     Record(record::RecordArgs),
     /// Look at a recording: any view, any format.
     Report(report::ReportArgs),
+    /// Wait for OOM kills and print an autopsy for each: who, at which limit, what filled it, what grew.
+    Oom(oom::OomArgs),
     /// What this host can do: facts, the provider of each probe and why, what it would cost.
     Doctor(doctor::DoctorArgs),
     /// Three small workloads under the tracer, and what was found of them. Leaves nothing behind.
@@ -58,6 +62,7 @@ pub fn run(cli: Cli) -> u8 {
     let result = match cli.verb {
         Verb::Record(args) => record::run(args),
         Verb::Report(args) => report::run(&args),
+        Verb::Oom(args) => oom::run(args),
         Verb::Doctor(args) => doctor::run(&args),
         Verb::Demo(args) => demo::run(&args),
         Verb::DemoWorkload(args) => demo::workload(&args),

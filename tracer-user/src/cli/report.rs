@@ -41,6 +41,7 @@ Examples:
   memtrail report run.mtrail                             the summary again
   memtrail report run.mtrail --view cgroups              the ledger of each cgroup
   memtrail report run.mtrail --view stacks --kind anon   stacks of anonymous memory
+  memtrail report run.mtrail --view oom                  an autopsy for each OOM kill
   memtrail report run.mtrail --value charged -o out.svg  a flame graph of all charges";
 
 /// Views.
@@ -50,6 +51,8 @@ pub enum View {
     Cgroups,
     /// Stacks of all cgroups, whole.
     Stacks,
+    /// OOM kills: an autopsy for each.
+    Oom,
 }
 
 /// Shows a recording.
@@ -80,6 +83,7 @@ pub fn run(args: &ReportArgs) -> Result<u8> {
     let text = match args.view {
         None => output::summary::render(&selected, output::summary::Options { top: args.top.unwrap_or(10), ..Default::default() }),
         Some(View::Cgroups) => views::cgroups(&report, &selection),
+        Some(View::Oom) => output::autopsy::view(&selected),
         Some(View::Stacks) => views::stacks(&report, &selection),
     };
     match std::io::stdout().write_all(text.as_bytes()) {

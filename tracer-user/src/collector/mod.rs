@@ -5,6 +5,7 @@
 
 pub mod assemble;
 pub mod filter;
+pub mod kmsg;
 pub mod names;
 pub mod oom;
 pub mod retired;

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     bpf::{BpfError, picture, picture::Picture, tables},
-    cgroup::{CgroupId, StatReading, container, monotonic_ns, registry::State},
+    cgroup::{CgroupId, StatReading, container, monotonic_ns, registry::State, stat::Limit},
     date, ledger,
     ledger::history::{History, Point},
     oom::{
@@ -25,14 +25,15 @@ use aya::{
 };
 use std::{
     collections::{HashMap, HashSet, VecDeque},
-    os::fd::{AsFd as _, OwnedFd},
+    os::fd::{AsRawFd as _, BorrowedFd, OwnedFd},
     time::{Duration, SystemTime},
 };
+use tokio::io::{Interest, unix::AsyncFd};
 use tracer_common::{
-    attribution::{KEY_BASELINE, KEY_OWN, KeyRecord, variance_in_frames},
+    attribution::{KEY_BASELINE, KEY_OWN, KeyRecord, Sample, variance_in_frames},
     kind::Kind,
     layout::STAT_NAMES,
-    oom::{OOM_STATS, OomKill, OomVictim, UNKNOWN},
+    oom::{OOM_CONTROL, OOM_KILL, OOM_LEVELS, OOM_STATS, OomKill, OomLevel, OomTask, OomVictim, UNKNOWN},
     process::ProcessRecord,
     stack::StackRecord,
 };
@@ -45,8 +46,25 @@ const MOST_STACKS: usize = 64;
 const MOST_HISTORIES: usize = 2048;
 /// Cgroups that an autopsy knows besides the levels: those below the limit.
 const MOST_PLACES: usize = 1024;
+/// A cgroup is warned of again when it has been this share of its limit below the threshold.
+const REARM: f64 = 0.05;
 /// Memory that a case is planned to take at most, for the bound on all of them.
 const MOST_BYTES: usize = 64 << 20;
+
+/// Tells when the kernel half has sent OOM events.
+pub struct Kills(AsyncFd<OwnedFd>);
+
+impl Kills {
+    /// Returns when there may be an event: the ring is to be read until it is empty then.
+    ///
+    /// # Errors
+    /// When the event loop fails.
+    pub async fn next(&mut self) -> std::io::Result<()> {
+        // Cleared before the ring is read: what comes during the reading wakes again.
+        self.0.readable_mut().await?.clear_ready();
+        Ok(())
+    }
+}
 
 /// What is kept of kills.
 pub struct OomLog {
@@ -63,6 +81,8 @@ pub struct OomLog {
     /// Readings of the last interval: older than any kill that comes next.
     last: HashMap<CgroupId, (u64, StatReading)>,
     histories: HashMap<CgroupId, History>,
+    /// Cgroups whose warning was given.
+    warned: HashSet<CgroupId>,
     /// Cgroups without a history, for want of room.
     pub histories_refused: u64,
 }
@@ -90,15 +110,17 @@ impl OomLog {
             strays: 0,
             last: HashMap::new(),
             histories: HashMap::new(),
+            warned: HashSet::new(),
             histories_refused: 0,
         })
     }
 
-    /// A descriptor that is readable when there may be an event.
-    pub fn descriptor(&self) -> std::io::Result<OwnedFd> {
-        use std::os::fd::{AsRawFd as _, BorrowedFd};
-        // SAFETY: the ring's descriptor is open as long as the ring.
-        unsafe { BorrowedFd::borrow_raw(self.ring.as_raw_fd()) }.as_fd().try_clone_to_owned()
+    /// Tells when there may be events.
+    pub fn kills(&self) -> std::io::Result<Kills> {
+        // SAFETY: the ring's descriptor is open as long as the ring, which is borrowed here.
+        let descriptor = unsafe { BorrowedFd::borrow_raw(self.ring.as_raw_fd()) }.try_clone_to_owned()?;
+        // SAFETY: the descriptor is owned, so it stays open and the same as long as it is registered.
+        Ok(Kills(unsafe { AsyncFd::register_with_interest(descriptor, Interest::READABLE) }?))
     }
 
     /// Takes readings in, for the kills to come.
@@ -115,20 +137,6 @@ impl OomLog {
             let kinds = reading.subtree.kinds.iter().map(|(kind, figure)| ((*kind).to_owned(), figure.bytes)).collect();
             self.histories.entry(*id).or_default().push(Point::new(at_s, reading.usage, &kinds));
         }
-    }
-
-    /// Autopsies so far, oldest first.
-    #[must_use]
-    pub fn autopsies(&self) -> Vec<Autopsy> {
-        self.cases.iter().map(|kept| autopsy(&kept.case)).collect()
-    }
-
-    /// Autopsies of kills with a number above `after`, and so many nanoseconds old that all of their victims have come.
-    #[must_use]
-    pub fn settled(&self, after: u64, age_ns: u64) -> Vec<(u64, Autopsy)> {
-        let now = monotonic_ns();
-        let newer = self.cases.iter().filter(|kept| kept.case.kill.number > after);
-        newer.filter(|kept| now.saturating_sub(kept.at_ns) >= age_ns).map(|kept| (kept.case.kill.number, autopsy(&kept.case))).collect()
     }
 
     /// Kills that are not among the autopsies, and victims without a kill.
@@ -167,6 +175,49 @@ impl OomLog {
             }
             None => self.strays += 1,
         }
+    }
+}
+
+/// A kill that did not happen: the cgroup at its limit, as read from its files.
+fn from_reading(id: CgroupId, reading: &StatReading, at_ns: u64, page_bytes: u64) -> OomKill {
+    let nothing = OomLevel {
+        cgroup: 0,
+        usage: UNKNOWN,
+        max: UNKNOWN,
+        failcnt: UNKNOWN,
+        swap: UNKNOWN,
+        kernel: UNKNOWN,
+        sockets: UNKNOWN,
+        oom_events: UNKNOWN,
+        flags: 0,
+        depth: 0,
+        stats: [UNKNOWN; OOM_STATS],
+    };
+    let mut levels = [nothing; OOM_LEVELS];
+    levels[0] = OomLevel {
+        cgroup: id.0,
+        usage: reading.usage.map_or(UNKNOWN, |bytes| bytes / page_bytes),
+        max: reading.limit.and_then(Limit::bytes).map_or(UNKNOWN, |bytes| bytes / page_bytes),
+        failcnt: reading.events.limit_hits.unwrap_or(UNKNOWN),
+        ..nothing
+    };
+    OomKill {
+        event: OOM_KILL,
+        flags: OOM_CONTROL,
+        number: 0,
+        at_ns,
+        epoch: UNKNOWN,
+        limit: id.0,
+        total_pages: UNKNOWN,
+        constraint: u32::MAX,
+        order: u32::MAX,
+        gfp_mask: u32::MAX,
+        level_count: 1,
+        trigger: OomTask { process: 0, cgroup: id.0, tgid: 0, tid: 0, comm: [0; 16] },
+        user_stack: 0,
+        kernel_stack: 0,
+        trigger_levels: [0; OOM_LEVELS],
+        levels,
     }
 }
 
@@ -313,6 +364,40 @@ impl Session {
         newer.filter(|kept| now.saturating_sub(kept.at_ns) >= age_ns).map(|kept| (kept.case.kill.number, autopsy(&kept.case))).collect()
     }
 
+    /// Warnings of wanted cgroups that hold `share` of their limit or more, as last read: each once, until it has fallen below again.
+    pub fn warnings(&mut self, share: f64) -> Result<Vec<Autopsy>, SessionError> {
+        let page = u64::from(self.host.facts.page_size);
+        let mut close: Vec<(CgroupId, StatReading)> = Vec::new();
+        for (id, (_, reading)) in &self.oom.last {
+            let (Some(usage), Some(limit)) = (reading.usage, reading.limit.and_then(Limit::bytes)) else { continue };
+            if usage as f64 >= share * limit as f64 && self.oom.warned.insert(*id) {
+                close.push((*id, reading.clone()));
+            } else if (usage as f64) < (share - REARM) * limit as f64 {
+                self.oom.warned.remove(id);
+            }
+        }
+        let alive = &self.oom.last;
+        self.oom.warned.retain(|id| alive.contains_key(id));
+        if close.is_empty() {
+            return Ok(Vec::new());
+        }
+        close.sort_by_key(|(id, _)| *id);
+        let bpf = &self.running.bpf;
+        let tables = Tables { keys: tables::keys(bpf)?, stacks: tables::stacks(bpf)?, processes: tables::processes(bpf)? };
+        let now_ns = monotonic_ns();
+        let samples = tables::samples(bpf)?;
+        let mut warnings = Vec::new();
+        for (id, reading) in close {
+            let keys = tables.keys.iter().map(|(identity, record)| (*identity, ledger::live(record))).collect();
+            let frames = |sample: &Sample| u64::try_from(sample.frames_left).unwrap_or(0);
+            let samples = samples.values().filter(|sample| sample.key != 0).map(|sample| (*sample, frames(sample))).collect();
+            let event = from_reading(id, &reading, now_ns, page);
+            let case = Case { warning: Some(share), ..self.case(event, Some(Picture { keys, samples }), &tables) };
+            warnings.push(autopsy(&case));
+        }
+        Ok(warnings)
+    }
+
     fn case(&mut self, kill: OomKill, picture: Option<Picture>, tables: &Tables) -> Case {
         let now_ns = monotonic_ns();
         let ago = Duration::from_nanos(now_ns.saturating_sub(kill.at_ns));
@@ -349,13 +434,13 @@ impl Session {
             .and_then(|stack| Some(names.user(tables.processes.get(&kill.trigger.process)?, Some(stack)).frames));
         let kernel_stack = tables.stacks.get(&kill.kernel_stack).map(|stack| names.kernel(stack));
         Case {
+            warning: None,
             victims: Vec::new(),
             time: date::rfc3339(time),
             at_s: kill.at_ns.saturating_sub(self.started_ns) as f64 / 1e9,
             version: self.hierarchy.version,
             page_bytes: u64::from(self.host.facts.page_size),
             one_node: self.oom.one_node,
-            outside_filter: kill.epoch == UNKNOWN && !self.filter.is_open(),
             trusted: self.oom.trusted,
             places,
             stacks,

@@ -4,7 +4,7 @@ use super::{
     assemble::{self, Inputs},
     filter::Filter,
     names::{Names, is_gone},
-    oom::OomLog,
+    oom::{Kills, OomLog},
     retired::{Charged, Marks, Retired},
     start::{self, Host, Running, StartError, StartOptions},
 };
@@ -202,9 +202,9 @@ impl Session {
         &mut self.running
     }
 
-    /// A descriptor that is readable when an OOM kill has happened; then [`Session::drain_oom`] is to be called.
-    pub fn oom_descriptor(&self) -> std::io::Result<std::os::fd::OwnedFd> {
-        self.oom.descriptor()
+    /// Tells when an OOM kill has happened; then [`Session::drain_oom`] is to be called.
+    pub fn kills(&self) -> std::io::Result<Kills> {
+        self.oom.kills()
     }
 
     /// Patterns that still match nothing.
@@ -403,7 +403,8 @@ impl Session {
         poll.readings
     }
 
-    fn losses(&self) -> Result<std::collections::BTreeMap<String, Option<u64>>, BpfError> {
+    /// Losses so far, by cause.
+    pub fn losses(&self) -> Result<std::collections::BTreeMap<String, Option<u64>>, BpfError> {
         let mut losses: std::collections::BTreeMap<String, Option<u64>> =
             tables::losses(&self.running.bpf)?.into_iter().map(|(cause, count)| (cause.name().to_owned(), Some(count.events))).collect();
         let counters = self.registry.counters();

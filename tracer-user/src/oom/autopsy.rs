@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{cgroup::Version, ledger::history::History, units};
 use std::collections::{BTreeMap, HashMap};
-use tracer_common::oom::{OOM_CONTROL, OOM_CUT, OOM_NOT_FROZEN, OOM_STATS, OomKill, OomLevel, OomTask, OomVictim};
+use tracer_common::oom::{OOM_CONTROL, OOM_CUT, OOM_EARLY, OOM_NOT_FROZEN, OOM_REFUSED, OOM_STATS, OomKill, OomLevel, OomTask, OomVictim};
 
 /// Windows of growth, seconds.
 pub const WINDOWS_S: [f64; 3] = [60.0, 300.0, 900.0];
@@ -51,7 +51,9 @@ pub struct Reading {
 /// Everything that an autopsy is made from.
 #[derive(Clone, Debug)]
 pub struct Case {
-    /// The kernel half's event.
+    /// Nobody was killed: a warning of the share of the limit that was asked for.
+    pub warning: Option<f64>,
+    /// The kernel half's event; for a warning, made from a reading.
     pub kill: OomKill,
     /// Its victims, in order.
     pub victims: Vec<OomVictim>,
@@ -65,8 +67,6 @@ pub struct Case {
     pub page_bytes: u64,
     /// The host has one memory node.
     pub one_node: bool,
-    /// The cgroup was outside the filter, so no picture was wanted.
-    pub outside_filter: bool,
     /// Which figures of memory.stat are read rightly by their number (see [`figures::stat`]).
     pub trusted: [bool; OOM_STATS],
     /// Cgroups by kernfs id: all levels, and those below the innermost limit.
@@ -95,22 +95,26 @@ pub fn autopsy(case: &Case) -> Autopsy {
             sources.insert(field.to_owned(), source.to_owned());
         }
     };
-    from("constraint", judgement.constraint_source);
+    from("constraint", judgement.constraint_source.filter(|_| case.warning.is_none()));
     let mut autopsy = Autopsy {
         time: case.time.clone(),
         at_s: case.at_s,
+        event: if case.warning.is_some() { "warning" } else { "kill" }.to_owned(),
         constraint: judgement.constraint.map(str::to_owned),
-        trigger: Some(trigger(case)),
+        trigger: case.warning.is_none().then(|| trigger(case)),
         victims: case.victims.iter().map(|victim| self::victim(case, victim)).collect(),
         group_kill: group_kill(case, &judgement),
         levels: levels(kill).iter().map(|level| self::level(case, level)).collect(),
         picture: picture(case).to_owned(),
         ..Autopsy::default()
     };
-    from("trigger", Some(source::PROBE));
-    from("victims", Some(source::PROBE));
-    from("levels", Some(source::PROBE));
-    if kill.flags & OOM_CONTROL != 0 {
+    let probe = if case.warning.is_some() { source::NOW } else { source::PROBE };
+    from("levels", Some(probe));
+    if case.warning.is_none() {
+        from("trigger", Some(probe));
+        from("victims", Some(probe));
+    }
+    if kill.flags & OOM_CONTROL != 0 && case.warning.is_none() {
         autopsy.order = Some(kill.order).filter(|order| *order != u32::MAX);
         autopsy.gfp_mask = Some(kill.gfp_mask).filter(|mask| *mask != u32::MAX);
         autopsy.total_pages = known(kill.total_pages);
@@ -120,7 +124,7 @@ pub fn autopsy(case: &Case) -> Autopsy {
     }
     if let Some(id) = judgement.limit {
         autopsy.limit_cgroup = Some(path(case, id));
-        from("limit_cgroup", judgement.limit_source);
+        from("limit_cgroup", if case.warning.is_some() { Some(probe) } else { judgement.limit_source });
     } else if judgement.constraint == Some("memcg") && case.logged_limit.is_some() {
         autopsy.limit_cgroup.clone_from(&case.logged_limit);
         from("limit_cgroup", Some(source::LOG));
@@ -132,7 +136,7 @@ pub fn autopsy(case: &Case) -> Autopsy {
         autopsy.usage_bytes = pages(level.usage, case.page_bytes);
         autopsy.failcnt = known(level.failcnt);
         for field in ["limit_bytes", "usage_bytes", "failcnt"] {
-            from(field, Some(source::PROBE));
+            from(field, Some(probe));
         }
     }
     if let Some(whole) = whole {
@@ -149,10 +153,10 @@ pub fn autopsy(case: &Case) -> Autopsy {
         let mut rows: Vec<&LiveStack> = stacks.iter().filter(|(owner, _)| within(*owner)).map(|(_, row)| row).collect();
         rows.sort_by(|a, b| b.live.cmp(&a.live).then_with(|| a.frames.cmp(&b.frames)));
         autopsy.stacks = rows.into_iter().take(MOST_ROWS).cloned().collect();
-        from("stacks", Some(source::PICTURE));
+        from("stacks", Some(if case.warning.is_some() { source::LIVE } else { source::PICTURE }));
     }
     autopsy.sources = sources;
-    autopsy.verdict = Some(super::sentence::sentence(&autopsy));
+    autopsy.verdict = Some(super::sentence::sentence(&autopsy, case.warning));
     autopsy
 }
 
@@ -234,12 +238,16 @@ fn level(case: &Case, level: &OomLevel) -> Level {
 }
 
 fn picture(case: &Case) -> &'static str {
-    if case.stacks.is_some() {
+    if case.warning.is_some() {
+        "live"
+    } else if case.stacks.is_some() {
         "frozen"
     } else if case.kill.flags & OOM_NOT_FROZEN != 0 {
         "not frozen: as many as there can be were open"
-    } else if case.outside_filter {
+    } else if case.kill.flags & OOM_REFUSED != 0 {
         "not frozen: outside the filter"
+    } else if case.kill.flags & OOM_EARLY != 0 {
+        "not frozen: the recording was beginning"
     } else {
         "not frozen"
     }

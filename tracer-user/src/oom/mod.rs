@@ -34,6 +34,10 @@ pub mod source {
     pub const STAT: &str = "probe: memory.stat as of the kernel's last flush";
     /// The frozen picture: samples.
     pub const PICTURE: &str = "frozen picture";
+    /// Samples as of now, without a kill.
+    pub const LIVE: &str = "live samples";
+    /// A cgroup's files, read for a warning.
+    pub const NOW: &str = "cgroup files";
     /// What remains.
     pub const REMAINDER: &str = "remainder";
     /// The kernel's log.

@@ -11,6 +11,8 @@ pub struct Autopsy {
     pub time: String,
     /// Seconds since the start of the recording, monotonic.
     pub at_s: f64,
+    /// "kill", or "warning": a cgroup is close to its limit, and nobody was killed.
+    pub event: String,
     /// The sentence.
     pub verdict: Option<String>,
     /// "memcg", "none", "cpuset" or "mempolicy".
@@ -47,7 +49,7 @@ pub struct Autopsy {
     pub growth: Vec<Growth>,
     /// Usage of the limit's cgroup over time, to the kill.
     pub series: Vec<Moment>,
-    /// "frozen", "not frozen: as many as there can be were open", "not frozen: outside the filter".
+    /// "frozen", "live" for a warning, or "not frozen" with the reason.
     pub picture: String,
     /// Where each field comes from.
     pub sources: BTreeMap<String, String>,

@@ -11,8 +11,11 @@ const SHARE: f64 = 0.25;
 
 /// The sentence. Names in it are escaped already.
 #[must_use]
-pub fn sentence(autopsy: &Autopsy) -> String {
-    let mut text = format!("{} {}", victims(&autopsy.victims), limit(autopsy));
+pub fn sentence(autopsy: &Autopsy, warning: Option<f64>) -> String {
+    let mut text = match warning {
+        Some(share) => near(autopsy, share),
+        None => format!("{} {}", victims(&autopsy.victims), limit(autopsy)),
+    };
     if let Some(filled) = filled(autopsy) {
         text = format!("{text}: {filled}");
     }
@@ -23,6 +26,15 @@ pub fn sentence(autopsy: &Autopsy) -> String {
         text = format!("{text}; {grown}");
     }
     text
+}
+
+/// A warning.
+fn near(autopsy: &Autopsy, share: f64) -> String {
+    let path = autopsy.limit_cgroup.as_deref().unwrap_or("a cgroup");
+    match (autopsy.usage_bytes, autopsy.limit_bytes) {
+        (Some(usage), Some(limit)) => format!("{path} holds {}, over {:.0} % of its limit", units::part_of(usage, limit), share * 100.0),
+        _ => format!("{path} is close to its limit"),
+    }
 }
 
 fn name(comm: Option<&str>, pid: Option<u32>) -> String {
@@ -52,7 +64,7 @@ fn limit(autopsy: &Autopsy) -> String {
             let own = autopsy.victims.iter().all(|victim| victim.cgroup.as_deref() == Some(path));
             let whose = if own { "its cgroup" } else { "the cgroup above it" };
             match (autopsy.usage_bytes, autopsy.limit_bytes) {
-                (Some(usage), Some(limit)) => format!("{verb} because {whose} {path} holds {}, its limit", units::part_of(usage, limit)),
+                (Some(usage), Some(limit)) => format!("{verb} because {whose} {path} was at its limit ({})", units::part_of(usage, limit)),
                 _ => format!("{verb} because {whose} {path} was at its limit"),
             }
         }

@@ -8,11 +8,14 @@
 //! | [`svg`] | a flame graph |
 //! | [`json`] | the report, docs/report.schema.json |
 //! | [`summary`] | the terminal summary |
+//! | [`autopsy`] | OOM kills as text |
+//! | [`timeline`] | memory over time to an OOM kill, as SVG or HTML |
 //! | [`views`] | tables for `report --view` |
 //! | [`figures`] | what the summary and the views compute from a report |
 //! | [`merged`] | equal stacks added up |
 //! | [`text`] | escaping, widths, cutting of names |
 
+pub mod autopsy;
 pub mod figures;
 pub mod folded;
 pub mod json;
@@ -20,10 +23,11 @@ pub mod merged;
 pub mod summary;
 pub mod svg;
 pub mod text;
+pub mod timeline;
 pub mod views;
 mod write;
 
-pub use write::{Format, OutputError, WriteOptions, check_target, directory_of, write};
+pub use write::{Format, OutputError, WriteOptions, check_target, directory_of, write, write_whole};
 
 use crate::model::StackRow;
 use std::fmt;
