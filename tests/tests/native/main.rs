@@ -13,6 +13,7 @@ mod input;
 mod lifecycle;
 mod losses;
 mod occupancy;
+mod oom;
 mod owners;
 mod stacks;
 mod workload_truth;

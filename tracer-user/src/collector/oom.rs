@@ -3,6 +3,7 @@
 
 use super::{
     assemble::{self, Symbols as _},
+    kmsg::Kmsg,
     names::Names,
     session::{Session, SessionError},
 };
@@ -15,7 +16,7 @@ use crate::{
         Autopsy, Case, autopsy,
         autopsy::{Place, Reading, WINDOWS_S},
         event::{self, Event, known},
-        figures,
+        figures, judge, log,
         model::LiveStack,
     },
 };
@@ -69,6 +70,8 @@ impl Kills {
 /// What is kept of kills.
 pub struct OomLog {
     ring: RingBuf<MapData>,
+    /// The kernel's log, for the limit's cgroup where nothing else tells; `None` where it may not be read.
+    kmsg: Option<Kmsg>,
     /// Which figures the kernel half reads rightly.
     trusted: [bool; OOM_STATS],
     one_node: bool,
@@ -102,6 +105,7 @@ impl OomLog {
         let nodes = std::fs::read_to_string("/sys/devices/system/node/online").unwrap_or_default();
         Ok(OomLog {
             ring,
+            kmsg: Kmsg::from_now().ok(),
             trusted,
             one_node: nodes.trim() == "0",
             cases: VecDeque::new(),
@@ -162,6 +166,27 @@ impl OomLog {
                 self.bytes -= gone.bytes;
                 self.dropped += 1;
             }
+        }
+    }
+
+    /// The last resort: asks the kernel's log for the limit's cgroup of memcg kills whose limit could not be worked out.
+    pub fn ask_log(&mut self) {
+        let unknown = |case: &Case| {
+            case.logged_limit.is_none() && {
+                let found = judge::judge(&case.kill, case.kernel_stack.as_deref(), case.one_node);
+                found.constraint == Some("memcg") && found.limit.is_none()
+            }
+        };
+        let mut asking = self.cases.iter_mut().map(|kept| &mut kept.case).filter(|case| unknown(case)).peekable();
+        if asking.peek().is_none() {
+            return;
+        }
+        let Some(Ok(messages)) = self.kmsg.as_mut().map(Kmsg::messages) else { return };
+        let incidents = log::incidents(messages.iter().map(String::as_str));
+        for case in asking {
+            let pids: Vec<u32> = case.victims.iter().map(|victim| victim.task.tgid).collect();
+            let of_case = |incident: &&log::Incident| incident.victims.iter().any(|killed| pids.contains(&killed.pid));
+            case.logged_limit = incidents.iter().rfind(of_case).and_then(|incident| incident.oom_memcg.clone());
         }
     }
 
@@ -245,7 +270,7 @@ fn verify(bpf: &mut Ebpf, mut read: impl FnMut(CgroupId) -> Option<StatReading>,
             let agree = |a: u64, b: u64| a.abs_diff(b) <= (b / 100).max(4 << 20);
             match (in_kernel, in_file) {
                 (Some(a), Some(b)) if !agree(a, b) => {
-                    log::debug!("{name} of cgroup {id}: {a} in the kernel, {b} in its file: not trusted");
+                    ::log::debug!("{name} of cgroup {id}: {a} in the kernel, {b} in its file: not trusted");
                     trusted[at] = false;
                 }
                 _ => {}
@@ -294,6 +319,7 @@ impl Session {
         while let Some(item) = self.oom.ring.next() {
             events.extend(event::decode(&item));
         }
+        self.oom.ask_log();
         if events.is_empty() {
             return Ok(0);
         }
@@ -315,7 +341,7 @@ impl Session {
         if let Some(feed) = &self.feed
             && !feed.settle(Duration::from_millis(500))
         {
-            log::debug!("process records are behind the kill: some names may be missing");
+            ::log::debug!("process records are behind the kill: some names may be missing");
         }
         // Cgroups that were made and killed since the last reading are in the other ring.
         self.drain_events()?;

@@ -350,5 +350,6 @@ pub fn window_text(window_s: f64) -> String {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
 #[path = "autopsy_tests.rs"]
 mod tests;

@@ -113,5 +113,6 @@ fn slack(level: &OomLevel) -> Option<u64> {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
 #[path = "judge_tests.rs"]
 mod tests;

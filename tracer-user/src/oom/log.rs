@@ -263,5 +263,6 @@ fn compare_victim(agreement: &mut Agreement, victim: &Victim, killed: &Killed, b
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
 #[path = "log_tests.rs"]
 mod tests;

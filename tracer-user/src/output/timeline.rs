@@ -124,5 +124,6 @@ fn xml(text: &str) -> String {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
 #[path = "timeline_tests.rs"]
 mod tests;
