@@ -262,26 +262,42 @@ fn older(case: &Case, id: u64) -> BTreeMap<String, Figure> {
     kinds.filter_map(|(kind, bytes)| Some((kind.clone(), Figure { bytes: i64::try_from(*bytes).ok()?, source: source.clone() }))).collect()
 }
 
-fn is_below(case: &Case, id: u64, above: u64) -> bool {
+/// The cgroup and those above it.
+fn ancestry(case: &Case, id: u64) -> impl Iterator<Item = u64> {
     // As deep as paths can be; a cycle in what came from outside ends there.
-    std::iter::successors(Some(id), |id| case.places.get(id).and_then(|place| place.parent)).take(256).any(|id| id == above)
+    std::iter::successors(Some(id), |id| case.places.get(id).and_then(|place| place.parent)).take(256)
+}
+
+fn is_below(case: &Case, id: u64, above: u64) -> bool {
+    ancestry(case, id).any(|id| id == above)
 }
 
 /// Cgroups right below the limit's: those on the victim's path as of the kill, others as last read, the dead by what they still hold.
 fn siblings(case: &Case, above: u64) -> Vec<Sibling> {
-    let mut held: HashMap<u64, u64> = HashMap::new();
+    // What the picture found in each, with the variance.
+    let mut held: HashMap<u64, (u64, f64)> = HashMap::new();
     for (owner, row) in case.stacks.iter().flatten() {
-        *held.entry(*owner).or_default() += row.live;
+        let below = ancestry(case, *owner).find(|id| case.places.get(id).is_some_and(|place| place.parent == Some(above)));
+        let (sum, variance) = held.entry(below.unwrap_or(*owner)).or_default();
+        *sum += row.live;
+        *variance += (row.live_stderr as f64).powi(2);
     }
+    // A reading that is older than the growth of a cgroup says less than the picture.
+    let outgrown =
+        |id: &u64, read: u64| held.get(id).filter(|(sum, variance)| *sum as f64 > read as f64 + 3.0 * variance.sqrt()).map(|(sum, _)| *sum);
     let below = case.places.iter().filter(|(_, place)| place.parent == Some(above));
     let mut siblings: Vec<Sibling> = below
         .filter_map(|(id, place)| {
             let at_kill = levels(&case.kill).iter().find(|level| level.cgroup == *id).and_then(|level| pages(level.usage, case.page_bytes));
             let read = || place.read.as_ref().and_then(|reading| Some((reading.usage?, source::files(reading.age_s))));
-            let (usage, source) = match at_kill {
-                Some(usage) => (usage, source::PROBE.to_owned()),
-                None if place.dead => (*held.get(id)?, source::PICTURE.to_owned()),
-                None => read()?,
+            let (usage, source) = match (at_kill, read()) {
+                (Some(usage), _) => (usage, source::PROBE.to_owned()),
+                (None, _) if place.dead => (held.get(id)?.0, source::PICTURE.to_owned()),
+                (None, Some((read, source))) => match outgrown(id, read) {
+                    Some(sum) => (sum, source::PICTURE.to_owned()),
+                    None => (read, source),
+                },
+                (None, None) => (held.get(id)?.0, source::PICTURE.to_owned()),
             };
             let state = if place.dead { "dead" } else { "alive" }.to_owned();
             Some(Sibling { cgroup: place.path.clone(), state, usage_bytes: Some(usage), source })
