@@ -263,6 +263,38 @@ fn native_oom_command_prints_keeps_and_checks() {
     assert_eq!(kept, 1);
 }
 
+/// v2 only: v1 has no memory.oom.group.
+#[test]
+#[ignore = "root"]
+fn native_oom_group_is_one_autopsy_with_all_its_victims() {
+    if harness_is_v1() {
+        println!("cgroup v1 has no memory.oom.group: nothing to test");
+        return;
+    }
+    std::thread::sleep(REPORT_PAUSE);
+    let cgroup = TestCgroup::new("oom-group").unwrap();
+    cgroup.limit(64 * MIB).unwrap();
+    std::fs::write(cgroup.directory().join("memory.oom.group"), "1").unwrap();
+    let mut kmsg = Kmsg::from_now().unwrap();
+    let memtrail = Memtrail::start(&record_args(cgroup.path(), Mode::Default)).unwrap();
+    let mut holders = [holder(&cgroup, 4 * MIB), holder(&cgroup, 8 * MIB)];
+    let pid = hog(&cgroup);
+    let mut pids: Vec<u32> = holders.iter().map(Workload::pid).chain([pid]).collect();
+    for holder in &mut holders {
+        assert!(!holder.wait().unwrap().success(), "all of the group are killed");
+    }
+    let incidents = logged(&mut kmsg, &pids);
+    let outcome = memtrail.stop().unwrap();
+    let autopsy = of_victim(&outcome, pid);
+    assert_agrees(&autopsy, &incidents, 16);
+    assert_sums(&autopsy);
+    assert_eq!((autopsies(&outcome).len(), autopsy.group_kill), (1, Some(true)));
+    let mut found: Vec<u32> = autopsy.victims.iter().filter_map(|victim| victim.pid).collect();
+    found.sort_unstable();
+    pids.sort_unstable();
+    assert_eq!(found, pids);
+}
+
 /// Bounded, and nothing is lost in silence.
 #[test]
 #[ignore = "root"]

@@ -47,6 +47,8 @@ const MOST_STACKS: usize = 64;
 const MOST_HISTORIES: usize = 2048;
 /// Cgroups that an autopsy knows besides the levels: those below the limit.
 const MOST_PLACES: usize = 1024;
+/// All victims of a kill have come by then, and its lines are in the kernel's log, nanoseconds. A stopped collector finds both at once.
+const SEAL_NS: u64 = 2_000_000_000;
 /// A cgroup is warned of again when it has been this share of its limit below the threshold.
 const REARM: f64 = 0.05;
 /// Memory that a case is planned to take at most, for the bound on all of them.
@@ -90,10 +92,35 @@ pub struct OomLog {
     pub histories_refused: u64,
 }
 
+/// A kill: while victims may still come, what its autopsy is made from; then the autopsy.
 struct Kept {
-    case: Case,
-    bytes: usize,
+    number: u64,
     at_ns: u64,
+    bytes: usize,
+    /// One of its cgroups is among those that are traced. Decided while their names are known.
+    wanted: bool,
+    body: Body,
+}
+
+enum Body {
+    Open(Box<Case>),
+    Sealed(Box<Autopsy>),
+}
+
+impl Kept {
+    fn case(&mut self) -> Option<&mut Case> {
+        match &mut self.body {
+            Body::Open(case) => Some(case),
+            Body::Sealed(_) => None,
+        }
+    }
+
+    fn autopsy(&self) -> Autopsy {
+        match &self.body {
+            Body::Open(case) => autopsy(case),
+            Body::Sealed(autopsy) => (**autopsy).clone(),
+        }
+    }
 }
 
 impl OomLog {
@@ -155,9 +182,25 @@ impl OomLog {
         STAT_NAMES.iter().zip(self.trusted).filter(|(_, trusted)| *trusted).map(|(name, _)| *name).collect()
     }
 
-    fn keep(&mut self, case: Case, at_ns: u64) {
+    /// Makes the autopsies of kills whose victims have all come: they take far less room than what they are made from.
+    fn seal(&mut self) {
+        let now = monotonic_ns();
+        for kept in &mut self.cases {
+            if let Body::Open(case) = &kept.body
+                && now.saturating_sub(kept.at_ns) > SEAL_NS
+            {
+                let sealed = autopsy(case);
+                let bytes = size_of_autopsy(&sealed);
+                self.bytes = self.bytes + bytes - kept.bytes;
+                kept.bytes = bytes;
+                kept.body = Body::Sealed(Box::new(sealed));
+            }
+        }
+    }
+
+    fn keep(&mut self, case: Case, wanted: bool) {
         let bytes = size_of(&case);
-        self.cases.push_back(Kept { case, bytes, at_ns });
+        self.cases.push_back(Kept { number: case.kill.number, at_ns: monotonic_ns(), bytes, wanted, body: Body::Open(Box::new(case)) });
         self.bytes += bytes;
         while self.cases.len() > MOST_KEPT || (self.bytes > MOST_BYTES && self.cases.len() > 1) {
             // The first kills tell how it began: of those between, the oldest go.
@@ -177,7 +220,7 @@ impl OomLog {
                 found.constraint == Some("memcg") && found.limit.is_none()
             }
         };
-        let mut asking = self.cases.iter_mut().map(|kept| &mut kept.case).filter(|case| unknown(case)).peekable();
+        let mut asking = self.cases.iter_mut().filter_map(Kept::case).filter(|case| unknown(case)).peekable();
         if asking.peek().is_none() {
             return;
         }
@@ -191,11 +234,11 @@ impl OomLog {
     }
 
     fn add_victim(&mut self, victim: &OomVictim, stack: Option<Vec<String>>) {
-        match self.cases.iter_mut().rfind(|kept| kept.case.kill.number == victim.number) {
-            Some(kept) => {
-                kept.case.victims.push(*victim);
+        match self.cases.iter_mut().rfind(|kept| kept.number == victim.number).and_then(Kept::case) {
+            Some(case) => {
+                case.victims.push(*victim);
                 if let Some(stack) = stack {
-                    kept.case.victim_stacks.insert(victim.kernel_stack, stack);
+                    case.victim_stacks.insert(victim.kernel_stack, stack);
                 }
             }
             None => self.strays += 1,
@@ -249,7 +292,14 @@ fn from_reading(id: CgroupId, reading: &StatReading, at_ns: u64, page_bytes: u64
 /// Memory of a case, roughly: its strings.
 fn size_of(case: &Case) -> usize {
     let stacks = case.stacks.iter().flatten().map(|(_, row)| 256 + row.frames.iter().map(|frame| 24 + frame.len()).sum::<usize>());
-    std::mem::size_of::<Case>() + stacks.sum::<usize>() + case.places.values().map(|place| 1024 + place.path.len()).sum::<usize>()
+    let places = case.places.values().map(|place| 1024 + place.path.len() + place.history.points().count() * std::mem::size_of::<Point>());
+    std::mem::size_of::<Case>() + stacks.sum::<usize>() + places.sum::<usize>()
+}
+
+/// The same of an autopsy: rows of about this size.
+fn size_of_autopsy(autopsy: &Autopsy) -> usize {
+    let frames = autopsy.stacks.iter().map(|row| 256 + row.frames.iter().map(|frame| 24 + frame.len()).sum::<usize>());
+    frames.sum::<usize>() + 512 * (autopsy.series.len() + autopsy.growth.len() + autopsy.siblings.len() + autopsy.victims.len() + 8)
 }
 
 /// Compares what the kernel half reads of this process's cgroups with their files: a figure counts only if it is equal at each level, but
@@ -320,6 +370,7 @@ impl Session {
             events.extend(event::decode(&item));
         }
         self.oom.ask_log();
+        self.oom.seal();
         if events.is_empty() {
             return Ok(0);
         }
@@ -351,8 +402,8 @@ impl Session {
                 Event::Kill(kill) => {
                     kills += 1;
                     let case = self.case(kill, pictures.remove(&kill.number), &tables);
-                    let at_ns = monotonic_ns();
-                    self.oom.keep(case, at_ns);
+                    let wanted = [kill.levels[0].cgroup, kill.trigger.cgroup].into_iter().any(|id| self.is_wanted(id));
+                    self.oom.keep(case, wanted);
                 }
                 Event::Victim(victim) => {
                     let stack = tables.stacks.get(&victim.kernel_stack);
@@ -366,28 +417,23 @@ impl Session {
         Ok(kills)
     }
 
-    /// Whether the kill concerns what is traced: one of its cgroups is wanted, or none is asked for.
-    fn is_wanted(&self, case: &Case) -> bool {
-        if self.filter.is_open() {
-            return true;
-        }
-        let victims = case.victims.iter().map(|victim| victim.task.cgroup);
-        let ids = victims.chain(case.kill.levels.first().map(|level| level.cgroup)).chain([case.kill.trigger.cgroup]);
-        ids.filter_map(|id| self.registry.get(CgroupId(id))).any(|cgroup| self.filter.wants(&cgroup.path))
+    /// Whether a kill in that cgroup concerns what is traced.
+    fn is_wanted(&self, id: u64) -> bool {
+        self.filter.is_open() || self.registry.get(CgroupId(id)).is_some_and(|cgroup| self.filter.wants(&cgroup.path))
     }
 
     /// Autopsies of the kills that concern what is traced.
     #[must_use]
     pub fn autopsies(&self) -> Vec<Autopsy> {
-        self.oom.cases.iter().filter(|kept| self.is_wanted(&kept.case)).map(|kept| autopsy(&kept.case)).collect()
+        self.oom.cases.iter().filter(|kept| kept.wanted).map(Kept::autopsy).collect()
     }
 
     /// The same, newer than a number, once their victims have had `age_ns` to come.
     #[must_use]
     pub fn settled_autopsies(&self, after: u64, age_ns: u64) -> Vec<(u64, Autopsy)> {
         let now = monotonic_ns();
-        let newer = self.oom.cases.iter().filter(|kept| kept.case.kill.number > after && self.is_wanted(&kept.case));
-        newer.filter(|kept| now.saturating_sub(kept.at_ns) >= age_ns).map(|kept| (kept.case.kill.number, autopsy(&kept.case))).collect()
+        let newer = self.oom.cases.iter().filter(|kept| kept.number > after && kept.wanted);
+        newer.filter(|kept| now.saturating_sub(kept.at_ns) >= age_ns).map(|kept| (kept.number, kept.autopsy())).collect()
     }
 
     /// Warnings of wanted cgroups that hold `share` of their limit or more, as last read: each once, until it has fallen below again.
@@ -482,8 +528,12 @@ impl Session {
     fn add_place(&mut self, victim: &OomVictim) {
         let Some(id) = known(victim.task.cgroup).filter(|id| *id != 0) else { return };
         let place = self.place(id, victim.at_ns);
-        if let Some(kept) = self.oom.cases.iter_mut().rfind(|kept| kept.case.kill.number == victim.number) {
-            kept.case.places.entry(id).or_insert(place);
+        let wanted = self.is_wanted(id);
+        if let Some(kept) = self.oom.cases.iter_mut().rfind(|kept| kept.number == victim.number) {
+            kept.wanted |= wanted;
+            if let Some(case) = kept.case() {
+                case.places.entry(id).or_insert(place);
+            }
         }
     }
 
