@@ -159,6 +159,8 @@ kernel_layout! {
     memcg_memory_events = Member("mem_cgroup", "memory_events");
     /// Which of them counts calls of the OOM killer.
     memcg_oom_event = Value("memcg_memory_event", "MEMCG_OOM");
+    /// Which of them counts charges that met the limit.
+    memcg_max_event = Value("memcg_memory_event", "MEMCG_MAX");
     /// memory.oom.group.
     memcg_oom_group = Member("mem_cgroup", "oom_group");
     /// v1: locked for an OOM kill.

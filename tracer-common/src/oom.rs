@@ -58,6 +58,8 @@ pub struct OomLevel {
     pub sockets: u64,
     /// Times that the OOM killer was about to run for this level (v2: or one below it).
     pub oom_events: u64,
+    /// v2: charges that met the limit and began to reclaim, here or below. Kernels that count no `failcnt` on v2 count these.
+    pub limit_events: u64,
     /// `LEVEL_` bits.
     pub flags: u32,
     /// Levels below the root.
@@ -65,7 +67,7 @@ pub struct OomLevel {
     /// Figures as of the kernel's last flush, in the order of [`crate::layout::StatOffsets`].
     pub stats: [u64; OOM_STATS],
 }
-crate::assert_size!(OomLevel, 72 + 8 * 12);
+crate::assert_size!(OomLevel, 80 + 8 * 12);
 
 /// A task of a kill.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -121,7 +123,7 @@ pub struct OomKill {
     /// The victim's cgroup and those above it.
     pub levels: [OomLevel; OOM_LEVELS],
 }
-crate::assert_size!(OomKill, 64 + 40 + 16 + 64 + 8 * 168);
+crate::assert_size!(OomKill, 64 + 40 + 16 + 64 + 8 * 176);
 
 /// One victim. Figures of its memory are in pages, but for `pagetables`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -142,6 +142,8 @@ fn native_oom_picture_holds_though_all_was_reaped_before_it_was_read() {
     let mut small = Workload::start(&cgroup, &["oom", "--bytes", &(16 * MIB).to_string()]).unwrap();
     small.run_to("ready").unwrap();
     small.next_step().unwrap();
+    let small_pid = small.pid();
+    drop(small);
     assert!(!holder.wait().unwrap().success(), "the holder was killed");
     let incidents = logged(&mut kmsg, &[holder.pid()]);
     // All of it is gone before the collector runs again.
@@ -157,7 +159,7 @@ fn native_oom_picture_holds_though_all_was_reaped_before_it_was_read() {
     assert_agrees(&autopsy, &incidents, 16);
     assert_sums(&autopsy);
     assert_eq!(autopsy.picture, "frozen");
-    assert_eq!(autopsy.trigger.as_ref().unwrap().pid, Some(small.pid()), "{:?}", autopsy.trigger);
+    assert_eq!(autopsy.trigger.as_ref().unwrap().pid, Some(small_pid), "{:?}", autopsy.trigger);
     let (live, error) = through(&autopsy, "wl_touch_anon");
     assert!(live.abs_diff(bytes) <= 3 * error + 2 * MIB, "{live} ± {error} of {bytes}");
     let now = report::stack_sum(&outcome.report, cgroup.path(), "anon", Some(&["wl_touch_anon"]), |row| row.live).unwrap();
@@ -318,7 +320,8 @@ fn long_oom_two_hundred_kills_are_seen_or_counted() {
     without.sort();
     with.sort();
     println!(
-        "{KILLS} kills in {took:?}: {kept} autopsies, losses {losses:?}; start to death: median {:?} without tracing, {:?} with; {} bytes resident",
+        "{KILLS} kills in {took:?}: {kept} autopsies, losses {losses:?}; from start to death: median {:?} without tracing, {:?} with; {} bytes \
+         resident",
         without[without.len() / 2],
         with[with.len() / 2],
         outcome.report["cost"]["collector_rss_bytes"]

@@ -44,8 +44,14 @@ pub fn parent(memcg: u64) -> u64 {
 /// OOM events counted by a cgroup; 0 if it cannot be read.
 #[inline(always)]
 pub fn oom_events(memcg: u64) -> u64 {
-    match (layout!(memcg_memory_events), layout!(memcg_oom_event)) {
-        (Some(events), Some(oom)) => pointer(memcg, Some(events + oom * 8)),
+    events(memcg, layout!(memcg_oom_event))
+}
+
+/// Events of that number; 0 if they cannot be read.
+#[inline(always)]
+fn events(memcg: u64, number: Option<u64>) -> u64 {
+    match (layout!(memcg_memory_events), number) {
+        (Some(events), Some(number)) => pointer(memcg, Some(events + number * 8)),
         _ => 0,
     }
 }
@@ -97,6 +103,7 @@ pub extern "C" fn fill_level(memcg: u64, record: u64, index: u64) -> u64 {
     level.kernel = counter(memcg, layout!(memcg_kmem), layout!(counter_usage));
     level.sockets = counter(memcg, layout!(memcg_tcpmem), layout!(counter_usage));
     level.oom_events = oom_events(memcg);
+    level.limit_events = events(memcg, layout!(memcg_max_event));
     level.flags = flag(memcg, layout!(memcg_oom_group), LEVEL_GROUP)
         | flag(memcg, layout!(memcg_oom_lock), LEVEL_LOCKED)
         | flag(memcg, layout!(memcg_under_oom), LEVEL_UNDER_OOM)

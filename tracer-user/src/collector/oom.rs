@@ -257,6 +257,7 @@ fn from_reading(id: CgroupId, reading: &StatReading, at_ns: u64, page_bytes: u64
         kernel: UNKNOWN,
         sockets: UNKNOWN,
         oom_events: UNKNOWN,
+        limit_events: UNKNOWN,
         flags: 0,
         depth: 0,
         stats: [UNKNOWN; OOM_STATS],
@@ -505,6 +506,8 @@ impl Session {
             .get(&kill.user_stack)
             .and_then(|stack| Some(names.user(tables.processes.get(&kill.trigger.process)?, Some(stack)).frames));
         let kernel_stack = tables.stacks.get(&kill.kernel_stack).map(|stack| names.kernel(stack));
+        // Probes on the way: they say nothing of the kernel's own.
+        let kernel_stack = kernel_stack.map(|frames| frames.into_iter().filter(|frame| !frame.starts_with("bpf_")).collect());
         Case {
             warning: None,
             victims: Vec::new(),

@@ -134,7 +134,7 @@ pub fn autopsy(case: &Case) -> Autopsy {
     if let Some(level) = level {
         autopsy.limit_bytes = figures::limit_pages(level).and_then(|max| pages(max, case.page_bytes));
         autopsy.usage_bytes = pages(level.usage, case.page_bytes);
-        autopsy.failcnt = known(level.failcnt);
+        autopsy.failcnt = figures::failcnt(level, case.version);
         for field in ["limit_bytes", "usage_bytes", "failcnt"] {
             from(field, Some(probe));
         }
@@ -233,7 +233,7 @@ fn level(case: &Case, level: &OomLevel) -> Level {
         cgroup: path(case, level.cgroup),
         usage_bytes: pages(level.usage, case.page_bytes),
         limit_bytes: figures::limit_pages(level).and_then(|max| pages(max, case.page_bytes)),
-        failcnt: known(level.failcnt),
+        failcnt: figures::failcnt(level, case.version),
     }
 }
 

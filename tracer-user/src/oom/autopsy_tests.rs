@@ -15,7 +15,20 @@ fn level(cgroup: u64, usage: u64, max: u64) -> OomLevel {
     let mut stats = [UNKNOWN; OOM_STATS];
     // anon, file with shmem, shmem
     stats[..3].copy_from_slice(&[usage / 2, usage * 3 / 8, usage / 4]);
-    OomLevel { cgroup, usage, max, failcnt: 7, swap: usage, kernel: usage / 16, sockets: 0, oom_events: 1, flags: 0, depth: 0, stats }
+    OomLevel {
+        cgroup,
+        usage,
+        max,
+        failcnt: 7,
+        swap: usage,
+        kernel: usage / 16,
+        sockets: 0,
+        oom_events: 1,
+        limit_events: 0,
+        flags: 0,
+        depth: 0,
+        stats,
+    }
 }
 
 fn task(tgid: u32, name: &[u8], cgroup: u64) -> OomTask {

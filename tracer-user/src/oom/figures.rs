@@ -26,6 +26,16 @@ pub fn limit_pages(level: &OomLevel) -> Option<u64> {
     known(level.max).filter(|max| *max < (i64::MAX as u64 >> 13))
 }
 
+/// Charges that met the limit. On v2 later kernels keep no count of their own but that of memory.events, which older ones keep too, and
+/// which counts only those that began to reclaim: the larger is the right one.
+#[must_use]
+pub fn failcnt(level: &OomLevel, version: Version) -> Option<u64> {
+    match version {
+        Version::V1 => known(level.failcnt),
+        Version::V2 => [known(level.failcnt), known(level.limit_events)].into_iter().flatten().max(),
+    }
+}
+
 /// One of memory.stat's figures, in bytes, if it is trusted: was found equal to the file when the recording began.
 #[must_use]
 pub fn stat(level: &OomLevel, name: &str, trusted: &[bool; OOM_STATS], page_bytes: u64) -> Option<u64> {
@@ -122,6 +132,7 @@ mod tests {
             kernel: 40,
             sockets: 5,
             oom_events: 1,
+            limit_events: 9,
             flags: 0,
             depth: 1,
             stats,
@@ -151,6 +162,13 @@ mod tests {
         assert!(!kinds.contains_key("shmem"), "unknown is not zero");
         let unknown = OomLevel { usage: UNKNOWN, ..level() };
         assert!(!by_kind(&unknown, Version::V1, &[true; OOM_STATS], 4096, &BTreeMap::new()).contains_key("remainder"));
+    }
+
+    #[test]
+    fn failures_are_counted_in_one_of_two_ways() {
+        assert_eq!((failcnt(&level(), Version::V1), failcnt(&level(), Version::V2)), (Some(3), Some(9)));
+        let neither = OomLevel { failcnt: UNKNOWN, limit_events: UNKNOWN, ..level() };
+        assert_eq!(failcnt(&neither, Version::V2), None);
     }
 
     #[test]

@@ -13,6 +13,7 @@ fn level(cgroup: u64, usage: u64, max: u64, flags: u32) -> OomLevel {
         kernel: UNKNOWN,
         sockets: UNKNOWN,
         oom_events: 0,
+        limit_events: 0,
         flags,
         depth: 0,
         stats: [UNKNOWN; OOM_STATS],

@@ -72,9 +72,8 @@ pub fn view(report: &Report) -> String {
 #[must_use]
 pub fn brief(report: &Report, most: usize, columns: usize) -> Vec<String> {
     let mut lines = Vec::new();
-    for autopsy in report.oom.iter().filter_map(Autopsy::from_value).take(most) {
-        let verdict = format!("OOM: {}", text::escape(autopsy.verdict.as_deref().unwrap_or("a kill")));
-        let mut wrapped = text::wrap(&verdict, columns);
+    for verdict in report.oom.iter().filter_map(|value| Autopsy::from_value(value)?.verdict).take(most) {
+        let mut wrapped = text::wrap(&format!("OOM: {}", text::escape(&verdict)), columns);
         if wrapped.len() > 3 {
             wrapped.truncate(3);
             if let Some(last) = wrapped.last_mut() {
