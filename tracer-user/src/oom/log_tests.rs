@@ -112,7 +112,8 @@ fn an_autopsy_that_agrees_says_so_and_counts_what_cannot_be_compared() {
 #[test]
 fn each_field_can_differ() {
     let log = incidents(V1_6_18.lines());
-    let changes: [(&str, fn(&mut Autopsy)); 9] = [
+    type Change = fn(&mut Autopsy);
+    let changes: [(&str, Change); 9] = [
         ("constraint", |a| a.constraint = Some("none".into())),
         ("limit_cgroup", |a| a.limit_cgroup = Some("/".into())),
         ("usage kB", |a| a.usage_bytes = Some(60 << 20)),
