@@ -2,7 +2,7 @@
 //! are known to have done. Nothing here can run the host out of memory: every cgroup has a limit.
 
 use harness::cgroup::TestCgroup;
-use harness::memtrail::{Memtrail, Mode, Outcome, forced_provider, record_args};
+use harness::memtrail::{Memtrail, Mode, Outcome, forced_provider, record_args, record_args_of};
 use harness::report;
 use harness::workload::Workload;
 use memtrail::collector::kmsg::Kmsg;
@@ -295,6 +295,43 @@ fn native_oom_group_is_one_autopsy_with_all_its_victims() {
     found.sort_unstable();
     pids.sort_unstable();
     assert_eq!(found, pids);
+}
+
+/// Only in a virtual machine of this project's, which is small and nobody else's.
+fn in_own_machine() -> bool {
+    let memory = std::fs::read_to_string("/proc/meminfo").unwrap();
+    let total: u64 = memory.split_whitespace().nth(1).unwrap().parse().unwrap();
+    std::env::var_os("MEMTRAIL_TEST_DIR").is_some_and(|dir| dir == "/disk") && total < 2 << 20
+}
+
+#[test]
+#[ignore = "root, and a machine of its own"]
+fn vm_oom_of_the_whole_host_is_told_from_that_of_a_cgroup() {
+    if !in_own_machine() {
+        println!("not in a virtual machine of the tests: nothing to test");
+        return;
+    }
+    let cgroup = TestCgroup::new("oom-host").unwrap();
+    cgroup.limit(64 << 30).unwrap();
+    let mut kmsg = Kmsg::from_now().unwrap();
+    let memtrail = Memtrail::start(&record_args_of(&[], Mode::Default, None)).unwrap();
+    let pids: Vec<u32> = (0..5)
+        .map(|_| {
+            std::thread::sleep(REPORT_PAUSE);
+            hog(&cgroup)
+        })
+        .collect();
+    let incidents = logged(&mut kmsg, &pids);
+    let outcome = memtrail.stop().unwrap();
+    let autopsies = autopsies(&outcome);
+    let victims: Vec<u32> = autopsies.iter().flat_map(|autopsy| autopsy.victims.iter().filter_map(|victim| victim.pid)).collect();
+    assert_eq!(victims, pids, "each in its order");
+    for autopsy in &autopsies {
+        assert_agrees(autopsy, &incidents, 9);
+        assert_eq!((autopsy.constraint.as_deref(), autopsy.limit_cgroup.as_deref()), (Some("none"), None));
+        let grew = autopsy.growth.iter().any(|row| row.bytes > 0 && row.cgroup.starts_with("/memtrail-test"));
+        assert!(grew, "who grew is named: {:?}", autopsy.growth);
+    }
 }
 
 /// Bounded, and nothing is lost in silence.

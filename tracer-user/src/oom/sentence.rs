@@ -78,13 +78,15 @@ fn limit(autopsy: &Autopsy) -> String {
 
 /// The largest kind, with the stack behind most of it; memory that the dead left comes first.
 fn filled(autopsy: &Autopsy) -> Option<String> {
-    let whole = autopsy.usage_bytes?;
+    let parts = || autopsy.before.iter().filter(|(kind, _)| !matches!(kind.as_str(), "swap" | "sock" | "remainder"));
+    let known = || parts().filter_map(|(kind, bytes)| Some((kind, u64::try_from((*bytes)?).ok()?)));
+    // A host has no counter of all of it.
+    let whole = autopsy.usage_bytes.unwrap_or_else(|| known().map(|(_, bytes)| bytes).sum());
     let dead = autopsy.stacks.iter().filter(|row| row.state == "dead").max_by_key(|row| row.live);
     if let Some(row) = dead.filter(|row| row.live as f64 >= SHARE * whole as f64) {
         return Some(format!("{} is {} left by the removed cgroup {}", units::bytes(row.live), row.kind, row.cgroup));
     }
-    let parts = autopsy.before.iter().filter(|(kind, _)| !matches!(kind.as_str(), "swap" | "sock" | "remainder"));
-    let (kind, bytes) = parts.filter_map(|(kind, bytes)| Some((kind, u64::try_from((*bytes)?).ok()?))).max_by_key(|(_, bytes)| *bytes)?;
+    let (kind, bytes) = known().max_by_key(|(_, bytes)| *bytes)?;
     let by = autopsy.stacks.iter().filter(|row| row.kind == *kind).max_by_key(|row| row.live);
     let by = by.filter(|row| row.live as f64 >= SHARE * bytes as f64).map(behind).unwrap_or_default();
     Some(format!("{} is {kind}{by}", units::bytes(bytes)))
