@@ -231,6 +231,31 @@ fn native_oom_ten_kills_while_nobody_reads_are_ten_autopsies_and_four_pictures()
     assert_eq!(outcome.status.code(), Some(3), "what was refused is a loss");
 }
 
+/// A picture whose event did not fit in the ring is closed again: later kills have theirs.
+#[test]
+#[ignore = "root"]
+fn native_oom_events_that_do_not_fit_are_counted_and_leave_no_picture_open() {
+    let cgroup = TestCgroup::new("oom-ring").unwrap();
+    cgroup.limit(16 * MIB).unwrap();
+    let mut args = record_args(cgroup.path(), Mode::Default);
+    args.extend(["--table".to_owned(), "OOM_EVENTS=4096".to_owned()]);
+    let memtrail = Memtrail::start(&args).unwrap();
+    memtrail.pause().unwrap();
+    for _ in 0..5 {
+        hog(&cgroup);
+    }
+    memtrail.resume().unwrap();
+    // It has seen the loss once its last second's reading is over.
+    std::thread::sleep(Duration::from_secs(3));
+    let last = hog(&cgroup);
+    let outcome = memtrail.stop().unwrap();
+    let losses = report::losses(&outcome.report).unwrap();
+    assert!(losses.get("oom_event_lost").is_some_and(|lost| *lost > 0), "{losses:?}");
+    let kept = autopsies(&outcome);
+    assert!((2..6).contains(&kept.len()), "{} of 6", kept.len());
+    assert_eq!(of_victim(&outcome, last).picture, "frozen", "{losses:?}");
+}
+
 #[test]
 #[ignore = "root"]
 fn native_oom_command_prints_keeps_and_checks() {

@@ -40,6 +40,8 @@ pub struct OomLog {
     bytes: usize,
     /// Kills whose case found no room, or had to make room.
     dropped: u64,
+    /// Events that did not fit in the ring, as of the last look.
+    pub(super) events_lost: u64,
     /// Victims whose kill is not kept.
     strays: u64,
     /// Readings of the last interval: older than any kill that comes next.
@@ -97,6 +99,7 @@ impl OomLog {
             cases: VecDeque::new(),
             bytes: 0,
             dropped: 0,
+            events_lost: 0,
             strays: 0,
             last: HashMap::new(),
             histories: HashMap::new(),

@@ -32,7 +32,7 @@ use case::Tables;
 use kept::Kept;
 use std::{collections::HashMap, os::fd::OwnedFd, time::Duration};
 use tokio::io::unix::AsyncFd;
-use tracer_common::oom::UNKNOWN;
+use tracer_common::{loss::Loss, oom::UNKNOWN};
 
 /// Tells when the kernel half has sent OOM events.
 pub struct Kills(AsyncFd<OwnedFd>);
@@ -50,8 +50,8 @@ impl Kills {
 }
 
 impl Session {
-    /// Takes OOM events in; the number of kills among them. To be called as soon as [`OomLog::descriptor`] is readable: a picture that is
-    /// read is closed, and makes room for the next.
+    /// Takes OOM events in; the number of kills among them. To be called as soon as [`Kills::next`] returns: a picture that is read is
+    /// closed, and makes room for the next.
     pub fn drain_oom(&mut self) -> Result<usize, SessionError> {
         let mut events = Vec::new();
         while let Some(item) = self.oom.ring.next() {
@@ -59,6 +59,7 @@ impl Session {
         }
         self.oom.ask_log();
         self.oom.seal();
+        self.close_unclaimed(&events)?;
         if events.is_empty() {
             return Ok(0);
         }
@@ -103,6 +104,21 @@ impl Session {
             }
         }
         Ok(kills)
+    }
+
+    /// Closes pictures whose event found no room in the ring: nobody else would, and there are only so many.
+    fn close_unclaimed(&mut self, events: &[Event]) -> Result<(), SessionError> {
+        let lost = tables::losses(&self.running.bpf)?.into_iter().find(|(cause, _)| *cause == Loss::OomEventLost);
+        let lost = lost.map_or(0, |(_, count)| count.events);
+        if lost == self.oom.events_lost {
+            return Ok(());
+        }
+        self.oom.events_lost = lost;
+        let claimed = |epoch: &u64| events.iter().any(|event| matches!(event, Event::Kill(kill) if kill.epoch == *epoch));
+        for epoch in picture::epochs(&self.running.bpf)?.into_iter().filter(|epoch| !claimed(epoch)) {
+            picture::close(&mut self.running.bpf, epoch)?;
+        }
+        Ok(())
     }
 
     /// Whether a kill in that cgroup concerns what is traced.
