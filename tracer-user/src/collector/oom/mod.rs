@@ -63,6 +63,7 @@ impl Session {
         if events.is_empty() {
             return Ok(0);
         }
+        let began_ns = monotonic_ns();
         // First of all what cannot wait: pictures hold memory of the kernel half's, and refuse further ones.
         let mut pictures: HashMap<u64, Picture> = HashMap::new();
         let bpf = &mut self.running.bpf;
@@ -77,7 +78,9 @@ impl Session {
                 picture::close(bpf, kill.epoch)?;
             }
         }
+        let frozen_ns = monotonic_ns();
         let tables = Tables { keys, stacks: tables::stacks(bpf)?, processes: tables::processes(bpf)? };
+        let read = pictures.len();
         if let Some(feed) = &self.feed
             && !feed.settle(Duration::from_millis(500))
         {
@@ -103,6 +106,12 @@ impl Session {
                 }
             }
         }
+        ::log::debug!(
+            "{kills} OOM kills: {} pictures read and closed in {} us, the rest in {} us more",
+            read,
+            frozen_ns.saturating_sub(began_ns) / 1000,
+            monotonic_ns().saturating_sub(frozen_ns) / 1000
+        );
         Ok(kills)
     }
 
