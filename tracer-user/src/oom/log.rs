@@ -25,6 +25,8 @@ pub struct Incident {
     pub oom_memcg: Option<String>,
     /// The victim's.
     pub task_memcg: Option<String>,
+    /// All of a cgroup was killed (memory.oom.group).
+    pub group: bool,
     /// Those killed, in order.
     pub victims: Vec<Killed>,
 }
@@ -87,34 +89,22 @@ pub fn incidents<'a>(lines: impl IntoIterator<Item = &'a str>) -> Vec<Incident> 
             current.memory = numbers.try_into().ok();
         } else if line.starts_with("Memory cgroup stats for ") {
             in_stat = true;
-            // Some print the first figures on the same line.
         } else if let Some(rest) = line.strip_prefix("oom-kill:") {
             current.constraint = constraint(rest);
             current.oom_memcg = between(rest, "oom_memcg=", ",task_memcg=");
             current.task_memcg = between(rest, ",task_memcg=", ",task=");
         } else if let Some(killed) = killed(line) {
             // Without the long report nothing tells two kills apart; of one group only the first has it.
-            if !current.victims.is_empty() && !line.contains("memory.oom.group") && !current.is_group() {
+            if !current.victims.is_empty() && !current.group {
                 finish(&mut current);
             }
             current.victims.push(killed);
         } else if line.contains("memory.oom.group set") {
-            current.stat.insert(GROUP.to_owned(), 1);
+            current.group = true;
         }
     }
     finish(&mut current);
     found
-}
-
-/// Marks an incident whose group is killed; no line of memory.stat has this name.
-const GROUP: &str = "\0group";
-
-impl Incident {
-    /// All of a cgroup was killed.
-    #[must_use]
-    pub fn is_group(&self) -> bool {
-        self.stat.contains_key(GROUP)
-    }
 }
 
 fn digits(text: &str, radix: u32) -> &str {

@@ -12,7 +12,7 @@ fn a_whole_report_of_6_18_is_understood() {
     assert_eq!((incident.gfp_mask, incident.order), (Some(0xcc0), Some(0)));
     assert_eq!(incident.memory, Some([65536, 65536, 86]));
     assert_eq!(incident.stat["total_rss"], 66_867_200);
-    assert!(!incident.is_group() && !incident.stat.contains_key("Tasks"));
+    assert!(!incident.group && !incident.stat.contains_key("Tasks"));
     assert_eq!(incident.constraint.as_deref(), Some("memcg"));
     assert_eq!((incident.oom_memcg.as_deref(), incident.task_memcg.as_deref()), (Some("/w-oom"), Some("/w-oom")));
     let killed = Killed {
