@@ -133,7 +133,7 @@ pub fn autopsy(case: &Case) -> Autopsy {
     let whole = level.or_else(|| levels(kill).last().filter(|_| judgement.constraint == Some("none") && kill.flags & OOM_CUT == 0));
     if let Some(level) = level {
         autopsy.limit_bytes = figures::limit_pages(level).and_then(|max| pages(max, case.page_bytes));
-        autopsy.usage_bytes = pages(level.usage, case.page_bytes);
+        autopsy.usage_bytes = figures::usage(level, case.page_bytes);
         autopsy.failcnt = figures::failcnt(level, case.version);
         for field in ["limit_bytes", "usage_bytes", "failcnt"] {
             from(field, Some(probe));
@@ -231,7 +231,7 @@ fn group_kill(case: &Case, judgement: &Judgement) -> Option<bool> {
 fn level(case: &Case, level: &OomLevel) -> Level {
     Level {
         cgroup: path(case, level.cgroup),
-        usage_bytes: pages(level.usage, case.page_bytes),
+        usage_bytes: figures::usage(level, case.page_bytes),
         limit_bytes: figures::limit_pages(level).and_then(|max| pages(max, case.page_bytes)),
         failcnt: figures::failcnt(level, case.version),
     }
@@ -288,7 +288,8 @@ fn siblings(case: &Case, above: u64) -> Vec<Sibling> {
     let below = case.places.iter().filter(|(_, place)| place.parent == Some(above));
     let mut siblings: Vec<Sibling> = below
         .filter_map(|(id, place)| {
-            let at_kill = levels(&case.kill).iter().find(|level| level.cgroup == *id).and_then(|level| pages(level.usage, case.page_bytes));
+            let at_kill =
+                levels(&case.kill).iter().find(|level| level.cgroup == *id).and_then(|level| figures::usage(level, case.page_bytes));
             let read = || place.read.as_ref().and_then(|reading| Some((reading.usage?, source::files(reading.age_s))));
             let (usage, source) = match (at_kill, read()) {
                 (Some(usage), _) => (usage, source::PROBE.to_owned()),
@@ -325,14 +326,15 @@ fn growth(case: &Case, whole: &OomLevel, autopsy: &Autopsy) -> Vec<Growth> {
         if let Some((place, then)) = case.places.get(&whole.cgroup).and_then(|place| Some((place, of(place)?))) {
             let window_s = case.at_s - then.at_s;
             filled = window_s >= window;
-            let usage = pages(whole.usage, case.page_bytes).and_then(|usage| i64::try_from(usage).ok());
+            let usage = figures::usage(whole, case.page_bytes).and_then(|usage| i64::try_from(usage).ok());
             add(&place.path, "usage", window_s, then.usage(), usage);
             for (kind, bytes) in &autopsy.before {
                 add(&place.path, kind, window_s, then.kind(kind), *bytes);
             }
         }
         for (id, place) in case.places.iter().filter(|(_, place)| place.parent == Some(whole.cgroup)) {
-            let at_kill = levels(&case.kill).iter().find(|level| level.cgroup == *id).and_then(|level| pages(level.usage, case.page_bytes));
+            let at_kill =
+                levels(&case.kill).iter().find(|level| level.cgroup == *id).and_then(|level| figures::usage(level, case.page_bytes));
             let now = at_kill.or_else(|| place.read.as_ref().and_then(|reading| reading.usage));
             if let Some(then) = of(place) {
                 add(&place.path, "usage", case.at_s - then.at_s, then.usage(), now.and_then(|now| i64::try_from(now).ok()));
@@ -355,7 +357,7 @@ fn series(case: &Case, whole: &OomLevel, autopsy: &Autopsy) -> Vec<Moment> {
         before.map(|point| Moment { before_s: case.at_s - point.at_s, usage_bytes: point.usage(), kinds: point.kinds() }).collect();
     let kinds = autopsy.before.iter().filter(|(kind, _)| crate::ledger::history::KINDS.contains(&kind.as_str()));
     let kinds = kinds.filter_map(|(kind, bytes)| Some((kind.clone(), u64::try_from((*bytes)?).ok()?)));
-    moments.push(Moment { before_s: 0.0, usage_bytes: pages(whole.usage, case.page_bytes), kinds: kinds.collect() });
+    moments.push(Moment { before_s: 0.0, usage_bytes: figures::usage(whole, case.page_bytes), kinds: kinds.collect() });
     moments
 }
 

@@ -26,7 +26,7 @@ fn level(cgroup: u64, usage: u64, max: u64) -> OomLevel {
         oom_events: 1,
         limit_events: 0,
         flags: 0,
-        depth: 0,
+        depth: u32::from(cgroup != ROOT),
         stats,
     }
 }

@@ -26,6 +26,12 @@ pub fn limit_pages(level: &OomLevel) -> Option<u64> {
     known(level.max).filter(|max| *max < (i64::MAX as u64 >> 13))
 }
 
+/// Bytes charged, as the counter has it; `None` for the root, whose counter leaves out what its own processes charge.
+#[must_use]
+pub fn usage(level: &OomLevel, page_bytes: u64) -> Option<u64> {
+    if level.depth == 0 { None } else { pages(level.usage, page_bytes) }
+}
+
 /// Charges that met the limit. On v2 later kernels keep no count of their own but that of memory.events, which older ones keep too, and
 /// which counts only those that began to reclaim: the larger is the right one.
 #[must_use]
@@ -99,7 +105,7 @@ pub fn by_kind(
     for (kind, figure) in older {
         kinds.entry(kind.clone()).or_insert_with(|| figure.clone());
     }
-    if let Some(usage) = pages(level.usage, page_bytes).and_then(|usage| i64::try_from(usage).ok()) {
+    if let Some(usage) = usage(level, page_bytes).and_then(|usage| i64::try_from(usage).ok()) {
         let parts = kinds.iter().filter(|(kind, _)| is_part(kind, version));
         let rest = parts.fold(usage, |rest, (_, figure)| rest.saturating_sub(figure.bytes));
         kinds.insert("remainder".to_owned(), Figure { bytes: rest, source: source::REMAINDER.to_owned() });
@@ -161,7 +167,10 @@ mod tests {
         assert_eq!(kinds["anon"].source, "cgroup files, 2.5 s before");
         assert!(!kinds.contains_key("shmem"), "unknown is not zero");
         let unknown = OomLevel { usage: UNKNOWN, ..level() };
-        assert!(!by_kind(&unknown, Version::V1, &[true; OOM_STATS], 4096, &BTreeMap::new()).contains_key("remainder"));
+        let root = OomLevel { depth: 0, ..level() };
+        for level in [unknown, root] {
+            assert!(!by_kind(&level, Version::V1, &[true; OOM_STATS], 4096, &BTreeMap::new()).contains_key("remainder"));
+        }
     }
 
     #[test]

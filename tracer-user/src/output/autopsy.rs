@@ -32,7 +32,8 @@ pub fn render(autopsy: &Autopsy) -> String {
         out.plain(&format!("  {line}"));
     }
     out.label("limit", &limit(autopsy));
-    for level in &autopsy.levels {
+    // The root has neither figure.
+    for level in autopsy.levels.iter().filter(|level| level.usage_bytes.is_some() || level.limit_bytes.is_some()) {
         let limit = level.limit_bytes.map_or_else(|| "no limit".to_owned(), units::bytes);
         let usage = level.usage_bytes.map_or_else(|| "?".to_owned(), units::bytes);
         let met = level.failcnt.filter(|count| *count > 0).map(|count| format!(", met {count} times")).unwrap_or_default();

@@ -65,7 +65,7 @@ fn from_reading(id: CgroupId, reading: &StatReading, at_ns: u64, page_bytes: u64
         oom_events: UNKNOWN,
         limit_events: UNKNOWN,
         flags: 0,
-        depth: 0,
+        depth: u32::MAX,
         stats: [UNKNOWN; OOM_STATS],
     };
     let mut levels = [nothing; OOM_LEVELS];
