@@ -15,6 +15,8 @@ pub enum Lookup {
     Size(&'static str),
     /// Value of an enumerator: enum, enumerator.
     Value(&'static str, &'static str),
+    /// Number of arguments of a tracepoint.
+    Arguments(&'static str),
 }
 
 macro_rules! kernel_layout {
@@ -42,7 +44,7 @@ macro_rules! kernel_layout {
     };
 }
 
-use Lookup::{Member, Size, Value};
+use Lookup::{Arguments, Member, Size, Value};
 
 kernel_layout! {
     /// Owner word of a folio (5.15 and later with `struct folio`: 5.16).
@@ -159,4 +161,174 @@ kernel_layout! {
     inode_generation = Member("inode", "i_generation");
     /// Device of a superblock.
     sb_dev = Member("super_block", "s_dev");
+    /// Memory counter of a memory cgroup.
+    memcg_memory = Member("mem_cgroup", "memory");
+    /// Counter of swap (v2), in a union with `memsw` (v1).
+    memcg_swap = Member("mem_cgroup", "swap");
+    /// Counter of kernel memory (charged on v1 only).
+    memcg_kmem = Member("mem_cgroup", "kmem");
+    /// Counter of socket buffers (v1).
+    memcg_tcpmem = Member("mem_cgroup", "tcpmem");
+    /// Pages charged.
+    counter_usage = Member("page_counter", "usage");
+    /// Limit, pages.
+    counter_max = Member("page_counter", "max");
+    /// Charges that met the limit.
+    counter_failcnt = Member("page_counter", "failcnt");
+    /// Event counts of a memory cgroup, one word each.
+    memcg_memory_events = Member("mem_cgroup", "memory_events");
+    /// Which of them counts calls of the OOM killer.
+    memcg_oom_event = Value("memcg_memory_event", "MEMCG_OOM");
+    /// Which of them counts charges that met the limit.
+    memcg_max_event = Value("memcg_memory_event", "MEMCG_MAX");
+    /// memory.oom.group.
+    memcg_oom_group = Member("mem_cgroup", "oom_group");
+    /// v1: locked for an OOM kill.
+    memcg_oom_lock = Member("mem_cgroup", "oom_lock");
+    /// v1: tasks are told that it is out of memory.
+    memcg_under_oom = Member("mem_cgroup", "under_oom");
+    /// v1: killing is off.
+    memcg_oom_kill_disable = Member("mem_cgroup", "oom_kill_disable");
+    /// Figures of memory.stat: an array up to 5.12, a struct up to 5.18, since then a pointer to one.
+    memcg_vmstats = Member("mem_cgroup", "vmstats");
+    /// Size of that struct.
+    memcg_vmstats_size = Size("memcg_vmstats");
+    /// Offset behind its figures: their number.
+    vmstats_events = Member("memcg_vmstats", "events");
+    /// Figures by number, as the enumerators count them.
+    stat_anon = Value("node_stat_item", "NR_ANON_MAPPED");
+    /// See `stat_anon`; page cache with shmem.
+    stat_file = Value("node_stat_item", "NR_FILE_PAGES");
+    /// See `stat_anon`.
+    stat_shmem = Value("node_stat_item", "NR_SHMEM");
+    /// See `stat_anon`.
+    stat_dirty = Value("node_stat_item", "NR_FILE_DIRTY");
+    /// See `stat_anon`.
+    stat_writeback = Value("node_stat_item", "NR_WRITEBACK");
+    /// See `stat_anon`.
+    stat_slab_reclaimable = Value("node_stat_item", "NR_SLAB_RECLAIMABLE_B");
+    /// See `stat_anon`.
+    stat_slab_unreclaimable = Value("node_stat_item", "NR_SLAB_UNRECLAIMABLE_B");
+    /// See `stat_anon`.
+    stat_kernel_stack = Value("node_stat_item", "NR_KERNEL_STACK_KB");
+    /// See `stat_anon`.
+    stat_swap = Value("memcg_stat_item", "MEMCG_SWAP");
+    /// See `stat_anon`.
+    stat_sock = Value("memcg_stat_item", "MEMCG_SOCK");
+    /// See `stat_anon`.
+    stat_percpu = Value("memcg_stat_item", "MEMCG_PERCPU_B");
+    /// See `stat_anon`.
+    stat_kernel = Value("memcg_stat_item", "MEMCG_KMEM");
+    /// One more than the last figure's number.
+    stat_count = Value("memcg_stat_item", "MEMCG_NR_STAT");
+    /// The cgroup whose limit was met.
+    oom_memcg = Member("oom_control", "memcg");
+    /// Flags of the allocation that failed.
+    oom_gfp_mask = Member("oom_control", "gfp_mask");
+    /// Its order.
+    oom_order = Member("oom_control", "order");
+    /// Pages allowed in all.
+    oom_totalpages = Member("oom_control", "totalpages");
+    /// The task to be killed.
+    oom_chosen = Member("oom_control", "chosen");
+    /// The victim's tracepoint gives the task and its user (2), or the thread id alone (1: up to 6.8).
+    mark_victim_arguments = Arguments("mark_victim");
+    /// Kind of limit.
+    oom_constraint = Member("oom_control", "constraint");
+    /// Resident pages by kind: an array of percpu counters since 6.2, a struct of its own before.
+    mm_rss_stat = Member("mm_struct", "rss_stat");
+    /// Counts in that struct.
+    rss_stat_count = Member("mm_rss_stat", "count");
+    /// Size of a percpu counter.
+    percpu_counter_size = Size("percpu_counter");
+    /// Its count, without what CPUs keep to themselves.
+    percpu_counter_count = Member("percpu_counter", "count");
+    /// Bytes of page tables.
+    mm_pgtables = Member("mm_struct", "pgtables_bytes");
+    /// Mapped address space, pages.
+    mm_total_vm = Member("mm_struct", "total_vm");
+    /// oom_score_adj.
+    signal_oom_score_adj = Member("signal_struct", "oom_score_adj");
+    /// Thread id.
+    task_pid = Member("task_struct", "pid");
+}
+
+/// Byte offsets of the figures that an OOM kill carries, from the start of a memory cgroup's figures; [`ABSENT`] for what this kernel
+/// does not have. The user half works them out from the layout ([`KernelLayout::stat_offsets`]).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct StatOffsets {
+    /// In the order of [`STAT_NAMES`].
+    pub offsets: [u32; crate::oom::OOM_STATS],
+}
+crate::assert_size!(StatOffsets, 48);
+crate::plain_data!(StatOffsets);
+
+/// What the figures are: lines of memory.stat.
+pub const STAT_NAMES: [&str; crate::oom::OOM_STATS] = [
+    "anon",
+    "file",
+    "shmem",
+    "file_dirty",
+    "file_writeback",
+    "kernel",
+    "sock",
+    "swap",
+    "kernel_stack",
+    "slab_reclaimable",
+    "slab_unreclaimable",
+    "percpu",
+];
+
+/// Figures of nodes that memory cgroups keep since 6.10, in the order of `memcg_node_stat_items` (mm/memcontrol.c), as far as no
+/// configuration changes it. What is read by these numbers is compared with memory.stat before it is believed.
+const COMPACT: [(&str, u32); 8] = [
+    ("anon", 14),
+    ("file", 16),
+    ("shmem", 19),
+    ("file_dirty", 17),
+    ("file_writeback", 18),
+    ("kernel_stack", 23),
+    ("slab_reclaimable", 5),
+    ("slab_unreclaimable", 6),
+];
+
+impl KernelLayout {
+    /// Where the figures of memory.stat stand.
+    #[must_use]
+    pub fn stat_offsets(&self) -> StatOffsets {
+        let numbers = [
+            self.stat_anon,
+            self.stat_file,
+            self.stat_shmem,
+            self.stat_dirty,
+            self.stat_writeback,
+            self.stat_kernel,
+            self.stat_sock,
+            self.stat_swap,
+            self.stat_kernel_stack,
+            self.stat_slab_reclaimable,
+            self.stat_slab_unreclaimable,
+            self.stat_percpu,
+        ];
+        // Up to 5.12 the member is the array itself, as long as the enumeration.
+        let kept = if self.vmstats_events == ABSENT { self.stat_count } else { self.vmstats_events / 8 };
+        let compact = kept < self.stat_count;
+        let mut offsets = [ABSENT; crate::oom::OOM_STATS];
+        for ((offset, number), name) in offsets.iter_mut().zip(numbers).zip(STAT_NAMES) {
+            if number == ABSENT || self.stat_count == ABSENT {
+                continue;
+            }
+            let index = if !compact {
+                Some(number)
+            } else if number >= self.stat_swap {
+                // Those of cgroups alone stand at the end, all of them.
+                kept.checked_sub(self.stat_count.wrapping_sub(number))
+            } else {
+                COMPACT.iter().find(|(known, _)| *known == name).map(|(_, index)| *index)
+            };
+            *offset = index.filter(|index| *index < kept).map_or(ABSENT, |index| index * 8);
+        }
+        StatOffsets { offsets }
+    }
 }

@@ -12,6 +12,7 @@ pub mod event;
 pub mod kind;
 pub mod layout;
 pub mod loss;
+pub mod oom;
 pub mod process;
 pub mod sampling;
 pub mod settings;

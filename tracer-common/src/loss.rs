@@ -42,10 +42,12 @@ pub enum Loss {
     PictureRefused = 17,
     /// The table of followed processes is full: a child is not followed (`--pid`).
     FollowedTableFull = 18,
+    /// An OOM event did not fit in its ring.
+    OomEventLost = 19,
 }
 
 /// Number of causes: entries of the `LOSSES` array.
-pub const LOSSES: usize = 19;
+pub const LOSSES: usize = 20;
 
 impl Loss {
     /// All causes, by number.
@@ -69,6 +71,7 @@ impl Loss {
         Loss::CallTableFull,
         Loss::PictureRefused,
         Loss::FollowedTableFull,
+        Loss::OomEventLost,
     ];
 
     /// The name used in every output.
@@ -94,6 +97,7 @@ impl Loss {
             Loss::CallTableFull => "call_table_full",
             Loss::PictureRefused => "picture_refused",
             Loss::FollowedTableFull => "followed_table_full",
+            Loss::OomEventLost => "oom_event_lost",
         }
     }
 }

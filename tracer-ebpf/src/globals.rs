@@ -2,7 +2,7 @@
 
 use core::ptr::read_volatile;
 use tracer_common::{
-    layout::{ABSENT, KernelLayout},
+    layout::{ABSENT, KernelLayout, StatOffsets},
     settings::Settings,
 };
 
@@ -36,6 +36,17 @@ static mut VMEMMAP: u64 = 0;
 pub fn vmemmap() -> u64 {
     // SAFETY: an aligned word of this object's own, written by the user half alone.
     unsafe { read_volatile(&raw const VMEMMAP) }
+}
+
+#[unsafe(no_mangle)]
+static STAT_OFFSETS: StatOffsets = StatOffsets { offsets: [ABSENT; tracer_common::oom::OOM_STATS] };
+
+/// Offset of a figure of memory.stat, `None` where this kernel has none.
+#[inline(always)]
+pub fn stat_offset(index: usize) -> Option<u64> {
+    // SAFETY: an entry of this static: the callers' index is below its length. Volatile for the same reason as below.
+    let value = unsafe { read_volatile((&raw const STAT_OFFSETS).cast::<u32>().add(index)) };
+    if value == ABSENT { None } else { Some(value as u64) }
 }
 
 /// Reads a field of the kernel's layout: `Some(offset or value)`, or `None` where this kernel has no such thing.

@@ -56,6 +56,12 @@ fn process_exit(_ctx: RawTracePointContext) -> i32 {
     0
 }
 
+#[raw_tracepoint(tracepoint = "mark_victim")]
+fn oom_victim(ctx: RawTracePointContext) -> i32 {
+    probes::oom::marked(ctx.as_ptr(), ctx.arg(0));
+    0
+}
+
 // Tracepoint tier.
 
 #[raw_tracepoint(tracepoint = "mm_page_alloc")]
@@ -162,6 +168,20 @@ fn shmem_commit_kprobe(ctx: ProbeContext) -> u32 {
 #[kretprobe]
 fn shmem_commit_kretprobe(ctx: RetProbeContext) -> u32 {
     probes::shmem_commit::returned(ctx.as_ptr(), ctx.ret::<i32>());
+    0
+}
+
+#[fentry]
+fn oom_fentry(ctx: FEntryContext) -> i32 {
+    probes::oom::called(argument(ctx.as_ptr(), 0));
+    0
+}
+
+#[kprobe]
+fn oom_kprobe(ctx: ProbeContext) -> u32 {
+    if let Some(control) = ctx.arg(0) {
+        probes::oom::called(control);
+    }
     0
 }
 
@@ -284,6 +304,12 @@ fn run_sweep(ctx: RawTracePointContext) -> i32 {
 #[raw_tracepoint(tracepoint = "mm_page_free")]
 fn run_open_picture(_ctx: RawTracePointContext) -> i32 {
     probes::freeze::open_from_user();
+    0
+}
+
+#[raw_tracepoint(tracepoint = "mm_page_free")]
+fn run_oom_self(_ctx: RawTracePointContext) -> i32 {
+    probes::oom::look_at_self();
     0
 }
 

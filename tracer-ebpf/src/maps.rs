@@ -8,6 +8,7 @@ use aya_ebpf::{
 use tracer_common::{
     attribution::{Grave, KeyRecord, OwnerTotals, Sample},
     loss::{LOSSES, LossCount},
+    oom::{OomCall, OomKill},
     process::ProcessRecord,
     sampling::Sampler,
     settings::{Control, Followed, OwnerFilter},
@@ -94,6 +95,17 @@ pub static COLLAPSE: Array<crate::attribute::collapse::Collapse> = Array::with_m
 /// Tracepoint tier: frames whose mapping is a migration entry, by thread and address. The oldest makes room.
 #[map]
 pub static MIGRATIONS: LruHashMap<[u64; 2], u64> = LruHashMap::with_max_entries(4096, 0);
+/// OOM kills and their victims, in order; a ring of its own, so that no churn of cgroups loses one.
+#[map]
+pub static OOM_EVENTS: RingBuf = RingBuf::with_byte_size(512 * 1024, 0);
+
+/// Entry 0: the kill that is being described; 1: the tracer's look at itself.
+#[map]
+pub static OOM_RECORD: Array<OomKill> = Array::with_max_entries(2, 0);
+
+/// Entry 0: the OOM killer's running call.
+#[map]
+pub static OOM_CALL: Array<OomCall> = Array::with_max_entries(1, 0);
 
 /// kprobe tier: folios on their way through shmem_add_to_page_cache, by thread.
 #[map]

@@ -25,10 +25,11 @@ pub enum Slot {
     Hugetlb = 8,
     MoveAccount = 9,
     PageFree = 10,
+    Oom = 11,
 }
 
 /// Number of slots.
-pub const SLOTS: u32 = 11;
+pub const SLOTS: u32 = 12;
 
 /// Working memory of one program on one CPU.
 #[repr(C)]

@@ -12,6 +12,7 @@ pub mod glob;
 pub mod kernel;
 pub mod ledger;
 pub mod model;
+pub mod oom;
 pub mod output;
 pub mod plan;
 pub mod privileges;

@@ -103,6 +103,10 @@ const SWAPOUT: &[&str] = &["memcg1_swapout", "mem_cgroup_swapout"];
 const MOVE_ACCOUNT: &[&str] = &["mem_cgroup_move_account"];
 const CHARGE: &[&str] = &["__mem_cgroup_charge", "mem_cgroup_charge"];
 
+/// Every kill, on every tier. The call of the killer adds its reasons; it is not static, so no kernel inlines it.
+const OOM_VICTIM: Hook = hook("oom_victim", Attach::RawTracepoint, &["mark_victim"]);
+const OOM: &[&str] = &["out_of_memory"];
+
 /// Pages of anon and shmem on the tracepoint tier: sampled when allocated, settled when they reach the LRU.
 const BY_LRU: Provider = Provider {
     tier: Tier::Tracepoint,
@@ -224,6 +228,15 @@ pub static CATALOGUE: &[Probe] = &[
         providers: &[
             Provider { tier: Tier::Fentry, hooks: &[Hook { parameters: Some(3), ..hook("charge_fexit", Attach::Fexit, CHARGE) }] },
             Provider { tier: Tier::Kprobe, hooks: &[hook("charge_kretprobe", Attach::Kretprobe, CHARGE)] },
+        ],
+    },
+    Probe {
+        name: "oom",
+        required: false,
+        providers: &[
+            Provider { tier: Tier::Fentry, hooks: &[hook("oom_fentry", Attach::Fentry, OOM), OOM_VICTIM] },
+            Provider { tier: Tier::Kprobe, hooks: &[hook("oom_kprobe", Attach::Kprobe, OOM), OOM_VICTIM] },
+            Provider { tier: Tier::Tracepoint, hooks: &[OOM_VICTIM] },
         ],
     },
     Probe {

@@ -5,6 +5,7 @@
 mod output_support;
 
 use memtrail::model::{Cgroup, KindRow, Report, StackRow};
+use memtrail::oom::model::{Autopsy, Growth, Level, LiveStack, Moment, Sibling, Trigger, Victim};
 use memtrail::output::json;
 use output_support::*;
 use serde_json::{Value, json};
@@ -36,12 +37,29 @@ fn full() -> Report {
     nulls.stacks = vec![StackRow { pid: None, ..stack("anon", "other", "a", "cut: too deep", &[], 1) }];
     report.cgroups.push(nulls);
     report.losses.insert("recursion".into(), None);
-    report.oom.push(json!({
-        "time": "2026-03-01T02:04:00Z", "constraint": "memcg", "limit_cgroup": "/a", "limit_bytes": 1, "usage_bytes": null, "trigger": null,
-        "victims": [{ "pid": 1, "comm": "a", "cgroup": "/a", "container": null, "oom_score_adj": -998, "anon": 1, "file": null, "shmem": null,
-            "swap": null, "pagetables": null }],
-        "before": { "anon": 1 }, "growth": [], "sources": {}, "verdict": null,
-    }));
+    let kill = Autopsy {
+        time: "2026-03-01T02:04:00Z".into(),
+        event: "kill".into(),
+        constraint: Some("memcg".into()),
+        limit_cgroup: Some("/a".into()),
+        limit_bytes: Some(1),
+        victims: vec![Victim { pid: Some(1), oom_score_adj: Some(-998), ..Victim::default() }],
+        before: BTreeMap::from([("anon".to_owned(), Some(1)), ("remainder".to_owned(), Some(-1))]),
+        ..Autopsy::default()
+    };
+    report.oom.push(kill.to_value());
+    let whole = Autopsy {
+        constraint: None,
+        event: "warning".into(),
+        trigger: Some(Trigger { user_stack: Some(vec!["main".into()]), ..Trigger::default() }),
+        levels: vec![Level::default()],
+        siblings: vec![Sibling { state: "dead".into(), ..Sibling::default() }],
+        stacks: vec![LiveStack { state: "alive".into(), ..LiveStack::default() }],
+        growth: vec![Growth { bytes: -1, ..Growth::default() }],
+        series: vec![Moment { kinds: BTreeMap::from([("anon".to_owned(), 1)]), ..Moment::default() }],
+        ..kill
+    };
+    report.oom.push(whole.to_value());
     report
 }
 

@@ -23,6 +23,7 @@ mod moved;
 mod namespace;
 mod nested;
 mod occupancy;
+mod oom;
 mod owners;
 mod privileges;
 mod rates;

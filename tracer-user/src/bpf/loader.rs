@@ -38,6 +38,8 @@ impl Loader {
         loader.verifier_log_level(VerifierLogLevel::DEBUG);
         let told = diagnosis::aya_level(settings.diagnose != 0);
         loader.override_global("LAYOUT", layout, true).override_global("SETTINGS", settings, true);
+        let stat_offsets = layout.stat_offsets();
+        loader.override_global("STAT_OFFSETS", &stat_offsets, true);
         loader.override_global(aya_log::LEVEL, &told, true);
         for (map, entries) in sizes.entries() {
             loader.map_max_entries(map, entries);

@@ -79,6 +79,11 @@ pub fn close(bpf: &mut Ebpf, epoch: u64) -> Result<(), BpfError> {
 }
 
 /// Epochs of the open pictures, oldest first.
+pub fn epochs(bpf: &Ebpf) -> Result<Vec<u64>, BpfError> {
+    tables::control(bpf).map(|control| open_epochs(&control))
+}
+
+/// As [`epochs`], of a control that was read.
 fn open_epochs(control: &Control) -> Vec<u64> {
     let held = control.bank_epochs.iter().enumerate().filter(|(bank, _)| control.held_banks >> bank & 1 != 0);
     let mut epochs: Vec<u64> = held.map(|(_, epoch)| *epoch).collect();

@@ -65,6 +65,8 @@ pub struct Sizes {
     pub events: u32,
     /// Bytes of the ring of the kernel half's own messages.
     pub logs: u32,
+    /// Bytes of the ring of OOM events.
+    pub oom_events: u32,
     /// Bytes of all maps.
     pub bytes: u64,
 }
@@ -76,7 +78,8 @@ pub struct Forced {
 }
 
 /// Tables that can be forced.
-const FORCIBLE: [&str; 9] = ["SAMPLES", "KEYS", "STACKS", "PROCESSES", "GRAVEYARD", "OWNERS", "OWNER_TOTALS", "EVENTS", "FOLLOWED"];
+const FORCIBLE: [&str; 10] =
+    ["SAMPLES", "KEYS", "STACKS", "PROCESSES", "GRAVEYARD", "OWNERS", "OWNER_TOTALS", "EVENTS", "FOLLOWED", "OOM_EVENTS"];
 
 impl Forced {
     /// Adds `NAME=N`.
@@ -85,7 +88,7 @@ impl Forced {
         let (name, number) = text.split_once('=').ok_or_else(known)?;
         let at = FORCIBLE.iter().position(|table| *table == name).ok_or_else(known)?;
         let entries = number.parse().ok().filter(|entries| *entries > 0).ok_or_else(known)?;
-        if name == "EVENTS" && (entries % 4096 != 0 || !u32::is_power_of_two(entries)) {
+        if name.ends_with("EVENTS") && (entries % 4096 != 0 || !u32::is_power_of_two(entries)) {
             return Err(format!("{text:?}: the size of a ring is a power of two from 4096, in bytes"));
         }
         self.entries[at] = Some(entries);
@@ -99,8 +102,8 @@ impl Forced {
     }
 
     fn apply(&self, sizes: &mut Sizes) {
-        let Sizes { samples, keys, stacks, processes, graveyard, owners, owner_totals, events, followed, .. } = sizes;
-        let fields = [samples, keys, stacks, processes, graveyard, owners, owner_totals, events, followed];
+        let Sizes { samples, keys, stacks, processes, graveyard, owners, owner_totals, events, followed, oom_events, .. } = sizes;
+        let fields = [samples, keys, stacks, processes, graveyard, owners, owner_totals, events, followed, oom_events];
         for (field, entries) in fields.into_iter().zip(self.entries) {
             *field = entries.unwrap_or(*field);
         }
@@ -149,6 +152,8 @@ pub fn plan(wish: &Wish) -> Result<Sizes, DoesNotFit> {
         followed: if wish.follow { FOLLOWED_AT_ONCE } else { 1 },
         events: 256 << 10,
         logs: if wish.diagnose { diagnosis::ON_BYTES } else { diagnosis::OFF_BYTES },
+        // Two hundred kills, their victims included.
+        oom_events: 512 << 10,
         bytes: 0,
     };
     if wish.exact {
@@ -156,6 +161,8 @@ pub fn plan(wish: &Wish) -> Result<Sizes, DoesNotFit> {
         let frames = wish.traced_bytes.min(wish.ram_bytes).div_ceil(FRAME_BYTES);
         // A tenth more: folios are held for a moment after their uncharge, and kernels overshoot a limit.
         sizes.samples = u32::try_from(frames + frames / 10).unwrap_or(u32::MAX).max(1 << 14);
+        // What a victim frees while its picture is read is a folio a grave; beyond this its bytes stay right, their age is lost.
+        sizes.graveyard = sizes.samples.min(1 << 16);
     }
     wish.forced.apply(&mut sizes);
     sizes.bytes = bytes(&sizes, wish.cpus_possible);
@@ -204,15 +211,16 @@ fn bytes(sizes: &Sizes, cpus: u32) -> u64 {
         + u64::from(sizes.owner_totals) * (HASH_ENTRY + u64::from(cpus) * size_of::<OwnerTotals>() as u64)
         + u64::from(sizes.followed) * (HASH_ENTRY + 8 + size_of::<Followed>() as u64)
         + u64::from(sizes.events)
-        + u64::from(sizes.logs);
+        + u64::from(sizes.logs)
+        + u64::from(sizes.oom_events);
     // Two bit tables, scratch and the small arrays.
-    tables + sizes.frames / 4 + u64::from(cpus) * 16384 + (256 << 10)
+    tables + sizes.frames / 4 + u64::from(cpus) * 20480 + (256 << 10)
 }
 
 impl Sizes {
     /// Map names of the object with their entries.
     #[must_use]
-    pub fn entries(&self) -> [(&'static str, u32); 12] {
+    pub fn entries(&self) -> [(&'static str, u32); 13] {
         let words = u32::try_from(self.frames.div_ceil(64)).unwrap_or(u32::MAX).max(1);
         [
             ("FRAMES", words),
@@ -227,6 +235,7 @@ impl Sizes {
             ("FOLLOWED", self.followed),
             ("EVENTS", self.events),
             ("AYA_LOGS", self.logs),
+            ("OOM_EVENTS", self.oom_events),
         ]
     }
 

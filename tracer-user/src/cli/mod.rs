@@ -9,6 +9,7 @@ pub mod mark;
 pub mod marking;
 pub mod messages;
 mod moment;
+pub mod oom;
 pub mod record;
 pub mod report;
 pub mod status;
@@ -36,6 +37,7 @@ Examples:
   memtrail report run.mtrail --view stacks            look at a recording again
   memtrail diff before.mtrail after.mtrail            what grew between two recordings
   memtrail mark loaded                                name this moment in a running recording
+  memtrail oom --follow                               an autopsy for each OOM kill
   memtrail doctor                                     what this host can do
   memtrail demo                                       three small workloads, traced and explained";
 
@@ -50,6 +52,8 @@ pub enum Verb {
     Diff(diff::DiffArgs),
     /// Name this moment in the recordings that run, as the beginning or end of a phase.
     Mark(mark::MarkArgs),
+    /// Wait for OOM kills and print an autopsy for each: who, at which limit, what filled it, what grew.
+    Oom(oom::OomArgs),
     /// What this host can do: facts, the provider of each probe and why, what it would cost.
     Doctor(doctor::DoctorArgs),
     /// Three small workloads under the tracer, and what was found of them. Leaves nothing behind.
@@ -71,6 +75,7 @@ pub fn run(cli: Cli) -> u8 {
         Verb::Report(args) => report::run(&args),
         Verb::Diff(args) => diff::run(&args),
         Verb::Mark(args) => mark::run(&args),
+        Verb::Oom(args) => oom::run(args),
         Verb::Doctor(args) => doctor::run(&args),
         Verb::Demo(args) => demo::run(&args),
         Verb::DemoWorkload(args) => demo::workload(&args),

@@ -266,18 +266,18 @@ fn announce(session: &Session, args: &RecordArgs, waiting: Option<&Waiting>) {
 }
 
 /// Waits for Ctrl-C or SIGTERM.
-struct Interrupts {
+pub(super) struct Interrupts {
     interrupt: Signal,
     terminate: Signal,
 }
 
 impl Interrupts {
-    fn catch() -> Result<Interrupts> {
+    pub(super) fn catch() -> Result<Interrupts> {
         let interrupt = signal(SignalKind::interrupt()).context("cannot wait for Ctrl-C")?;
         Ok(Interrupts { interrupt, terminate: signal(SignalKind::terminate()).context("cannot wait for SIGTERM")? })
     }
 
-    async fn next(&mut self) {
+    pub(super) async fn next(&mut self) {
         tokio::select! {
             _ = self.interrupt.recv() => {}
             _ = self.terminate.recv() => {}
@@ -296,6 +296,7 @@ async fn follow(
     mut interrupts: Option<Interrupts>,
 ) -> Result<()> {
     let started = Instant::now();
+    let mut kills = session.kills().context("cannot watch for OOM kills")?;
     // The terminal is the command's, where there is one.
     let progress = launched.is_none() && std::io::stderr().is_terminal();
     let mut ticks = tokio::time::interval_at(tokio::time::Instant::now() + args.interval, args.interval);
@@ -330,6 +331,11 @@ async fn follow(
                 ready.clear_ready();
             }
             wish = marking.next() => marking.take(wish, session, writers, streaming.as_deref_mut()),
+            // At once: pictures of further kills need the room.
+            kill = kills.next() => {
+                kill.context("cannot wait for OOM kills")?;
+                session.drain_oom()?;
+            }
             _ = ticks.tick() => {
                 let interval = session.interval()?;
                 for writer in writers.iter_mut() {

@@ -55,6 +55,7 @@ Examples:
   memtrail report run.mtrail                             the summary again
   memtrail report run.mtrail --view cgroups              the ledger of each cgroup
   memtrail report run.mtrail --view stacks --kind anon   stacks of anonymous memory
+  memtrail report run.mtrail --view oom                  an autopsy for each OOM kill
   memtrail report run.mtrail --value charged -o out.svg  a flame graph of all charges
   memtrail report run.mtrail --from warm --to loaded     what grew between two marks
   memtrail report run.mtrail --by thread -o out.folded   live bytes by thread";
@@ -75,6 +76,8 @@ pub enum View {
     Stacks,
     /// Marks of the recording.
     Marks,
+    /// OOM kills: an autopsy for each.
+    Oom,
 }
 
 /// Shows a recording.
@@ -114,6 +117,7 @@ pub fn run(args: &ReportArgs) -> Result<u8> {
         Some(View::Cgroups) => views::cgroups(&report, &selection),
         Some(View::Stacks) => views::stacks(&selected, &selection),
         Some(View::Marks) => String::new(),
+        Some(View::Oom) => output::autopsy::view(&selected),
     };
     print(&text)
 }

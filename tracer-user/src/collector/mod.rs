@@ -6,8 +6,10 @@
 pub mod assemble;
 pub mod filter;
 pub mod follow;
+pub mod kmsg;
 pub mod marks;
 pub mod names;
+pub mod oom;
 mod phases;
 pub mod rates;
 pub mod retired;

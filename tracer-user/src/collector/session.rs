@@ -5,6 +5,7 @@ use super::{
     filter::Filter,
     follow::{FollowError, Following},
     names::{Names, is_gone},
+    oom::{Kills, OomLog},
     phases::Phases,
     rates::Rates,
     retired::{Charged, Marks, Retired},
@@ -29,6 +30,7 @@ use crate::{
     date,
     ledger::growth::Slope,
     model::{Interval, IntervalCgroup, Report},
+    oom::Autopsy,
     process::{Feed, FeedOptions},
     symbolize::Symbolizer,
 };
@@ -89,23 +91,25 @@ pub enum SessionError {
 
 /// A running trace.
 pub struct Session {
-    host: Host,
-    hierarchy: Hierarchy,
-    registry: Registry,
+    pub(super) host: Host,
+    pub(super) hierarchy: Hierarchy,
+    pub(super) registry: Registry,
     poller: Poller,
-    filter: Filter,
+    pub(super) filter: Filter,
     /// Processes that are followed; none if everything is recorded.
     following: Following,
-    running: Running,
+    pub(super) running: Running,
     ring: RingBuf<MapData>,
     /// Hears the kernel half's own messages, if it tells any.
     listener: Option<Listener>,
+    /// OOM kills so far.
+    pub(super) oom: OomLog,
     /// Processes and their mappings; `None` where perf events are refused.
-    feed: Option<Feed>,
-    symbolizer: Symbolizer,
+    pub(super) feed: Option<Feed>,
+    pub(super) symbolizer: Symbolizer,
     slopes: HashMap<(CgroupId, String), Slope>,
     usage_slopes: HashMap<CgroupId, Slope>,
-    started_ns: u64,
+    pub(super) started_ns: u64,
     started: SystemTime,
     /// `pgmigrate_success` of /proc/vmstat when counting began.
     moved_at_start: Option<u64>,
@@ -188,6 +192,8 @@ impl Session {
         let listener = if diagnosis::wanted() { Some(Listener::new(&mut running.bpf)?) } else { None };
         // Cgroups made between the first listing and the attachment have no event.
         registry.repair(&listing(&hierarchy)?);
+        let read = |id: CgroupId| poller.read_one(id, &registry.get(id)?.path).ok().flatten();
+        let oom = OomLog::start(&mut running.bpf, read, u64::from(host.facts.page_size))?;
         let mut session = Session {
             host,
             hierarchy,
@@ -198,6 +204,7 @@ impl Session {
             running,
             ring,
             listener,
+            oom,
             feed,
             symbolizer: Names::symbolizer(),
             slopes: HashMap::new(),
@@ -277,6 +284,11 @@ impl Session {
         &mut self.running
     }
 
+    /// Tells when an OOM kill has happened; then [`Session::drain_oom`] is to be called.
+    pub fn kills(&self) -> std::io::Result<Kills> {
+        self.oom.kills()
+    }
+
     /// Patterns that still match nothing.
     #[must_use]
     pub fn unmatched(&self) -> Vec<String> {
@@ -294,7 +306,7 @@ impl Session {
     }
 
     /// The same, and repairs from a listing what did not fit in the ring, which is counted. At each interval.
-    fn drain_events(&mut self) -> Result<(), SessionError> {
+    pub(super) fn drain_events(&mut self) -> Result<(), SessionError> {
         if let Some(listener) = &mut self.listener {
             listener.listen();
         }
@@ -336,10 +348,13 @@ impl Session {
     /// One point of the series: reads every wanted cgroup.
     pub fn interval(&mut self) -> Result<Interval, SessionError> {
         self.drain_events()?;
+        // Before the reading: what a kill is compared with is older than it.
+        self.drain_oom()?;
         let readings = self.poll();
         self.look_at_owners(&readings)?;
         let at_ns = monotonic_ns();
         let at_s = seconds(at_ns.saturating_sub(self.started_ns));
+        self.oom.readings(&readings, at_s);
         let mut interval = Interval { at_s, clocks: clocks(), ..Interval::default() };
         for (id, reading) in &readings {
             let kinds: std::collections::BTreeMap<String, u64> =
@@ -431,6 +446,7 @@ impl Session {
         let (mut phases, reporting_ns) = (Phases::begin(), monotonic_ns());
         self.cpu.reporting = assemble::cpu_ns();
         self.drain_events()?;
+        self.drain_oom()?;
         if let Some(feed) = &self.feed {
             // Names of processes that began a moment ago; without them their frames would be unknown.
             if !feed.settle(SETTLE) {
@@ -483,8 +499,9 @@ impl Session {
         let mut names = Names::new(self.feed.as_ref(), &mut self.symbolizer);
         names.learn(keys.values().filter(|record| assemble::wanted(&inputs, CgroupId(record.key.owner))), &processes, &stacks);
         phases.end("names looked up");
-        let report = assemble::report(&inputs, &mut names);
+        let mut report = assemble::report(&inputs, &mut names);
         phases.end("report made");
+        report.oom = self.autopsies().iter().map(Autopsy::to_value).collect();
         Ok(report)
     }
 
@@ -507,7 +524,8 @@ impl Session {
         poll.readings
     }
 
-    fn losses(&self) -> Result<std::collections::BTreeMap<String, Option<u64>>, BpfError> {
+    /// Losses so far, by cause.
+    pub fn losses(&self) -> Result<std::collections::BTreeMap<String, Option<u64>>, BpfError> {
         let mut losses: std::collections::BTreeMap<String, Option<u64>> =
             tables::losses(&self.running.bpf)?.into_iter().map(|(cause, count)| (cause.name().to_owned(), Some(count.events))).collect();
         let counters = self.registry.counters();
@@ -516,6 +534,9 @@ impl Session {
         losses.insert("cgroup_read_errors".to_owned(), Some(self.poll_errors));
         losses.insert("retired_rows_folded".to_owned(), Some(self.retired.folded));
         losses.insert("samples_without_owner".to_owned(), Some(self.pending));
+        let (kills, victims) = self.oom.lost();
+        losses.insert("oom_autopsies_dropped".to_owned(), Some(kills));
+        losses.insert("oom_victims_without_kill".to_owned(), Some(victims));
         if let Some(feed) = &self.feed {
             let counters = feed.registry().counters();
             losses.insert("process_records".to_owned(), Some(counters.lost_records));

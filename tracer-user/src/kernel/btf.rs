@@ -131,6 +131,22 @@ impl Btf {
         self.types.get(id as usize).copied()
     }
 
+    /// Number of arguments of a tracepoint.
+    #[must_use]
+    pub fn tracepoint_arguments(&self, name: &str) -> Option<u32> {
+        let mut at = *self.types.get(self.id(TYPEDEF, &format!("btf_trace_{name}"))? as usize)?;
+        // typedef void (*btf_trace_NAME)(void *data, arguments)
+        for _ in 0..MAX_NESTING {
+            let (kind, count) = self.kind_and_count(at).ok()?;
+            match kind {
+                FUNC_PROTO => return u32::try_from(count).ok()?.checked_sub(1),
+                TYPEDEF | PTR | CONST => at = *self.types.get(self.u32(at + 8).ok()? as usize)?,
+                _ => return None,
+            }
+        }
+        None
+    }
+
     pub(super) fn id(&self, kind: u32, name: &str) -> Option<u32> {
         self.by_name.get(&(kind, name.as_bytes().to_vec())).copied()
     }

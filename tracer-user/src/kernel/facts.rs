@@ -100,6 +100,7 @@ pub fn layout(btf: &Btf) -> KernelLayout {
         Lookup::Member(type_name, member) => btf.member_offset(type_name, member),
         Lookup::Size(type_name) => btf.size(type_name),
         Lookup::Value(enum_name, enumerator) => btf.enumerator(enum_name, enumerator),
+        Lookup::Arguments(tracepoint) => btf.tracepoint_arguments(tracepoint),
     })
 }
 
@@ -107,8 +108,10 @@ pub fn layout(btf: &Btf) -> KernelLayout {
 pub fn running_btf() -> Result<Btf, BtfError> {
     let mut names: HashSet<Vec<u8>> = HashSet::new();
     KernelLayout::UNKNOWN.for_each(|_, lookup, _| {
-        let (Lookup::Member(name, _) | Lookup::Size(name) | Lookup::Value(name, _)) = lookup;
-        names.insert(name.as_bytes().to_vec());
+        match lookup {
+            Lookup::Member(name, _) | Lookup::Size(name) | Lookup::Value(name, _) => names.insert(name.as_bytes().to_vec()),
+            Lookup::Arguments(name) => names.insert(format!("btf_trace_{name}").into_bytes()),
+        };
     });
     for target in target_names() {
         names.insert(target.as_bytes().to_vec());

@@ -4,6 +4,7 @@
 //! identity adds up proves nothing, since `unattributed` is what makes it so: tests bound it.
 
 pub mod growth;
+pub mod history;
 
 use crate::model::KindRow;
 use std::collections::HashMap;

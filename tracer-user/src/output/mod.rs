@@ -10,6 +10,8 @@
 //! | [`pprof`] | a profile for pprof and its like |
 //! | [`stream`] | lines of a recording while it runs |
 //! | [`summary`] | the terminal summary |
+//! | [`autopsy`] | OOM kills as text |
+//! | [`timeline`] | memory over time to an OOM kill, as SVG or HTML |
 //! | [`views`] | tables for `report --view` |
 //! | [`figures`] | what the summary and the views compute from a report |
 //! | [`compare`] | two reports compared |
@@ -19,6 +21,7 @@
 //! | [`threads`] | stacks split by thread |
 //! | [`text`] | escaping, widths, cutting of names |
 
+pub mod autopsy;
 pub mod compare;
 pub mod diff;
 mod diff_svg;
@@ -33,10 +36,11 @@ pub mod summary;
 pub mod svg;
 pub mod text;
 pub mod threads;
+pub mod timeline;
 pub mod views;
 mod write;
 
-pub use write::{Format, OutputError, WriteOptions, check_target, directory_of, write};
+pub use write::{Format, OutputError, WriteOptions, check_target, directory_of, write, write_whole};
 
 use crate::model::StackRow;
 use std::fmt;

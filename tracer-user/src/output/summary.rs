@@ -152,6 +152,7 @@ fn trailer(report: &Report, value: Value) -> Vec<Line> {
     let mut lines = Vec::new();
     if !report.oom.is_empty() {
         let noun = if report.oom.len() == 1 { "kill" } else { "kills" };
+        lines.extend(super::autopsy::brief(report, 2, COLUMNS).into_iter().map(|line| Line::new(line, Style::Critical)));
         lines.push(Line::new(format!("{} OOM {noun} while recording: see the view oom", report.oom.len()), Style::Critical));
     }
     let losses = figures::losses(report);

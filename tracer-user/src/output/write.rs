@@ -164,7 +164,10 @@ fn render(format: Format, report: &Report, value: Value, writer: impl Write) -> 
 }
 
 /// Makes the file appear at once with all its bytes, mode 0644, or not at all.
-pub(super) fn write_whole(path: &Path, fill: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
+///
+/// # Errors
+/// When `fill` fails, or the system refuses.
+pub fn write_whole(path: &Path, fill: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
     let temporary = temporary_in(directory_of(path))?;
     let mut writer = BufWriter::with_capacity(1 << 16, temporary.as_file());
     fill(&mut writer)?;

@@ -1,0 +1,130 @@
+//! A cgroup's last quarter of an hour: close readings of the last minute, sparse ones of the time before, so that what grew can be told
+//! for 1, 5 and 15 minutes from a bounded number of points. Pure.
+
+use std::collections::{BTreeMap, VecDeque};
+
+/// Kinds that are kept, in the order of [`Point::kinds`].
+pub const KINDS: [&str; 5] = ["anon", "file", "shmem", "kernel", "swap"];
+/// Least time between two close points, and how long they are kept, seconds.
+const CLOSE: (f64, f64) = (0.9, 62.0);
+/// The same of sparse ones.
+const SPARSE: (f64, f64) = (15.0, 915.0);
+
+/// One reading.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Point {
+    /// Seconds since the start of the recording.
+    pub at_s: f64,
+    /// Usage, bytes; all ones if unknown.
+    usage: u64,
+    kinds: [u64; KINDS.len()],
+}
+
+impl Point {
+    /// A reading; kinds that are not kept are passed over.
+    #[must_use]
+    pub fn new(at_s: f64, usage: Option<u64>, kinds: &BTreeMap<String, u64>) -> Point {
+        Point { at_s, usage: usage.unwrap_or(u64::MAX), kinds: KINDS.map(|kind| kinds.get(kind).copied().unwrap_or(u64::MAX)) }
+    }
+
+    /// Usage, bytes.
+    #[must_use]
+    pub fn usage(&self) -> Option<u64> {
+        (self.usage != u64::MAX).then_some(self.usage)
+    }
+
+    /// Bytes of a kind.
+    #[must_use]
+    pub fn kind(&self, kind: &str) -> Option<u64> {
+        let at = KINDS.iter().position(|known| *known == kind)?;
+        Some(self.kinds[at]).filter(|bytes| *bytes != u64::MAX)
+    }
+
+    /// Known kinds.
+    #[must_use]
+    pub fn kinds(&self) -> BTreeMap<String, u64> {
+        KINDS.iter().filter_map(|kind| Some(((*kind).to_owned(), self.kind(kind)?))).collect()
+    }
+}
+
+/// Readings of one cgroup, at most about 130.
+#[derive(Clone, Debug, Default)]
+pub struct History {
+    close: VecDeque<Point>,
+    sparse: VecDeque<Point>,
+}
+
+impl History {
+    /// Takes a reading in. Readings come in the order of time.
+    pub fn push(&mut self, point: Point) {
+        push(&mut self.close, point, CLOSE);
+        push(&mut self.sparse, point, SPARSE);
+    }
+
+    /// The reading nearest to `window_s` before `at_s`, not later; the oldest one if the history is shorter. `None` without one before `at_s`.
+    #[must_use]
+    pub fn before(&self, at_s: f64, window_s: f64) -> Option<&Point> {
+        let all = || self.points().filter(|point| point.at_s < at_s);
+        all().filter(|point| point.at_s <= at_s - window_s).max_by(|a, b| a.at_s.total_cmp(&b.at_s)).or_else(|| all().next())
+    }
+
+    /// All readings, oldest first, each once.
+    pub fn points(&self) -> impl Iterator<Item = &Point> {
+        let close_from = self.close.front().map_or(f64::INFINITY, |point| point.at_s);
+        self.sparse.iter().filter(move |point| point.at_s < close_from).chain(&self.close)
+    }
+}
+
+fn push(points: &mut VecDeque<Point>, point: Point, (apart, kept): (f64, f64)) {
+    if points.back().is_some_and(|last| point.at_s - last.at_s < apart) {
+        return;
+    }
+    points.push_back(point);
+    // One older than the window stays: it is what the window is compared with.
+    while points.get(1).is_some_and(|next| point.at_s - next.at_s >= kept) {
+        points.pop_front();
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+
+    fn point(at_s: f64) -> Point {
+        Point::new(at_s, Some((at_s * 1000.0) as u64), &BTreeMap::from([("anon".to_owned(), at_s as u64), ("zswap".to_owned(), 1)]))
+    }
+
+    #[test]
+    fn an_hour_of_readings_is_bounded_and_still_has_its_windows() {
+        let mut history = History::default();
+        for tick in 0..18_000 {
+            history.push(point(f64::from(tick) * 0.2));
+        }
+        let now = 3600.0;
+        assert!(history.points().count() < 140, "{}", history.points().count());
+        assert!(history.points().is_sorted_by(|a, b| a.at_s < b.at_s));
+        for (window, error) in [(60.0, 1.5), (300.0, 16.0), (900.0, 16.0)] {
+            let then = history.before(now, window).unwrap();
+            assert!(then.at_s <= now - window && then.at_s > now - window - error, "{window}: {}", then.at_s);
+        }
+    }
+
+    #[test]
+    fn a_short_history_gives_its_first_reading() {
+        let mut history = History::default();
+        assert!(history.before(1.0, 60.0).is_none());
+        history.push(point(1.0));
+        assert!(history.before(1.0, 60.0).is_none(), "not before");
+        history.push(point(2.0));
+        assert_eq!(history.before(2.5, 60.0).unwrap().at_s, 1.0);
+        assert_eq!(history.before(2.5, 0.1).unwrap().kind("anon"), Some(2));
+    }
+
+    #[test]
+    fn unknown_is_not_zero() {
+        let point = Point::new(1.0, None, &BTreeMap::new());
+        assert_eq!((point.usage(), point.kind("anon"), point.kind("zswap")), (None, None, None));
+        assert!(point.kinds().is_empty());
+    }
+}

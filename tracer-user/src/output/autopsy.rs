@@ -1,0 +1,248 @@
+//! Autopsies of OOM kills as text: the sentence, then the evidence under it. Pure.
+//!
+//! Every name in an autopsy may come from a recording that somebody else made: it is escaped here again, which changes nothing of what is
+//! escaped already.
+
+use super::{figures, text};
+use crate::{
+    model::Report,
+    oom::{
+        autopsy::{WINDOWS_S, window_text},
+        model::{Autopsy, LiveStack, Trigger, Victim},
+    },
+    units,
+};
+
+/// Columns of a line.
+const COLUMNS: usize = 100;
+/// Columns of the labels.
+const LABEL: usize = 10;
+/// Stacks, siblings and rows of growth shown.
+const SHOWN: usize = 5;
+/// Innermost frames shown of a stack.
+const FRAMES: usize = 6;
+
+/// One autopsy.
+#[must_use]
+pub fn render(autopsy: &Autopsy) -> String {
+    let mut out = Lines::default();
+    let what = if autopsy.event == "warning" { "Warning" } else { "OOM kill" };
+    out.plain(&format!("{what} at {}, {} into the recording", autopsy.time, at(autopsy.at_s)));
+    for line in text::wrap(autopsy.verdict.as_deref().unwrap_or("no verdict"), COLUMNS - 2) {
+        out.plain(&format!("  {line}"));
+    }
+    out.label("limit", &limit(autopsy));
+    // The root has neither figure.
+    for level in autopsy.levels.iter().filter(|level| level.usage_bytes.is_some() || level.limit_bytes.is_some()) {
+        let limit = level.limit_bytes.map_or_else(|| "no limit".to_owned(), units::bytes);
+        let usage = level.usage_bytes.map_or_else(|| "?".to_owned(), units::bytes);
+        let met = level.failcnt.filter(|count| *count > 0).map(|count| format!(", met {count} times")).unwrap_or_default();
+        out.label("levels", &format!("{}: {usage}, {limit}{met}", level.cgroup));
+    }
+    kinds(autopsy, &mut out);
+    for victim in &autopsy.victims {
+        out.label("victim", &self::victim(victim));
+    }
+    if let Some(trigger) = &autopsy.trigger {
+        self::trigger(autopsy, trigger, &mut out);
+    }
+    stacks(autopsy, &mut out);
+    growth(autopsy, &mut out);
+    for sibling in autopsy.siblings.iter().take(SHOWN) {
+        let usage = sibling.usage_bytes.map_or_else(|| "?".to_owned(), units::bytes);
+        out.label("below", &format!("{usage}  {} ({}; {})", sibling.cgroup, sibling.state, sibling.source));
+    }
+    out.more("below", autopsy.siblings.len());
+    out.label("picture", &autopsy.picture);
+    out.text
+}
+
+/// The view `oom` of a report: each autopsy, or that there was no kill.
+#[must_use]
+pub fn view(report: &Report) -> String {
+    let autopsies: Vec<Autopsy> = report.oom.iter().filter_map(Autopsy::from_value).collect();
+    let unreadable = report.oom.len() - autopsies.len();
+    let mut parts: Vec<String> = autopsies.iter().map(render).collect();
+    if unreadable > 0 {
+        parts.push(format!("{unreadable} kills cannot be read\n"));
+    }
+    if parts.is_empty() { "no OOM kill while recording\n".to_owned() } else { parts.join("\n") }
+}
+
+/// A line a kill for the summary: the sentence, in at most that many columns and lines.
+#[must_use]
+pub fn brief(report: &Report, most: usize, columns: usize) -> Vec<String> {
+    let mut lines = Vec::new();
+    for verdict in report.oom.iter().filter_map(|value| Autopsy::from_value(value)?.verdict).take(most) {
+        let mut wrapped = text::wrap(&format!("OOM: {}", text::escape(&verdict)), columns);
+        if wrapped.len() > 3 {
+            wrapped.truncate(3);
+            if let Some(last) = wrapped.last_mut() {
+                *last = format!("{} …", text::cut_middle(last, columns - 2));
+            }
+        }
+        lines.extend(wrapped);
+    }
+    lines
+}
+
+#[derive(Default)]
+struct Lines {
+    text: String,
+    last: String,
+}
+
+impl Lines {
+    fn plain(&mut self, line: &str) {
+        self.text.push_str(text::escape(&text::cut_middle(line, COLUMNS)).trim_end());
+        self.text.push('\n');
+    }
+
+    /// Text under a label, which is printed once for all that follows each other under it. What is too wide for a line is wrapped.
+    fn label(&mut self, label: &str, line: &str) {
+        let room = COLUMNS - LABEL - 2;
+        let indent = line.len() - line.trim_start().len();
+        let lines = if text::width(line) <= room {
+            vec![line.to_owned()]
+        } else {
+            let wrapped = text::wrap(line, room - indent - 2);
+            wrapped.iter().enumerate().map(|(at, line)| " ".repeat(indent + 2 * usize::from(at > 0)) + line).collect()
+        };
+        for line in lines {
+            let shown = if self.last == label { "" } else { label };
+            self.last = label.to_owned();
+            self.plain(&format!("  {}{line}", text::pad_right(shown, LABEL)));
+        }
+    }
+
+    fn more(&mut self, label: &str, all: usize) {
+        if all > SHOWN {
+            self.label(label, &format!("{} more", all - SHOWN));
+        }
+    }
+}
+
+fn at(seconds: f64) -> String {
+    units::seconds(seconds.max(0.0)).unwrap_or_else(|| "?".to_owned())
+}
+
+fn limit(autopsy: &Autopsy) -> String {
+    let constraint = autopsy.constraint.as_deref().unwrap_or("unknown");
+    let Some(path) = &autopsy.limit_cgroup else { return format!("constraint {constraint}") };
+    let from = autopsy.sources.get("limit_cgroup").map(|from| format!(" ({from})")).unwrap_or_default();
+    match (autopsy.usage_bytes, autopsy.limit_bytes) {
+        (Some(usage), Some(limit)) => format!("{path}: {}{from}", units::part_of(usage, limit)),
+        _ => format!("{path}{from}"),
+    }
+}
+
+fn kinds(autopsy: &Autopsy, out: &mut Lines) {
+    let mut rows: Vec<(&String, i64)> = autopsy.before.iter().filter_map(|(kind, bytes)| Some((kind, (*bytes)?))).collect();
+    rows.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(b.0)));
+    for (kind, bytes) in rows.into_iter().filter(|(kind, bytes)| *bytes != 0 || *kind == "remainder") {
+        let size = if bytes < 0 { units::signed(bytes) } else { units::bytes(bytes.unsigned_abs()) };
+        let from = autopsy.sources.get(&format!("before.{kind}")).map_or("", String::as_str);
+        out.label("kinds", &format!("{}  {} ({from})", text::pad_left(&size, 10), text::pad_right(kind, 10)));
+    }
+}
+
+fn victim(victim: &Victim) -> String {
+    let sizes =
+        [("anon", victim.anon), ("file", victim.file), ("shmem", victim.shmem), ("swap", victim.swap), ("page tables", victim.pagetables)];
+    let sizes: Vec<String> = sizes
+        .iter()
+        .filter(|(_, bytes)| *bytes != Some(0))
+        .map(|(name, bytes)| format!("{name} {}", bytes.map_or_else(|| "?".to_owned(), units::bytes)))
+        .collect();
+    let adjustment = victim.oom_score_adj.map(|value| format!(", oom_score_adj {value}")).unwrap_or_default();
+    let ending = if victim.already_ending == Some(true) { ", was ending already" } else { "" };
+    format!("{} in {}: {}{adjustment}{ending}", who(victim.comm.as_deref(), victim.pid), place(victim.cgroup.as_deref()), sizes.join(", "))
+}
+
+fn who(comm: Option<&str>, pid: Option<u32>) -> String {
+    let pid = pid.map_or_else(|| "?".to_owned(), |pid| pid.to_string());
+    format!("{}[{pid}]", comm.unwrap_or("?"))
+}
+
+fn place(cgroup: Option<&str>) -> &str {
+    cgroup.unwrap_or("an unknown cgroup")
+}
+
+fn trigger(autopsy: &Autopsy, trigger: &Trigger, out: &mut Lines) {
+    let itself = autopsy.victims.iter().any(|victim| victim.pid.is_some() && victim.pid == trigger.pid);
+    let order = autopsy.order.map(|order| format!(", order {}", order as i32)).unwrap_or_default();
+    let mask = autopsy.gfp_mask.map(|mask| format!(", gfp mask {mask:#x}")).unwrap_or_default();
+    let who = who(trigger.comm.as_deref(), trigger.pid);
+    let itself = if itself { " (a victim itself)" } else { "" };
+    out.label("trigger", &format!("{who} in {}{itself}{order}{mask}", place(trigger.cgroup.as_deref())));
+    for (name, stack) in [("user", &trigger.user_stack), ("kernel", &trigger.kernel_stack)] {
+        if let Some(stack) = stack.as_ref().filter(|stack| !stack.is_empty()) {
+            // The way from the failed allocation to the marking is the same in every kill.
+            let end = stack.iter().position(|frame| frame.contains("out_of_memory") || frame.contains("mem_cgroup_oom"));
+            let stack = &stack[..end.filter(|end| *end > 0).unwrap_or(stack.len())];
+            out.label("trigger", &format!("  {name}: {}", innermost(stack)));
+        }
+    }
+}
+
+fn innermost(frames: &[String]) -> String {
+    let from = frames.len().saturating_sub(FRAMES);
+    let cut = if from > 0 { "… > " } else { "" };
+    format!("{cut}{}", frames[from..].join(" > "))
+}
+
+fn stacks(autopsy: &Autopsy, out: &mut Lines) {
+    // What has too few samples to say more than "less than" says nothing beside what has enough.
+    let firm = |row: &&LiveStack| row.live / 2 >= row.live_stderr;
+    let mut rows: Vec<&LiveStack> = autopsy.stacks.iter().filter(firm).take(SHOWN).collect();
+    if rows.is_empty() {
+        rows.extend(autopsy.stacks.first());
+    }
+    let (shown, shown_bytes) = (rows.len(), rows.iter().map(|row| row.live).sum());
+    for row in rows {
+        out.label("live", &format!("{}  {}, {}{}", figures::sampled(row.live, Some(row.live_stderr)), owner(row), row.kind, young(row)));
+        if row.frames != ["[before start]"] {
+            out.label("live", &format!("  {}", innermost(user_frames(&row.frames))));
+        }
+    }
+    if autopsy.stacks.len() > shown {
+        let rest = autopsy.stacks.iter().map(|row| row.live).sum::<u64>().saturating_sub(shown_bytes);
+        out.label("live", &format!("{} in {} more", units::bytes(rest), autopsy.stacks.len() - shown));
+    }
+}
+
+/// The program's own frames, if there are any: how the kernel charged it says less.
+fn user_frames(frames: &[String]) -> &[String] {
+    let end = frames.iter().position(|frame| frame.ends_with("_[k]")).unwrap_or(frames.len());
+    if end > 0 { &frames[..end] } else { frames }
+}
+
+fn owner(row: &LiveStack) -> String {
+    let dead = if row.state == "dead" { " (removed)" } else { "" };
+    let who = row.pid.map_or_else(|| row.comm.clone(), |pid| format!("{}[{pid}]", row.comm));
+    format!("{who} in {}{dead}", row.cgroup)
+}
+
+/// How much of it is younger than a minute; the wider windows only if they say more.
+fn young(row: &LiveStack) -> String {
+    let all = |bytes: u64| bytes as f64 >= 0.99 * row.live as f64;
+    match row.young {
+        [_, _, 0] => String::new(),
+        [minute, ..] if all(minute) => ", all of the last minute".to_owned(),
+        young => match young.iter().zip(WINDOWS_S).find(|(bytes, _)| **bytes > 0) {
+            Some((bytes, window)) => format!(", {} of the last {}", units::bytes(*bytes), window_text(window)),
+            None => String::new(),
+        },
+    }
+}
+
+fn growth(autopsy: &Autopsy, out: &mut Lines) {
+    for row in autopsy.growth.iter().filter(|row| row.bytes > 0).take(SHOWN) {
+        let text = format!("{} in {}  {} of {}", units::signed(row.bytes), window_text(row.window_s), row.kind, row.cgroup);
+        out.label("grew", &text);
+    }
+}
+
+#[cfg(test)]
+#[path = "autopsy_tests.rs"]
+mod tests;
