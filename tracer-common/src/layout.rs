@@ -137,6 +137,26 @@ kernel_layout! {
     inode_sb = Member("inode", "i_sb");
     /// Generation.
     inode_generation = Member("inode", "i_generation");
+    /// Links of an inode.
+    inode_nlink = Member("inode", "i_nlink");
+    /// Size of a file.
+    inode_size = Member("inode", "i_size");
+    /// Directory entries of an inode: head of a list.
+    inode_dentry = Member("inode", "i_dentry");
     /// Device of a superblock.
     sb_dev = Member("super_block", "s_dev");
+    /// Type of a file system.
+    sb_type = Member("super_block", "s_type");
+    /// Its name.
+    fs_type_name = Member("file_system_type", "name");
+    /// Directory above.
+    dentry_parent = Member("dentry", "d_parent");
+    /// Name of a directory entry.
+    dentry_name = Member("dentry", "d_name");
+    /// Place in the list of an inode's entries.
+    dentry_alias = Member("dentry", "d_u");
+    /// The same where that union has no name.
+    dentry_alias_unnamed = Member("dentry", "d_alias");
+    /// String of a name.
+    qstr_name = Member("qstr", "name");
 }

@@ -8,6 +8,7 @@
 
 pub mod attribution;
 pub mod event;
+pub mod file;
 pub mod kind;
 pub mod layout;
 pub mod loss;

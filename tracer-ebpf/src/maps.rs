@@ -7,6 +7,7 @@ use aya_ebpf::{
 };
 use tracer_common::{
     attribution::{Grave, KeyRecord, OwnerTotals, Sample},
+    file::FileRecord,
     loss::{LOSSES, LossCount},
     process::ProcessRecord,
     sampling::Sampler,
@@ -45,6 +46,14 @@ pub static STACKS: HashMap<u64, StackRecord> = HashMap::with_max_entries(1, 0);
 /// Processes by identity.
 #[map]
 pub static PROCESSES: HashMap<u64, ProcessRecord> = HashMap::with_max_entries(1, 0);
+
+/// Files by identity.
+#[map]
+pub static FILES: HashMap<u64, FileRecord> = HashMap::with_max_entries(1, 0);
+
+/// A file on its way into the table, one slot a program (see [`crate::kernel::file`]).
+#[map]
+pub static FILE_SCRATCH: PerCpuArray<crate::kernel::file::FileScratch> = PerCpuArray::with_max_entries(crate::scratch::SLOTS, 0);
 
 /// What the cgroup filter says, by owner.
 #[map]

@@ -119,6 +119,8 @@ pub fn refused(owner: u64) -> bool {
 #[inline(always)]
 #[expect(clippy::too_many_arguments, reason = "one call, inlined; a struct would cost stack")]
 fn sample(ctx: *mut c_void, slot: Slot, control: &Control, commit: &Commit, frame: u64, order: u32, owner: u64, weight: u64) {
+    // Here and not below, where there is less stack left.
+    let file = if commit.kind as u32 == Kind::Anon as u32 { 0 } else { file::identity(commit.folio, slot) };
     scratch::with(slot, |scratch| {
         // SAFETY: plain helper.
         let now = unsafe { bpf_ktime_get_ns() };
@@ -137,7 +139,7 @@ fn sample(ctx: *mut c_void, slot: Slot, control: &Control, commit: &Commit, fram
             key: 0,
             weight_per_frame: weight,
             address: commit.address,
-            file: if commit.kind as u32 == Kind::Anon as u32 { 0 } else { file::identity(commit.folio) },
+            file,
             charged_ns: now,
             epoch: control.epoch,
             process: toucher.process,

@@ -44,7 +44,7 @@ fn kept(frame: u64, order: u32, weight_per_frame: u64) -> Option<()> {
             key: 0,
             weight_per_frame: weight,
             address: folio::position(page),
-            file: if kind as u32 == Kind::Anon as u32 { 0 } else { file::identity(page) },
+            file: if kind as u32 == Kind::Anon as u32 { 0 } else { file::identity(page, Slot::FromUser) },
             charged_ns: 0,
             epoch: control.epoch,
             process: 0,

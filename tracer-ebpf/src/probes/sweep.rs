@@ -2,15 +2,16 @@
 //! longer what was sampled (its end was missed), and counts how many of its frames are mapped.
 
 use crate::{
-    attribute::{control, end},
+    attribute::{control, end, frames},
     globals::{layout, setting},
     kernel::{
+        file,
         folio::{self, MAX_SPLIT_ORDER},
         memcg::{self, Owner},
         read,
     },
     loss,
-    maps::{KEYS, RUN_RESULTS, SAMPLES},
+    maps::{FRAMES, KEYS, RUN_RESULTS, SAMPLES},
     probes::lru_insertion,
     scratch::Slot,
 };
@@ -65,6 +66,10 @@ pub fn look(slot: u64) {
         }
         if result[0] == STANDS || result[0] == SETTLED {
             result[1] = mapped_frames(page, order as u64);
+            // SAFETY: as above. Where the first frame is gone, another file may have it by now.
+            if unsafe { (*sample).file } != 0 && frames::is_set(&FRAMES, frame) {
+                file::refresh(page, Slot::FromUser);
+            }
         }
     }
     // SAFETY: a map value; only the tracer's one sweeping thread reads it.

@@ -9,6 +9,7 @@ use aya::{
 use std::hash::Hash;
 use tracer_common::{
     attribution::{Grave, KeyRecord, OwnerTotals, Sample},
+    file::FileRecord,
     loss::{Loss, LossCount},
     process::ProcessRecord,
     settings::Control,
@@ -56,7 +57,7 @@ pub fn take_key(bpf: &mut Ebpf, identity: u64) -> Result<Option<KeyRecord>, BpfE
     Ok(Some(record))
 }
 
-/// Removes entries of a table of stacks or processes; those that are gone already are passed over.
+/// Removes entries of a table of stacks, processes or files; those that are gone already are passed over.
 pub fn remove(bpf: &mut Ebpf, name: &'static str, identities: &[u64]) -> Result<(), BpfError> {
     let map = bpf.map_mut(name).ok_or(BpfError::Missing(name))?;
     let failed = |source| BpfError::Map { name, source };
@@ -66,12 +67,19 @@ pub fn remove(bpf: &mut Ebpf, name: &'static str, identities: &[u64]) -> Result<
             _ => Ok(()),
         })
     };
-    if name == "STACKS" {
-        let mut map = HashMap::<_, u64, StackRecord>::try_from(map).map_err(failed)?;
-        remove_all(&mut |identity| map.remove(&identity))
-    } else {
-        let mut map = HashMap::<_, u64, ProcessRecord>::try_from(map).map_err(failed)?;
-        remove_all(&mut |identity| map.remove(&identity))
+    match name {
+        "STACKS" => {
+            let mut map = HashMap::<_, u64, StackRecord>::try_from(map).map_err(failed)?;
+            remove_all(&mut |identity| map.remove(&identity))
+        }
+        "FILES" => {
+            let mut map = HashMap::<_, u64, FileRecord>::try_from(map).map_err(failed)?;
+            remove_all(&mut |identity| map.remove(&identity))
+        }
+        _ => {
+            let mut map = HashMap::<_, u64, ProcessRecord>::try_from(map).map_err(failed)?;
+            remove_all(&mut |identity| map.remove(&identity))
+        }
     }
 }
 
@@ -93,6 +101,11 @@ pub fn stacks(bpf: &Ebpf) -> Result<std::collections::HashMap<u64, StackRecord>,
 /// Processes by identity.
 pub fn processes(bpf: &Ebpf) -> Result<std::collections::HashMap<u64, ProcessRecord>, BpfError> {
     entries(bpf, "PROCESSES")
+}
+
+/// Files by identity.
+pub fn files(bpf: &Ebpf) -> Result<std::collections::HashMap<u64, FileRecord>, BpfError> {
+    entries(bpf, "FILES")
 }
 
 /// Exact bytes by owner, summed over CPUs.

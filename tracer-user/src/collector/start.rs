@@ -202,7 +202,8 @@ pub fn start(host: &Host, options: &StartOptions, prepare: impl FnOnce(&mut Ebpf
 
 /// Finds the frame table with the smallest tables that load.
 fn calibrate(host: &Host, settings: &Settings, sizes: &Sizes) -> Result<u64, BpfError> {
-    let smallest = Sizes { frames: 64, samples: 1, keys: 1, stacks: 1, processes: 1, graveyard: 1, owners: 1, owner_totals: 1, ..*sizes };
+    let smallest =
+        Sizes { frames: 64, samples: 1, keys: 1, stacks: 1, processes: 1, files: 1, graveyard: 1, owners: 1, owner_totals: 1, ..*sizes };
     let mut bpf = bpf::load(&host.layout, settings, &smallest)?;
     bpf::calibrate::find(&mut bpf, 1 << settings.page_struct_shift)
 }
