@@ -335,6 +335,7 @@ impl Session {
         let samples = tables::samples(&self.running.bpf)?;
         let stacks = tables::stacks(&self.running.bpf)?;
         let processes = tables::processes(&self.running.bpf)?;
+        let files = tables::files(&self.running.bpf)?;
         let totals = tables::owner_totals(&self.running.bpf)?;
         let owning: std::collections::HashSet<u64> =
             keys.values().filter(|record| crate::ledger::live(record) > 0).map(|record| record.key.owner).collect();
@@ -352,6 +353,7 @@ impl Session {
             swept: &swept,
             stacks: &stacks,
             processes: &processes,
+            files: &files,
             totals: &totals,
             retired: &self.retired,
             losses: self.losses()?,

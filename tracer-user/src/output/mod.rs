@@ -9,11 +9,13 @@
 //! | [`json`] | the report, docs/report.schema.json |
 //! | [`summary`] | the terminal summary |
 //! | [`views`] | tables for `report --view` |
+//! | [`files`] | files: the view, and their line in the summary |
 //! | [`figures`] | what the summary and the views compute from a report |
 //! | [`merged`] | equal stacks added up |
 //! | [`text`] | escaping, widths, cutting of names |
 
 pub mod figures;
+pub mod files;
 pub mod folded;
 pub mod json;
 pub mod merged;

@@ -75,6 +75,7 @@ pub(super) fn row(inputs: &Inputs<'_>, tree: &Tree, accounts: &Accounts, stacks:
         path: inputs.registry.name(id),
         id: id.0.to_string(),
         state: if alive { "alive" } else { "dead" }.to_owned(),
+        dead_for_s: known.and_then(|cgroup| dead_for_s(cgroup.state, inputs.now_ns)),
         pod: identity.as_ref().and_then(|i| i.pod.clone()),
         container: identity.as_ref().and_then(|i| i.container.clone()),
         restart: None,
@@ -88,11 +89,20 @@ pub(super) fn row(inputs: &Inputs<'_>, tree: &Tree, accounts: &Accounts, stacks:
         writeback_bytes: figures.and_then(|f| f.writeback),
         droppable_bytes: whole.and_then(droppable),
         kubelet_reclaimable_bytes: whole.and_then(|f| f.inactive_file),
+        active_file_bytes: whole.and_then(|f| f.active_file),
         stacks,
         files: Vec::new(),
         regions: Vec::new(),
         histograms: BTreeMap::new(),
         verdicts: Vec::new(),
+    }
+}
+
+/// Since the removal itself: a listing that noticed it later does not say when it was.
+fn dead_for_s(state: State, now_ns: u64) -> Option<f64> {
+    match state {
+        State::Dead { at_ns, exact: true } => Some(now_ns.saturating_sub(at_ns) as f64 / 1e9),
+        _ => None,
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod cgroups;
 mod cost;
+mod files;
 mod stacks;
 
 pub use stacks::describe;
@@ -11,6 +12,7 @@ use crate::{
     bpf::{stats::Estimate, tables::Swept},
     cgroup::{CgroupId, Hierarchy, Registry, StatReading, local::LocalFigures},
     date,
+    files::Resolver,
     kernel::facts::Facts,
     ledger::{self, Account, growth::Slope},
     model::{Cgroup, Cost, KindRow, PlanRow, Report, SCHEMA, Sampling, Table},
@@ -21,6 +23,7 @@ use std::{
 };
 use tracer_common::{
     attribution::{KEY_BASELINE, KeyRecord, OwnerTotals, Sample},
+    file::FileRecord,
     kind::Kind,
     process::ProcessRecord,
     stack::StackRecord,
@@ -73,6 +76,8 @@ pub struct Inputs<'a> {
     pub stacks: &'a HashMap<u64, StackRecord>,
     /// Processes by identity.
     pub processes: &'a HashMap<u64, ProcessRecord>,
+    /// Files by identity.
+    pub files: &'a HashMap<u64, FileRecord>,
     /// Exact totals by owner; empty where the tier keeps none.
     pub totals: &'a HashMap<u64, OwnerTotals>,
     /// Losses by cause.
@@ -108,10 +113,18 @@ pub fn report(inputs: &Inputs<'_>, symbols: &mut dyn Symbols) -> Report {
     }
     let tree = cgroups::Tree::new(inputs, &accounts);
     let mut stacks_by_owner = stacks::by_owner(inputs, symbols);
+    let mut files_by_owner = files::by_owner(inputs, symbols, &mut Resolver::new());
     let mut ids: HashSet<CgroupId> = inputs.readings.iter().map(|(id, _)| *id).collect();
     ids.extend(accounts.keys().map(|(owner, _)| CgroupId(*owner)).filter(|id| wanted(inputs, *id)));
-    let mut cgroups: Vec<Cgroup> =
-        ids.into_iter().map(|id| cgroups::row(inputs, &tree, &accounts, stacks_by_owner.remove(&id.0).unwrap_or_default(), id)).collect();
+    let mut cgroups: Vec<Cgroup> = ids
+        .into_iter()
+        .map(|id| {
+            let mut row = cgroups::row(inputs, &tree, &accounts, stacks_by_owner.remove(&id.0).unwrap_or_default(), id);
+            row.files = files_by_owner.remove(&id.0).unwrap_or_default();
+            files::set_owner(&mut row);
+            row
+        })
+        .collect();
     cgroups.sort_by(|a, b| size_of_row(b).cmp(&size_of_row(a)).then_with(|| a.path.cmp(&b.path)));
     let duration = inputs.now_ns.saturating_sub(inputs.started_ns);
     let (cpu_percent, rss) = cost::of_this_process(duration);
@@ -148,6 +161,7 @@ fn tables(inputs: &Inputs<'_>) -> BTreeMap<String, Table> {
         "KEYS" => Some(inputs.keys.len()),
         "STACKS" => Some(inputs.stacks.len()),
         "PROCESSES" => Some(inputs.processes.len()),
+        "FILES" => Some(inputs.files.len()),
         "OWNER_TOTALS" => Some(inputs.totals.len()),
         _ => None,
     };
