@@ -26,6 +26,8 @@ pub enum NameStatus {
     Whole = 1,
     /// There are more components above those in the record.
     Cut = 2,
+    /// Up to the root of its file system, whose own name found no room.
+    WholeButRoot = 3,
 }
 
 /// A file, stored under its identity.

@@ -8,6 +8,7 @@
 
 mod accuracy;
 mod command;
+mod files;
 mod freeze;
 mod input;
 mod lifecycle;

@@ -170,6 +170,9 @@ extern "C" fn walk_names(inode: u64, slot: u64) -> u64 {
     let mut components = 0;
     while components < MOST_COMPONENTS as u64 {
         if at >= NAME_START_BYTES as u64 {
+            if pointer(&mut scratch.word, dentry, layout!(dentry_parent)) == dentry {
+                status = NameStatus::WholeButRoot as u32;
+            }
             break;
         }
         let name = pointer(&mut scratch.word, dentry, Some(name_at + string));

@@ -33,8 +33,9 @@ pub fn of(record: &FileRecord) -> Name {
     let mut components: Vec<&[u8]> = record.name[..used].split(|byte| *byte == 0).collect();
     // Each has a NUL behind it.
     components.pop();
-    let whole = record.name_status == NameStatus::Whole as u32;
-    let root = if whole { components.pop() } else { None };
+    let to_root = record.name_status == NameStatus::Whole as u32;
+    let root = if to_root { components.pop() } else { None };
+    let whole = to_root || record.name_status == NameStatus::WholeButRoot as u32;
     if let Some(root) = root.filter(|root| components.is_empty() && *root != b"/") {
         return if record.file_system.starts_with(b"bdev\0") { Name::BlockDevice } else { without_directory(root) };
     }
@@ -108,6 +109,7 @@ mod tests {
         assert_eq!(whole(&["app.log", "log", "var", "/"]), path("/var/log/app.log", false));
         assert_eq!(whole(&["/"]), path("/", false));
         assert_eq!(of(&record(&["app.log", "log"], NameStatus::Cut)), path("log/app.log", true));
+        assert_eq!(of(&record(&["app.log", "log"], NameStatus::WholeButRoot)), path("/log/app.log", false));
         assert_eq!(of(&record(&[], NameStatus::None)), Name::Unknown);
     }
 
