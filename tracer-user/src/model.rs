@@ -254,6 +254,10 @@ pub struct FileRow {
     pub baseline_stderr: u64,
     /// Dirty bytes.
     pub dirty: Option<u64>,
+    /// "sequential" if what was written since the start came from front to back, "scattered" if not; null where too little was
+    /// written to tell.
+    #[serde(default)]
+    pub write_pattern: Option<String>,
     /// "present" or "deleted"; null where that could not be read.
     pub state: Option<String>,
     /// Cgroup that is charged.

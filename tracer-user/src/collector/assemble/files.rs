@@ -23,6 +23,13 @@ const MOST_ROWS: usize = 1000;
 /// Most processes named for a file, of each sort.
 const MOST_TOUCHERS: usize = 10;
 
+/// Most writes looked at for a file's pattern. Samples come in no order, so these are as good as any.
+const MOST_WRITES: usize = 4096;
+/// Fewer tell nothing.
+const LEAST_WRITES: usize = 8;
+/// So many of a hundred writes must lie behind the one before: a log of several writers is not quite in order.
+const SEQUENTIAL_PERCENT: usize = 90;
+
 /// How a process made a file's memory resident.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 enum How {
@@ -48,6 +55,8 @@ struct Sum {
     baseline: u64,
     baseline_variance: u64,
     touchers: HashMap<(u64, Option<How>), u64>,
+    /// When and where it was written: nanoseconds and offsets.
+    writes: Vec<(u64, u64)>,
 }
 
 /// The file rows of every wanted owner, largest first.
@@ -77,6 +86,9 @@ pub(super) fn by_owner(inputs: &Inputs<'_>, symbols: &mut dyn Symbols, resolver:
             });
             let process = if key.flags & KEY_OWN != 0 { 0 } else { key.process };
             *sum.touchers.entry((process, how)).or_default() += bytes;
+            if how == Some(How::Write) && sum.writes.len() < MOST_WRITES {
+                sum.writes.push((sample.charged_ns, sample.address));
+            }
         }
     }
     owners.into_iter().map(|(owner, files)| (owner, rows(inputs, symbols, resolver, files))).collect()
@@ -121,12 +133,13 @@ fn figures(sum: &Sum) -> FileRow {
     }
 }
 
-fn row(inputs: &Inputs<'_>, symbols: &mut dyn Symbols, resolver: &mut Resolver, kind: Kind, record: &FileRecord, sum: Sum) -> FileRow {
+fn row(inputs: &Inputs<'_>, symbols: &mut dyn Symbols, resolver: &mut Resolver, kind: Kind, record: &FileRecord, mut sum: Sum) -> FileRow {
     let processes = sum.touchers.keys().filter_map(|(process, _)| inputs.processes.get(process));
     let living: Vec<u32> = processes.filter(|process| !symbols.is_gone(process)).map(|process| process.tgid).take(MOST_TOUCHERS).collect();
     let files::Seen { path, mount, path_inside, volume } = resolver.resolve(record, &living);
     let is_reader = |how: Option<How>| how == Some(How::Read) || how == Some(How::Map) && kind == Kind::File;
     let of = |reader: bool| sum.touchers.iter().filter(move |((_, how), _)| is_reader(*how) == reader);
+    let write_pattern = pattern(&mut sum.writes).map(str::to_owned);
     FileRow {
         path,
         dev: Some(device_text(record.device)),
@@ -142,6 +155,7 @@ fn row(inputs: &Inputs<'_>, symbols: &mut dyn Symbols, resolver: &mut Resolver, 
             0 => Some("deleted".to_owned()),
             _ => Some("present".to_owned()),
         },
+        write_pattern,
         writers: touchers(inputs, symbols, of(false)),
         readers: touchers(inputs, symbols, of(true)),
         ..figures(&sum)
@@ -171,6 +185,16 @@ fn touchers<'a>(
         found.push(FileToucher { pid: None, comm: OTHER.to_owned(), bytes, how: None });
     }
     found
+}
+
+/// In which order a file was written; `None` if there are too few writes to tell.
+fn pattern(writes: &mut [(u64, u64)]) -> Option<&'static str> {
+    if writes.len() < LEAST_WRITES {
+        return None;
+    }
+    writes.sort_unstable();
+    let forward = writes.windows(2).filter(|pair| pair[0].1 < pair[1].1).count();
+    Some(if forward * 100 >= (writes.len() - 1) * SEQUENTIAL_PERCENT { "sequential" } else { "scattered" })
 }
 
 /// How a kernel stack, innermost frame first, made a file's memory resident: by the first frame that tells. Readahead does not: both
@@ -231,6 +255,15 @@ mod tests {
         assert_eq!(of(&["vfs_write", "generic_perform_write", "fault_in_readable", "asm_exc_page_fault", "filemap_fault"]), Some(How::Map));
         assert_eq!(of(&["kthread", "worker_thread"]), None);
         assert_eq!(of(&[]), None);
+    }
+
+    #[test]
+    fn a_log_is_written_from_front_to_back() {
+        let mut log: Vec<(u64, u64)> = (0..20).rev().map(|n| (n, n * 4096)).collect();
+        assert_eq!(pattern(&mut log), Some("sequential"));
+        let mut database: Vec<(u64, u64)> = (0..20).map(|n| (n, n * 7919 % 20)).collect();
+        assert_eq!(pattern(&mut database), Some("scattered"));
+        assert_eq!(pattern(&mut log[..7]), None);
     }
 
     #[test]

@@ -11,7 +11,7 @@ use super::{filter::Filter, retired::Retired, start::Running};
 use crate::{
     bpf::{stats::Estimate, tables::Swept},
     cgroup::{CgroupId, Hierarchy, Registry, StatReading, local::LocalFigures},
-    date,
+    date, diagnose,
     files::Resolver,
     kernel::facts::Facts,
     ledger::{self, Account, growth::Slope},
@@ -128,7 +128,7 @@ pub fn report(inputs: &Inputs<'_>, symbols: &mut dyn Symbols) -> Report {
     cgroups.sort_by(|a, b| size_of_row(b).cmp(&size_of_row(a)).then_with(|| a.path.cmp(&b.path)));
     let duration = inputs.now_ns.saturating_sub(inputs.started_ns);
     let (cpu_percent, rss) = cost::of_this_process(duration);
-    Report {
+    let mut report = Report {
         schema: SCHEMA,
         tool: format!("memtrail {}", env!("CARGO_PKG_VERSION")),
         host: host(inputs.facts, inputs.hierarchy),
@@ -152,7 +152,9 @@ pub fn report(inputs: &Inputs<'_>, symbols: &mut dyn Symbols) -> Report {
         losses: inputs.losses.clone(),
         cgroups,
         oom: Vec::new(),
-    }
+    };
+    diagnose::conclude(&mut report);
+    report
 }
 
 fn tables(inputs: &Inputs<'_>) -> BTreeMap<String, Table> {

@@ -14,7 +14,7 @@ const FRAMES: usize = 4;
 
 /// Most verdicts of a cgroup and lines of one.
 const VERDICTS: usize = 3;
-const VERDICT_LINES: usize = 4;
+const VERDICT_LINES: usize = 6;
 
 /// A smaller file is not worth a line.
 const LARGE_FILE: u64 = 1 << 20;
@@ -108,15 +108,9 @@ fn headline(cgroup: &Cgroup, report: &Report) -> String {
     format!("{} {figures}", text::cut_middle(&name, room))
 }
 
-/// `pod/container` where known, else the path.
+/// The name of a cgroup, escaped.
 pub(super) fn name(cgroup: &Cgroup) -> String {
-    let name = match (&cgroup.pod, &cgroup.container) {
-        (Some(pod), Some(container)) => format!("{pod}/{container}"),
-        (Some(name), None) | (None, Some(name)) => name.clone(),
-        (None, None) => cgroup.path.clone(),
-    };
-    let name = text::escape(&name);
-    if cgroup.state == "dead" { format!("{name} (dead)") } else { name }
+    text::escape(&figures::name(cgroup))
 }
 
 fn size(cgroup: &Cgroup, report: &Report) -> String {
