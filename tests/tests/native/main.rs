@@ -16,4 +16,5 @@ mod losses;
 mod occupancy;
 mod owners;
 mod stacks;
+mod verdicts;
 mod workload_truth;

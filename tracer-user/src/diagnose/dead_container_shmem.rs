@@ -23,7 +23,7 @@ const CRITICAL_PERCENT: u64 = 25;
 fn what_frees(file: &FileRow) -> &'static str {
     let has_directory = file.mount.is_some() || file.path_inside.is_some();
     match (file.state.as_deref(), has_directory) {
-        (Some("deleted"), true) => "the file is deleted but still open: end the process that holds it",
+        (Some("deleted"), true) => "end the process that holds it open: it is deleted already",
         (_, true) => "delete the file or the pod; set a sizeLimit on the volume",
         _ if file.path.starts_with("SYSV") => "remove the segment (ipcrm -M) or end the processes attached to it",
         _ => "end the process that still holds it",
@@ -53,7 +53,7 @@ pub(super) fn verdict(cgroup: &Cgroup, report: &Report) -> Option<Verdict> {
     let more = if left.len() > 1 { format!(" and {} more files", left.len() - 1) } else { String::new() };
     let held = largest.map_or_else(|| "in files that are not known".to_owned(), |file| format!("in {}{more}", place(file)));
     let text = format!(
-        "{} still holds {} of shmem{} {held}{}. No restart frees it, and without swap the kernel cannot: {}.",
+        "{} still holds {} of shmem{} {held}{}. No restart frees it, nor can the kernel without swap. To free it, {}.",
         figures::name(cgroup),
         units::bytes(bytes),
         of_limit.unwrap_or_default(),
@@ -119,7 +119,7 @@ mod tests {
             found.text,
             "dead container aaaaaaaaaaaa (exited 12 s ago) still holds 200.0 MiB of shmem (78 % of the 256.0 MiB of /pod) in \
              /pods/u/volumes/kubernetes.io~empty-dir/cache/big (emptyDir cache of pod u), written by java[7] 200.0 MiB. No restart frees it, \
-             and without swap the kernel cannot: delete the file or the pod; set a sizeLimit on the volume."
+             nor can the kernel without swap. To free it, delete the file or the pod; set a sizeLimit on the volume."
         );
         assert_eq!(found.evidence["shmem_bytes"], json!(200 * MIB));
     }
@@ -146,7 +146,7 @@ mod tests {
     fn what_frees_it_depends_on_what_it_is() {
         let mut report = report("dead", 200 * MIB, 0, None);
         report.cgroups[0].files[0].state = Some("deleted".into());
-        assert!(fires(&report).unwrap().text.contains("deleted but still open"));
+        assert!(fires(&report).unwrap().text.contains("deleted already"));
         report.cgroups[0].files[0].mount = None;
         report.cgroups[0].files[0].path = "SYSV00000001".into();
         assert!(fires(&report).unwrap().text.contains("ipcrm"));

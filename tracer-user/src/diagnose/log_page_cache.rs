@@ -1,5 +1,6 @@
-//! `log-page-cache`: the working set is mostly page cache that the kernel calls active, of files that are written from front to back. Small
-//! appends touch each page many times, which makes it active; the kubelet then counts it as needed, though the kernel would drop it.
+//! `log-page-cache`: the cgroup's memory is mostly page cache of files that are written from front to back. What was also read again is on
+//! the active list, which the kubelet counts as needed, though the kernel would drop it; the rest fills the limit and harms nobody.
+//! (Since 4.7 writes alone do not make page cache active.)
 
 use super::{Severity, place};
 use crate::{
@@ -11,15 +12,18 @@ use serde_json::json;
 
 pub(super) const ID: &str = "log-page-cache";
 
-/// Less active page cache is not worth a word.
+/// Less page cache is not worth a word.
 const WORTH_BYTES: u64 = 16 << 20;
-/// Of the limit, from which on it is a warning: the kubelet's and people's alarms are near.
+/// Of the limit, from which on people's alarms are near.
 const NEAR_PERCENT: u128 = 80;
 
 pub(super) fn verdict(cgroup: &Cgroup, _report: &Report) -> Option<Verdict> {
-    let (working_set, active) = (cgroup.working_set_bytes?, cgroup.active_file_bytes?);
+    let (usage, working_set, active) = (cgroup.usage_bytes?, cgroup.working_set_bytes?, cgroup.active_file_bytes?);
     let page_cache = active.saturating_add(cgroup.kubelet_reclaimable_bytes?);
-    if active < WORTH_BYTES || active < working_set / 2 {
+    let is_near = |bytes: u64| cgroup.limit_bytes.is_some_and(|limit| u128::from(bytes) * 100 >= u128::from(limit) * NEAR_PERCENT);
+    let fills_working_set = active >= WORTH_BYTES && active >= working_set / 2;
+    let fills_limit = page_cache >= WORTH_BYTES && page_cache >= usage / 2 && is_near(usage);
+    if !fills_working_set && !fills_limit {
         return None;
     }
     let mut logs: Vec<&FileRow> = cgroup.files.iter().filter(|file| is_log(file)).collect();
@@ -31,18 +35,22 @@ pub(super) fn verdict(cgroup: &Cgroup, _report: &Report) -> Option<Verdict> {
         return None;
     }
     let largest = logs.first()?;
+    let seen = if fills_working_set {
+        format!("{} of the working set of {} is active page cache", units::bytes(active), units::bytes(working_set))
+    } else {
+        format!("{} of the usage of {} is page cache", units::bytes(page_cache), units::bytes(usage))
+    };
     let more = if logs.len() > 1 { format!(" and {} more files", logs.len() - 1) } else { String::new() };
-    let droppable = cgroup.droppable_bytes.map_or_else(String::new, |bytes| format!(", {} of it at once", units::bytes(bytes)));
+    let droppable =
+        cgroup.droppable_bytes.map_or_else(String::new, |bytes| format!(" ({} at once, the rest once written back)", units::bytes(bytes)));
+    let disagreement = if fills_working_set { "; kubectl top counts it, tools that subtract all cache do not" } else { "" };
     let text = format!(
-        "{} of the working set of {} is active page cache, mostly of {}{more}, appended to by {}: consistent with logs that grow. The kernel \
-         drops it under pressure{droppable}; kubectl top counts it, tools that subtract all cache do not. Rotate the log, or write it past \
-         the page cache (O_DIRECT, or POSIX_FADV_DONTNEED after fdatasync).",
-        units::bytes(active),
-        units::bytes(working_set),
+        "{seen}, mostly of {}{more}, appended to by {}: consistent with logs that grow. The kernel drops it under \
+         pressure{droppable}{disagreement}. Rotate the log, or write it past the page cache (O_DIRECT, or POSIX_FADV_DONTNEED after \
+         fdatasync).",
         place(largest),
         files::names(&largest.writers),
     );
-    let is_near = cgroup.limit_bytes.is_some_and(|limit| u128::from(working_set) * 100 >= u128::from(limit) * NEAR_PERCENT);
     let evidence = [
         ("active_file_bytes", json!(active)),
         ("working_set_bytes", json!(working_set)),
@@ -51,7 +59,8 @@ pub(super) fn verdict(cgroup: &Cgroup, _report: &Report) -> Option<Verdict> {
         ("files", json!(logs.len())),
         ("largest_file", json!(largest.path)),
     ];
-    Some(super::verdict(ID, if is_near { Severity::Warning } else { Severity::Info }, text, evidence))
+    let severity = if fills_working_set && is_near(working_set) { Severity::Warning } else { Severity::Info };
+    Some(super::verdict(ID, severity, text, evidence))
 }
 
 /// Written from front to back, and by whoever is known to have written most of what came since the start.
@@ -80,6 +89,7 @@ mod tests {
             ..FileRow::default()
         };
         Cgroup {
+            usage_bytes: Some(working_set + 10 * MIB),
             working_set_bytes: Some(working_set),
             active_file_bytes: Some(active),
             kubelet_reclaimable_bytes: Some(10 * MIB),
@@ -100,9 +110,19 @@ mod tests {
         assert_eq!((found.id.as_str(), found.severity.as_str()), (ID, "warning"));
         assert!(found.text.starts_with(
             "200.0 MiB of the working set of 210.0 MiB is active page cache, mostly of /var/log/app.log, appended to by java[7] 200.0 MiB: \
-             consistent with logs that grow. The kernel drops it under pressure, 200.0 MiB of it at once;"
+             consistent with logs that grow. The kernel drops it under pressure (200.0 MiB at once, the rest once written back); kubectl top counts it"
         ));
         assert_eq!(fires(&cgroup(100 * MIB, 110 * MIB)).unwrap().severity, "info");
+    }
+
+    #[test]
+    fn logs_that_fill_the_limit_without_being_needed_are_worth_knowing() {
+        let inactive = Cgroup { kubelet_reclaimable_bytes: Some(200 * MIB), active_file_bytes: Some(MIB), ..cgroup(200 * MIB, 20 * MIB) };
+        let full = Cgroup { usage_bytes: Some(220 * MIB), ..inactive.clone() };
+        let found = fires(&full).unwrap();
+        assert_eq!(found.severity, "info");
+        assert!(found.text.starts_with("201.0 MiB of the usage of 220.0 MiB is page cache, mostly of"), "{}", found.text);
+        assert_eq!(fires(&Cgroup { limit_bytes: None, ..full }), None);
     }
 
     #[test]

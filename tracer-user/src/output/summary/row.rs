@@ -3,7 +3,7 @@
 //! Says the same at every level of detail; a level only decides how many lines it takes.
 
 use super::{COLUMNS, Line, Style};
-use crate::model::{Cgroup, KindRow, Report, StackRow};
+use crate::model::{Cgroup, FileRow, KindRow, Report, StackRow};
 use crate::output::merged::{Merged, merge};
 use crate::output::{Value, figures, files, text};
 use crate::units;
@@ -234,7 +234,9 @@ fn charged_stderr(bytes: u64, report: &Report) -> u64 {
 /// A line for a file that holds more than half of the cgroup's page cache or shmem, where that is worth a line.
 fn dominant_files(cgroup: &Cgroup) -> Vec<Line> {
     let files = ["file", "shmem"].into_iter().filter_map(|kind| files::dominant(cgroup, kind));
-    let large = files.filter(|file| files::bytes(file) >= LARGE_FILE);
+    // A verdict that names it says more.
+    let is_told = |file: &&FileRow| cgroup.verdicts.iter().any(|verdict| verdict.text.contains(&file.path));
+    let large = files.filter(|file| files::bytes(file) >= LARGE_FILE && !is_told(file));
     large.map(|file| Line::new(format!("    {}", files::summary_line(file, COLUMNS - 4)), Style::Plain)).collect()
 }
 

@@ -1,0 +1,123 @@
+//! Verdicts: each fires on a real workload, and not on one that looks like it.
+
+use harness::cgroup::TestCgroup;
+use harness::memtrail::{Memtrail, Mode, Outcome, record_args};
+use harness::place::{Folder, Tmpfs};
+use harness::report;
+use harness::workload::Workload;
+use serde_json::Value;
+
+const BYTES: u64 = 64 << 20;
+const POD: &str = "6b21aa00-7c0f-4c5e-9a39-2f6a4d0e8b11";
+
+fn exact(cgroup: &str) -> Memtrail {
+    Memtrail::start(&record_args(cgroup, Mode::Exact)).unwrap()
+}
+
+fn verdicts<'a>(outcome: &'a Outcome, cgroup: &str) -> Vec<&'a Value> {
+    let row = report::cgroup(&outcome.report, cgroup).unwrap().unwrap_or_else(|| panic!("the report has no {cgroup}"));
+    row["verdicts"].as_array().unwrap().iter().collect()
+}
+
+fn verdict<'a>(outcome: &'a Outcome, cgroup: &str, id: &str) -> &'a Value {
+    let all = verdicts(outcome, cgroup);
+    all.iter().find(|verdict| verdict["id"] == id).unwrap_or_else(|| panic!("{cgroup} has no {id} among {all:?}"))
+}
+
+fn ids(outcome: &Outcome) -> Vec<String> {
+    let cgroups = outcome.report["cgroups"].as_array().unwrap();
+    cgroups.iter().flat_map(|cgroup| cgroup["verdicts"].as_array().unwrap()).map(|verdict| verdict["id"].to_string()).collect()
+}
+
+/// A pod as the kubelet lays it out: the first container leaves a file in the emptyDir and is gone, the second runs beside it.
+#[test]
+#[ignore = "root"]
+fn native_verdict_dead_container_shmem() {
+    let volume = format!("pods/{POD}/volumes/kubernetes.io~empty-dir/cache");
+    let tmpfs = Tmpfs::below("verdict-dead", &volume).unwrap();
+    let above = TestCgroup::new("verdict-dead").unwrap();
+    let (kubepods, burstable) = (above.child("kubepods").unwrap(), above.child("kubepods/burstable").unwrap());
+    let pod = burstable.child(&format!("pod{POD}")).unwrap();
+    let mut first = pod.child(&"a1".repeat(32)).unwrap();
+    let second = pod.child(&"b2".repeat(32)).unwrap();
+    pod.limit(256 << 20).unwrap();
+    let (dir, bytes) = (tmpfs.path().to_str().unwrap().to_owned(), BYTES.to_string());
+    let memtrail = exact(above.path());
+    let mut writer = Workload::start(&first, &["tmpfs", "--keep", "--dir", &dir, "--bytes", &bytes]).unwrap();
+    let pid = writer.run_to("ready").unwrap()[0].pid;
+    writer.finish().unwrap();
+    let dead = first.path().to_owned();
+    first.remove().unwrap();
+    let mut beside = Workload::start(&second, &["anon", "--bytes", &bytes]).unwrap();
+    beside.run_to("touched").unwrap();
+    // The kernel's own figures are batched.
+    second.settled_kinds().unwrap();
+    let outcome = memtrail.stop().unwrap();
+
+    let left = BYTES / 2;
+    let found = verdict(&outcome, &dead, "dead-container-shmem");
+    assert_eq!((found["evidence"]["shmem_bytes"].as_u64(), found["evidence"]["limit_cgroup"].as_str()), (Some(left), Some(pod.path())));
+    let text = found["text"].as_str().unwrap();
+    for part in [
+        "dead container a1a1a1a1a1a1 (exited ".to_owned(),
+        format!("{volume}/memtrail-workload-"),
+        format!("(emptyDir cache of pod {POD}) and {} more files", (left >> 20) - 1),
+        format!("written by memtrail-worklo[{pid}]"),
+        "delete the file or the pod; set a sizeLimit".to_owned(),
+    ] {
+        assert!(text.contains(&part), "no {part:?} in {text}");
+    }
+    // The pod's subtree has the dead container's bytes and the living one's, and together they are its usage.
+    let row = report::cgroup(&outcome.report, pod.path()).unwrap().unwrap();
+    for (kind, expected) in [("anon", BYTES), ("shmem", left)] {
+        let live = row["subtree"][kind]["live"].as_u64().unwrap();
+        assert!(live.abs_diff(expected) <= 1 << 20, "{kind} of the pod: {live}, expected {expected}");
+    }
+    assert!(row["uncovered_bytes"].as_i64().unwrap().abs() <= 2 << 20, "not all of the pod's usage is known: {row}");
+    assert_eq!(ids(&outcome), ["\"dead-container-shmem\""], "the living have no verdict");
+
+    // Deleted, it is no verdict any more; nor was it ever one of a container that lives.
+    let mut living = Workload::start(&second, &["memfd", "--bytes", "32M"]).unwrap();
+    living.run_to("ready").unwrap();
+    let memtrail = exact(above.path());
+    for entry in std::fs::read_dir(tmpfs.path()).unwrap() {
+        std::fs::remove_file(entry.unwrap().path()).unwrap();
+    }
+    living.run_to("touched").unwrap();
+    let outcome = memtrail.stop().unwrap();
+    assert_eq!(ids(&outcome), Vec::<String>::new());
+    drop((living, beside, second, pod, burstable, kubepods));
+}
+
+/// A log that is appended and followed fills the working set; a cold file that is read fills it too, and is no log.
+#[test]
+#[ignore = "root"]
+fn native_verdict_log_page_cache() {
+    let folder = Folder::new("verdict-log").unwrap();
+    let (log, cold) = (folder.path().join("app.log"), folder.cold_file("data", BYTES).unwrap());
+    let (log, cold) = (log.to_str().unwrap(), cold.to_str().unwrap());
+    let parent = TestCgroup::new("verdict-log").unwrap();
+    let (app, database) = (parent.child("app").unwrap(), parent.child("database").unwrap());
+    app.limit(80 << 20).unwrap();
+    let memtrail = exact(parent.path());
+    let mut writer = Workload::start(&app, &["append-log", "--file", log, "--bytes", &BYTES.to_string()]).unwrap();
+    let pid = writer.run_to("appended").unwrap()[0].pid;
+    // The second reading makes it active, and so it does with the data.
+    for (cgroup, file) in [(&app, log), (&app, log), (&database, cold), (&database, cold)] {
+        Workload::start(cgroup, &["file-two-readers", "--file", file]).unwrap().finish().unwrap();
+    }
+    // The kernel's own figures are batched.
+    app.settled_kinds().unwrap();
+    let outcome = memtrail.stop().unwrap();
+
+    let found = verdict(&outcome, app.path(), "log-page-cache");
+    let text = found["text"].as_str().unwrap();
+    assert!(text.contains(&format!("mostly of {log}, appended to by memtrail-worklo[{pid}]")), "{text}");
+    assert!(text.contains("active page cache"), "{text}");
+    assert_eq!(found["severity"], "warning", "64 of 80 MiB: {found}");
+    let row = report::cgroup(&outcome.report, database.path()).unwrap().unwrap();
+    let figure = |name: &str| row[name].as_u64().unwrap();
+    println!("database: active {} of a working set of {}", figure("active_file_bytes"), figure("working_set_bytes"));
+    assert!(figure("active_file_bytes") > figure("working_set_bytes") / 2, "a working set of page cache, as the log's: {row}");
+    assert!(verdicts(&outcome, database.path()).is_empty());
+}
