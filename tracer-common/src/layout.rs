@@ -103,6 +103,12 @@ kernel_layout! {
     root_hierarchy_id = Member("cgroup_root", "hierarchy_id");
     /// 64-bit id of a kernfs node.
     kn_id = Member("kernfs_node", "id");
+    /// Name of a kernfs node.
+    kn_name = Member("kernfs_node", "name");
+    /// Node above (6.15 and later).
+    kn_parent_rcu = Member("kernfs_node", "__parent");
+    /// The same before.
+    kn_parent = Member("kernfs_node", "parent");
     /// Index of the memory controller in css_set.subsys.
     memory_cgrp_id = Value("cgroup_subsys_id", "memory_cgrp_id");
     /// css_set of a task.

@@ -12,6 +12,7 @@ pub mod file;
 pub mod kind;
 pub mod layout;
 pub mod loss;
+pub mod owner;
 pub mod process;
 pub mod sampling;
 pub mod settings;

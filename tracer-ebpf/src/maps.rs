@@ -9,6 +9,7 @@ use tracer_common::{
     attribution::{Grave, KeyRecord, OwnerTotals, Sample},
     file::FileRecord,
     loss::{LOSSES, LossCount},
+    owner::OwnerName,
     process::ProcessRecord,
     sampling::Sampler,
     settings::{Control, OwnerFilter},
@@ -87,6 +88,10 @@ pub static CALIBRATION: Array<u64> = Array::with_max_entries(64, 0);
 /// Entry 0: the sweep; 1: folios kept by the baseline; 2: the picture's epoch, all ones if none could be opened.
 #[map]
 pub static RUN_RESULTS: Array<[u64; 4]> = Array::with_max_entries(3, 0);
+
+/// Entry 0: the name that `run_owner_name` found.
+#[map]
+pub static OWNER_NAME: Array<OwnerName> = Array::with_max_entries(1, 0);
 
 /// Rare events, in order.
 #[map]

@@ -89,6 +89,25 @@ fn native_verdict_dead_container_shmem() {
     drop((living, beside, second, pod, burstable, kubepods));
 }
 
+/// The container was gone before memtrail came, which looks at its pod only: what it left is named all the same, but not who wrote it.
+#[test]
+#[ignore = "root"]
+fn native_verdict_of_a_death_before_the_start() {
+    let tmpfs = Tmpfs::new("verdict-before").unwrap();
+    let pod = TestCgroup::new("verdict-before").unwrap();
+    let mut container = pod.child(&"c3".repeat(32)).unwrap();
+    let dead = container.path().to_owned();
+    let dir = tmpfs.path().to_str().unwrap().to_owned();
+    Workload::start(&container, &["tmpfs", "--keep", "--dir", &dir, "--bytes", "64M"]).unwrap().finish().unwrap();
+    container.remove().unwrap();
+    let outcome = exact(pod.path()).stop().unwrap();
+    let text = verdict(&outcome, &dead, "dead-container-shmem")["text"].as_str().unwrap();
+    assert!(text.starts_with(&format!("{dead} (dead) still holds 32.0 MiB of shmem")), "{text}");
+    assert!(text.contains(&format!("{dir}/memtrail-workload-")) && text.contains("by whom is not known"), "{text}");
+    let files = report::files(&outcome.report, &dead).unwrap();
+    assert_eq!(files.iter().map(|file| (file.live, file.baseline)).fold((0, 0), |a, b| (a.0 + b.0, a.1 + b.1)), (0, 32 << 20));
+}
+
 /// A log that is appended and followed fills the working set; a cold file that is read fills it too, and is no log.
 #[test]
 #[ignore = "root"]

@@ -9,6 +9,7 @@ pub mod file_commit;
 pub mod freeze;
 pub mod lru_insertion;
 pub mod migrate;
+pub mod owner;
 pub mod page_alloc;
 pub mod page_free;
 pub mod shmem_commit;

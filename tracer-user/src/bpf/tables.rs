@@ -11,6 +11,7 @@ use tracer_common::{
     attribution::{Grave, KeyRecord, OwnerTotals, Sample},
     file::FileRecord,
     loss::{Loss, LossCount},
+    owner::OwnerName,
     process::ProcessRecord,
     settings::Control,
     stack::StackRecord,
@@ -101,6 +102,15 @@ pub fn stacks(bpf: &Ebpf) -> Result<std::collections::HashMap<u64, StackRecord>,
 /// Processes by identity.
 pub fn processes(bpf: &Ebpf) -> Result<std::collections::HashMap<u64, ProcessRecord>, BpfError> {
     entries(bpf, "PROCESSES")
+}
+
+/// What the kernel still knows of the name of the owner of the live sample in `slot`.
+pub fn owner_name(bpf: &mut Ebpf, slot: u64) -> Result<OwnerName, BpfError> {
+    let name = "OWNER_NAME";
+    run(bpf, "run_owner_name", [slot, 0, 0])?;
+    let failed = |source| BpfError::Map { name, source };
+    let map = Array::<_, OwnerName>::try_from(bpf.map(name).ok_or(BpfError::Missing(name))?).map_err(failed)?;
+    map.get(&0, 0).map_err(failed)
 }
 
 /// Files by identity.

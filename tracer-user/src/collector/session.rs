@@ -33,6 +33,7 @@ use aya::{
 };
 use std::{collections::HashMap, time::SystemTime};
 use tracer_common::{
+    attribution::{KeyRecord, Sample},
     event::CgroupEvent,
     loss::Loss,
     settings::{OWNER_REFUSED, OWNER_REFUSED_ALONE, OWNER_WANTED, OwnerFilter},
@@ -301,6 +302,7 @@ impl Session {
             let charged = Charged { bytes: crate::ledger::charged(&record), variance: record.charged_variance, samples: record.samples };
             self.retired.add(row, charged);
         }
+        self.retire_files()?;
         tables::remove(&mut self.running.bpf, "STACKS", &leaving.stacks)?;
         tables::remove(&mut self.running.bpf, "PROCESSES", &leaving.processes)?;
         log::debug!(
@@ -314,6 +316,20 @@ impl Session {
             leaving.processes.len(),
             monotonic_ns().saturating_sub(read_ns) / 1000
         );
+        Ok(())
+    }
+
+    /// Files of which nothing is live leave their table, once it is half full: finding them takes a look at every sample.
+    fn retire_files(&mut self) -> Result<(), SessionError> {
+        let files = tables::files(&self.running.bpf)?;
+        self.occupancy.insert("FILES".to_owned(), files.len() as u64);
+        if files.len() < self.running.sizes.files as usize / 2 {
+            return Ok(());
+        }
+        let named = tables::samples(&self.running.bpf)?.values().map(|sample| sample.file).collect();
+        let leaving = self.marks.files(files.into_keys(), &named, monotonic_ns());
+        tables::remove(&mut self.running.bpf, "FILES", &leaving)?;
+        log::debug!("retirement: {} files left", leaving.len());
         Ok(())
     }
 
@@ -339,6 +355,7 @@ impl Session {
         let totals = tables::owner_totals(&self.running.bpf)?;
         let owning: std::collections::HashSet<u64> =
             keys.values().filter(|record| crate::ledger::live(record) > 0).map(|record| record.key.owner).collect();
+        self.name_the_dead(&keys, &samples)?;
         self.registry.retain_dead(|id| owning.contains(&id.0), MOST_DEAD);
         let inputs = Inputs {
             facts: &self.host.facts,
@@ -364,6 +381,22 @@ impl Session {
             now_ns: monotonic_ns(),
         };
         Ok(assemble::report(&inputs, &mut Names::new(self.feed.as_ref(), &mut self.symbolizer)))
+    }
+
+    /// Owners that no event and no listing named were removed before the start: the kernel knows their names through what is charged
+    /// to them.
+    fn name_the_dead(&mut self, keys: &HashMap<u64, KeyRecord>, samples: &HashMap<u64, Sample>) -> Result<(), SessionError> {
+        let owner_of = |sample: &Sample| keys.get(&sample.key).map(|record| CgroupId(record.key.owner));
+        let unknown: HashMap<CgroupId, u64> = samples
+            .iter()
+            .filter_map(|(slot, sample)| Some((owner_of(sample)?, *slot)))
+            .filter(|(owner, _)| self.registry.get(*owner).is_none())
+            .collect();
+        for slot in unknown.into_values().take(MOST_DEAD) {
+            let name = tables::owner_name(&mut self.running.bpf, slot)?;
+            self.registry.learn_dead(&name, monotonic_ns());
+        }
+        Ok(())
     }
 
     fn local_figures(&self, readings: &[(CgroupId, StatReading)]) -> HashMap<CgroupId, LocalFigures> {

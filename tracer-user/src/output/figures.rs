@@ -14,13 +14,10 @@ pub const SHARES_OF_USAGE: [&str; 7] = ["anon", "file", "shmem", "hugetlb", "ker
 #[must_use]
 pub fn name(cgroup: &Cgroup) -> String {
     if cgroup.state == "dead" {
-        let ago = |verb: &str| match cgroup.dead_for_s.and_then(units::seconds) {
-            Some(time) => format!("({verb} {time} ago)"),
-            None => "(dead)".to_owned(),
-        };
+        let since = |verb: &str| cgroup.dead_for_s.and_then(units::seconds).map(|time| format!(" ({verb} {time} ago)"));
         return match &cgroup.container {
-            Some(container) => format!("dead container {} {}", short_id(container), ago("exited")),
-            None => format!("{} {}", cgroup.path, ago("removed")),
+            Some(container) => format!("dead container {}{}", short_id(container), since("exited").unwrap_or_default()),
+            None => format!("{}{}", cgroup.path, since("removed").unwrap_or_else(|| " (dead)".to_owned())),
         };
     }
     match (&cgroup.pod, &cgroup.container) {
