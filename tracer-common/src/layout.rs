@@ -81,6 +81,10 @@ kernel_layout! {
     pg_swapbacked = Value("pageflags", "PG_swapbacked");
     /// PG_swapcache.
     pg_swapcache = Value("pageflags", "PG_swapcache");
+    /// PG_dirty.
+    pg_dirty = Value("pageflags", "PG_dirty");
+    /// PG_writeback.
+    pg_writeback = Value("pageflags", "PG_writeback");
     /// PG_lru.
     pg_lru = Value("pageflags", "PG_lru");
     /// Since 7.1 LRU folios hold an obj_cgroup: told by this member (KERNEL.md 2).

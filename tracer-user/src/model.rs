@@ -137,6 +137,9 @@ pub struct Cgroup {
     pub dirty_bytes: Option<u64>,
     /// Under writeback, bytes.
     pub writeback_bytes: Option<u64>,
+    /// Least sum of the two in the last readings; null with fewer than three of them.
+    #[serde(default)]
+    pub dirty_sustained_bytes: Option<u64>,
     /// Active and inactive file less dirty, writeback and mlocked.
     pub droppable_bytes: Option<u64>,
     /// inactive_file.
@@ -252,8 +255,11 @@ pub struct FileRow {
     /// Its standard error.
     #[serde(default)]
     pub baseline_stderr: u64,
-    /// Dirty bytes.
+    /// Bytes that wait to be written to disk: an estimate from the samples, as of the report.
     pub dirty: Option<u64>,
+    /// Bytes on their way to disk, likewise.
+    #[serde(default)]
+    pub writeback: Option<u64>,
     /// "sequential" if what was written since the start came from front to back, "scattered" if not; null where too little was
     /// written to tell.
     #[serde(default)]

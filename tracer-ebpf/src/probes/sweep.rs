@@ -16,7 +16,10 @@ use crate::{
     scratch::Slot,
 };
 use aya_ebpf::helpers::generated::bpf_probe_read_kernel;
-use tracer_common::{attribution::frame_and_order, loss::Loss};
+use tracer_common::{
+    attribution::{SWEPT_DIRTY, SWEPT_WRITEBACK, frame_and_order},
+    loss::Loss,
+};
 
 /// The sample stands.
 const STANDS: u64 = 0;
@@ -69,11 +72,23 @@ pub fn look(slot: u64) {
             // SAFETY: as above. Where the first frame is gone, another file may have it by now.
             if unsafe { (*sample).file } != 0 && frames::is_set(&FRAMES, frame) {
                 file::refresh(page, Slot::FromUser);
+                result[0] |= page_state(page);
             }
         }
     }
     // SAFETY: a map value; only the tracer's one sweeping thread reads it.
     unsafe { *swept = result };
+}
+
+/// Whether the folio waits to be written to disk, or is on its way there.
+#[inline(always)]
+fn page_state(page: u64) -> u64 {
+    let flags = read::<u64>(page, layout!(page_flags)).unwrap_or(0);
+    let bit = |flag: Option<u64>| match flag {
+        Some(bit) => flags >> (bit & 63) & 1,
+        None => 0,
+    };
+    bit(layout!(pg_dirty)) * SWEPT_DIRTY | bit(layout!(pg_writeback)) * SWEPT_WRITEBACK
 }
 
 /// Frames of the folio that some page table maps. A PMD-mapped folio is mapped whole.

@@ -8,7 +8,7 @@ use aya::{
 };
 use std::hash::Hash;
 use tracer_common::{
-    attribution::{Grave, KeyRecord, OwnerTotals, Sample},
+    attribution::{Grave, KeyRecord, OwnerTotals, SWEPT_DIRTY, SWEPT_WRITEBACK, Sample},
     file::FileRecord,
     loss::{Loss, LossCount},
     owner::OwnerName,
@@ -176,6 +176,10 @@ pub struct Swept {
     pub frames_left: u64,
     /// Owner now, 0 if none.
     pub owner: u64,
+    /// The folio waits to be written to disk.
+    pub dirty: bool,
+    /// It is on its way there.
+    pub writeback: bool,
 }
 
 /// What became of a swept sample.
@@ -198,15 +202,16 @@ pub fn sweep(bpf: &mut Ebpf, slots: impl Iterator<Item = u64>) -> Result<std::co
     let mut found = std::collections::HashMap::new();
     for slot in slots {
         run(bpf, "run_sweep", [slot, 0, 0])?;
-        let [verdict, mapped_frames, frames_left, owner] = run_result(bpf, 0)?;
-        let verdict = match verdict {
+        let [word, mapped_frames, frames_left, owner] = run_result(bpf, 0)?;
+        let (dirty, writeback) = (word & SWEPT_DIRTY != 0, word & SWEPT_WRITEBACK != 0);
+        let verdict = match word & !(SWEPT_DIRTY | SWEPT_WRITEBACK) {
             0 => SweepVerdict::Stands,
             1 => SweepVerdict::Settled,
             2 => SweepVerdict::Pending,
             3 => SweepVerdict::Stale,
             _ => SweepVerdict::Gone,
         };
-        found.insert(slot, Swept { verdict, mapped_frames, frames_left, owner });
+        found.insert(slot, Swept { verdict, mapped_frames, frames_left, owner, dirty, writeback });
     }
     Ok(found)
 }

@@ -13,7 +13,7 @@ use crate::{
         tables::{self, SweepVerdict},
     },
     cgroup::{
-        CgroupId, CgroupPath, Hierarchy, Registry, StatReading,
+        CgroupId, CgroupPath, Hierarchy, Registry, StatReading, Version,
         hierarchy::HierarchyError,
         listing::{Bounds, Listing, list},
         local::{self, LocalFigures, Node},
@@ -31,7 +31,10 @@ use aya::{
     Ebpf,
     maps::{HashMap as BpfHashMap, MapData, MapError, RingBuf},
 };
-use std::{collections::HashMap, time::SystemTime};
+use std::{
+    collections::{HashMap, HashSet, VecDeque},
+    time::SystemTime,
+};
 use tracer_common::{
     attribution::{KeyRecord, Sample},
     event::CgroupEvent,
@@ -49,6 +52,9 @@ const RETIREMENT_NS: u64 = 5_000_000_000;
 const RETIREMENT_BUDGET_NS: u64 = 400_000_000;
 /// Time between two moments in which the programs' cost is counted, nanoseconds.
 const MOMENT_NS: u64 = 5_000_000_000;
+/// Readings over which dirty page cache must last to be more than a burst, and with how few nothing can be said.
+const SUSTAINED_READINGS: usize = 5;
+const LEAST_SUSTAINED: usize = 3;
 /// Longest wait for process records before a report.
 const SETTLE: std::time::Duration = std::time::Duration::from_secs(2);
 
@@ -86,6 +92,8 @@ pub struct Session {
     symbolizer: Symbolizer,
     slopes: HashMap<(CgroupId, String), Slope>,
     usage_slopes: HashMap<CgroupId, Slope>,
+    /// Dirty and writeback bytes of the last readings, newest last.
+    unwritten: HashMap<CgroupId, VecDeque<u64>>,
     started_ns: u64,
     started: SystemTime,
     /// What each cgroup owned for itself right after counting began.
@@ -149,6 +157,7 @@ impl Session {
             symbolizer: Names::symbolizer(),
             slopes: HashMap::new(),
             usage_slopes: HashMap::new(),
+            unwritten: HashMap::new(),
             started_ns: monotonic_ns(),
             started: SystemTime::now(),
             first: HashMap::new(),
@@ -246,8 +255,16 @@ impl Session {
             if let Some(usage) = reading.usage {
                 self.usage_slopes.entry(*id).or_default().add(at_s, usage as f64);
             }
+            let figures = if reading.version == Version::V1 { &reading.local } else { &reading.subtree };
+            if let (Some(dirty), Some(writeback)) = (figures.dirty, figures.writeback) {
+                let last = self.unwritten.entry(*id).or_default();
+                last.push_back(dirty.saturating_add(writeback));
+                last.drain(..last.len().saturating_sub(SUSTAINED_READINGS));
+            }
             interval.cgroups.insert(id.0.to_string(), IntervalCgroup { usage_bytes: reading.usage, kinds, ..IntervalCgroup::default() });
         }
+        let read: HashSet<CgroupId> = readings.iter().map(|(id, _)| *id).collect();
+        self.unwritten.retain(|id, _| read.contains(id));
         if at_ns.saturating_sub(self.last_retirement_ns) > RETIREMENT_NS {
             self.last_retirement_ns = at_ns;
             self.retire()?;
@@ -357,6 +374,8 @@ impl Session {
             keys.values().filter(|record| crate::ledger::live(record) > 0).map(|record| record.key.owner).collect();
         self.name_the_dead(&keys, &samples)?;
         self.registry.retain_dead(|id| owning.contains(&id.0), MOST_DEAD);
+        let sustained = self.unwritten.iter().filter(|(_, last)| last.len() >= LEAST_SUSTAINED);
+        let sustained = sustained.filter_map(|(id, last)| Some((*id, *last.iter().min()?))).collect();
         let inputs = Inputs {
             facts: &self.host.facts,
             hierarchy: &self.hierarchy,
@@ -375,6 +394,7 @@ impl Session {
             retired: &self.retired,
             losses: self.losses()?,
             programs: self.moments.estimate(monotonic_ns().saturating_sub(self.started_ns)),
+            sustained: &sustained,
             slopes: &self.slopes,
             started: self.started,
             started_ns: self.started_ns,

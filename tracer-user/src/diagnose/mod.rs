@@ -5,6 +5,7 @@
 //! figure that is within its own error of nothing.
 
 mod dead_container_shmem;
+mod dirty_writeback;
 mod log_page_cache;
 
 use crate::model::{Cgroup, FileRow, KindRow, Report, Verdict};
@@ -34,8 +35,11 @@ impl Severity {
 type Rule = fn(&Cgroup, &Report) -> Option<Verdict>;
 
 /// All verdicts with their ids, in the order in which they are shown.
-pub const RULES: [(&str, Rule); 2] =
-    [(dead_container_shmem::ID, dead_container_shmem::verdict), (log_page_cache::ID, log_page_cache::verdict)];
+pub const RULES: [(&str, Rule); 3] = [
+    (dead_container_shmem::ID, dead_container_shmem::verdict),
+    (dirty_writeback::ID, dirty_writeback::verdict),
+    (log_page_cache::ID, log_page_cache::verdict),
+];
 
 /// Writes the verdicts of every cgroup into the report.
 pub fn conclude(report: &mut Report) {

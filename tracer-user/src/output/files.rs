@@ -59,6 +59,10 @@ fn about(cgroup: &Cgroup, file: &FileRow) -> String {
     if file.baseline > 0 {
         parts.push(format!("{} from before the start: by whom is not known", units::bytes(file.baseline)));
     }
+    let waiting = file.dirty.unwrap_or(0).saturating_add(file.writeback.unwrap_or(0));
+    if waiting > 0 {
+        parts.push(format!("{} not on disk yet", units::bytes(waiting)));
+    }
     if let Some(inside) = &file.path_inside {
         parts.push(format!("inside it {inside}"));
     }

@@ -120,6 +120,7 @@ fn other_file(rest: &[&FileRow]) -> FileRow {
         baseline_stderr: error(|file| file.baseline_stderr),
         // Unknown as soon as one row does not know.
         dirty: rest.iter().try_fold(0_u64, |sum, file| Some(sum.saturating_add(file.dirty?))),
+        writeback: rest.iter().try_fold(0_u64, |sum, file| Some(sum.saturating_add(file.writeback?))),
         ..FileRow::default()
     }
 }

@@ -195,6 +195,7 @@ pub fn one_container() -> Report {
         uncovered_bytes: Some(27 * MIB as i64),
         dirty_bytes: Some(3 * MIB),
         writeback_bytes: Some(0),
+        dirty_sustained_bytes: Some(2 * MIB),
         droppable_bytes: Some(380 * MIB),
         kubelet_reclaimable_bytes: Some(100 * MIB),
         active_file_bytes: Some(312 * MIB),

@@ -87,6 +87,7 @@ pub(super) fn row(inputs: &Inputs<'_>, tree: &Tree, accounts: &Accounts, stacks:
         uncovered_bytes: reading.and_then(StatReading::uncovered),
         dirty_bytes: figures.and_then(|f| f.dirty),
         writeback_bytes: figures.and_then(|f| f.writeback),
+        dirty_sustained_bytes: inputs.sustained.get(&id).copied(),
         droppable_bytes: whole.and_then(droppable),
         kubelet_reclaimable_bytes: whole.and_then(|f| f.inactive_file),
         active_file_bytes: whole.and_then(|f| f.active_file),

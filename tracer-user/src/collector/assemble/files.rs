@@ -54,6 +54,8 @@ struct Sum {
     live_variance: u64,
     baseline: u64,
     baseline_variance: u64,
+    dirty: u64,
+    writeback: u64,
     touchers: HashMap<(u64, Option<How>), u64>,
     /// When and where it was written: nanoseconds and offsets.
     writes: Vec<(u64, u64)>,
@@ -63,7 +65,7 @@ struct Sum {
 pub(super) fn by_owner(inputs: &Inputs<'_>, symbols: &mut dyn Symbols, resolver: &mut Resolver) -> HashMap<u64, Vec<FileRow>> {
     let mut owners: HashMap<u64, HashMap<(Kind, u64), Sum>> = HashMap::new();
     let mut hows: HashMap<u64, Option<How>> = HashMap::new();
-    for sample in inputs.samples.values() {
+    for (slot, sample) in inputs.samples {
         let Some(record) = inputs.keys.get(&sample.key) else { continue };
         let key = &record.key;
         let kind = u8::try_from(key.kind).ok().and_then(Kind::from_number);
@@ -74,6 +76,11 @@ pub(super) fn by_owner(inputs: &Inputs<'_>, symbols: &mut dyn Symbols, resolver:
         let file = if inputs.files.contains_key(&sample.file) { sample.file } else { 0 };
         let sum = owners.entry(key.owner).or_default().entry((kind, file)).or_default();
         let (bytes, variance) = left(sample);
+        // Every tmpfs page is dirty by name, and none ever goes to disk.
+        if let Some(swept) = inputs.swept.get(slot).filter(|_| kind == Kind::File) {
+            sum.dirty += if swept.dirty { bytes } else { 0 };
+            sum.writeback += if swept.writeback { bytes } else { 0 };
+        }
         if key.flags & KEY_BASELINE != 0 {
             sum.baseline += bytes;
             sum.baseline_variance += variance;
@@ -114,6 +121,8 @@ fn rows(inputs: &Inputs<'_>, symbols: &mut dyn Symbols, resolver: &mut Resolver,
                 other.live_variance += sum.live_variance;
                 other.baseline += sum.baseline;
                 other.baseline_variance += sum.baseline_variance;
+                other.dirty += sum.dirty;
+                other.writeback += sum.writeback;
             }
         }
     }
@@ -129,6 +138,8 @@ fn figures(sum: &Sum) -> FileRow {
         live_stderr: ledger::standard_error(sum.live_variance),
         baseline: sum.baseline,
         baseline_stderr: ledger::standard_error(sum.baseline_variance),
+        dirty: Some(sum.dirty),
+        writeback: Some(sum.writeback),
         ..FileRow::default()
     }
 }

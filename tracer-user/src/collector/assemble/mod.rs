@@ -86,6 +86,8 @@ pub struct Inputs<'a> {
     pub retired: &'a Retired,
     /// What the programs ran, if that was ever measured.
     pub programs: Option<Estimate>,
+    /// Least dirty and writeback bytes of the last readings.
+    pub sustained: &'a HashMap<CgroupId, u64>,
     /// Growth of each kind.
     pub slopes: &'a HashMap<(CgroupId, String), Slope>,
     /// Wall clock at the start.
