@@ -4,11 +4,13 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ipc.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/shm.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -83,5 +85,41 @@ int wl_sysv(void) {
     if (start == (char *)-1) wl_die("shmat");
     wl_touch_segment(start, bytes);
     wl_step(&(struct wl_step){.name = "touched", .function = "wl_touch_segment", .resident.shmem = (int64_t)bytes, .charged.shmem = (int64_t)bytes});
+    return 0;
+}
+
+// Writes --file over and over, a whole --bytes each time, from a child that ends with this process: what the disk has is dirty again at once.
+int wl_rewrite(void) {
+    static char piece[WL_PIECE];
+    uint64_t bytes = wl_even_bytes();
+    wl_store_pages(piece, sizeof piece, WL_PAGE);
+    wl_step(&(struct wl_step){.name = "ready"});
+    int fd = wl_options.file ? open(wl_options.file, O_RDWR | O_CREAT | O_CLOEXEC, 0600) : -1;
+    if (fd < 0) wl_die("--file");
+    pid_t parent = getpid(), child = fork();
+    if (child < 0) wl_die("fork");
+    for (int first = 1; child == 0 || first; first = 0) {
+        if (child == 0 && (prctl(PR_SET_PDEATHSIG, SIGKILL) != 0 || getppid() != parent)) _exit(1);
+        for (uint64_t at = 0; at < bytes; at += sizeof piece) {
+            if (pwrite(fd, piece, sizeof piece, (off_t)at) != (ssize_t)sizeof piece) wl_die("pwrite");
+        }
+    }
+    wl_step(&(struct wl_step){.name = "rewriting", .resident.file = (int64_t)bytes, .charged.file = (int64_t)bytes});
+    return 0;
+}
+
+// Writes --bytes to --file past the page cache.
+int wl_direct_write(void) {
+    uint64_t bytes = wl_even_bytes();
+    void *piece = NULL;
+    if (posix_memalign(&piece, WL_PAGE, WL_PIECE) != 0) wl_die("posix_memalign");
+    wl_store_pages(piece, WL_PIECE, WL_PAGE);
+    wl_step(&(struct wl_step){.name = "ready"});
+    int fd = wl_options.file ? open(wl_options.file, O_WRONLY | O_CREAT | O_DIRECT | O_CLOEXEC, 0600) : -1;
+    if (fd < 0) wl_die("--file, with O_DIRECT");
+    for (uint64_t at = 0; at < bytes; at += WL_PIECE) {
+        if (pwrite(fd, piece, WL_PIECE, (off_t)at) != (ssize_t)WL_PIECE) wl_die("pwrite");
+    }
+    wl_step(&(struct wl_step){.name = "written"});
     return 0;
 }

@@ -25,6 +25,8 @@ static const struct {
     {"file", wl_file, "write a file, truncate it to half, read another one of half the size (--pin)"},
     {"file-two-readers", wl_file_two_readers, "read --file through; --second if another cgroup has read it before (--pin)"},
     {"append-log", wl_append_log, "append --bytes to --file in lines of 128 bytes (--pin)"},
+    {"rewrite", wl_rewrite, "write --bytes to --file again and again"},
+    {"direct-write", wl_direct_write, "write --bytes to --file past the page cache"},
     {"many-files", wl_many_files, "write --processes files of one page each in --dir"},
     {"sysv", wl_sysv, "touch a System V segment"},
     {"tmpfs", wl_tmpfs, "write 1 MiB files in tmpfs, unlink every second one (--dir: not in a tmpfs of its own; --keep)"},

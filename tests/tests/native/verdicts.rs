@@ -140,3 +140,41 @@ fn native_verdict_log_page_cache() {
     assert!(figure("active_file_bytes") > figure("working_set_bytes") / 2, "a working set of page cache, as the log's: {row}");
     assert!(verdicts(&outcome, database.path()).is_empty());
 }
+
+/// A file that is written faster than the disk takes it, in a cgroup with little more room than that; and beside it one whose writer goes past
+/// the page cache, and one whose pages are on disk.
+#[test]
+#[ignore = "root"]
+fn native_verdict_dirty_writeback() {
+    let folder = Folder::new("verdict-dirty").unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let (image, direct, clean) = (path("disk.img"), path("direct.img"), folder.cold_file("clean", BYTES).unwrap());
+    let parent = TestCgroup::new("verdict-dirty").unwrap();
+    let cgroups = ["importer", "direct", "reader"].map(|name| parent.child(name).unwrap());
+    cgroups.iter().for_each(|cgroup| cgroup.limit(80 << 20).unwrap());
+    let [importer, past, reader] = &cgroups;
+    let memtrail = exact(parent.path());
+    let mut writer = Workload::start(importer, &["rewrite", "--file", &image, "--bytes", &BYTES.to_string()]).unwrap();
+    writer.run_to("rewriting").unwrap();
+    let mut other = Workload::start(past, &["direct-write", "--file", &direct, "--bytes", &BYTES.to_string()]).unwrap();
+    other.run_to("written").unwrap();
+    let mut third = Workload::start(reader, &["file-two-readers", "--file", clean.to_str().unwrap()]).unwrap();
+    third.run_to("read").unwrap();
+    // Readings are a second apart.
+    std::thread::sleep(std::time::Duration::from_secs(7));
+    let outcome = memtrail.stop().unwrap();
+
+    let found = verdict(&outcome, importer.path(), "dirty-writeback");
+    let text = found["text"].as_str().unwrap();
+    assert!(text.contains(&format!("in {image}, written by memtrail-worklo[")), "{text}");
+    // The file's estimate is all of its cgroup's, and the sweep was at another moment than the reading.
+    let row = report::cgroup(&outcome.report, importer.path()).unwrap().unwrap();
+    let figure = |row: &Value, names: [&str; 2]| names.iter().map(|name| row[name].as_u64().unwrap()).sum::<u64>();
+    let file = row["files"].as_array().unwrap().iter().find(|file| file["path"] == *image).unwrap();
+    let (of_file, of_cgroup) = (figure(file, ["dirty", "writeback"]), figure(row, ["dirty_bytes", "writeback_bytes"]));
+    println!("not on disk: {of_file} of the file, {of_cgroup} of the cgroup");
+    assert!(of_file >= 16 << 20 && of_file <= 2 * BYTES, "{of_file} of the file, {of_cgroup} of the cgroup");
+    for cgroup in [past, reader] {
+        assert!(verdicts(&outcome, cgroup.path()).is_empty(), "{:?}", verdicts(&outcome, cgroup.path()));
+    }
+}
