@@ -80,6 +80,7 @@ pub struct FileToucher {
     pub bytes: u64,
     #[serde(deserialize_with = "present")]
     pub how: Option<String>,
+    pub frames: Vec<String>,
 }
 
 /// The files of a cgroup, largest first.

@@ -298,6 +298,9 @@ pub struct FileToucher {
     /// "write", "read" or "map"; null where the stack does not tell.
     #[serde(default)]
     pub how: Option<String>,
+    /// Stack behind most of the bytes, outermost first; empty for all but the largest touchers of the largest files.
+    #[serde(default)]
+    pub frames: Vec<String>,
 }
 
 /// What memtrail concludes of a cgroup. docs/verdicts.md has a row for each id.

@@ -282,7 +282,7 @@ fn long_names_survive() {
     let path = directory.path().join("r.mtrail");
     let mut report = one_container();
     report.cgroups[0].stacks[0].frames.push("x".repeat(70_000));
-    report.cgroups[0].files[0].path = "y".repeat(9_000).into();
+    report.cgroups[0].files[0].path = "y".repeat(9_000);
     let mut writer = Writer::create(&path, &header()).unwrap();
     writer.report(&report).unwrap();
     assert_eq!(recording::read(&path).unwrap().report, Some(report));

@@ -80,6 +80,7 @@ fn native_files_log_has_path_writer_and_owner() {
     assert_near("live bytes of the log", &outcome, row.live, u64::try_from(after.file - before.file).unwrap());
     assert_eq!((row.kind.as_str(), row.state.as_deref(), row.live_stderr, row.baseline), ("file", Some("present"), 0, 0), "{row:?}");
     assert_only(&row.writers, pid, "write");
+    assert!(row.writers[0].frames.iter().any(|frame| frame == "wl_append_lines"), "{row:?}");
     assert!(row.readers.is_empty(), "{row:?}");
     assert_eq!(row.inode, Some(std::os::unix::fs::MetadataExt::ino(&std::fs::metadata(&log).unwrap()).to_string()));
     let read = report::file(&outcome.report, shipper.path(), escaped.to_str().unwrap()).unwrap();
@@ -126,7 +127,7 @@ fn native_files_of_a_dead_cgroup() {
     let files = report::files(&outcome.report, &path).unwrap();
     let left: Vec<&FileRow> = files.iter().filter(|file| file.kind == "shmem").collect();
     // Every second file of 1 MiB was unlinked.
-    assert_eq!(left.len() as u64, BYTES / 2 >> 20, "{files:#?}");
+    assert_eq!(left.len() as u64, (BYTES / 2) >> 20, "{files:#?}");
     for row in left {
         assert!(Path::new(&row.path).starts_with(tmpfs.path()), "{row:?}");
         assert_eq!((row.live, row.state.as_deref()), (1 << 20, Some("present")), "{row:?}");

@@ -173,7 +173,7 @@ fn native_verdict_dirty_writeback() {
     let file = row["files"].as_array().unwrap().iter().find(|file| file["path"] == *image).unwrap();
     let (of_file, of_cgroup) = (figure(file, ["dirty", "writeback"]), figure(row, ["dirty_bytes", "writeback_bytes"]));
     println!("not on disk: {of_file} of the file, {of_cgroup} of the cgroup");
-    assert!(of_file >= 16 << 20 && of_file <= 2 * BYTES, "{of_file} of the file, {of_cgroup} of the cgroup");
+    assert!((16 << 20..=2 * BYTES).contains(&of_file), "{of_file} of the file, {of_cgroup} of the cgroup");
     for cgroup in [past, reader] {
         assert!(verdicts(&outcome, cgroup.path()).is_empty(), "{:?}", verdicts(&outcome, cgroup.path()));
     }

@@ -91,7 +91,7 @@ mod tests {
             volume: Some("emptyDir cache of pod u".into()),
             live: bytes,
             state: Some("present".into()),
-            writers: vec![FileToucher { pid: Some(7), comm: "java".into(), bytes, how: Some("write".into()) }],
+            writers: vec![FileToucher { pid: Some(7), comm: "java".into(), bytes, how: Some("write".into()), frames: vec![] }],
             ..FileRow::default()
         };
         let dead = Cgroup {

@@ -73,7 +73,7 @@ mod tests {
             kind: "file".into(),
             dirty: Some(dirty),
             writeback: Some(writeback),
-            writers: vec![FileToucher { pid: Some(7), comm: "qemu-img".into(), bytes: dirty, how: Some("write".into()) }],
+            writers: vec![FileToucher { pid: Some(7), comm: "qemu-img".into(), bytes: dirty, how: Some("write".into()), frames: vec![] }],
             ..FileRow::default()
         };
         Cgroup {

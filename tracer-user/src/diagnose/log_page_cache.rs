@@ -78,7 +78,7 @@ mod tests {
     const MIB: u64 = 1 << 20;
 
     fn cgroup(active: u64, working_set: u64) -> Cgroup {
-        let writer = FileToucher { pid: Some(7), comm: "java".into(), bytes: active, how: Some("write".into()) };
+        let writer = FileToucher { pid: Some(7), comm: "java".into(), bytes: active, how: Some("write".into()), frames: vec![] };
         let log = FileRow {
             path: "/var/log/app.log".into(),
             inode: Some("1".into()),

@@ -12,6 +12,9 @@ use crate::units;
 /// Most processes of a file on its line.
 const TOUCHERS: usize = 3;
 
+/// Innermost user frames of its largest toucher.
+const FRAMES: usize = 3;
+
 /// The table: a line for the bytes and the path of each file, and one for who is charged and who touched it.
 #[must_use]
 pub fn table(report: &Report, selection: &Selection) -> String {
@@ -55,6 +58,11 @@ fn about(cgroup: &Cgroup, file: &FileRow) -> String {
         if !touchers.is_empty() {
             parts.push(format!("{verb} {}", names(touchers)));
         }
+    }
+    let frames = file.writers.first().or(file.readers.first()).map_or(&[][..], |toucher| &toucher.frames);
+    let user: Vec<&str> = frames.iter().map(String::as_str).filter(|frame| !frame.ends_with("_[k]")).collect();
+    if !user.is_empty() {
+        parts.push(format!("through {}", user[user.len().saturating_sub(FRAMES)..].join(" > ")));
     }
     if file.baseline > 0 {
         parts.push(format!("{} from before the start: by whom is not known", units::bytes(file.baseline)));
@@ -134,7 +142,13 @@ mod tests {
     use crate::model::KindRow;
 
     fn file(path: &str, kind: &str, live: u64) -> FileRow {
-        let writer = FileToucher { pid: Some(7), comm: "app".into(), bytes: live, how: Some("write".into()) };
+        let writer = FileToucher {
+            pid: Some(7),
+            comm: "app".into(),
+            bytes: live,
+            how: Some("write".into()),
+            frames: vec!["main".into(), "write".into(), "vfs_write_[k]".into()],
+        };
         FileRow {
             path: path.into(),
             inode: Some("1".into()),
@@ -162,7 +176,7 @@ mod tests {
     fn the_table_names_files_owners_and_writers_and_hides_nothing() {
         let all = table(&report(), &Selection::default());
         assert!(all.contains("60.0 MiB  shmem  deleted  /dev/shm/a\\x1b[2J\n"), "{all}");
-        assert!(all.contains("charged to /pod\\x0a (dead), written by app[7] 60.0 MiB\n"), "{all}");
+        assert!(all.contains("charged to /pod\\x0a (dead), written by app[7] 60.0 MiB, through main > write\n"), "{all}");
         assert!(all.contains("5.0 MiB  other files\n"), "{all}");
         // What --top leaves out is summed with the rest.
         let top = table(&report(), &Selection { top: Some(1), ..Selection::default() });
@@ -182,7 +196,8 @@ mod tests {
 
     #[test]
     fn readings_of_one_process_are_one() {
-        let toucher = |pid, bytes, how: &str| FileToucher { pid: Some(pid), comm: "a".into(), bytes, how: Some(how.into()) };
+        let toucher =
+            |pid, bytes, how: &str| FileToucher { pid: Some(pid), comm: "a".into(), bytes, how: Some(how.into()), frames: vec![] };
         assert_eq!(names(&[toucher(1, 4096, "read"), toucher(1, 8192, "map"), toucher(2, 16384, "read")]), "a[2] 16.0 KiB, a[1] 12.0 KiB");
     }
 }

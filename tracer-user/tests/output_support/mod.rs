@@ -207,8 +207,14 @@ pub fn one_container() -> Report {
             dirty: Some(3 * MIB),
             state: Some("present".into()),
             owner: Some(FileOwner { cgroup: "/kubepods.slice".into(), container: Some("web".into()), state: "alive".into() }),
-            writers: vec![FileToucher { pid: Some(4711), comm: "java".into(), bytes: 390 * MIB, how: Some("write".into()) }],
-            readers: vec![FileToucher { pid: Some(4711), comm: "java".into(), bytes: 8 * MIB, how: None }],
+            writers: vec![FileToucher {
+                pid: Some(4711),
+                comm: "java".into(),
+                bytes: 390 * MIB,
+                how: Some("write".into()),
+                frames: vec!["main".into()],
+            }],
+            readers: vec![FileToucher { pid: Some(4711), comm: "java".into(), bytes: 8 * MIB, how: None, frames: vec![] }],
             ..file("/var/log/app.log", 131, 398 * MIB)
         }],
         regions: vec![json!({

@@ -3,7 +3,7 @@
 //! Sums are those of the samples that the ledger's figures come from, so a cgroup's rows add up to its live and baseline bytes of
 //! file and shmem. What has no record of its file, or no room among the rows, is in one row `[other]`.
 
-use super::{Inputs, Symbols, wanted};
+use super::{Inputs, Symbols, describe, wanted};
 use crate::{
     cgroup::CgroupId,
     files::{self, Resolver, mounts::device_text, resolve::file_system_name},
@@ -23,6 +23,9 @@ const MOST_ROWS: usize = 1000;
 /// Most processes named for a file, of each sort.
 const MOST_TOUCHERS: usize = 10;
 
+/// Of how many files of a cgroup the touchers have stacks, and how many touchers of each sort.
+const FILES_WITH_STACKS: usize = 20;
+const STACKS: usize = 3;
 /// Most writes looked at for a file's pattern. Samples come in no order, so these are as good as any.
 const MOST_WRITES: usize = 4096;
 /// Fewer tell nothing.
@@ -56,9 +59,17 @@ struct Sum {
     baseline_variance: u64,
     dirty: u64,
     writeback: u64,
-    touchers: HashMap<(u64, Option<How>), u64>,
+    touchers: HashMap<(u64, Option<How>), Touched>,
     /// When and where it was written: nanoseconds and offsets.
     writes: Vec<(u64, u64)>,
+}
+
+/// What one process made resident of a file.
+#[derive(Default)]
+struct Touched {
+    bytes: u64,
+    /// By key: each has its own stacks.
+    keys: HashMap<u64, u64>,
 }
 
 /// The file rows of every wanted owner, largest first.
@@ -92,7 +103,9 @@ pub(super) fn by_owner(inputs: &Inputs<'_>, symbols: &mut dyn Symbols, resolver:
                 how(symbols.kernel(stack).iter().rev().map(String::as_str))
             });
             let process = if key.flags & KEY_OWN != 0 { 0 } else { key.process };
-            *sum.touchers.entry((process, how)).or_default() += bytes;
+            let touched = sum.touchers.entry((process, how)).or_default();
+            touched.bytes += bytes;
+            *touched.keys.entry(sample.key).or_default() += bytes;
             if how == Some(How::Write) && sum.writes.len() < MOST_WRITES {
                 sum.writes.push((sample.charged_ns, sample.address));
             }
@@ -115,7 +128,10 @@ fn rows(inputs: &Inputs<'_>, symbols: &mut dyn Symbols, resolver: &mut Resolver,
     let mut rows = Vec::new();
     for ((kind, file), sum) in files {
         match inputs.files.get(&file) {
-            Some(record) if rows.len() < MOST_ROWS => rows.push(row(inputs, symbols, resolver, kind, record, sum)),
+            Some(record) if rows.len() < MOST_ROWS => {
+                let stacks = if rows.len() < FILES_WITH_STACKS { STACKS } else { 0 };
+                rows.push(row(inputs, symbols, resolver, (kind, record), sum, stacks));
+            }
             _ => {
                 other.live += sum.live;
                 other.live_variance += sum.live_variance;
@@ -144,7 +160,14 @@ fn figures(sum: &Sum) -> FileRow {
     }
 }
 
-fn row(inputs: &Inputs<'_>, symbols: &mut dyn Symbols, resolver: &mut Resolver, kind: Kind, record: &FileRecord, mut sum: Sum) -> FileRow {
+fn row(
+    inputs: &Inputs<'_>,
+    symbols: &mut dyn Symbols,
+    resolver: &mut Resolver,
+    (kind, record): (Kind, &FileRecord),
+    mut sum: Sum,
+    stacks: usize,
+) -> FileRow {
     let processes = sum.touchers.keys().filter_map(|(process, _)| inputs.processes.get(process));
     let living: Vec<u32> = processes.filter(|process| !symbols.is_gone(process)).map(|process| process.tgid).take(MOST_TOUCHERS).collect();
     let files::Seen { path, mount, path_inside, volume } = resolver.resolve(record, &living);
@@ -167,35 +190,45 @@ fn row(inputs: &Inputs<'_>, symbols: &mut dyn Symbols, resolver: &mut Resolver, 
             _ => Some("present".to_owned()),
         },
         write_pattern,
-        writers: touchers(inputs, symbols, of(false)),
-        readers: touchers(inputs, symbols, of(true)),
+        writers: touchers(inputs, symbols, of(false), stacks),
+        readers: touchers(inputs, symbols, of(true), stacks),
         ..figures(&sum)
     }
 }
 
-/// Processes by bytes; those beyond the bound are one row.
+/// Processes by bytes, the first `stacks` with their stack; those beyond the bound are one row.
 fn touchers<'a>(
     inputs: &Inputs<'_>,
     symbols: &mut dyn Symbols,
-    of: impl Iterator<Item = (&'a (u64, Option<How>), &'a u64)>,
+    of: impl Iterator<Item = (&'a (u64, Option<How>), &'a Touched)>,
+    stacks: usize,
 ) -> Vec<FileToucher> {
-    let mut found: Vec<FileToucher> = of
-        .map(|((process, how), bytes)| {
+    let mut found: Vec<(FileToucher, &Touched)> = of
+        .map(|((process, how), touched)| {
             let record = inputs.processes.get(process);
-            FileToucher {
+            let toucher = FileToucher {
                 pid: record.map(|process| process.tgid),
                 comm: record.map_or_else(|| "[unknown process]".to_owned(), |process| symbols.comm(process)),
-                bytes: *bytes,
+                bytes: touched.bytes,
                 how: how.map(|how| how.name().to_owned()),
-            }
+                frames: Vec::new(),
+            };
+            (toucher, touched)
         })
         .collect();
-    found.sort_by(|a, b| b.bytes.cmp(&a.bytes).then_with(|| (a.pid, &a.comm, &a.how).cmp(&(b.pid, &b.comm, &b.how))));
-    if found.len() > MOST_TOUCHERS {
-        let bytes = found.drain(MOST_TOUCHERS - 1..).map(|toucher| toucher.bytes).sum();
-        found.push(FileToucher { pid: None, comm: OTHER.to_owned(), bytes, how: None });
+    found.sort_by(|(a, _), (b, _)| b.bytes.cmp(&a.bytes).then_with(|| (a.pid, &a.comm, &a.how).cmp(&(b.pid, &b.comm, &b.how))));
+    for (toucher, touched) in found.iter_mut().take(stacks) {
+        let largest = touched.keys.iter().max_by_key(|(key, bytes)| (**bytes, **key)).and_then(|(key, _)| inputs.keys.get(key));
+        if let Some(record) = largest {
+            toucher.frames = describe(symbols, record, inputs.processes.get(&record.key.process), inputs.stacks).frames;
+        }
     }
-    found
+    let mut touchers: Vec<FileToucher> = found.into_iter().map(|(toucher, _)| toucher).collect();
+    if touchers.len() > MOST_TOUCHERS {
+        let bytes = touchers.drain(MOST_TOUCHERS - 1..).map(|toucher| toucher.bytes).sum();
+        touchers.push(FileToucher { comm: OTHER.to_owned(), bytes, ..FileToucher::default() });
+    }
+    touchers
 }
 
 /// In which order a file was written; `None` if there are too few writes to tell.
