@@ -186,7 +186,7 @@ fn native_files_deleted_and_older_than_the_trace() {
 }
 
 /// 300 files of equal size: 200 rows, and one for the rest, which together are all there is. With a table for 64 files, the others
-/// lose their names and nothing else.
+/// lose their names and nothing else, and the largest has its name all the same.
 #[test]
 #[ignore = "root"]
 fn native_files_beyond_the_rows_are_summed() {
@@ -200,7 +200,13 @@ fn native_files_beyond_the_rows_are_summed() {
         args.extend(table.iter().flat_map(|table| ["--table".to_owned(), (*table).to_owned()]));
         let memtrail = Memtrail::start(&args).unwrap();
         workload.run_to("written").unwrap();
+        // The last to come, and by far the largest.
+        let mut large = Workload::start(&cgroup, &["memfd", "--bytes", "16M"]).unwrap();
+        large.run_to("touched").unwrap();
         let outcome = memtrail.stop().unwrap();
+        assert!(outcome.status.success(), "no bytes are lost: {}", outcome.stderr);
+        let row = file(&outcome, cgroup.path(), Path::new("memfd:memtrail-workload"));
+        assert_near("the largest file", &outcome, row.live, 16 << 20);
         let files = report::files(&outcome.report, cgroup.path()).unwrap();
         let (others, rows): (Vec<&FileRow>, Vec<&FileRow>) = files.iter().partition(|file| file.path == "[other]");
         let in_tmpfs = rows.iter().filter(|row| Path::new(&row.path).starts_with(tmpfs.path())).count();

@@ -38,6 +38,7 @@ use std::{
 use tracer_common::{
     attribution::{KeyRecord, Sample},
     event::CgroupEvent,
+    file::FileRecord,
     loss::Loss,
     settings::{OWNER_REFUSED, OWNER_REFUSED_ALONE, OWNER_WANTED, OwnerFilter},
 };
@@ -55,6 +56,8 @@ const MOMENT_NS: u64 = 5_000_000_000;
 /// Readings over which dirty page cache must last to be more than a burst, and with how few nothing can be said.
 const SUSTAINED_READINGS: usize = 5;
 const LEAST_SUSTAINED: usize = 3;
+/// Most files that are given a place in their table for a report.
+const MOST_RENAMED: usize = 1000;
 /// Longest wait for process records before a report.
 const SETTLE: std::time::Duration = std::time::Duration::from_secs(2);
 
@@ -368,7 +371,7 @@ impl Session {
         let samples = tables::samples(&self.running.bpf)?;
         let stacks = tables::stacks(&self.running.bpf)?;
         let processes = tables::processes(&self.running.bpf)?;
-        let files = tables::files(&self.running.bpf)?;
+        let files = self.files_of(&samples)?;
         let totals = tables::owner_totals(&self.running.bpf)?;
         let owning: std::collections::HashSet<u64> =
             keys.values().filter(|record| crate::ledger::live(record) > 0).map(|record| record.key.owner).collect();
@@ -401,6 +404,39 @@ impl Session {
             now_ns: monotonic_ns(),
         };
         Ok(assemble::report(&inputs, &mut Names::new(self.feed.as_ref(), &mut self.symbolizer)))
+    }
+
+    /// The files of the live samples. Where their table was too small for all, the largest that it does not have take the places of the
+    /// smallest: many small files must not hide the one that matters.
+    fn files_of(&mut self, samples: &HashMap<u64, Sample>) -> Result<HashMap<u64, FileRecord>, BpfError> {
+        let mut files = tables::files(&self.running.bpf)?;
+        let mut bytes: HashMap<u64, (u64, u64)> = HashMap::new();
+        for (slot, sample) in samples.iter().filter(|(_, sample)| sample.key != 0 && sample.file != 0) {
+            let left = sample.weight_per_frame.saturating_mul(u64::try_from(sample.frames_left).unwrap_or(0));
+            bytes.entry(sample.file).or_insert((0, *slot)).0 += left;
+        }
+        let mut unnamed: Vec<(u64, u64)> = bytes.iter().filter(|(file, _)| !files.contains_key(file)).map(|(_, sum)| *sum).collect();
+        if unnamed.is_empty() {
+            return Ok(files);
+        }
+        unnamed.sort_unstable_by_key(|(bytes, _)| std::cmp::Reverse(*bytes));
+        unnamed.truncate(MOST_RENAMED);
+        let mut named: Vec<(u64, u64)> = files.keys().map(|file| (bytes.get(file).map_or(0, |(bytes, _)| *bytes), *file)).collect();
+        named.sort_unstable_by_key(|(bytes, _)| std::cmp::Reverse(*bytes));
+        for (bytes, slot) in unnamed {
+            if named
+                .pop_if(|(smaller, _)| *smaller < bytes)
+                .map(|(_, file)| tables::remove(&mut self.running.bpf, "FILES", &[file]))
+                .transpose()?
+                .is_none()
+            {
+                break;
+            }
+            tables::sweep(&mut self.running.bpf, std::iter::once(slot))?;
+        }
+        // The records that had to leave were read before.
+        files.extend(tables::files(&self.running.bpf)?);
+        Ok(files)
     }
 
     /// Owners that no event and no listing named were removed before the start: the kernel knows their names through what is charged
