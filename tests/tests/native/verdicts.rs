@@ -101,6 +101,13 @@ fn native_verdict_of_a_death_before_the_start() {
     Workload::start(&container, &["tmpfs", "--keep", "--dir", &dir, "--bytes", "64M"]).unwrap().finish().unwrap();
     container.remove().unwrap();
     let outcome = exact(pod.path()).stop().unwrap();
+    if report::cgroup(&outcome.report, &dead).unwrap().is_none() {
+        // Kernels from 7.1 on give what the dead owned to their parent, so there is nobody to name: the file is the pod's.
+        let files = report::files(&outcome.report, pod.path()).unwrap();
+        let left = files.iter().filter(|file| file.path.starts_with(&dir)).map(|file| file.baseline).sum::<u64>();
+        assert_eq!(left, 32 << 20, "{files:?}");
+        return;
+    }
     let text = verdict(&outcome, &dead, "dead-container-shmem")["text"].as_str().unwrap();
     assert!(text.starts_with(&format!("{dead} (dead) still holds 32.0 MiB of shmem")), "{text}");
     assert!(text.contains(&format!("{dir}/memtrail-workload-")) && text.contains("by whom is not known"), "{text}");

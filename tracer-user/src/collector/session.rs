@@ -424,14 +424,8 @@ impl Session {
         let mut named: Vec<(u64, u64)> = files.keys().map(|file| (bytes.get(file).map_or(0, |(bytes, _)| *bytes), *file)).collect();
         named.sort_unstable_by_key(|(bytes, _)| std::cmp::Reverse(*bytes));
         for (bytes, slot) in unnamed {
-            if named
-                .pop_if(|(smaller, _)| *smaller < bytes)
-                .map(|(_, file)| tables::remove(&mut self.running.bpf, "FILES", &[file]))
-                .transpose()?
-                .is_none()
-            {
-                break;
-            }
+            let Some((_, file)) = named.pop_if(|(smaller, _)| *smaller < bytes) else { break };
+            tables::remove(&mut self.running.bpf, "FILES", &[file])?;
             tables::sweep(&mut self.running.bpf, std::iter::once(slot))?;
         }
         // The records that had to leave were read before.
