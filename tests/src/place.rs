@@ -65,15 +65,24 @@ fn drop_cache(file: &File) -> Result<()> {
 /// A mounted tmpfs, for files that outlive the process and the cgroup that wrote them.
 #[derive(Debug)]
 pub struct Tmpfs {
-    folder: Folder,
+    path: PathBuf,
     target: CString,
+    /// Removed after the mount.
+    _folder: Folder,
 }
 
 impl Tmpfs {
     /// Mounts it.
     pub fn new(name: &str) -> Result<Tmpfs> {
+        Tmpfs::below(name, "")
+    }
+
+    /// Mounts it at that path below a folder of its own.
+    pub fn below(name: &str, path: &str) -> Result<Tmpfs> {
         let folder = Folder::new(name)?;
-        let target = CString::new(folder.path().as_os_str().as_bytes()).context("path of the tmpfs")?;
+        let path = if path.is_empty() { folder.path().to_owned() } else { folder.path().join(path) };
+        fs::create_dir_all(&path).with_context(|| path.display().to_string())?;
+        let target = CString::new(path.as_os_str().as_bytes()).context("path of the tmpfs")?;
         // SAFETY: all strings are nul-terminated and outlive the call; data is a string, as tmpfs wants.
         let status = unsafe {
             libc::mount(
@@ -85,14 +94,14 @@ impl Tmpfs {
             )
         };
         if status != 0 {
-            bail!("mounting a tmpfs at {}: {}", folder.path().display(), std::io::Error::last_os_error());
+            bail!("mounting a tmpfs at {}: {}", path.display(), std::io::Error::last_os_error());
         }
-        Ok(Tmpfs { folder, target })
+        Ok(Tmpfs { path, target, _folder: folder })
     }
 
     /// Where it is mounted.
     pub fn path(&self) -> &Path {
-        self.folder.path()
+        &self.path
     }
 }
 
@@ -100,7 +109,7 @@ impl Drop for Tmpfs {
     fn drop(&mut self) {
         // SAFETY: the target is a nul-terminated string of this value.
         if unsafe { libc::umount2(self.target.as_ptr(), libc::MNT_DETACH) } != 0 {
-            eprintln!("left behind: tmpfs at {}: {}", self.folder.path().display(), std::io::Error::last_os_error());
+            eprintln!("left behind: tmpfs at {}: {}", self.path.display(), std::io::Error::last_os_error());
         }
     }
 }

@@ -48,6 +48,51 @@ pub struct StackRow {
     pub charged: u64,
 }
 
+/// One file of a cgroup.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[expect(missing_docs, reason = "named and described by the report's schema")]
+pub struct FileRow {
+    pub path: String,
+    #[serde(deserialize_with = "present")]
+    pub inode: Option<String>,
+    pub kind: String,
+    #[serde(deserialize_with = "present")]
+    pub mount: Option<String>,
+    pub live: u64,
+    pub live_stderr: u64,
+    pub baseline: u64,
+    pub baseline_stderr: u64,
+    #[serde(deserialize_with = "present")]
+    pub state: Option<String>,
+    #[serde(deserialize_with = "present")]
+    pub volume: Option<String>,
+    pub writers: Vec<FileToucher>,
+    pub readers: Vec<FileToucher>,
+}
+
+/// A process that made a file's memory resident.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[expect(missing_docs, reason = "named and described by the report's schema")]
+pub struct FileToucher {
+    #[serde(deserialize_with = "present")]
+    pub pid: Option<u32>,
+    pub comm: String,
+    pub bytes: u64,
+    #[serde(deserialize_with = "present")]
+    pub how: Option<String>,
+    pub frames: Vec<String>,
+}
+
+/// The files of a cgroup, largest first.
+pub fn files(report: &Value, path: &str) -> Result<Vec<FileRow>> {
+    Vec::deserialize(&existing(report, path)?["files"]).with_context(|| format!("files of {path}"))
+}
+
+/// The file with that path; `None` when the cgroup has none of it.
+pub fn file(report: &Value, cgroup: &str, path: &str) -> Result<Option<FileRow>> {
+    Ok(files(report, cgroup)?.into_iter().find(|file| file.path == path))
+}
+
 /// The cgroup's entry; `None` when the report does not have it.
 pub fn cgroup<'a>(report: &'a Value, path: &str) -> Result<Option<&'a Value>> {
     let all = report["cgroups"].as_array().context("report has no cgroups")?;

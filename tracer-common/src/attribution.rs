@@ -137,6 +137,11 @@ pub const fn frame_and_order(slot: u64) -> (u64, u32) {
     (slot >> 8, (slot & 255) as u32)
 }
 
+/// What the sweep finds of a folio besides its verdict, in the same word.
+pub const SWEPT_DIRTY: u64 = 1 << 8;
+/// See [`SWEPT_DIRTY`]: on its way to disk.
+pub const SWEPT_WRITEBACK: u64 = 1 << 9;
+
 /// Variance of a taken folio's weight in frames squared: w (w - size), both in frames.
 #[inline(always)]
 #[must_use]

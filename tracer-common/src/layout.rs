@@ -83,6 +83,10 @@ kernel_layout! {
     pg_swapbacked = Value("pageflags", "PG_swapbacked");
     /// PG_swapcache.
     pg_swapcache = Value("pageflags", "PG_swapcache");
+    /// PG_dirty.
+    pg_dirty = Value("pageflags", "PG_dirty");
+    /// PG_writeback.
+    pg_writeback = Value("pageflags", "PG_writeback");
     /// PG_lru.
     pg_lru = Value("pageflags", "PG_lru");
     /// Since 7.1 LRU folios hold an obj_cgroup: told by this member (KERNEL.md 2).
@@ -105,6 +109,12 @@ kernel_layout! {
     root_hierarchy_id = Member("cgroup_root", "hierarchy_id");
     /// 64-bit id of a kernfs node.
     kn_id = Member("kernfs_node", "id");
+    /// Name of a kernfs node.
+    kn_name = Member("kernfs_node", "name");
+    /// Node above (6.15 and later).
+    kn_parent_rcu = Member("kernfs_node", "__parent");
+    /// The same before.
+    kn_parent = Member("kernfs_node", "parent");
     /// Index of the memory controller in css_set.subsys.
     memory_cgrp_id = Value("cgroup_subsys_id", "memory_cgrp_id");
     /// css_set of a task.
@@ -159,6 +169,12 @@ kernel_layout! {
     inode_sb = Member("inode", "i_sb");
     /// Generation.
     inode_generation = Member("inode", "i_generation");
+    /// Links of an inode.
+    inode_nlink = Member("inode", "i_nlink");
+    /// Size of a file.
+    inode_size = Member("inode", "i_size");
+    /// Directory entries of an inode: head of a list.
+    inode_dentry = Member("inode", "i_dentry");
     /// Device of a superblock.
     sb_dev = Member("super_block", "s_dev");
     /// Memory counter of a memory cgroup.
@@ -251,6 +267,20 @@ kernel_layout! {
     signal_oom_score_adj = Member("signal_struct", "oom_score_adj");
     /// Thread id.
     task_pid = Member("task_struct", "pid");
+    /// Type of a file system.
+    sb_type = Member("super_block", "s_type");
+    /// Its name.
+    fs_type_name = Member("file_system_type", "name");
+    /// Directory above.
+    dentry_parent = Member("dentry", "d_parent");
+    /// Name of a directory entry.
+    dentry_name = Member("dentry", "d_name");
+    /// Place in the list of an inode's entries.
+    dentry_alias = Member("dentry", "d_u");
+    /// The same where that union has no name.
+    dentry_alias_unnamed = Member("dentry", "d_alias");
+    /// String of a name.
+    qstr_name = Member("qstr", "name");
 }
 
 /// Byte offsets of the figures that an OOM kill carries, from the start of a memory cgroup's figures; [`ABSENT`] for what this kernel

@@ -9,10 +9,12 @@
 pub mod attribution;
 pub mod diagnosis;
 pub mod event;
+pub mod file;
 pub mod kind;
 pub mod layout;
 pub mod loss;
 pub mod oom;
+pub mod owner;
 pub mod process;
 pub mod sampling;
 pub mod settings;

@@ -296,6 +296,12 @@ fn run_baseline(ctx: RawTracePointContext) -> i32 {
 }
 
 #[raw_tracepoint(tracepoint = "mm_page_free")]
+fn run_owner_name(ctx: RawTracePointContext) -> i32 {
+    probes::owner::name(ctx.arg(0));
+    0
+}
+
+#[raw_tracepoint(tracepoint = "mm_page_free")]
 fn run_sweep(ctx: RawTracePointContext) -> i32 {
     probes::sweep::look(ctx.arg(0));
     0

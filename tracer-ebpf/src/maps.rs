@@ -7,8 +7,10 @@ use aya_ebpf::{
 };
 use tracer_common::{
     attribution::{Grave, KeyRecord, OwnerTotals, Sample},
+    file::FileRecord,
     loss::{LOSSES, LossCount},
     oom::{OomCall, OomKill},
+    owner::OwnerName,
     process::ProcessRecord,
     sampling::Sampler,
     settings::{Control, Followed, OwnerFilter},
@@ -47,6 +49,14 @@ pub static STACKS: HashMap<u64, StackRecord> = HashMap::with_max_entries(1, 0);
 #[map]
 pub static PROCESSES: HashMap<u64, ProcessRecord> = HashMap::with_max_entries(1, 0);
 
+/// Files by identity.
+#[map]
+pub static FILES: HashMap<u64, FileRecord> = HashMap::with_max_entries(1, 0);
+
+/// A file on its way into the table, one slot a program (see [`crate::kernel::file`]).
+#[map]
+pub static FILE_SCRATCH: PerCpuArray<crate::kernel::file::FileScratch> = PerCpuArray::with_max_entries(crate::scratch::SLOTS, 0);
+
 /// What the cgroup filter says, by owner.
 #[map]
 pub static OWNERS: HashMap<u64, OwnerFilter> = HashMap::with_max_entries(1, 0);
@@ -83,6 +93,10 @@ pub static CALIBRATION: Array<u64> = Array::with_max_entries(64, 0);
 /// Entry 0: the sweep; 1: folios kept by the baseline; 2: the picture's epoch, all ones if none could be opened.
 #[map]
 pub static RUN_RESULTS: Array<[u64; 4]> = Array::with_max_entries(3, 0);
+
+/// Entry 0: the name that `run_owner_name` found.
+#[map]
+pub static OWNER_NAME: Array<OwnerName> = Array::with_max_entries(1, 0);
 
 /// Rare events, in order.
 #[map]

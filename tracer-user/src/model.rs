@@ -147,6 +147,9 @@ pub struct Cgroup {
     pub id: String,
     /// "alive" or "dead".
     pub state: String,
+    /// Seconds from its removal to the end of the recording; null for the living, and where the removal was not seen.
+    #[serde(default)]
+    pub dead_for_s: Option<f64>,
     /// Pod, where the path or the runtime tells.
     pub pod: Option<String>,
     /// Container id or name.
@@ -172,20 +175,26 @@ pub struct Cgroup {
     pub dirty_bytes: Option<u64>,
     /// Under writeback, bytes.
     pub writeback_bytes: Option<u64>,
+    /// Least sum of the two in the last readings; null with fewer than three of them.
+    #[serde(default)]
+    pub dirty_sustained_bytes: Option<u64>,
     /// Active and inactive file less dirty, writeback and mlocked.
     pub droppable_bytes: Option<u64>,
     /// inactive_file.
     pub kubelet_reclaimable_bytes: Option<u64>,
+    /// active_file: page cache that was used more than once, which the working set counts.
+    #[serde(default)]
+    pub active_file_bytes: Option<u64>,
     /// By owner at charge, largest live first. JSON output keeps 200 and sums the tail in one row with the frame `[other]`.
     pub stacks: Vec<StackRow>,
     /// Files, largest live first; same tail rule.
-    pub files: Vec<serde_json::Value>,
+    pub files: Vec<FileRow>,
     /// Regions of anonymous memory.
     pub regions: Vec<serde_json::Value>,
     /// Distributions.
     pub histograms: BTreeMap<String, serde_json::Value>,
     /// What memtrail concludes.
-    pub verdicts: Vec<serde_json::Value>,
+    pub verdicts: Vec<Verdict>,
 }
 
 /// The ledger of one kind: `stat = baseline + live - unmapped + unattributed`.
@@ -262,6 +271,103 @@ pub struct ThreadRow {
     pub live: u64,
     /// Its standard error.
     pub live_stderr: u64,
+}
+
+/// Page cache or shmem of one file, charged to one cgroup.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct FileRow {
+    /// Path on the host; `memfd:NAME`, `SYSVKEY` and the like for files without a directory; `[other]` for the sum of all others.
+    pub path: String,
+    /// Device as `major:minor`.
+    pub dev: Option<String>,
+    /// Inode number, as a string.
+    pub inode: Option<String>,
+    /// "file", "shmem", "hugetlb"; "other" for the sum of all others.
+    pub kind: String,
+    /// Type of the file system.
+    #[serde(default)]
+    pub file_system: Option<String>,
+    /// Mount point.
+    pub mount: Option<String>,
+    /// Path in the mount namespace of a process that touched it, where that is another.
+    #[serde(default)]
+    pub path_inside: Option<String>,
+    /// Volume of a pod or a runtime that it is in.
+    #[serde(default)]
+    pub volume: Option<String>,
+    /// Size of the file, bytes.
+    #[serde(default)]
+    pub size: Option<u64>,
+    /// Bytes charged since the start and not yet uncharged.
+    pub live: u64,
+    /// Its standard error.
+    #[serde(default)]
+    pub live_stderr: u64,
+    /// Bytes resident before the start and still charged.
+    #[serde(default)]
+    pub baseline: u64,
+    /// Its standard error.
+    #[serde(default)]
+    pub baseline_stderr: u64,
+    /// Bytes that wait to be written to disk: an estimate from the samples, as of the report.
+    pub dirty: Option<u64>,
+    /// Bytes on their way to disk, likewise.
+    #[serde(default)]
+    pub writeback: Option<u64>,
+    /// "sequential" if what was written since the start came from front to back, "scattered" if not; null where too little was
+    /// written to tell.
+    #[serde(default)]
+    pub write_pattern: Option<String>,
+    /// "present" or "deleted"; null where that could not be read.
+    pub state: Option<String>,
+    /// Cgroup that is charged.
+    pub owner: Option<FileOwner>,
+    /// Who made it resident by writing, or in a way that is not known; largest first.
+    pub writers: Vec<FileToucher>,
+    /// Who made it resident by reading or mapping; largest first.
+    #[serde(default)]
+    pub readers: Vec<FileToucher>,
+}
+
+/// The cgroup that is charged for a file.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileOwner {
+    /// Path.
+    pub cgroup: String,
+    /// Container id or name.
+    pub container: Option<String>,
+    /// "alive" or "dead".
+    pub state: String,
+}
+
+/// A process that made a file's memory resident.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileToucher {
+    /// Thread-group id on the host.
+    pub pid: Option<u32>,
+    /// Name of the thread-group leader.
+    pub comm: String,
+    /// Live bytes.
+    pub bytes: u64,
+    /// "write", "read" or "map"; null where the stack does not tell.
+    #[serde(default)]
+    pub how: Option<String>,
+    /// Stack behind most of the bytes, outermost first; empty for all but the largest touchers of the largest files.
+    #[serde(default)]
+    pub frames: Vec<String>,
+}
+
+/// What memtrail concludes of a cgroup. docs/verdicts.md has a row for each id.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Verdict {
+    /// Which.
+    pub id: String,
+    /// "critical", "warning" or "info".
+    pub severity: String,
+    /// Observation, cause, action.
+    pub text: String,
+    /// The figures behind it.
+    pub evidence: BTreeMap<String, serde_json::Value>,
 }
 
 /// One point of the series of an interval.

@@ -4,7 +4,7 @@
 
 mod output_support;
 
-use memtrail::model::{Cgroup, KindRow, Report, StackRow};
+use memtrail::model::{Cgroup, FileRow, KindRow, Report, StackRow};
 use memtrail::oom::model::{Autopsy, Growth, Level, LiveStack, Moment, Sibling, Trigger, Victim};
 use memtrail::output::json;
 use output_support::*;
@@ -160,12 +160,7 @@ fn wrong_types_are_refused() {
 fn shortened_twice() -> (Report, Report) {
     let mut report = valid(empty_report());
     let stacks = (0..1000).map(|n| stack("anon", "heap", "c", "complete", &[&format!("f{n}")], n * 31 % 997)).collect();
-    let files = (0..300)
-        .map(|n| {
-            json!({ "path": format!("/f{n}"), "dev": "0:1", "inode": n.to_string(), "kind": "file", "mount": null, "live": n, "dirty": n,
-            "state": null, "owner": null, "writers": [] })
-        })
-        .collect();
+    let files = (0..300).map(|n| FileRow { dirty: Some(n), ..file(&format!("/f{n}"), n, n) }).collect();
     report.cgroups = vec![Cgroup { path: "/a".into(), id: "1".into(), state: "alive".into(), stacks, files, ..Cgroup::default() }];
     let once = json::shortened(&report);
     let twice = json::shortened(&once);
@@ -183,8 +178,8 @@ fn long_lists_keep_their_sums() {
     assert_eq!((other.frames.as_slice(), other.status.as_str(), other.pid), (["[other]".to_owned()].as_slice(), "none", None));
     assert_eq!(cgroup.stacks.iter().map(|row| row.live).sum::<u64>(), (0..1000).map(|n| n * 31 % 997).sum::<u64>());
     assert_eq!(cgroup.stacks.iter().map(|row| row.samples).sum::<u64>(), 1000);
-    let files = |field: &str| cgroup.files.iter().map(|file| file[field].as_u64().unwrap()).sum::<u64>();
-    assert_eq!((files("live"), files("dirty")), (44_850, 44_850));
+    let files = |of: fn(&FileRow) -> u64| cgroup.files.iter().map(of).sum::<u64>();
+    assert_eq!((files(|file| file.live), files(|file| file.dirty.unwrap())), (44_850, 44_850));
     assert_eq!(once, twice, "shortening again changes nothing");
     assert_eq!(json::shortened(&one_container()), one_container(), "short lists are left alone");
 }
@@ -192,8 +187,7 @@ fn long_lists_keep_their_sums() {
 #[test]
 fn an_unknown_part_makes_the_sum_unknown() {
     let (mut report, _) = shortened_twice();
-    let file = |n: u64, dirty: Value| json!({ "path": format!("/f{n}"), "inode": "1", "live": n, "dirty": dirty });
-    report.cgroups[0].files = (0..202).map(|n| file(n, if n == 0 { Value::Null } else { n.into() })).collect();
-    assert_eq!(json::shortened(&report).cgroups[0].files[200]["dirty"], Value::Null);
-    assert_eq!(json::shortened(&report).cgroups[0].files[200]["live"], 1);
+    report.cgroups[0].files = (0..202).map(|n| FileRow { dirty: (n > 0).then_some(n), ..file(&format!("/f{n}"), 1, n) }).collect();
+    assert_eq!(json::shortened(&report).cgroups[0].files[200].dirty, None);
+    assert_eq!(json::shortened(&report).cgroups[0].files[200].live, 1);
 }

@@ -282,7 +282,7 @@ fn long_names_survive() {
     let path = directory.path().join("r.mtrail");
     let mut report = one_container();
     report.cgroups[0].stacks[0].frames.push("x".repeat(70_000));
-    report.cgroups[0].files[0]["path"] = "y".repeat(9_000).into();
+    report.cgroups[0].files[0].path = "y".repeat(9_000);
     let mut writer = Writer::create(&path, &header()).unwrap();
     writer.report(&report).unwrap();
     assert_eq!(recording::read(&path).unwrap().report, Some(report));
@@ -314,7 +314,7 @@ fn the_first_version_stays_readable() {
     let report = recording.report.unwrap();
     assert_eq!(report.sampling.samples, 2);
     assert_eq!(report.cgroups[0].stacks[0].live, 9 * GIB);
-    assert_eq!(report.cgroups[0].verdicts[0]["id"], "glibc-arenas");
+    assert_eq!(report.cgroups[0].verdicts[0].id, "glibc-arenas");
 }
 
 /// Made with memtrail 0.1.0 as of the first reports, on Linux 6.18: `record --exact` of a cgroup in which three threads keep 12 MiB from

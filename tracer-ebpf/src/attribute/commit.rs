@@ -129,6 +129,8 @@ pub fn wanted(owner: u64) -> bool {
 #[inline(always)]
 #[expect(clippy::too_many_arguments, reason = "one call, inlined; a struct would cost stack")]
 fn sample(ctx: *mut c_void, slot: Slot, control: &Control, commit: &Commit, frame: u64, order: u32, owner: u64, weight: u64) {
+    // Here and not below, where there is less stack left.
+    let file = if commit.kind as u32 == Kind::Anon as u32 { 0 } else { file::identity(commit.folio, slot) };
     // Without a closure: it would be a function of its own, with all that it uses on the stack.
     let Some(scratch) = scratch::enter(slot) else { return };
     // SAFETY: plain helper.
@@ -146,7 +148,7 @@ fn sample(ctx: *mut c_void, slot: Slot, control: &Control, commit: &Commit, fram
     let collapsed = task::collapse_flag(unsafe { bpf_get_current_task() });
     fill(ctx, slot, control, scratch, &toucher, remote, weight, order, now);
     scratch.sample.address = commit.address;
-    scratch.sample.file = if commit.kind as u32 == Kind::Anon as u32 { 0 } else { file::identity(commit.folio) };
+    scratch.sample.file = file;
     let (user_stack, kernel_stack) = (scratch.sample.user_stack, scratch.sample.kernel_stack);
     let flags = own_flag(toucher.tgid) | collapsed;
     let key = Key { owner, process: toucher.process, user_stack, kernel_stack, kind: commit.kind as u32, flags };

@@ -39,6 +39,25 @@ pub fn owner(folio: u64) -> Option<Owner> {
     id(memcg).map(Owner::Cgroup)
 }
 
+/// Address of the cgroup that a folio is charged to; 0 for none, or for kernel memory.
+#[inline(always)]
+pub fn cgroup_of(folio: u64) -> u64 {
+    let word = match (layout!(folio_memcg_data), layout!(page_memcg_data)) {
+        (Some(offset), _) | (None, Some(offset)) => read::<u64>(folio, Some(offset)),
+        (None, None) => read::<u64>(folio, layout!(page_mem_cgroup)),
+    };
+    let word = word.unwrap_or(0);
+    if word == 0 || (layout!(page_mem_cgroup).is_none() && word & KERNEL != 0) {
+        return 0;
+    }
+    let mut memcg = word & !TAGS;
+    if layout!(per_node_objcg).is_some() {
+        memcg = read_pointer(memcg, layout!(objcg_memcg)).unwrap_or(0);
+    }
+    let Some(css) = layout!(memcg_css) else { return 0 };
+    if memcg == 0 { 0 } else { read_pointer(memcg + css, layout!(css_cgroup)).unwrap_or(0) }
+}
+
 /// kernfs id of a `struct mem_cgroup`.
 #[inline(always)]
 pub fn id(memcg: u64) -> Option<u64> {

@@ -8,6 +8,7 @@ use crate::{
         memcg::{self, Owner},
     },
     maps::{FRAMES, NEW_FRAMES, RUN_RESULTS, SAMPLES},
+    probes::owner::wanted_above,
     scratch::{self, Slot},
 };
 use tracer_common::{
@@ -34,8 +35,8 @@ fn kept(frame: u64, order: u32, weight_per_frame: u64) -> Option<()> {
         return None;
     }
     let (owner, kind) = charged(page)?;
-    // Living cgroups were decided before the baseline began. What is not decided is dead and has no name that could match.
-    if !commit::wanted(owner) {
+    // Living cgroups were decided before the baseline began. What is not decided is dead: it is wanted if something above it is.
+    if !commit::wanted(owner) && !wanted_above(page, owner) {
         return None;
     }
     let weight = commit::filtered(owner, order, weight_per_frame, 1);
@@ -47,7 +48,7 @@ fn kept(frame: u64, order: u32, weight_per_frame: u64) -> Option<()> {
             key: 0,
             weight_per_frame: weight,
             address: folio::position(page),
-            file: if kind as u32 == Kind::Anon as u32 { 0 } else { file::identity(page) },
+            file: if kind as u32 == Kind::Anon as u32 { 0 } else { file::identity(page, Slot::FromUser) },
             charged_ns: 0,
             epoch: control.epoch,
             process: 0,

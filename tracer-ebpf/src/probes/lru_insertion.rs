@@ -80,7 +80,7 @@ pub fn settle_as(control: &Control, slot: Slot, folio: u64, frame: u64, sample: 
     unsafe {
         (*sample).weight_per_frame = weight;
         (*sample).address = folio::position(folio);
-        (*sample).file = if kind as u32 == Kind::Anon as u32 { 0 } else { file::identity(folio) };
+        (*sample).file = if kind as u32 == Kind::Anon as u32 { 0 } else { file::identity(folio, slot) };
         (*sample).epoch = control.epoch;
         (*sample).key = identity;
     }

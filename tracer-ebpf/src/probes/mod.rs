@@ -12,6 +12,7 @@ pub mod lru_insertion;
 pub mod migrate;
 pub mod migration_pte;
 pub mod oom;
+pub mod owner;
 pub mod page_alloc;
 pub mod page_free;
 pub mod shmem_commit;

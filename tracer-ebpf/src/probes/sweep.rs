@@ -2,20 +2,25 @@
 //! longer what was sampled (its end was missed), and counts how many frames of an anonymous one are mapped.
 
 use crate::{
-    attribute::{control, end},
+    attribute::{control, end, frames},
     globals::{layout, setting},
     kernel::{
+        file,
         folio::{self, MAX_SPLIT_ORDER},
         memcg::{self, Owner},
         read,
     },
     loss,
-    maps::{KEYS, RUN_RESULTS, SAMPLES},
+    maps::{FRAMES, KEYS, RUN_RESULTS, SAMPLES},
     probes::lru_insertion,
     scratch::Slot,
 };
 use aya_ebpf::helpers::generated::bpf_probe_read_kernel;
-use tracer_common::{attribution::frame_and_order, kind::Kind, loss::Loss};
+use tracer_common::{
+    attribution::{SWEPT_DIRTY, SWEPT_WRITEBACK, frame_and_order},
+    kind::Kind,
+    loss::Loss,
+};
 
 /// The sample stands.
 const STANDS: u64 = 0;
@@ -67,10 +72,26 @@ pub fn look(slot: u64) {
             // What is cached counts whether mapped or not, and cached folios are the large ones.
             let anonymous = folio::kind(page).is_some_and(|kind| kind as u32 == Kind::Anon as u32);
             result[1] = if anonymous { mapped_frames(page, order as u64) } else { left as u64 };
+            // SAFETY: as above. Where the first frame is gone, another file may have it by now.
+            if unsafe { (*sample).file } != 0 && frames::is_set(&FRAMES, frame) {
+                file::refresh(page, Slot::FromUser);
+                result[0] |= page_state(page);
+            }
         }
     }
     // SAFETY: a map value; only the tracer's one sweeping thread reads it.
     unsafe { *swept = result };
+}
+
+/// Whether the folio waits to be written to disk, or is on its way there.
+#[inline(always)]
+fn page_state(page: u64) -> u64 {
+    let flags = read::<u64>(page, layout!(page_flags)).unwrap_or(0);
+    let bit = |flag: Option<u64>| match flag {
+        Some(bit) => flags >> (bit & 63) & 1,
+        None => 0,
+    };
+    bit(layout!(pg_dirty)) * SWEPT_DIRTY | bit(layout!(pg_writeback)) * SWEPT_WRITEBACK
 }
 
 /// Frames of the folio that some page table maps. A PMD-mapped folio is mapped whole.

@@ -6,6 +6,7 @@ use serde::Serialize;
 use tracer_common::{
     FRAME_BYTES,
     attribution::{Grave, KeyRecord, OwnerTotals, Sample},
+    file::FileRecord,
     process::ProcessRecord,
     sampling::{MAX_LOG2_MEAN, MIN_LOG2_MEAN},
     settings::{Followed, OwnerFilter},
@@ -53,6 +54,8 @@ pub struct Sizes {
     pub stacks: u32,
     /// Processes.
     pub processes: u32,
+    /// Files.
+    pub files: u32,
     /// Samples kept for open pictures.
     pub graveyard: u32,
     /// Owners with a filter.
@@ -78,8 +81,8 @@ pub struct Forced {
 }
 
 /// Tables that can be forced.
-const FORCIBLE: [&str; 10] =
-    ["SAMPLES", "KEYS", "STACKS", "PROCESSES", "GRAVEYARD", "OWNERS", "OWNER_TOTALS", "EVENTS", "FOLLOWED", "OOM_EVENTS"];
+const FORCIBLE: [&str; 11] =
+    ["SAMPLES", "KEYS", "STACKS", "PROCESSES", "FILES", "GRAVEYARD", "OWNERS", "OWNER_TOTALS", "EVENTS", "FOLLOWED", "OOM_EVENTS"];
 
 impl Forced {
     /// Adds `NAME=N`.
@@ -102,8 +105,8 @@ impl Forced {
     }
 
     fn apply(&self, sizes: &mut Sizes) {
-        let Sizes { samples, keys, stacks, processes, graveyard, owners, owner_totals, events, followed, oom_events, .. } = sizes;
-        let fields = [samples, keys, stacks, processes, graveyard, owners, owner_totals, events, followed, oom_events];
+        let Sizes { samples, keys, stacks, processes, files, graveyard, owners, owner_totals, events, followed, oom_events, .. } = sizes;
+        let fields = [samples, keys, stacks, processes, files, graveyard, owners, owner_totals, events, followed, oom_events];
         for (field, entries) in fields.into_iter().zip(self.entries) {
             *field = entries.unwrap_or(*field);
         }
@@ -146,6 +149,7 @@ pub fn plan(wish: &Wish) -> Result<Sizes, DoesNotFit> {
         keys: 1 << 15,
         stacks: 1 << 13,
         processes: 1 << 14,
+        files: 1 << 12,
         graveyard: 1 << 13,
         owners: 1 << 12,
         owner_totals: owner_totals(wish.cpus_possible),
@@ -172,6 +176,7 @@ pub fn plan(wish: &Wish) -> Result<Sizes, DoesNotFit> {
         sizes.stacks /= 2;
         sizes.graveyard /= 2;
         sizes.processes /= 2;
+        sizes.files /= 2;
         sizes.log2_mean = (sizes.log2_mean + 1).min(MAX_LOG2_MEAN);
         wish.forced.apply(&mut sizes);
         sizes.bytes = bytes(&sizes, wish.cpus_possible);
@@ -206,6 +211,7 @@ fn bytes(sizes: &Sizes, cpus: u32) -> u64 {
         + u64::from(sizes.keys) * entry(size_of::<KeyRecord>())
         + u64::from(sizes.stacks) * entry(size_of::<StackRecord>())
         + u64::from(sizes.processes) * entry(size_of::<ProcessRecord>())
+        + u64::from(sizes.files) * entry(size_of::<FileRecord>())
         + u64::from(sizes.graveyard) * entry(size_of::<Grave>() + size_of::<Sample>())
         + u64::from(sizes.owners) * entry(size_of::<OwnerFilter>())
         + u64::from(sizes.owner_totals) * (HASH_ENTRY + u64::from(cpus) * size_of::<OwnerTotals>() as u64)
@@ -214,13 +220,13 @@ fn bytes(sizes: &Sizes, cpus: u32) -> u64 {
         + u64::from(sizes.logs)
         + u64::from(sizes.oom_events);
     // Two bit tables, scratch and the small arrays.
-    tables + sizes.frames / 4 + u64::from(cpus) * 20480 + (256 << 10)
+    tables + sizes.frames / 4 + u64::from(cpus) * 28672 + (256 << 10)
 }
 
 impl Sizes {
     /// Map names of the object with their entries.
     #[must_use]
-    pub fn entries(&self) -> [(&'static str, u32); 13] {
+    pub fn entries(&self) -> [(&'static str, u32); 14] {
         let words = u32::try_from(self.frames.div_ceil(64)).unwrap_or(u32::MAX).max(1);
         [
             ("FRAMES", words),
@@ -229,6 +235,7 @@ impl Sizes {
             ("KEYS", self.keys),
             ("STACKS", self.stacks),
             ("PROCESSES", self.processes),
+            ("FILES", self.files),
             ("GRAVEYARD", self.graveyard),
             ("OWNERS", self.owners),
             ("OWNER_TOTALS", self.owner_totals),

@@ -8,8 +8,10 @@ use aya::{
 };
 use std::hash::Hash;
 use tracer_common::{
-    attribution::{Grave, KeyRecord, OwnerTotals, Sample},
+    attribution::{Grave, KeyRecord, OwnerTotals, SWEPT_DIRTY, SWEPT_WRITEBACK, Sample},
+    file::FileRecord,
     loss::{Loss, LossCount},
+    owner::OwnerName,
     process::ProcessRecord,
     settings::Control,
     stack::StackRecord,
@@ -56,7 +58,7 @@ pub fn take_key(bpf: &mut Ebpf, identity: u64) -> Result<Option<KeyRecord>, BpfE
     Ok(Some(record))
 }
 
-/// Removes entries of a table of stacks or processes; those that are gone already are passed over.
+/// Removes entries of a table of stacks, processes or files; those that are gone already are passed over.
 pub fn remove(bpf: &mut Ebpf, name: &'static str, identities: &[u64]) -> Result<(), BpfError> {
     let map = bpf.map_mut(name).ok_or(BpfError::Missing(name))?;
     let failed = |source| BpfError::Map { name, source };
@@ -66,12 +68,19 @@ pub fn remove(bpf: &mut Ebpf, name: &'static str, identities: &[u64]) -> Result<
             _ => Ok(()),
         })
     };
-    if name == "STACKS" {
-        let mut map = HashMap::<_, u64, StackRecord>::try_from(map).map_err(failed)?;
-        remove_all(&mut |identity| map.remove(&identity))
-    } else {
-        let mut map = HashMap::<_, u64, ProcessRecord>::try_from(map).map_err(failed)?;
-        remove_all(&mut |identity| map.remove(&identity))
+    match name {
+        "STACKS" => {
+            let mut map = HashMap::<_, u64, StackRecord>::try_from(map).map_err(failed)?;
+            remove_all(&mut |identity| map.remove(&identity))
+        }
+        "FILES" => {
+            let mut map = HashMap::<_, u64, FileRecord>::try_from(map).map_err(failed)?;
+            remove_all(&mut |identity| map.remove(&identity))
+        }
+        _ => {
+            let mut map = HashMap::<_, u64, ProcessRecord>::try_from(map).map_err(failed)?;
+            remove_all(&mut |identity| map.remove(&identity))
+        }
     }
 }
 
@@ -93,6 +102,20 @@ pub fn stacks(bpf: &Ebpf) -> Result<std::collections::HashMap<u64, StackRecord>,
 /// Processes by identity.
 pub fn processes(bpf: &Ebpf) -> Result<std::collections::HashMap<u64, ProcessRecord>, BpfError> {
     entries(bpf, "PROCESSES")
+}
+
+/// What the kernel still knows of the name of the owner of the live sample in `slot`.
+pub fn owner_name(bpf: &mut Ebpf, slot: u64) -> Result<OwnerName, BpfError> {
+    let name = "OWNER_NAME";
+    run(bpf, "run_owner_name", [slot, 0, 0])?;
+    let failed = |source| BpfError::Map { name, source };
+    let map = Array::<_, OwnerName>::try_from(bpf.map(name).ok_or(BpfError::Missing(name))?).map_err(failed)?;
+    map.get(&0, 0).map_err(failed)
+}
+
+/// Files by identity.
+pub fn files(bpf: &Ebpf) -> Result<std::collections::HashMap<u64, FileRecord>, BpfError> {
+    entries(bpf, "FILES")
 }
 
 /// Exact bytes by owner, summed over CPUs.
@@ -153,6 +176,10 @@ pub struct Swept {
     pub frames_left: u64,
     /// Owner now, 0 if none.
     pub owner: u64,
+    /// The folio waits to be written to disk.
+    pub dirty: bool,
+    /// It is on its way there.
+    pub writeback: bool,
 }
 
 /// What became of a swept sample.
@@ -175,15 +202,16 @@ pub fn sweep(bpf: &mut Ebpf, slots: impl Iterator<Item = u64>) -> Result<std::co
     let mut found = std::collections::HashMap::new();
     for slot in slots {
         run(bpf, "run_sweep", [slot, 0, 0])?;
-        let [verdict, mapped_frames, frames_left, owner] = run_result(bpf, 0)?;
-        let verdict = match verdict {
+        let [word, mapped_frames, frames_left, owner] = run_result(bpf, 0)?;
+        let (dirty, writeback) = (word & SWEPT_DIRTY != 0, word & SWEPT_WRITEBACK != 0);
+        let verdict = match word & !(SWEPT_DIRTY | SWEPT_WRITEBACK) {
             0 => SweepVerdict::Stands,
             1 => SweepVerdict::Settled,
             2 => SweepVerdict::Pending,
             3 => SweepVerdict::Stale,
             _ => SweepVerdict::Gone,
         };
-        found.insert(slot, Swept { verdict, mapped_frames, frames_left, owner });
+        found.insert(slot, Swept { verdict, mapped_frames, frames_left, owner, dirty, writeback });
     }
     Ok(found)
 }

@@ -10,6 +10,7 @@
 
 pub mod batching;
 pub mod container;
+mod dead;
 pub mod hierarchy;
 pub mod listing;
 pub mod local;

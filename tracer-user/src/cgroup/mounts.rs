@@ -66,7 +66,7 @@ fn v1_controllers(options: &[u8]) -> Vec<String> {
 }
 
 /// Undoes the kernel's `\ooo` escapes of blanks and backslashes.
-fn unescape(field: &[u8]) -> Vec<u8> {
+pub(crate) fn unescape(field: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(field.len());
     let mut rest = field;
     while let Some((&first, tail)) = rest.split_first() {

@@ -211,7 +211,7 @@ impl Registry {
     }
 
     /// Returns whether there is a new entry.
-    fn insert_unless_known(&mut self, cgroup: Cgroup) -> bool {
+    pub(super) fn insert_unless_known(&mut self, cgroup: Cgroup) -> bool {
         if self.cgroups.contains_key(&cgroup.id) {
             return false;
         }

@@ -1,7 +1,7 @@
 //! `memtrail demo`: three small workloads under the tracer, and what was found of them.
 //!
-//! Everything it makes has no name or goes with it: its cgroups are removed (by the janitor if memtrail is killed), its files are
-//! unlinked from the start, and its processes end when memtrail does.
+//! Everything it makes goes with it: its cgroups are removed (by the janitor if memtrail is killed), its two files too (by the first
+//! workload then), and its processes end when memtrail does.
 
 mod ground;
 mod workloads;
@@ -133,7 +133,7 @@ async fn work(ground: &mut Ground, children: &mut Vec<Child>) -> Result<()> {
     say("1 of 3: four threads fill malloc arenas");
     children.push(start(ground, Workload::Arenas, None)?);
     ready(children).await?;
-    match ground.log_file() {
+    match ground.file(Workload::Log) {
         Some(file) => {
             say("2 of 3: a log file grows in the page cache");
             children.push(start(ground, Workload::Log, Some(file?))?);
@@ -141,7 +141,7 @@ async fn work(ground: &mut Ground, children: &mut Vec<Child>) -> Result<()> {
         }
         None => eprintln!("memtrail: no log file in this demo: every folder for temporary files is in memory"),
     }
-    match ground.tmpfs_file() {
+    match ground.file(Workload::Tmpfs) {
         Some(file) => {
             say("3 of 3: a container fills a tmpfs file and is gone");
             children.push(start(ground, Workload::Tmpfs, Some(file?))?);
@@ -166,6 +166,8 @@ fn start(ground: &mut Ground, workload: Workload, output: Option<File>) -> Resul
     Command::new(program)
         .args(["demo-workload", workload.name()])
         .arg(procs)
+        // The first stays until the end, however that comes.
+        .args(ground.file_paths().filter(|_| workload == Workload::Arenas))
         .stdin(Stdio::piped())
         .stdout(output.map_or_else(Stdio::null, Stdio::from))
         .stderr(Stdio::piped())

@@ -55,6 +55,7 @@ Examples:
   memtrail report run.mtrail                             the summary again
   memtrail report run.mtrail --view cgroups              the ledger of each cgroup
   memtrail report run.mtrail --view stacks --kind anon   stacks of anonymous memory
+  memtrail report run.mtrail --view files --top 20       the largest files in memory
   memtrail report run.mtrail --view oom                  an autopsy for each OOM kill
   memtrail report run.mtrail --value charged -o out.svg  a flame graph of all charges
   memtrail report run.mtrail --from warm --to loaded     what grew between two marks
@@ -78,6 +79,8 @@ pub enum View {
     Marks,
     /// OOM kills: an autopsy for each.
     Oom,
+    /// Files of the page cache and of tmpfs, with who is charged and who touched them.
+    Files,
 }
 
 /// Shows a recording.
@@ -118,6 +121,7 @@ pub fn run(args: &ReportArgs) -> Result<u8> {
         Some(View::Stacks) => views::stacks(&selected, &selection),
         Some(View::Marks) => String::new(),
         Some(View::Oom) => output::autopsy::view(&selected),
+        Some(View::Files) => output::files::table(&report, &selection),
     };
     print(&text)
 }

@@ -30,6 +30,7 @@ pub struct Marks {
     keys: HashMap<u64, u64>,
     stacks: HashMap<u64, u64>,
     processes: HashMap<u64, u64>,
+    files: HashMap<u64, u64>,
 }
 
 impl Marks {
@@ -63,6 +64,13 @@ impl Marks {
             stacks: ripe(&mut self.stacks, idle_stacks, now_ns),
             processes: ripe(&mut self.processes, idle_processes, now_ns),
         }
+    }
+}
+
+impl Marks {
+    /// Which files leave: those that no live sample has named since a pass a grace period ago.
+    pub fn files(&mut self, files: impl Iterator<Item = u64>, named: &HashSet<u64>, now_ns: u64) -> Vec<u64> {
+        ripe(&mut self.files, files.filter(|file| !named.contains(file)), now_ns)
     }
 }
 
@@ -205,6 +213,18 @@ mod tests {
         marks.pass(&keys, &HashMap::new(), &processes, |_| true, 12 * SECOND);
         keys.insert(1, key(1, 6, 6));
         assert!(marks.pass(&keys, &HashMap::new(), &processes, |_| true, 15 * SECOND).keys.is_empty());
+    }
+
+    #[test]
+    fn files_leave_when_nothing_of_them_is_live() {
+        let mut marks = Marks::default();
+        let named = HashSet::from([2]);
+        assert!(marks.files([1, 2].into_iter(), &named, 10 * SECOND).is_empty());
+        assert_eq!(marks.files([1, 2].into_iter(), &named, 14 * SECOND), [1]);
+        // Named again meanwhile: its mark is lifted.
+        marks.files([3].into_iter(), &named, 20 * SECOND);
+        marks.files([3].into_iter(), &HashSet::from([3]), 22 * SECOND);
+        assert!(marks.files([3].into_iter(), &named, 24 * SECOND).is_empty());
     }
 
     #[test]

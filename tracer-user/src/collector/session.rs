@@ -19,7 +19,7 @@ use crate::{
         tables::{self, SweepVerdict},
     },
     cgroup::{
-        CgroupId, CgroupPath, Hierarchy, Registry, StatReading,
+        CgroupId, CgroupPath, Hierarchy, Registry, StatReading, Version,
         hierarchy::HierarchyError,
         listing::{Bounds, Listing, list},
         local::{self, LocalFigures, Node},
@@ -39,12 +39,14 @@ use aya::{
     maps::{HashMap as BpfHashMap, MapData, MapError, RingBuf},
 };
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet, VecDeque},
     os::fd::{AsFd as _, OwnedFd},
     time::SystemTime,
 };
 use tracer_common::{
+    attribution::{KeyRecord, Sample},
     event::{CgroupChange, CgroupEvent},
+    file::FileRecord,
     kind::Kind,
     loss::Loss,
     settings::{OWNER_REFUSED, OWNER_REFUSED_ALONE, OWNER_WANTED, OwnerFilter},
@@ -63,6 +65,11 @@ const RETIREMENT_BUDGET_NS: u64 = 400_000_000;
 const RETIREMENT_BATCH: usize = 512;
 /// Time between two moments in which the programs' cost is counted, nanoseconds.
 const MOMENT_NS: u64 = 5_000_000_000;
+/// Readings over which dirty page cache must last to be more than a burst, and with how few nothing can be said.
+const SUSTAINED_READINGS: usize = 5;
+const LEAST_SUSTAINED: usize = 3;
+/// Most files that are given a place in their table for a report.
+const MOST_RENAMED: usize = 1000;
 /// Longest wait for process records before a report.
 const SETTLE: std::time::Duration = std::time::Duration::from_secs(2);
 
@@ -109,6 +116,8 @@ pub struct Session {
     pub(super) symbolizer: Symbolizer,
     slopes: HashMap<(CgroupId, String), Slope>,
     usage_slopes: HashMap<CgroupId, Slope>,
+    /// Dirty and writeback bytes of the last readings, newest last.
+    unwritten: HashMap<CgroupId, VecDeque<u64>>,
     pub(super) started_ns: u64,
     started: SystemTime,
     /// `pgmigrate_success` of /proc/vmstat when counting began.
@@ -209,6 +218,7 @@ impl Session {
             symbolizer: Names::symbolizer(),
             slopes: HashMap::new(),
             usage_slopes: HashMap::new(),
+            unwritten: HashMap::new(),
             started_ns: monotonic_ns(),
             started: SystemTime::now(),
             moved_at_start: moved_frames(),
@@ -365,8 +375,16 @@ impl Session {
             if let Some(usage) = reading.usage {
                 self.usage_slopes.entry(*id).or_default().add(at_s, usage as f64);
             }
+            let figures = if reading.version == Version::V1 { &reading.local } else { &reading.subtree };
+            if let (Some(dirty), Some(writeback)) = (figures.dirty, figures.writeback) {
+                let last = self.unwritten.entry(*id).or_default();
+                last.push_back(dirty.saturating_add(writeback));
+                last.drain(..last.len().saturating_sub(SUSTAINED_READINGS));
+            }
             interval.cgroups.insert(id.0.to_string(), IntervalCgroup { usage_bytes: reading.usage, kinds, ..IntervalCgroup::default() });
         }
+        let read: HashSet<CgroupId> = readings.iter().map(|(id, _)| *id).collect();
+        self.unwritten.retain(|id, _| read.contains(id));
         if at_ns.saturating_sub(self.last_retirement_ns) > RETIREMENT_NS {
             self.last_retirement_ns = at_ns;
             self.retire()?;
@@ -425,6 +443,7 @@ impl Session {
             let charged = Charged { bytes: crate::ledger::charged(&record), variance: record.charged_variance, samples: record.samples };
             self.retired.add(row, charged);
         }
+        self.retire_files()?;
         tables::remove(&mut self.running.bpf, "STACKS", &leaving.stacks)?;
         tables::remove(&mut self.running.bpf, "PROCESSES", &leaving.processes)?;
         log::debug!(
@@ -438,6 +457,20 @@ impl Session {
             leaving.processes.len(),
             monotonic_ns().saturating_sub(read_ns) / 1000
         );
+        Ok(())
+    }
+
+    /// Files of which nothing is live leave their table, once it is half full: finding them takes a look at every sample.
+    fn retire_files(&mut self) -> Result<(), SessionError> {
+        let files = tables::files(&self.running.bpf)?;
+        self.occupancy.insert("FILES".to_owned(), files.len() as u64);
+        if files.len() < self.running.sizes.files as usize / 2 {
+            return Ok(());
+        }
+        let named = tables::samples(&self.running.bpf)?.values().map(|sample| sample.file).collect();
+        let leaving = self.marks.files(files.into_keys(), &named, monotonic_ns());
+        tables::remove(&mut self.running.bpf, "FILES", &leaving)?;
+        log::debug!("retirement: {} files left", leaving.len());
         Ok(())
     }
 
@@ -464,11 +497,15 @@ impl Session {
         let samples = tables::samples(&self.running.bpf)?;
         let stacks = tables::stacks(&self.running.bpf)?;
         let processes = tables::processes(&self.running.bpf)?;
+        let files = self.files_of(&samples)?;
         let totals = tables::owner_totals(&self.running.bpf)?;
         // What a cgroup was charged for is told by its name, also when nothing of it is left.
         let owning: std::collections::HashSet<u64> =
             keys.values().map(|record| record.key.owner).chain(self.retired.rows().map(|(row, _)| row.owner)).collect();
+        self.name_the_dead(&keys, &samples)?;
         self.registry.retain_dead(|id| owning.contains(&id.0), MOST_DEAD);
+        let sustained = self.unwritten.iter().filter(|(_, last)| last.len() >= LEAST_SUSTAINED);
+        let sustained = sustained.filter_map(|(id, last)| Some((*id, *last.iter().min()?))).collect();
         let inputs = Inputs {
             facts: &self.host.facts,
             hierarchy: &self.hierarchy,
@@ -483,10 +520,12 @@ impl Session {
             swept: &swept,
             stacks: &stacks,
             processes: &processes,
+            files: &files,
             totals: &totals,
             retired: &self.retired,
             losses: self.losses()?,
             programs: self.moments.estimate(monotonic_ns().saturating_sub(self.started_ns)),
+            sustained: &sustained,
             slopes: &self.slopes,
             moved_frames: moved_frames().zip(self.moved_at_start).map(|(now, then)| now.saturating_sub(then)),
             started: self.started,
@@ -503,6 +542,49 @@ impl Session {
         phases.end("report made");
         report.oom = self.autopsies().iter().map(Autopsy::to_value).collect();
         Ok(report)
+    }
+
+    /// The files of the live samples. Where their table was too small for all, the largest that it does not have take the places of the
+    /// smallest: many small files must not hide the one that matters.
+    fn files_of(&mut self, samples: &HashMap<u64, Sample>) -> Result<HashMap<u64, FileRecord>, BpfError> {
+        let mut files = tables::files(&self.running.bpf)?;
+        let mut bytes: HashMap<u64, (u64, u64)> = HashMap::new();
+        for (slot, sample) in samples.iter().filter(|(_, sample)| sample.key != 0 && sample.file != 0) {
+            let left = sample.weight_per_frame.saturating_mul(u64::try_from(sample.frames_left).unwrap_or(0));
+            bytes.entry(sample.file).or_insert((0, *slot)).0 += left;
+        }
+        let mut unnamed: Vec<(u64, u64)> = bytes.iter().filter(|(file, _)| !files.contains_key(file)).map(|(_, sum)| *sum).collect();
+        if unnamed.is_empty() {
+            return Ok(files);
+        }
+        unnamed.sort_unstable_by_key(|(bytes, _)| std::cmp::Reverse(*bytes));
+        unnamed.truncate(MOST_RENAMED);
+        let mut named: Vec<(u64, u64)> = files.keys().map(|file| (bytes.get(file).map_or(0, |(bytes, _)| *bytes), *file)).collect();
+        named.sort_unstable_by_key(|(bytes, _)| std::cmp::Reverse(*bytes));
+        for (bytes, slot) in unnamed {
+            let Some((_, file)) = named.pop_if(|(smaller, _)| *smaller < bytes) else { break };
+            tables::remove(&mut self.running.bpf, "FILES", &[file])?;
+            tables::sweep(&mut self.running.bpf, std::iter::once(slot))?;
+        }
+        // The records that had to leave were read before.
+        files.extend(tables::files(&self.running.bpf)?);
+        Ok(files)
+    }
+
+    /// Owners that no event and no listing named were removed before the start: the kernel knows their names through what is charged
+    /// to them.
+    fn name_the_dead(&mut self, keys: &HashMap<u64, KeyRecord>, samples: &HashMap<u64, Sample>) -> Result<(), SessionError> {
+        let owner_of = |sample: &Sample| keys.get(&sample.key).map(|record| CgroupId(record.key.owner));
+        let unknown: HashMap<CgroupId, u64> = samples
+            .iter()
+            .filter_map(|(slot, sample)| Some((owner_of(sample)?, *slot)))
+            .filter(|(owner, _)| self.registry.get(*owner).is_none())
+            .collect();
+        for slot in unknown.into_values().take(MOST_DEAD) {
+            let name = tables::owner_name(&mut self.running.bpf, slot)?;
+            self.registry.learn_dead(&name, monotonic_ns());
+        }
+        Ok(())
     }
 
     /// Tells the kernel half how large the cgroups are now, which decides how finely they are sampled.

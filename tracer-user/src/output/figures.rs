@@ -10,6 +10,28 @@ pub const FOLLOWED: [&str; 3] = ["anon", "file", "shmem"];
 /// Kinds that are shares of a cgroup's usage, so that they may be added up. Parts of `kernel`, and `swap`, are not among them.
 pub const SHARES_OF_USAGE: [&str; 7] = ["anon", "file", "shmem", "hugetlb", "kernel", "sock", "zswap"];
 
+/// `pod/container` where known, else the path; of the dead, since when: `dead container 0123456789ab (exited 12 s ago)`.
+#[must_use]
+pub fn name(cgroup: &Cgroup) -> String {
+    if cgroup.state == "dead" {
+        let since = |verb: &str| cgroup.dead_for_s.and_then(units::seconds).map(|time| format!(" ({verb} {time} ago)"));
+        return match &cgroup.container {
+            Some(container) => format!("dead container {}{}", short_id(container), since("exited").unwrap_or_default()),
+            None => format!("{}{}", cgroup.path, since("removed").unwrap_or_else(|| " (dead)".to_owned())),
+        };
+    }
+    match (&cgroup.pod, &cgroup.container) {
+        (Some(pod), Some(container)) => format!("{pod}/{container}"),
+        (Some(name), None) | (None, Some(name)) => name.clone(),
+        (None, None) => cgroup.path.clone(),
+    }
+}
+
+/// The first twelve digits of a container's id, as runtimes show it; a name as it is.
+fn short_id(container: &str) -> &str {
+    if container.len() == 64 && container.bytes().all(|byte| byte.is_ascii_hexdigit()) { &container[..12] } else { container }
+}
+
 /// A sampled figure with its error: `1.2 GiB ± 40.0 MiB`, `< 3.0 MiB` under two standard errors, `1.2 GiB` where the error is zero.
 #[must_use]
 pub fn sampled(bytes: u64, stderr: Option<u64>) -> String {

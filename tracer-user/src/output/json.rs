@@ -2,8 +2,7 @@
 //!
 //! Unknown is null and present. Never changes a figure: what a list leaves out is summed in one row, so that lists add up.
 
-use crate::model::{Cgroup, Report, StackRow};
-use serde_json::{Value, json};
+use crate::model::{Cgroup, FileRow, Report, StackRow};
 use std::io::{self, Write};
 
 /// Rows of a cgroup's stacks and files that are kept, by live bytes.
@@ -51,7 +50,7 @@ pub fn shortened(report: &Report) -> Report {
 fn shortened_cgroup(cgroup: &Cgroup) -> Cgroup {
     Cgroup {
         stacks: keep(&cgroup.stacks, |row| row.live, is_other_stack, other_stack),
-        files: keep(&cgroup.files, file_live, is_other_file, other_file),
+        files: keep(&cgroup.files, file_bytes, is_other_file, other_file),
         path: cgroup.path.clone(),
         id: cgroup.id.clone(),
         state: cgroup.state.clone(),
@@ -104,20 +103,28 @@ fn other_stack(rest: &[&StackRow]) -> StackRow {
     }
 }
 
-fn file_live(file: &Value) -> u64 {
-    file.get("live").and_then(Value::as_u64).unwrap_or(0)
+fn file_bytes(file: &FileRow) -> u64 {
+    file.live.saturating_add(file.baseline)
 }
 
-fn is_other_file(file: &Value) -> bool {
-    file.get("path").and_then(Value::as_str) == Some(OTHER) && file.get("inode").is_none_or(Value::is_null)
+fn is_other_file(file: &FileRow) -> bool {
+    file.path == OTHER && file.inode.is_none()
 }
 
-fn other_file(rest: &[&Value]) -> Value {
-    // Unknown as soon as one row does not know.
-    let dirty = rest.iter().try_fold(0_u64, |sum, file| Some(sum.saturating_add(file.get("dirty")?.as_u64()?)));
-    let live = rest.iter().fold(0_u64, |sum, file| sum.saturating_add(file_live(file)));
-    json!({
-        "path": OTHER, "dev": null, "inode": null, "kind": "other", "mount": null, "live": live, "dirty": dirty,
-        "state": null, "owner": null, "writers": [],
-    })
+fn other_file(rest: &[&FileRow]) -> FileRow {
+    let sum = |of: fn(&FileRow) -> u64| rest.iter().fold(0_u64, |sum, file| sum.saturating_add(of(file)));
+    // Samples are independent, so variances add up.
+    let error = |of: fn(&FileRow) -> u64| rest.iter().map(|file| (of(file) as f64).powi(2)).sum::<f64>().sqrt().round() as u64;
+    FileRow {
+        path: OTHER.to_owned(),
+        kind: "other".to_owned(),
+        live: sum(|file| file.live),
+        live_stderr: error(|file| file.live_stderr),
+        baseline: sum(|file| file.baseline),
+        baseline_stderr: error(|file| file.baseline_stderr),
+        // Unknown as soon as one row does not know.
+        dirty: rest.iter().try_fold(0_u64, |sum, file| Some(sum.saturating_add(file.dirty?))),
+        writeback: rest.iter().try_fold(0_u64, |sum, file| Some(sum.saturating_add(file.writeback?))),
+        ..FileRow::default()
+    }
 }

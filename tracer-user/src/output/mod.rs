@@ -13,6 +13,7 @@
 //! | [`autopsy`] | OOM kills as text |
 //! | [`timeline`] | memory over time to an OOM kill, as SVG or HTML |
 //! | [`views`] | tables for `report --view` |
+//! | [`files`] | files: the view, and their line in the summary |
 //! | [`figures`] | what the summary and the views compute from a report |
 //! | [`compare`] | two reports compared |
 //! | [`diff`] | a comparison as text, JSON, folded stacks, flame graph |
@@ -26,6 +27,7 @@ pub mod compare;
 pub mod diff;
 mod diff_svg;
 pub mod figures;
+pub mod files;
 pub mod folded;
 pub mod growth;
 pub mod json;

@@ -69,7 +69,8 @@ impl<R: Read> Reader<R> {
         if length < PREAMBLE_BYTES {
             return Err(Problem::NoHeader.into());
         }
-        let format = frame::parse_preamble(preamble).ok_or(Problem::Foreign)?;
+        // Formats begin at 1: 0 is damage.
+        let format = frame::parse_preamble(preamble).filter(|format| *format > 0).ok_or(Problem::Foreign)?;
         if format > frame::FORMAT {
             return Err(Problem::Newer { what: "format", found: format, known: frame::FORMAT }.into());
         }

@@ -4,7 +4,8 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use memtrail::model::{
-    Cgroup, Cost, Host, Interval, IntervalCgroup, KindRow, PlanRow, Report, SCHEMA, Sampling, StackRow, Table, ThreadRow,
+    Cgroup, Cost, FileOwner, FileRow, FileToucher, Host, Interval, IntervalCgroup, KindRow, PlanRow, Report, SCHEMA, Sampling, StackRow,
+    Table, ThreadRow, Verdict,
 };
 use memtrail::recording::Header;
 use serde_json::json;
@@ -191,6 +192,7 @@ pub fn one_container() -> Report {
         path: "/kubepods.slice/kubepods-pod6b21.slice/cri-containerd-ea88.scope".into(),
         id: "9007199254740993".into(),
         state: "alive".into(),
+        dead_for_s: None,
         pod: Some("cart-7".into()),
         container: Some("web".into()),
         restart: Some(3),
@@ -203,14 +205,28 @@ pub fn one_container() -> Report {
         uncovered_bytes: Some(27 * MIB as i64),
         dirty_bytes: Some(3 * MIB),
         writeback_bytes: Some(0),
+        dirty_sustained_bytes: Some(2 * MIB),
         droppable_bytes: Some(380 * MIB),
         kubelet_reclaimable_bytes: Some(100 * MIB),
+        active_file_bytes: Some(312 * MIB),
         stacks,
-        files: vec![json!({
-            "path": "/var/log/app.log", "dev": "259:1", "inode": "131", "kind": "file", "mount": "/var/log", "live": 398 * MIB, "dirty": 3 * MIB,
-            "state": "present", "owner": { "cgroup": "/kubepods.slice", "container": "web", "state": "alive" },
-            "writers": [{ "pid": 4711, "comm": "java", "bytes": 398 * MIB }],
-        })],
+        files: vec![FileRow {
+            dev: Some("259:1".into()),
+            file_system: Some("ext4".into()),
+            mount: Some("/var/log".into()),
+            dirty: Some(3 * MIB),
+            state: Some("present".into()),
+            owner: Some(FileOwner { cgroup: "/kubepods.slice".into(), container: Some("web".into()), state: "alive".into() }),
+            writers: vec![FileToucher {
+                pid: Some(4711),
+                comm: "java".into(),
+                bytes: 390 * MIB,
+                how: Some("write".into()),
+                frames: vec!["main".into()],
+            }],
+            readers: vec![FileToucher { pid: Some(4711), comm: "java".into(), bytes: 8 * MIB, how: None, frames: vec![] }],
+            ..file("/var/log/app.log", 131, 398 * MIB)
+        }],
         regions: vec![json!({
             "pid": 4711, "comm": "java", "class": "glibc-arena", "recognised_by": "65508 kB blocks", "count": 64, "reserved": 4 * GIB,
             "resident": 3 * GIB, "origin": ["start_thread", "arena_get2"], "growers": [],
@@ -219,10 +235,14 @@ pub fn one_container() -> Report {
             "charge_stall_ns".to_owned(),
             json!({ "count": 10, "p50": 1000, "p90": 2000, "p99": 4000, "p999": 4000, "max": 4100, "hdr": "AA==" }),
         )]),
-        verdicts: vec![json!({
-            "id": "glibc-arenas", "severity": "critical", "evidence": { "arenas": 64 },
-            "text": "64 glibc arenas hold 9.0 GiB, 57 % of the limit, and grow by 40 MiB/min; consistent with one arena a thread. Set MALLOC_ARENA_MAX=4.",
-        })],
+        verdicts: vec![Verdict {
+            id: "glibc-arenas".into(),
+            severity: "critical".into(),
+            evidence: BTreeMap::from([("arenas".to_owned(), json!(64))]),
+            text: "64 glibc arenas hold 9.0 GiB, 57 % of the limit, and grow by 40 MiB/min; consistent with one arena a thread. Set \
+                   MALLOC_ARENA_MAX=4."
+                .into(),
+        }],
     };
     Report {
         plan: vec![PlanRow { probe: "anon commit".into(), provider: "fentry".into(), note: String::new() }],
@@ -242,6 +262,11 @@ pub fn one_container() -> Report {
         oom: vec![],
         ..empty_report()
     }
+}
+
+/// A file of which nothing but the least is known.
+pub fn file(path: &str, inode: u64, live: u64) -> FileRow {
+    FileRow { path: path.into(), inode: Some(inode.to_string()), kind: "file".into(), live, ..FileRow::default() }
 }
 
 /// A host with 300 cgroups: pods with limits, one dead, one of unknown size.
@@ -299,7 +324,8 @@ pub fn hostile_report(random: &mut Random) -> Report {
             kinds.insert(name, row);
         }
         let path = if random.below(2) == 0 { format!("/{}", random.hostile()) } else { random.hostile() };
-        let verdicts = vec![json!({ "id": "x", "severity": "info", "text": random.hostile().repeat(40), "evidence": {} })];
+        let text = random.hostile().repeat(40);
+        let verdicts = vec![Verdict { id: "x".into(), severity: "info".into(), text, evidence: BTreeMap::new() }];
         cgroups.push(Cgroup {
             path,
             id: index.to_string(),

@@ -1,4 +1,4 @@
-//! Where the demo's workloads run: a cgroup for each, and files without names.
+//! Where the demo's workloads run: a cgroup for each, and two files with names, since names are what the demo is to find.
 
 use super::workloads::Workload;
 use crate::{
@@ -13,12 +13,14 @@ use std::{
     thread,
     time::Duration,
 };
+use tempfile::NamedTempFile;
 
 /// A cgroup with one below it for each workload. Dropped, it is removed.
 pub struct Ground {
     place: Place,
     used: Vec<Workload>,
-    files: Vec<File>,
+    log: Option<NamedTempFile>,
+    tmpfs: Option<NamedTempFile>,
 }
 
 impl Ground {
@@ -33,7 +35,12 @@ impl Ground {
         if hierarchy.version == Version::V2 {
             fs::write(place.directory().join("cgroup.subtree_control"), "+memory").context("cannot enable the memory controller")?;
         }
-        Ok(Ground { place, used: Vec::new(), files: Vec::new() })
+        let mounts = fs::read("/proc/self/mountinfo").unwrap_or_default();
+        let on_disk = [PathBuf::from("/var/tmp"), std::env::temp_dir(), PathBuf::from("/root"), PathBuf::from(".")];
+        let in_memory = ["/dev/shm", "/run", "/tmp"].map(PathBuf::from);
+        let log = file_in(&mounts, &on_disk, ".log", |kind| !matches!(kind, "tmpfs" | "ramfs" | "rootfs" | "devtmpfs"))?;
+        let tmpfs = file_in(&mounts, &in_memory, ".cache", |kind| kind == "tmpfs")?;
+        Ok(Ground { place, used: Vec::new(), log, tmpfs })
     }
 
     /// Path of the cgroup above all workloads'.
@@ -72,36 +79,38 @@ impl Ground {
         fs::remove_dir(&directory).with_context(|| format!("cannot remove the cgroup {}", self.path_of(workload)))
     }
 
-    /// A file without a name on a file system that keeps its files on disk; `None` if there is none. Kept until the end.
-    pub fn log_file(&mut self) -> Option<Result<File>> {
-        let folders = [PathBuf::from("/var/tmp"), std::env::temp_dir(), PathBuf::from("/root"), PathBuf::from(".")];
-        self.file_in(&folders, |kind| !matches!(kind, "tmpfs" | "ramfs" | "rootfs" | "devtmpfs"))
+    /// The file of the workload on a file system that keeps its files on disk (the log), or on a tmpfs; `None` if there is no such file
+    /// system.
+    pub fn file(&self, workload: Workload) -> Option<Result<File>> {
+        let file = match workload {
+            Workload::Arenas => None,
+            Workload::Log => self.log.as_ref(),
+            Workload::Tmpfs => self.tmpfs.as_ref(),
+        };
+        file.map(|file| file.as_file().try_clone().context("cannot use the workload's file"))
     }
 
-    /// A file without a name on a tmpfs; `None` if there is none. Kept until the end.
-    pub fn tmpfs_file(&mut self) -> Option<Result<File>> {
-        self.file_in(&["/dev/shm", "/run", "/tmp"].map(PathBuf::from), |kind| kind == "tmpfs")
-    }
-
-    fn file_in(&mut self, folders: &[PathBuf], suits: impl Fn(&str) -> bool) -> Option<Result<File>> {
-        let mounts = fs::read("/proc/self/mountinfo").ok()?;
-        let folder = folders.iter().find(|folder| file_system_of(&mounts, folder).as_deref().is_some_and(&suits))?;
-        let file = tempfile::tempfile_in(folder).with_context(|| format!("cannot make a file in {}", folder.display()));
-        Some(file.and_then(|file| {
-            self.files.push(file.try_clone()?);
-            Ok(file)
-        }))
+    /// Paths of the files, for a process that outlives memtrail to remove.
+    pub fn file_paths(&self) -> impl Iterator<Item = &Path> {
+        [&self.log, &self.tmpfs].into_iter().flatten().map(NamedTempFile::path)
     }
 
     /// Ends it all: the files, and the cgroups. Their processes have ended.
     pub fn clear(&mut self) {
-        self.files.clear();
+        (self.log, self.tmpfs) = (None, None);
         match self.place.remove() {
             Removal::Removed => {}
             Removal::Populated { pids } => eprintln!("memtrail: {} is left: processes {pids:?} are in it", self.place.path()),
             Removal::Failed(reason) => eprintln!("memtrail: {} is left: {reason}", self.place.path()),
         }
     }
+}
+
+/// A file with a name of its own in the first folder on a file system that suits; `None` if there is none.
+fn file_in(mounts: &[u8], folders: &[PathBuf], suffix: &str, suits: impl Fn(&str) -> bool) -> Result<Option<NamedTempFile>> {
+    let Some(folder) = folders.iter().find(|folder| file_system_of(mounts, folder).as_deref().is_some_and(&suits)) else { return Ok(None) };
+    let file = tempfile::Builder::new().prefix("memtrail-demo-").suffix(suffix).tempfile_in(folder);
+    Ok(Some(file.with_context(|| format!("cannot make a file in {}", folder.display()))?))
 }
 
 /// Type of the file system that holds a folder.

@@ -8,7 +8,7 @@ use std::{
     fs::{self, File},
     hint::black_box,
     io::{self, Read as _, Write as _},
-    os::fd::AsFd as _,
+    os::{fd::AsFd as _, unix::fs::FileExt as _},
     path::{Path, PathBuf},
     thread,
 };
@@ -19,6 +19,8 @@ pub const THREADS: u64 = 4;
 pub const THREAD_BYTES: u64 = 24 << 20;
 /// Size of the log file and of the tmpfs file, bytes.
 pub const FILE_BYTES: u64 = 64 << 20;
+/// What the log is written by: an entry of some lines. Several go into a page, as with any log.
+const ENTRY_LINES: usize = 16;
 /// Below glibc's threshold for mappings of their own, so that blocks come from an arena.
 const BLOCK: usize = 96 << 10;
 
@@ -29,6 +31,8 @@ pub struct WorkloadArgs {
     pub workload: Workload,
     /// `cgroup.procs` of the cgroup to run in.
     pub procs: PathBuf,
+    /// Files to remove at the end: memtrail is gone then.
+    pub files: Vec<PathBuf>,
 }
 
 /// The workloads.
@@ -84,12 +88,16 @@ pub fn run(args: &WorkloadArgs) -> Result<u8> {
     enter(&args.procs)?;
     let kept = match args.workload {
         Workload::Arenas => arenas()?,
-        Workload::Log => append_to_log(&mut standard_output()?).map(|()| Vec::new()).context("cannot write the log file")?,
+        Workload::Log => keep_log(&mut standard_output()?).map(|()| Vec::new()).context("cannot keep the log file")?,
         Workload::Tmpfs => fill_tmpfs(&mut standard_output()?).map(|()| Vec::new()).context("cannot write the tmpfs file")?,
     };
     eprintln!("ready");
     io::stdin().read_to_end(&mut Vec::new()).context("cannot wait")?;
     drop(black_box(kept));
+    for file in &args.files {
+        // memtrail may have removed it itself.
+        drop(fs::remove_file(file));
+    }
     Ok(0)
 }
 
@@ -129,11 +137,21 @@ fn touched_block() -> Vec<u8> {
     black_box(vec![0xa5; BLOCK])
 }
 
+/// Writes the log and follows it, as a log shipper would: what is read again becomes active page cache.
+#[inline(never)]
+fn keep_log(log: &mut File) -> io::Result<()> {
+    append_to_log(log)?;
+    let mut piece = [0; 4096];
+    for at in (0..2 * FILE_BYTES).step_by(piece.len()) {
+        log.read_exact_at(&mut piece, at % FILE_BYTES)?;
+    }
+    Ok(())
+}
+
 #[inline(never)]
 fn append_to_log(log: &mut File) -> io::Result<()> {
     let line = b"2026-01-01T00:00:00Z INFO request served status=200 bytes=5120\n\n";
-    let page = line.repeat(BLOCK / line.len());
-    write_whole(log, &page)
+    write_whole(log, &line.repeat(ENTRY_LINES))
 }
 
 #[inline(never)]

@@ -75,6 +75,7 @@ pub(super) fn row(inputs: &Inputs<'_>, tree: &Tree, accounts: &Accounts, stacks:
         path: inputs.registry.name(id),
         id: id.0.to_string(),
         state: if alive { "alive" } else { "dead" }.to_owned(),
+        dead_for_s: known.and_then(|cgroup| dead_for_s(cgroup.state, inputs.now_ns)),
         pod: identity.as_ref().and_then(|i| i.pod.clone()),
         container: identity.as_ref().and_then(|i| i.container.clone()),
         restart: None,
@@ -87,8 +88,10 @@ pub(super) fn row(inputs: &Inputs<'_>, tree: &Tree, accounts: &Accounts, stacks:
         uncovered_bytes: reading.and_then(StatReading::uncovered),
         dirty_bytes: figures.and_then(|f| f.dirty),
         writeback_bytes: figures.and_then(|f| f.writeback),
+        dirty_sustained_bytes: inputs.sustained.get(&id).copied(),
         droppable_bytes: whole.and_then(droppable),
         kubelet_reclaimable_bytes: whole.and_then(|f| f.inactive_file),
+        active_file_bytes: whole.and_then(|f| f.active_file),
         stacks,
         files: Vec::new(),
         regions: Vec::new(),
@@ -101,6 +104,14 @@ pub(super) fn row(inputs: &Inputs<'_>, tree: &Tree, accounts: &Accounts, stacks:
 fn mean_bytes(accounts: &Accounts, id: CgroupId) -> Option<u64> {
     let sum: Account = Kind::ALL.iter().filter_map(|kind| accounts.get(&(id.0, *kind))).copied().sum();
     sum.charged.checked_div(sum.samples)
+}
+
+/// Since the removal itself: a listing that noticed it later does not say when it was.
+fn dead_for_s(state: State, now_ns: u64) -> Option<f64> {
+    match state {
+        State::Dead { at_ns, exact: true } => Some(now_ns.saturating_sub(at_ns) as f64 / 1e9),
+        _ => None,
+    }
 }
 
 /// Active and inactive file less dirty and writeback. Locked pages are on neither list.

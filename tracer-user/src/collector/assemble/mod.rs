@@ -2,6 +2,7 @@
 
 mod cgroups;
 mod cost;
+mod files;
 mod stacks;
 mod threads;
 
@@ -12,7 +13,8 @@ use super::{filter::Filter, follow::Following, retired::Retired, start::Running}
 use crate::{
     bpf::{stats::Estimate, tables::Swept},
     cgroup::{CgroupId, Hierarchy, Registry, StatReading, local::LocalFigures},
-    date,
+    date, diagnose,
+    files::Resolver,
     kernel::facts::Facts,
     ledger::{self, Account, growth::Slope},
     model::{self, Cgroup, Cost, KindRow, Migration, PlanRow, Report, SCHEMA, Sampling, Table},
@@ -24,6 +26,7 @@ use std::{
 use tracer_common::{
     FRAME_BYTES,
     attribution::{KEY_BASELINE, KeyRecord, OwnerTotals, Sample},
+    file::FileRecord,
     kind::Kind,
     process::ProcessRecord,
     stack::StackRecord,
@@ -87,6 +90,8 @@ pub struct Inputs<'a> {
     pub stacks: &'a HashMap<u64, StackRecord>,
     /// Processes by identity.
     pub processes: &'a HashMap<u64, ProcessRecord>,
+    /// Files by identity.
+    pub files: &'a HashMap<u64, FileRecord>,
     /// Exact totals by owner; empty where the tier keeps none.
     pub totals: &'a HashMap<u64, OwnerTotals>,
     /// Losses by cause.
@@ -95,6 +100,8 @@ pub struct Inputs<'a> {
     pub retired: &'a Retired,
     /// What the programs ran, if that was ever measured.
     pub programs: Option<Estimate>,
+    /// Least dirty and writeback bytes of the last readings.
+    pub sustained: &'a HashMap<CgroupId, u64>,
     /// Growth of each kind.
     pub slopes: &'a HashMap<(CgroupId, String), Slope>,
     /// Frames that the kernel has moved since then; `None` where it does not count them.
@@ -128,13 +135,21 @@ pub fn report(inputs: &Inputs<'_>, symbols: &mut dyn Symbols) -> Report {
     }
     let tree = cgroups::Tree::new(inputs, &accounts);
     let mut stacks_by_owner = stacks::by_owner(inputs, symbols);
+    let mut files_by_owner = files::by_owner(inputs, symbols, &mut Resolver::new());
     let mut ids: HashSet<CgroupId> = inputs.readings.iter().map(|(id, _)| *id).collect();
     ids.extend(accounts.keys().map(|(owner, _)| CgroupId(*owner)).filter(|id| wanted(inputs, *id)));
-    let mut cgroups: Vec<Cgroup> =
-        ids.into_iter().map(|id| cgroups::row(inputs, &tree, &accounts, stacks_by_owner.remove(&id.0).unwrap_or_default(), id)).collect();
+    let mut cgroups: Vec<Cgroup> = ids
+        .into_iter()
+        .map(|id| {
+            let mut row = cgroups::row(inputs, &tree, &accounts, stacks_by_owner.remove(&id.0).unwrap_or_default(), id);
+            row.files = files_by_owner.remove(&id.0).unwrap_or_default();
+            files::set_owner(&mut row);
+            row
+        })
+        .collect();
     cgroups.sort_by(|a, b| size_of_row(b).cmp(&size_of_row(a)).then_with(|| a.path.cmp(&b.path)));
     let duration = inputs.now_ns.saturating_sub(inputs.started_ns);
-    Report {
+    let mut report = Report {
         schema: SCHEMA,
         tool: format!("memtrail {}", env!("CARGO_PKG_VERSION")),
         host: host(inputs.facts, inputs.hierarchy),
@@ -162,7 +177,9 @@ pub fn report(inputs: &Inputs<'_>, symbols: &mut dyn Symbols) -> Report {
         losses: inputs.losses.clone(),
         cgroups,
         oom: Vec::new(),
-    }
+    };
+    diagnose::conclude(&mut report);
+    report
 }
 
 fn migration(inputs: &Inputs<'_>) -> Migration {
@@ -181,6 +198,7 @@ fn tables(inputs: &Inputs<'_>) -> BTreeMap<String, Table> {
         "KEYS" => Some(inputs.keys.len()),
         "STACKS" => Some(inputs.stacks.len()),
         "PROCESSES" => Some(inputs.processes.len()),
+        "FILES" => Some(inputs.files.len()),
         "OWNER_TOTALS" => Some(inputs.totals.len()),
         _ => None,
     };

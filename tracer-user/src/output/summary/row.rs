@@ -3,9 +3,9 @@
 //! Says the same at every level of detail; a level only decides how many lines it takes.
 
 use super::{COLUMNS, Line, Style};
-use crate::model::{Cgroup, KindRow, Report, StackRow};
+use crate::model::{Cgroup, FileRow, KindRow, Report, StackRow};
 use crate::output::merged::{Merged, merge};
-use crate::output::{Value, figures, text};
+use crate::output::{Value, figures, files, text};
 use crate::units;
 
 /// Most stacks of a cgroup, and frames of a stack.
@@ -14,7 +14,10 @@ const FRAMES: usize = 4;
 
 /// Most verdicts of a cgroup and lines of one.
 const VERDICTS: usize = 3;
-const VERDICT_LINES: usize = 4;
+const VERDICT_LINES: usize = 6;
+
+/// A smaller file is not worth a line.
+const LARGE_FILE: u64 = 1 << 20;
 
 /// Order of the kinds in their line. Others follow by name.
 const ORDER: [&str; 8] = ["anon", "file", "shmem", "hugetlb", "kernel", "sock", "swap", "zswap"];
@@ -33,6 +36,8 @@ pub(super) enum Level {
     Head,
     /// And its verdicts.
     Verdicts,
+    /// And the files that hold most of its page cache or shmem.
+    Files,
     /// And that many stacks, a line each.
     Flat(usize),
     /// And that many stacks, a line for the bytes and one for each frame.
@@ -41,14 +46,15 @@ pub(super) enum Level {
 
 impl Level {
     /// In the order in which room is given.
-    pub(super) const GROWING: [Level; 6] =
-        [Level::Verdicts, Level::Flat(1), Level::Flat(2), Level::Flat(STACKS), Level::Tall(2), Level::Tall(STACKS)];
+    pub(super) const GROWING: [Level; 7] =
+        [Level::Verdicts, Level::Files, Level::Flat(1), Level::Flat(2), Level::Flat(STACKS), Level::Tall(2), Level::Tall(STACKS)];
 }
 
 /// The parts of a cgroup, made once.
 pub(super) struct Block {
     head: Vec<Line>,
     verdicts: Vec<Line>,
+    files: Vec<Line>,
     flat: Vec<Line>,
     tall: Vec<Vec<Line>>,
 }
@@ -64,6 +70,7 @@ impl Block {
         Block {
             head: vec![Line::new(headline(cgroup, report), style), Line::new(format!("  {}", kinds(cgroup, value)), Style::Plain)],
             verdicts: verdicts(cgroup),
+            files: dominant_files(cgroup),
             flat: stacks.iter().map(flat).collect(),
             tall: stacks.iter().map(tall).collect(),
         }
@@ -74,8 +81,11 @@ impl Block {
         if level != Level::Head {
             lines.extend_from_slice(&self.verdicts);
         }
+        if !matches!(level, Level::Head | Level::Verdicts) {
+            lines.extend_from_slice(&self.files);
+        }
         match level {
-            Level::Head | Level::Verdicts => {}
+            Level::Head | Level::Verdicts | Level::Files => {}
             Level::Flat(count) => lines.extend(self.flat.iter().take(count).cloned()),
             Level::Tall(count) => lines.extend(self.tall.iter().take(count).flatten().cloned()),
         }
@@ -98,15 +108,9 @@ fn headline(cgroup: &Cgroup, report: &Report) -> String {
     format!("{} {figures}", text::cut_middle(&name, room))
 }
 
-/// `pod/container` where known, else the path.
+/// The name of a cgroup, escaped.
 pub(super) fn name(cgroup: &Cgroup) -> String {
-    let name = match (&cgroup.pod, &cgroup.container) {
-        (Some(pod), Some(container)) => format!("{pod}/{container}"),
-        (Some(name), None) | (None, Some(name)) => name.clone(),
-        (None, None) => cgroup.path.clone(),
-    };
-    let name = text::escape(&name);
-    if cgroup.state == "dead" { format!("{name} (dead)") } else { name }
+    text::escape(&figures::name(cgroup))
 }
 
 fn size(cgroup: &Cgroup, report: &Report) -> String {
@@ -227,16 +231,24 @@ fn charged_stderr(bytes: u64, report: &Report) -> u64 {
     if report.sampling.mode == "exact" { 0 } else { (bytes as f64 * report.sampling.mean_bytes as f64).sqrt().round() as u64 }
 }
 
+/// A line for a file that holds more than half of the cgroup's page cache or shmem, where that is worth a line.
+fn dominant_files(cgroup: &Cgroup) -> Vec<Line> {
+    let files = ["file", "shmem"].into_iter().filter_map(|kind| files::dominant(cgroup, kind));
+    // A verdict that names it says more.
+    let is_told = |file: &&FileRow| cgroup.verdicts.iter().any(|verdict| verdict.text.contains(&file.path));
+    let large = files.filter(|file| files::bytes(file) >= LARGE_FILE && !is_told(file));
+    large.map(|file| Line::new(format!("    {}", files::summary_line(file, COLUMNS - 4)), Style::Plain)).collect()
+}
+
 fn verdicts(cgroup: &Cgroup) -> Vec<Line> {
     let mut lines = Vec::new();
     for verdict in cgroup.verdicts.iter().take(VERDICTS) {
-        let field = |name: &str| verdict.get(name).and_then(serde_json::Value::as_str).unwrap_or("");
-        let style = match field("severity") {
+        let style = match verdict.severity.as_str() {
             "critical" => Style::Critical,
             "info" => Style::Plain,
             _ => Style::Warning,
         };
-        let words = text::escape(if field("text").is_empty() { field("id") } else { field("text") });
+        let words = text::escape(if verdict.text.is_empty() { &verdict.id } else { &verdict.text });
         let mut wrapped = text::wrap(&words, COLUMNS - 4);
         if wrapped.len() > VERDICT_LINES {
             wrapped.truncate(VERDICT_LINES);

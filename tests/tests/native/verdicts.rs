@@ -1,0 +1,187 @@
+//! Verdicts: each fires on a real workload, and not on one that looks like it.
+
+use harness::cgroup::TestCgroup;
+use harness::memtrail::{Memtrail, Mode, Outcome, record_args};
+use harness::place::{Folder, Tmpfs};
+use harness::report;
+use harness::workload::Workload;
+use serde_json::Value;
+
+const BYTES: u64 = 64 << 20;
+const POD: &str = "6b21aa00-7c0f-4c5e-9a39-2f6a4d0e8b11";
+
+fn exact(cgroup: &str) -> Memtrail {
+    Memtrail::start(&record_args(cgroup, Mode::Exact)).unwrap()
+}
+
+fn verdicts<'a>(outcome: &'a Outcome, cgroup: &str) -> Vec<&'a Value> {
+    let row = report::cgroup(&outcome.report, cgroup).unwrap().unwrap_or_else(|| panic!("the report has no {cgroup}"));
+    row["verdicts"].as_array().unwrap().iter().collect()
+}
+
+fn verdict<'a>(outcome: &'a Outcome, cgroup: &str, id: &str) -> &'a Value {
+    let all = verdicts(outcome, cgroup);
+    all.iter().find(|verdict| verdict["id"] == id).unwrap_or_else(|| panic!("{cgroup} has no {id} among {all:?}"))
+}
+
+fn ids(outcome: &Outcome) -> Vec<String> {
+    let cgroups = outcome.report["cgroups"].as_array().unwrap();
+    cgroups.iter().flat_map(|cgroup| cgroup["verdicts"].as_array().unwrap()).map(|verdict| verdict["id"].to_string()).collect()
+}
+
+/// A pod as the kubelet lays it out: the first container leaves a file in the emptyDir and is gone, the second runs beside it.
+#[test]
+#[ignore = "root"]
+fn native_verdict_dead_container_shmem() {
+    let volume = format!("pods/{POD}/volumes/kubernetes.io~empty-dir/cache");
+    let tmpfs = Tmpfs::below("verdict-dead", &volume).unwrap();
+    let above = TestCgroup::new("verdict-dead").unwrap();
+    let (kubepods, burstable) = (above.child("kubepods").unwrap(), above.child("kubepods/burstable").unwrap());
+    let pod = burstable.child(&format!("pod{POD}")).unwrap();
+    let mut first = pod.child(&"a1".repeat(32)).unwrap();
+    let second = pod.child(&"b2".repeat(32)).unwrap();
+    pod.limit(256 << 20).unwrap();
+    let (dir, bytes) = (tmpfs.path().to_str().unwrap().to_owned(), BYTES.to_string());
+    let memtrail = exact(above.path());
+    let mut writer = Workload::start(&first, &["tmpfs", "--keep", "--dir", &dir, "--bytes", &bytes]).unwrap();
+    let pid = writer.run_to("ready").unwrap()[0].pid;
+    writer.finish().unwrap();
+    let dead = first.path().to_owned();
+    first.remove().unwrap();
+    let mut beside = Workload::start(&second, &["anon", "--bytes", &bytes]).unwrap();
+    beside.run_to("touched").unwrap();
+    // The kernel's own figures are batched.
+    second.settled_kinds().unwrap();
+    let outcome = memtrail.stop().unwrap();
+
+    let left = BYTES / 2;
+    let found = verdict(&outcome, &dead, "dead-container-shmem");
+    assert_eq!((found["evidence"]["shmem_bytes"].as_u64(), found["evidence"]["limit_cgroup"].as_str()), (Some(left), Some(pod.path())));
+    let text = found["text"].as_str().unwrap();
+    for part in [
+        "dead container a1a1a1a1a1a1 (exited ".to_owned(),
+        format!("{volume}/memtrail-workload-"),
+        format!("(emptyDir cache of pod {POD}) and {} more files", (left >> 20) - 1),
+        format!("written by memtrail-worklo[{pid}]"),
+        "delete the file or the pod; set a sizeLimit".to_owned(),
+    ] {
+        assert!(text.contains(&part), "no {part:?} in {text}");
+    }
+    // The pod's subtree has the dead container's bytes and the living one's, and together they are its usage.
+    let row = report::cgroup(&outcome.report, pod.path()).unwrap().unwrap();
+    for (kind, expected) in [("anon", BYTES), ("shmem", left)] {
+        let live = row["subtree"][kind]["live"].as_u64().unwrap();
+        assert!(live.abs_diff(expected) <= 1 << 20, "{kind} of the pod: {live}, expected {expected}");
+    }
+    assert!(row["uncovered_bytes"].as_i64().unwrap().abs() <= 2 << 20, "not all of the pod's usage is known: {row}");
+    assert_eq!(ids(&outcome), ["\"dead-container-shmem\""], "the living have no verdict");
+
+    // Deleted, it is no verdict any more; nor was it ever one of a container that lives.
+    let mut living = Workload::start(&second, &["memfd", "--bytes", "32M"]).unwrap();
+    living.run_to("ready").unwrap();
+    let memtrail = exact(above.path());
+    for entry in std::fs::read_dir(tmpfs.path()).unwrap() {
+        std::fs::remove_file(entry.unwrap().path()).unwrap();
+    }
+    living.run_to("touched").unwrap();
+    let outcome = memtrail.stop().unwrap();
+    assert_eq!(ids(&outcome), Vec::<String>::new());
+    drop((living, beside, second, pod, burstable, kubepods));
+}
+
+/// The container was gone before memtrail came, which looks at its pod only: what it left is named all the same, but not who wrote it.
+#[test]
+#[ignore = "root"]
+fn native_verdict_of_a_death_before_the_start() {
+    let tmpfs = Tmpfs::new("verdict-before").unwrap();
+    let pod = TestCgroup::new("verdict-before").unwrap();
+    let mut container = pod.child(&"c3".repeat(32)).unwrap();
+    let dead = container.path().to_owned();
+    let dir = tmpfs.path().to_str().unwrap().to_owned();
+    Workload::start(&container, &["tmpfs", "--keep", "--dir", &dir, "--bytes", "64M"]).unwrap().finish().unwrap();
+    container.remove().unwrap();
+    let outcome = exact(pod.path()).stop().unwrap();
+    if report::cgroup(&outcome.report, &dead).unwrap().is_none() {
+        // Kernels from 7.1 on give what the dead owned to their parent, so there is nobody to name: the file is the pod's.
+        let files = report::files(&outcome.report, pod.path()).unwrap();
+        let left = files.iter().filter(|file| file.path.starts_with(&dir)).map(|file| file.baseline).sum::<u64>();
+        assert_eq!(left, 32 << 20, "{files:?}");
+        return;
+    }
+    let text = verdict(&outcome, &dead, "dead-container-shmem")["text"].as_str().unwrap();
+    assert!(text.starts_with(&format!("{dead} (dead) still holds 32.0 MiB of shmem")), "{text}");
+    assert!(text.contains(&format!("{dir}/memtrail-workload-")) && text.contains("by whom is not known"), "{text}");
+    let files = report::files(&outcome.report, &dead).unwrap();
+    assert_eq!(files.iter().map(|file| (file.live, file.baseline)).fold((0, 0), |a, b| (a.0 + b.0, a.1 + b.1)), (0, 32 << 20));
+}
+
+/// A log that is appended and followed fills the working set; a cold file that is read fills it too, and is no log.
+#[test]
+#[ignore = "root"]
+fn native_verdict_log_page_cache() {
+    let folder = Folder::new("verdict-log").unwrap();
+    let (log, cold) = (folder.path().join("app.log"), folder.cold_file("data", BYTES).unwrap());
+    let (log, cold) = (log.to_str().unwrap(), cold.to_str().unwrap());
+    let parent = TestCgroup::new("verdict-log").unwrap();
+    let (app, database) = (parent.child("app").unwrap(), parent.child("database").unwrap());
+    app.limit(80 << 20).unwrap();
+    let memtrail = exact(parent.path());
+    let mut writer = Workload::start(&app, &["append-log", "--file", log, "--bytes", &BYTES.to_string()]).unwrap();
+    let pid = writer.run_to("appended").unwrap()[0].pid;
+    // The second reading makes it active, and so it does with the data.
+    for (cgroup, file) in [(&app, log), (&app, log), (&database, cold), (&database, cold)] {
+        Workload::start(cgroup, &["file-two-readers", "--file", file]).unwrap().finish().unwrap();
+    }
+    // The kernel's own figures are batched.
+    app.settled_kinds().unwrap();
+    let outcome = memtrail.stop().unwrap();
+
+    let found = verdict(&outcome, app.path(), "log-page-cache");
+    let text = found["text"].as_str().unwrap();
+    assert!(text.contains(&format!("mostly of {log}, appended to by memtrail-worklo[{pid}]")), "{text}");
+    assert!(text.contains("active page cache"), "{text}");
+    assert_eq!(found["severity"], "warning", "64 of 80 MiB: {found}");
+    let row = report::cgroup(&outcome.report, database.path()).unwrap().unwrap();
+    let figure = |name: &str| row[name].as_u64().unwrap();
+    println!("database: active {} of a working set of {}", figure("active_file_bytes"), figure("working_set_bytes"));
+    assert!(figure("active_file_bytes") > figure("working_set_bytes") / 2, "a working set of page cache, as the log's: {row}");
+    assert!(verdicts(&outcome, database.path()).is_empty());
+}
+
+/// A file that is written faster than the disk takes it, in a cgroup with little more room than that; and beside it one whose writer goes past
+/// the page cache, and one whose pages are on disk.
+#[test]
+#[ignore = "root"]
+fn native_verdict_dirty_writeback() {
+    let folder = Folder::new("verdict-dirty").unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let (image, direct, clean) = (path("disk.img"), path("direct.img"), folder.cold_file("clean", BYTES).unwrap());
+    let parent = TestCgroup::new("verdict-dirty").unwrap();
+    let cgroups = ["importer", "direct", "reader"].map(|name| parent.child(name).unwrap());
+    cgroups.iter().for_each(|cgroup| cgroup.limit(80 << 20).unwrap());
+    let [importer, past, reader] = &cgroups;
+    let memtrail = exact(parent.path());
+    let mut writer = Workload::start(importer, &["rewrite", "--file", &image, "--bytes", &BYTES.to_string()]).unwrap();
+    writer.run_to("rewriting").unwrap();
+    let mut other = Workload::start(past, &["direct-write", "--file", &direct, "--bytes", &BYTES.to_string()]).unwrap();
+    other.run_to("written").unwrap();
+    let mut third = Workload::start(reader, &["file-two-readers", "--file", clean.to_str().unwrap()]).unwrap();
+    third.run_to("read").unwrap();
+    // Readings are a second apart.
+    std::thread::sleep(std::time::Duration::from_secs(7));
+    let outcome = memtrail.stop().unwrap();
+
+    let found = verdict(&outcome, importer.path(), "dirty-writeback");
+    let text = found["text"].as_str().unwrap();
+    assert!(text.contains(&format!("in {image}, written by memtrail-worklo[")), "{text}");
+    // The file's estimate is all of its cgroup's, and the sweep was at another moment than the reading.
+    let row = report::cgroup(&outcome.report, importer.path()).unwrap().unwrap();
+    let figure = |row: &Value, names: [&str; 2]| names.iter().map(|name| row[name].as_u64().unwrap()).sum::<u64>();
+    let file = row["files"].as_array().unwrap().iter().find(|file| file["path"] == *image).unwrap();
+    let (of_file, of_cgroup) = (figure(file, ["dirty", "writeback"]), figure(row, ["dirty_bytes", "writeback_bytes"]));
+    println!("not on disk: {of_file} of the file, {of_cgroup} of the cgroup");
+    assert!((16 << 20..=2 * BYTES).contains(&of_file), "{of_file} of the file, {of_cgroup} of the cgroup");
+    for cgroup in [past, reader] {
+        assert!(verdicts(&outcome, cgroup.path()).is_empty(), "{:?}", verdicts(&outcome, cgroup.path()));
+    }
+}

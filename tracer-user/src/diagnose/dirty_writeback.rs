@@ -1,0 +1,131 @@
+//! `dirty-writeback`: much of a limit is page cache that is not on disk yet. The kernel cannot drop it, so a writer that is faster than its disk
+//! runs into the limit, and without throttling into an OOM kill with next to no memory of its own.
+
+use super::{Severity, percent, place};
+use crate::{
+    model::{Cgroup, FileRow, Report, Verdict},
+    output::{figures, files},
+    units,
+};
+use serde_json::json;
+
+pub(super) const ID: &str = "dirty-writeback";
+
+/// Of the limit: dirty and under writeback.
+const DIRTY_PERCENT: u128 = 25;
+/// Of the limit: usage. With more room than that, nothing waits for the disk.
+const USAGE_PERCENT: u128 = 70;
+/// From here on the next charge may fail.
+const CRITICAL_PERCENT: u128 = 95;
+
+pub(super) fn verdict(cgroup: &Cgroup, report: &Report) -> Option<Verdict> {
+    let (usage, limit) = (cgroup.usage_bytes?, cgroup.limit_bytes.filter(|limit| *limit > 0)?);
+    let now = cgroup.dirty_bytes?.saturating_add(cgroup.writeback_bytes?);
+    let is_of_limit = |bytes: u64, percent: u128| u128::from(bytes) * 100 >= u128::from(limit) * percent;
+    // Now, and in every one of the last readings: a burst that the disk takes in a second is none.
+    if !is_of_limit(now, DIRTY_PERCENT) || !is_of_limit(cgroup.dirty_sustained_bytes?, DIRTY_PERCENT) || !is_of_limit(usage, USAGE_PERCENT)
+    {
+        return None;
+    }
+    let waiting = |file: &FileRow| file.dirty.unwrap_or(0).saturating_add(file.writeback.unwrap_or(0));
+    let largest = cgroup.files.iter().filter(|file| file.kind == "file" && waiting(file) > 0).max_by_key(|file| waiting(file));
+    let of_file = largest.map(|file| {
+        let by = if file.writers.is_empty() { "not known by whom".to_owned() } else { format!("by {}", files::names(&file.writers)) };
+        format!(", about {} of it in {}, written {by}", units::bytes(waiting(file)), place(file))
+    });
+    let throttling = if report.host.cgroup == "v2" {
+        "set memory.high, which slows the writer"
+    } else {
+        "cgroup v1 has no dirty limit of its own, only vm.dirty_bytes of the whole host slows a writer"
+    };
+    let text = format!(
+        "{} of page cache is dirty or under writeback, {} of the limit of {}{}: consistent with a writer faster than its disk. It cannot be \
+         dropped before it is on disk. Write with O_DIRECT or sync in steps (fdatasync, sync_file_range); {throttling}.",
+        units::bytes(now),
+        percent(now, limit),
+        figures::name(cgroup),
+        of_file.unwrap_or_default(),
+    );
+    let evidence = [
+        ("dirty_bytes", json!(cgroup.dirty_bytes)),
+        ("writeback_bytes", json!(cgroup.writeback_bytes)),
+        ("dirty_sustained_bytes", json!(cgroup.dirty_sustained_bytes)),
+        ("usage_bytes", json!(usage)),
+        ("limit_bytes", json!(limit)),
+        ("largest_file", json!(largest.map(|file| file.path.clone()))),
+    ];
+    let severity = if is_of_limit(usage, CRITICAL_PERCENT) { Severity::Critical } else { Severity::Warning };
+    Some(super::verdict(ID, severity, text, evidence))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+    use crate::model::FileToucher;
+
+    const MIB: u64 = 1 << 20;
+
+    fn cgroup() -> Cgroup {
+        let file = |path: &str, dirty: u64, writeback: u64| FileRow {
+            path: path.into(),
+            inode: Some("1".into()),
+            kind: "file".into(),
+            dirty: Some(dirty),
+            writeback: Some(writeback),
+            writers: vec![FileToucher { pid: Some(7), comm: "qemu-img".into(), bytes: dirty, how: Some("write".into()), frames: vec![] }],
+            ..FileRow::default()
+        };
+        Cgroup {
+            path: "/importer".into(),
+            state: "alive".into(),
+            usage_bytes: Some(590 * MIB),
+            limit_bytes: Some(600 * MIB),
+            dirty_bytes: Some(200 * MIB),
+            writeback_bytes: Some(150 * MIB),
+            dirty_sustained_bytes: Some(300 * MIB),
+            files: vec![file("/log", 10 * MIB, 0), file("/disk.img", 190 * MIB, 140 * MIB)],
+            ..Cgroup::default()
+        }
+    }
+
+    fn fires(change: impl FnOnce(&mut Cgroup)) -> Option<Verdict> {
+        let mut cgroup = cgroup();
+        change(&mut cgroup);
+        verdict(&cgroup, &Report::default())
+    }
+
+    #[test]
+    fn it_names_the_file_the_writer_and_the_ways_out() {
+        let found = fires(|_| ()).unwrap();
+        assert_eq!(found.severity, "critical");
+        assert!(
+            found.text.starts_with(
+                "350.0 MiB of page cache is dirty or under writeback, 58 % of the limit of /importer, about 330.0 MiB of it in /disk.img, written \
+                 by qemu-img[7] 190.0 MiB: consistent with"
+            ),
+            "{}",
+            found.text
+        );
+        assert!(found.text.contains("cgroup v1 has no dirty limit of its own"));
+        assert_eq!(fires(|cgroup| cgroup.usage_bytes = Some(500 * MIB)).unwrap().severity, "warning");
+        let report = Report { host: crate::model::Host { cgroup: "v2".into(), ..Default::default() }, ..Report::default() };
+        assert!(verdict(&cgroup(), &report).unwrap().text.contains("memory.high"));
+    }
+
+    #[test]
+    fn a_burst_a_roomy_limit_or_none_and_what_is_not_known_are_no_verdict() {
+        assert_eq!(fires(|cgroup| cgroup.dirty_sustained_bytes = Some(10 * MIB)), None);
+        assert_eq!(fires(|cgroup| cgroup.dirty_sustained_bytes = None), None);
+        assert_eq!(fires(|cgroup| (cgroup.dirty_bytes, cgroup.writeback_bytes) = (Some(10 * MIB), Some(0))), None);
+        assert_eq!(fires(|cgroup| cgroup.dirty_bytes = None), None);
+        assert_eq!(fires(|cgroup| cgroup.limit_bytes = Some(1200 * MIB)), None);
+        assert_eq!(fires(|cgroup| cgroup.limit_bytes = None), None);
+        assert_eq!(fires(|cgroup| cgroup.limit_bytes = Some(0)), None);
+    }
+
+    #[test]
+    fn without_a_file_the_figures_stand_alone() {
+        assert!(fires(|cgroup| cgroup.files.clear()).unwrap().text.contains("of /importer: consistent"));
+    }
+}

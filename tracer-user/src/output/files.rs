@@ -1,0 +1,203 @@
+//! Files as text: the table of `report --view files`, and the line of the summary for a file that holds most of its cgroup's cache.
+//!
+//! Pure. Rows of one file in several cgroups stay apart: page cache is charged to whoever touched it first.
+
+use super::json::OTHER;
+use super::text::{escape, pad_left};
+use super::views::Selection;
+use super::{figures, text};
+use crate::model::{Cgroup, FileRow, FileToucher, Report};
+use crate::units;
+
+/// Most processes of a file on its line.
+const TOUCHERS: usize = 3;
+
+/// Innermost user frames of its largest toucher.
+const FRAMES: usize = 3;
+
+/// The table: a line for the bytes and the path of each file, and one for who is charged and who touched it.
+#[must_use]
+pub fn table(report: &Report, selection: &Selection) -> String {
+    let chosen = report.cgroups.iter().filter(|cgroup| selection.takes_cgroup(cgroup));
+    let rows = chosen.flat_map(|cgroup| cgroup.files.iter().map(move |file| (cgroup, file)));
+    let (mut others, mut rows): (Vec<_>, Vec<_>) =
+        rows.filter(|(_, file)| is_other(file) || selection.takes_kind(&file.kind)).partition(|(_, file)| is_other(file));
+    rows.sort_by_key(|(_, file)| std::cmp::Reverse(bytes(file)));
+    others.extend(rows.drain(selection.top.unwrap_or(usize::MAX).min(rows.len())..));
+
+    let mut table = format!("{}  KIND   STATE    PATH\n", pad_left("BYTES", 24));
+    for (cgroup, file) in &rows {
+        table.push_str(&line(file));
+        table.push_str(&format!("{:26}{}\n", "", escape(&about(cgroup, file))));
+    }
+    if !others.is_empty() {
+        let sum = others.iter().fold(0_u64, |sum, (_, file)| sum.saturating_add(bytes(file)));
+        let variance: f64 = others.iter().map(|(_, file)| (stderr(file) as f64).powi(2)).sum();
+        let figure = figures::sampled(sum, Some(variance.sqrt().round() as u64));
+        table.push_str(&format!("{}  other files\n", pad_left(&figure, 24)));
+    }
+    if rows.is_empty() && others.is_empty() {
+        table.push_str("no files match\n");
+    }
+    table
+}
+
+/// `<bytes>  file  present  /var/log/app.log  (emptyDir logs of pod ...)`. Paths are not cut: they are what is looked for.
+fn line(file: &FileRow) -> String {
+    let figure = figures::sampled(bytes(file), Some(stderr(file)));
+    let volume = file.volume.as_deref().map(|volume| format!("  ({})", escape(volume))).unwrap_or_default();
+    let state = file.state.as_deref().unwrap_or("?");
+    format!("{}  {:<6} {:<8} {}{volume}\n", pad_left(&figure, 24), escape(&file.kind), escape(state), escape(&file.path))
+}
+
+/// `/kubepods/.../web (dead), written by java[4711] 398.0 MiB, before the start 2.0 MiB`.
+fn about(cgroup: &Cgroup, file: &FileRow) -> String {
+    let dead = if cgroup.state == "dead" { " (dead)" } else { "" };
+    let mut parts = vec![format!("charged to {}{dead}", cgroup.path)];
+    for (verb, touchers) in [("written by", &file.writers), ("read by", &file.readers)] {
+        if !touchers.is_empty() {
+            parts.push(format!("{verb} {}", names(touchers)));
+        }
+    }
+    let frames = file.writers.first().or(file.readers.first()).map_or(&[][..], |toucher| &toucher.frames);
+    let user: Vec<&str> = frames.iter().map(String::as_str).filter(|frame| !frame.ends_with("_[k]")).collect();
+    if !user.is_empty() {
+        parts.push(format!("through {}", user[user.len().saturating_sub(FRAMES)..].join(" > ")));
+    }
+    if file.baseline > 0 {
+        parts.push(format!("{} from before the start: by whom is not known", units::bytes(file.baseline)));
+    }
+    let waiting = file.dirty.unwrap_or(0).saturating_add(file.writeback.unwrap_or(0));
+    if waiting > 0 {
+        parts.push(format!("{} not on disk yet", units::bytes(waiting)));
+    }
+    if let Some(inside) = &file.path_inside {
+        parts.push(format!("inside it {inside}"));
+    }
+    parts.join(", ")
+}
+
+/// `java[4711] 398.0 MiB, sh[12] 4.0 KiB and 3 more`. A process that both read and mapped is one.
+#[must_use]
+pub fn names(touchers: &[FileToucher]) -> String {
+    let mut merged: Vec<(Option<u32>, &str, u64)> = Vec::new();
+    for toucher in touchers {
+        match merged.iter_mut().find(|(pid, comm, _)| *pid == toucher.pid && *comm == toucher.comm) {
+            Some((.., bytes)) => *bytes = bytes.saturating_add(toucher.bytes),
+            None => merged.push((toucher.pid, &toucher.comm, toucher.bytes)),
+        }
+    }
+    merged.sort_by_key(|(.., bytes)| std::cmp::Reverse(*bytes));
+    let shown = merged.iter().take(TOUCHERS).map(|(pid, comm, bytes)| {
+        let pid = pid.map(|pid| format!("[{pid}]")).unwrap_or_default();
+        format!("{comm}{pid} {}", units::bytes(*bytes))
+    });
+    let shown = shown.collect::<Vec<_>>().join(", ");
+    if merged.len() > TOUCHERS { format!("{shown} and {} more", merged.len() - TOUCHERS) } else { shown }
+}
+
+/// The file that holds more than half of the cgroup's bytes of one kind, with those bytes; `None` if none does.
+#[must_use]
+pub fn dominant<'a>(cgroup: &'a Cgroup, kind: &str) -> Option<&'a FileRow> {
+    let all = figures::kind_bytes(cgroup.kinds.get(kind)?)?;
+    let of_kind = cgroup.files.iter().filter(|file| file.kind == kind && !is_other(file));
+    of_kind.max_by_key(|file| bytes(file)).filter(|file| all > 0 && bytes(file) > all / 2)
+}
+
+/// The summary's line for it, in so many columns: `64.0 MiB in /dev/shm/cache, deleted, by app[12]`.
+#[must_use]
+pub fn summary_line(file: &FileRow, columns: usize) -> String {
+    let head = format!("{} of {} in ", figures::sampled(bytes(file), Some(stderr(file))), escape(&file.kind));
+    let deleted = if file.state.as_deref() == Some("deleted") { ", deleted" } else { "" };
+    let toucher = file.writers.first().or(file.readers.first());
+    let by = toucher.map(|toucher| {
+        let pid = toucher.pid.map(|pid| format!("[{pid}]")).unwrap_or_default();
+        format!(", by {}{pid}", text::cut_middle(&escape(&toucher.comm), 15))
+    });
+    let tail = format!("{deleted}{}", by.unwrap_or_default());
+    let room = columns.saturating_sub(text::width(&head) + text::width(&tail));
+    format!("{head}{}{tail}", text::cut_middle(&escape(&file.path), room))
+}
+
+/// Bytes of a row, older ones included.
+#[must_use]
+pub fn bytes(file: &FileRow) -> u64 {
+    file.live.saturating_add(file.baseline)
+}
+
+/// Standard error of [`bytes`].
+#[must_use]
+pub fn stderr(file: &FileRow) -> u64 {
+    (file.live_stderr as f64).hypot(file.baseline_stderr as f64).round() as u64
+}
+
+fn is_other(file: &FileRow) -> bool {
+    file.path == OTHER && file.inode.is_none()
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+    use crate::model::KindRow;
+
+    fn file(path: &str, kind: &str, live: u64) -> FileRow {
+        let writer = FileToucher {
+            pid: Some(7),
+            comm: "app".into(),
+            bytes: live,
+            how: Some("write".into()),
+            frames: vec!["main".into(), "write".into(), "vfs_write_[k]".into()],
+        };
+        FileRow {
+            path: path.into(),
+            inode: Some("1".into()),
+            kind: kind.into(),
+            state: Some("deleted".into()),
+            live,
+            writers: vec![writer],
+            ..FileRow::default()
+        }
+    }
+
+    fn report() -> Report {
+        let other = FileRow { path: OTHER.into(), kind: "other".into(), live: 5 << 20, ..FileRow::default() };
+        let cgroup = Cgroup {
+            path: "/pod\n".into(),
+            state: "dead".into(),
+            kinds: [("shmem".to_owned(), KindRow { live: Some(70 << 20), ..KindRow::default() })].into(),
+            files: vec![file("/dev/shm/a\x1b[2J", "shmem", 60 << 20), file("/b", "file", 3 << 20), other],
+            ..Cgroup::default()
+        };
+        Report { cgroups: vec![cgroup], ..Report::default() }
+    }
+
+    #[test]
+    fn the_table_names_files_owners_and_writers_and_hides_nothing() {
+        let all = table(&report(), &Selection::default());
+        assert!(all.contains("60.0 MiB  shmem  deleted  /dev/shm/a\\x1b[2J\n"), "{all}");
+        assert!(all.contains("charged to /pod\\x0a (dead), written by app[7] 60.0 MiB, through main > write\n"), "{all}");
+        assert!(all.contains("5.0 MiB  other files\n"), "{all}");
+        // What --top leaves out is summed with the rest.
+        let top = table(&report(), &Selection { top: Some(1), ..Selection::default() });
+        assert!(top.contains("8.0 MiB  other files\n") && !top.contains("/b"), "{top}");
+        assert!(table(&Report::default(), &Selection::default()).contains("no files match"));
+    }
+
+    #[test]
+    fn a_file_with_most_of_its_kind_is_dominant() {
+        let report = report();
+        assert_eq!(dominant(&report.cgroups[0], "shmem").unwrap().live, 60 << 20);
+        assert_eq!(dominant(&report.cgroups[0], "file"), None);
+        let line = summary_line(&report.cgroups[0].files[0], 60);
+        assert_eq!(line, "60.0 MiB of shmem in /dev/shm/a\\x1b[2J, deleted, by app[7]");
+        assert!(text::width(&summary_line(&report.cgroups[0].files[0], 50)) <= 50);
+    }
+
+    #[test]
+    fn readings_of_one_process_are_one() {
+        let toucher =
+            |pid, bytes, how: &str| FileToucher { pid: Some(pid), comm: "a".into(), bytes, how: Some(how.into()), frames: vec![] };
+        assert_eq!(names(&[toucher(1, 4096, "read"), toucher(1, 8192, "map"), toucher(2, 16384, "read")]), "a[2] 16.0 KiB, a[1] 12.0 KiB");
+    }
+}
