@@ -17,5 +17,6 @@ pub mod plan;
 pub mod probes;
 pub mod process;
 pub mod recording;
+pub mod region;
 pub mod symbolize;
 pub mod units;
