@@ -8,6 +8,7 @@ pub mod cli;
 pub mod collector;
 pub mod command;
 pub mod date;
+pub mod diagnose;
 pub mod glob;
 pub mod kernel;
 pub mod ledger;

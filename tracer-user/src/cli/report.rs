@@ -41,6 +41,7 @@ Examples:
   memtrail report run.mtrail                             the summary again
   memtrail report run.mtrail --view cgroups              the ledger of each cgroup
   memtrail report run.mtrail --view stacks --kind anon   stacks of anonymous memory
+  memtrail report run.mtrail --view regions              heaps, arenas, thread stacks, files' copies
   memtrail report run.mtrail --value charged -o out.svg  a flame graph of all charges";
 
 /// Views.
@@ -50,6 +51,8 @@ pub enum View {
     Cgroups,
     /// Stacks of all cgroups, whole.
     Stacks,
+    /// What anonymous memory is for, by process; malloc's arenas.
+    Regions,
 }
 
 /// Shows a recording.
@@ -81,6 +84,7 @@ pub fn run(args: &ReportArgs) -> Result<u8> {
         None => output::summary::render(&selected, output::summary::Options { top: args.top.unwrap_or(10), ..Default::default() }),
         Some(View::Cgroups) => views::cgroups(&report, &selection),
         Some(View::Stacks) => views::stacks(&report, &selection),
+        Some(View::Regions) => output::regions::render(&report, &selection),
     };
     match std::io::stdout().write_all(text.as_bytes()) {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error.into()),

@@ -6,6 +6,7 @@
 pub mod assemble;
 pub mod filter;
 pub mod names;
+pub mod regions;
 pub mod retired;
 pub mod session;
 pub mod start;

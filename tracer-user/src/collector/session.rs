@@ -4,6 +4,7 @@ use super::{
     assemble::{self, Inputs},
     filter::Filter,
     names::{Names, is_gone},
+    regions,
     retired::{Charged, Marks, Retired},
     start::{self, Host, Running, StartError, StartOptions},
 };
@@ -335,6 +336,8 @@ impl Session {
         let samples = tables::samples(&self.running.bpf)?;
         let stacks = tables::stacks(&self.running.bpf)?;
         let processes = tables::processes(&self.running.bpf)?;
+        let members = self.members(&readings);
+        let surveys = regions::read(&regions::Tables { keys: &keys, samples: &samples, processes: &processes }, &members);
         let totals = tables::owner_totals(&self.running.bpf)?;
         let owning: std::collections::HashSet<u64> =
             keys.values().filter(|record| crate::ledger::live(record) > 0).map(|record| record.key.owner).collect();
@@ -355,6 +358,7 @@ impl Session {
             totals: &totals,
             retired: &self.retired,
             losses: self.losses()?,
+            surveys: &surveys,
             programs: self.moments.estimate(monotonic_ns().saturating_sub(self.started_ns)),
             slopes: &self.slopes,
             started: self.started,
@@ -362,6 +366,18 @@ impl Session {
             now_ns: monotonic_ns(),
         };
         Ok(assemble::report(&inputs, &mut Names::new(self.feed.as_ref(), &mut self.symbolizer)))
+    }
+
+    /// Processes of the wanted cgroups. One that moves meanwhile may be seen twice: the later one stands.
+    fn members(&self, readings: &[(CgroupId, StatReading)]) -> HashMap<u32, CgroupId> {
+        let mut members = HashMap::new();
+        for (id, _) in readings {
+            let Some(cgroup) = self.registry.get(*id) else { continue };
+            // A cgroup that went meanwhile has none; a threaded one on v2 tells none.
+            let procs = std::fs::read_to_string(self.hierarchy.directory(&cgroup.path).join("cgroup.procs")).unwrap_or_default();
+            members.extend(procs.lines().filter_map(|line| Some((line.parse().ok()?, *id))));
+        }
+        members
     }
 
     fn local_figures(&self, readings: &[(CgroupId, StatReading)]) -> HashMap<CgroupId, LocalFigures> {

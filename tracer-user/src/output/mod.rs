@@ -9,6 +9,7 @@
 //! | [`json`] | the report, docs/report.schema.json |
 //! | [`summary`] | the terminal summary |
 //! | [`views`] | tables for `report --view` |
+//! | [`regions`] | the view of regions |
 //! | [`figures`] | what the summary and the views compute from a report |
 //! | [`merged`] | equal stacks added up |
 //! | [`text`] | escaping, widths, cutting of names |
@@ -17,6 +18,7 @@ pub mod figures;
 pub mod folded;
 pub mod json;
 pub mod merged;
+pub mod regions;
 pub mod summary;
 pub mod svg;
 pub mod text;

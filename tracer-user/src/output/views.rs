@@ -28,11 +28,11 @@ pub struct Selection {
 }
 
 impl Selection {
-    fn takes_cgroup(&self, cgroup: &Cgroup) -> bool {
+    pub(super) fn takes_cgroup(&self, cgroup: &Cgroup) -> bool {
         self.cgroups.is_empty() || self.cgroups.iter().any(|glob| glob.matches(&cgroup.path))
     }
 
-    fn takes_kind(&self, kind: &str) -> bool {
+    pub(super) fn takes_kind(&self, kind: &str) -> bool {
         self.kinds.is_empty() || self.kinds.iter().any(|wanted| wanted == kind)
     }
 
@@ -46,6 +46,10 @@ impl Selection {
             cgroup.subtree.retain(|kind, _| self.takes_kind(kind));
             cgroup.stacks.retain(|row| self.takes_kind(&row.kind));
             let kind_of = |file: &serde_json::Value| file.get("kind").and_then(serde_json::Value::as_str).unwrap_or("file").to_owned();
+            if !self.takes_kind("anon") {
+                cgroup.regions.clear();
+                cgroup.arenas.clear();
+            }
             cgroup.files.retain(|file| self.takes_kind(&kind_of(file)));
         }
         report

@@ -76,11 +76,17 @@ pub struct Classified {
 }
 
 impl Classified {
+    /// Index of the region at an address.
+    #[must_use]
+    pub fn index_at(&self, address: u64) -> Option<usize> {
+        let after = self.regions.partition_point(|region| region.start <= address);
+        after.checked_sub(1).filter(|&index| address < self.regions[index].end)
+    }
+
     /// The region at an address.
     #[must_use]
     pub fn at(&self, address: u64) -> Option<&Region> {
-        let after = self.regions.partition_point(|region| region.start <= address);
-        self.regions[..after].last().filter(|region| address < region.end)
+        self.index_at(address).map(|index| &self.regions[index])
     }
 }
 
@@ -290,6 +296,12 @@ pub(super) mod tests {
         }
     }
 
+    impl super::super::memory::ReadPages for Words {
+        fn page(&mut self, address: u64) -> Option<super::super::memory::PageEntry> {
+            Some(super::super::memory::PageEntry(u64::from(self.pages.contains(&(address / PAGE_BYTES))) << 63))
+        }
+    }
+
     /// As of a process that is gone.
     fn classes(text: &str) -> Vec<&'static str> {
         let maps = Maps::parse(text.as_bytes()).unwrap();
@@ -305,8 +317,22 @@ pub(super) mod tests {
             b000-c000 rw-p 0 0:0 0 [anon: Go: heap]\nc000-d000 rw-p 0 0:0 0 [anon:dalvik]\nd000-e000 r-xp 0 0:0 0 [vdso]\ne000-f000 r--p 0 0:0 0 [vvar_vclock]\n\
             f000-10000 rw-p 0 0:0 0 [stack]\n10000-11000 rw-p 0 0:f 3 /anon_hugepage (deleted)\n";
         let expected = [
-            "file-private", "brk-heap", "memfd", "sysv-shm", "file-shared", "jit", "other", "glibc-arena", "mmap-malloc", "thread-stack",
-            "go-heap", "other", "vdso", "vdso", "thread-stack", "hugetlb",
+            "file-private",
+            "brk-heap",
+            "memfd",
+            "sysv-shm",
+            "file-shared",
+            "jit",
+            "other",
+            "glibc-arena",
+            "mmap-malloc",
+            "thread-stack",
+            "go-heap",
+            "other",
+            "vdso",
+            "vdso",
+            "thread-stack",
+            "hugetlb",
         ];
         assert_eq!(classes(text), expected);
     }
@@ -322,7 +348,8 @@ pub(super) mod tests {
     fn regions_cover_all_mappings_without_overlap() {
         let claim = |start, end, class| Claim { start, end, class, by: "test" };
         let maps = Maps::parse(&b"1000-9000 rw-p 0 0:0 0 \n9000-a000 ---p 0 0:0 0 \nb000-c000 rw-p 0 0:0 0 [heap]\n"[..]).unwrap();
-        let known = [claim(0x2000, 0x4000, Class::JavaHeap), claim(0x3000, 0x9800, Class::JavaCode), claim(0, u64::MAX, Class::JavaMetaspace)];
+        let known =
+            [claim(0x2000, 0x4000, Class::JavaHeap), claim(0x3000, 0x9800, Class::JavaCode), claim(0, u64::MAX, Class::JavaMetaspace)];
         let classified = classify(&maps.vmas, &mut Words::default(), Layout::default(), &known);
         let found: Vec<_> = classified.regions.iter().map(|r| (r.start, r.end, r.class, r.vma)).collect();
         let expected = [
@@ -349,6 +376,9 @@ pub(super) mod tests {
         words.set(descriptor + 0x698, 0x10000);
         let classified = classify(&maps.vmas, &mut words, Layout::default(), &[]);
         let found: Vec<_> = classified.regions.iter().map(|r| (r.start, r.end, r.class)).collect();
-        assert_eq!(found, [(0x10000, 0x11000, Class::FilePrivate), (0x20000, 0x30000, Class::Other), (0x30000, 0x40000, Class::ThreadStack)]);
+        assert_eq!(
+            found,
+            [(0x10000, 0x11000, Class::FilePrivate), (0x20000, 0x30000, Class::Other), (0x30000, 0x40000, Class::ThreadStack)]
+        );
     }
 }

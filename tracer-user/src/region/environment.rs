@@ -78,7 +78,8 @@ mod tests {
     #[test]
     fn settings_are_found_and_the_tunable_wins() {
         let environment = |text: &[u8]| Environment::parse(text);
-        let both = environment(b"A=1\0MALLOC_ARENA_MAX=4\0GLIBC_TUNABLES=glibc.mem.tagging=1:glibc.malloc.arena_max=0x2:glibc.malloc.hugetlb=2\0");
+        let both =
+            environment(b"A=1\0MALLOC_ARENA_MAX=4\0GLIBC_TUNABLES=glibc.mem.tagging=1:glibc.malloc.arena_max=0x2:glibc.malloc.hugetlb=2\0");
         assert_eq!((both.malloc_arena_max.as_deref(), both.tunable_arena_max.as_deref()), (Some("4"), Some("0x2")));
         assert_eq!((both.arena_max(), both.tunable_hugetlb), (Some(2), Some(2)));
         assert_eq!(environment(b"MALLOC_ARENA_MAX=010\0").arena_max(), Some(8));

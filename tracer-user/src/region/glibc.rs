@@ -130,7 +130,11 @@ fn look(memory: &mut dyn ReadMemory, base: u64, end: u64, layout: Layout) -> Loo
     let inside = info.committed <= layout.heap_max && info.committed <= end - base;
     let first = info.previous == 0 && info.arena > base && info.arena - base <= 256;
     let later = info.previous != 0 && info.previous.is_multiple_of(layout.heap_max) && info.previous != base;
-    if whole_pages && inside && info.arena.is_multiple_of(u64::from(layout.word)) && (first || later) { Look::Heap(info) } else { Look::NoHeap }
+    if whole_pages && inside && info.arena.is_multiple_of(u64::from(layout.word)) && (first || later) {
+        Look::Heap(info)
+    } else {
+        Look::NoHeap
+    }
 }
 
 /// Accessible from a multiple of HEAP_MAX on, and reserved from there to the next one at least.

@@ -128,6 +128,12 @@ impl ReadMemory for ProcessMemory {
     }
 }
 
+impl ReadPages for ProcessMemory {
+    fn page(&mut self, address: u64) -> Option<PageEntry> {
+        self.pages.page(address)
+    }
+}
+
 /// The page map of a living process, read by windows.
 pub struct PageMap {
     file: File,

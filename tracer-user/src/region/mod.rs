@@ -7,6 +7,7 @@
 //! memory only. Never here: stacks, cgroups, outputs. Nothing is written to a process, and none is stopped.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, reason = "tests"))]
 
+pub mod blocks;
 pub mod classify;
 pub mod elf;
 pub mod environment;

@@ -134,7 +134,8 @@ mod tests {
         // A file's page copied: its address is said to be the offset. And a block that mremap moved.
         let vmas = [private(0x7000_0000, 0x7000_4000, 9), private(0x8000_0000, 0x8010_0000, 0)];
         let mut pages = Pages(HashMap::from([(0x70002, PRESENT | 42), (0x80010, PRESENT | 513)]));
-        let samples = vec![Sampled { slot: sample_slot(42, 0), address: 0x3000 }, Sampled { slot: sample_slot(512, 1), address: 0x9000_0000 }];
+        let samples =
+            vec![Sampled { slot: sample_slot(42, 0), address: 0x3000 }, Sampled { slot: sample_slot(512, 1), address: 0x9000_0000 }];
         let mut found = place(samples, &vmas, &mut pages);
         found.sort_unstable();
         assert_eq!(found, [(sample_slot(42, 0), 0x7000_2000), (sample_slot(512, 1), 0x8001_0000)]);

@@ -1,5 +1,6 @@
 //! Everything known of one process's regions at one moment. All I/O on a process's memory begins here.
 
+use super::blocks::{self, Free};
 use super::classify::{Claim, Classified, Region, classify};
 use super::environment::Environment;
 use super::glibc::Layout;
@@ -28,6 +29,8 @@ pub struct Survey {
     pub environment: Option<Environment>,
     /// How its glibc lays out heaps.
     pub layout: Layout,
+    /// Free blocks in arenas; `None` if they could not be followed.
+    pub free: Option<Free>,
 }
 
 /// glibc's arenas other than the main one.
@@ -58,7 +61,8 @@ impl Survey {
         let classified = classify(&maps.vmas, &mut memory, layout, &[]);
         let resident = resident(&maps, &classified.regions, memory.pages());
         let threads = fs::read(format!("/proc/{tgid}/status")).ok().and_then(|status| status_field(&status, b"Threads:"));
-        Ok((Survey { maps, classified, resident, threads, environment, layout }, memory))
+        let free = blocks::free_blocks(&mut memory, &classified.heaps, layout);
+        Ok((Survey { maps, classified, resident, threads, environment, layout, free }, memory))
     }
 
     /// From mappings alone, of a process that is gone.
@@ -67,7 +71,7 @@ impl Survey {
         let layout = layout(&maps, None);
         let classified = classify(&maps.vmas, &mut NoMemory, layout, known);
         let resident = vec![None; classified.regions.len()];
-        Survey { maps, classified, resident, threads: None, environment: None, layout }
+        Survey { maps, classified, resident, threads: None, environment: None, layout, free: None }
     }
 
     /// Its arenas; `None` if no heap was found.

@@ -2,15 +2,16 @@
 
 mod cgroups;
 mod cost;
+mod regions;
 mod stacks;
 
 pub use stacks::describe;
 
-use super::{filter::Filter, retired::Retired, start::Running};
+use super::{filter::Filter, regions::Surveys, retired::Retired, start::Running};
 use crate::{
     bpf::{stats::Estimate, tables::Swept},
     cgroup::{CgroupId, Hierarchy, Registry, StatReading, local::LocalFigures},
-    date,
+    date, diagnose,
     kernel::facts::Facts,
     ledger::{self, Account, growth::Slope},
     model::{Cgroup, Cost, KindRow, PlanRow, Report, SCHEMA, Sampling, Table},
@@ -79,6 +80,8 @@ pub struct Inputs<'a> {
     pub losses: BTreeMap<String, Option<u64>>,
     /// Keys that left the kernel's tables.
     pub retired: &'a Retired,
+    /// Processes' regions, and where samples are in them.
+    pub surveys: &'a Surveys,
     /// What the programs ran, if that was ever measured.
     pub programs: Option<Estimate>,
     /// Growth of each kind.
@@ -108,10 +111,18 @@ pub fn report(inputs: &Inputs<'_>, symbols: &mut dyn Symbols) -> Report {
     }
     let tree = cgroups::Tree::new(inputs, &accounts);
     let mut stacks_by_owner = stacks::by_owner(inputs, symbols);
+    let mut regions_by_owner = regions::by_owner(inputs);
     let mut ids: HashSet<CgroupId> = inputs.readings.iter().map(|(id, _)| *id).collect();
     ids.extend(accounts.keys().map(|(owner, _)| CgroupId(*owner)).filter(|id| wanted(inputs, *id)));
-    let mut cgroups: Vec<Cgroup> =
-        ids.into_iter().map(|id| cgroups::row(inputs, &tree, &accounts, stacks_by_owner.remove(&id.0).unwrap_or_default(), id)).collect();
+    ids.extend(regions_by_owner.keys().map(|owner| CgroupId(*owner)));
+    let row = |id: CgroupId| {
+        let mut cgroup = cgroups::row(inputs, &tree, &accounts, stacks_by_owner.remove(&id.0).unwrap_or_default(), id);
+        let shown = regions_by_owner.remove(&id.0).unwrap_or_default();
+        (cgroup.regions, cgroup.arenas) = (shown.regions, shown.arenas);
+        cgroup.verdicts = diagnose::verdicts(&cgroup);
+        cgroup
+    };
+    let mut cgroups: Vec<Cgroup> = ids.into_iter().map(row).collect();
     cgroups.sort_by(|a, b| size_of_row(b).cmp(&size_of_row(a)).then_with(|| a.path.cmp(&b.path)));
     let duration = inputs.now_ns.saturating_sub(inputs.started_ns);
     let (cpu_percent, rss) = cost::of_this_process(duration);
@@ -139,6 +150,7 @@ pub fn report(inputs: &Inputs<'_>, symbols: &mut dyn Symbols) -> Report {
         losses: inputs.losses.clone(),
         cgroups,
         oom: Vec::new(),
+        surveyed: regions::surveyed(inputs),
     }
 }
 

@@ -1,8 +1,12 @@
 //! Keys in words, and the stack rows of each owner.
 
-use super::{Inputs, Resolved, Symbols, wanted};
-use crate::{cgroup::CgroupId, collector::retired, ledger, model::StackRow};
-use std::collections::HashMap;
+use super::{
+    Inputs, Resolved, Symbols,
+    regions::{self, Part},
+    wanted,
+};
+use crate::{cgroup::CgroupId, collector::retired, ledger, model::StackRow, region::Class};
+use std::collections::{BTreeMap, HashMap};
 use tracer_common::{
     attribution::{KEY_BASELINE, KEY_OWN, KeyRecord},
     kind::Kind,
@@ -25,7 +29,7 @@ pub(super) fn unmapped_by_key(inputs: &Inputs<'_>) -> HashMap<u64, u64> {
 
 /// What tells rows apart: equal code of one process adds up, whatever addresses it ran at, and so does that of processes that are
 /// gone and left nothing.
-type RowKey = (retired::Row, Option<u32>);
+type RowKey = (retired::Row, Option<u32>, Class);
 
 #[derive(Default)]
 struct RowSum {
@@ -36,41 +40,91 @@ struct RowSum {
     oldest_ns: Option<u64>,
 }
 
+/// What a key has in one class.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Share {
+    live: i64,
+    live_variance: u64,
+    charged: u64,
+    samples: u64,
+    oldest_ns: Option<u64>,
+}
+
+impl RowSum {
+    fn add(&mut self, share: &Share) {
+        self.live += share.live;
+        self.live_variance += share.live_variance;
+        self.charged += share.charged;
+        self.samples += share.samples;
+        self.oldest_ns = [self.oldest_ns, share.oldest_ns].into_iter().flatten().min();
+    }
+}
+
+/// A key's figures by class. What its live samples do not tell is of class other: bytes that are gone, whose region nobody knows any
+/// more, and what changed between the reading of the two tables. The shares add up to the key.
+fn split(record: &KeyRecord, parts: BTreeMap<Class, Part>) -> BTreeMap<Class, Share> {
+    let mut rest = Share {
+        live: ledger::live(record),
+        live_variance: ledger::live_variance(record),
+        charged: ledger::charged(record),
+        samples: record.samples,
+        oldest_ns: None,
+    };
+    let mut shares: BTreeMap<Class, Share> = BTreeMap::new();
+    // The largest first: samples newer than the key's figures must not take more than there is.
+    let mut parts: Vec<(Class, Part)> = parts.into_iter().collect();
+    parts.sort_by_key(|(_, part)| std::cmp::Reverse(part.live));
+    for (class, part) in parts {
+        let share = Share {
+            live: i64::try_from(part.live).unwrap_or(i64::MAX).min(rest.live.max(0)),
+            live_variance: part.live_variance.min(rest.live_variance),
+            charged: part.charged.min(rest.charged),
+            samples: part.samples.min(rest.samples),
+            oldest_ns: part.oldest_ns,
+        };
+        rest.live -= share.live;
+        rest.live_variance -= share.live_variance;
+        rest.charged -= share.charged;
+        rest.samples -= share.samples;
+        shares.insert(class, share);
+    }
+    if (rest.live, rest.charged, rest.samples) != (0, 0, 0) || shares.is_empty() {
+        let other = shares.entry(Class::Other).or_default();
+        other.live += rest.live;
+        other.live_variance += rest.live_variance;
+        other.charged += rest.charged;
+        other.samples += rest.samples;
+    }
+    shares
+}
+
 /// The stack rows of every wanted owner, largest first.
 pub(super) fn by_owner(inputs: &Inputs<'_>, symbols: &mut dyn Symbols) -> HashMap<u64, Vec<StackRow>> {
-    let mut oldest: HashMap<u64, u64> = HashMap::new();
-    for sample in inputs.samples.values().filter(|sample| sample.key != 0) {
-        let at = oldest.entry(sample.key).or_insert(sample.charged_ns);
-        *at = (*at).min(sample.charged_ns);
-    }
+    let mut parts = regions::by_key(inputs);
     let mut sums: HashMap<RowKey, RowSum> = HashMap::new();
     for (identity, record) in inputs.keys {
         let key = &record.key;
         if key.flags & KEY_BASELINE != 0 || !wanted(inputs, CgroupId(key.owner)) {
             continue;
         }
-        let live = ledger::live(record);
         let process = inputs.processes.get(&key.process);
-        let pid = process.filter(|process| live != 0 || !symbols.is_gone(process)).map(|process| process.tgid);
+        let pid = process.filter(|process| ledger::live(record) != 0 || !symbols.is_gone(process)).map(|process| process.tgid);
         let row = describe(symbols, record, process, inputs.stacks);
-        let sum = sums.entry((row, pid)).or_default();
-        sum.live += live;
-        sum.live_variance += ledger::live_variance(record);
-        sum.charged += ledger::charged(record);
-        sum.samples += record.samples;
-        sum.oldest_ns = [sum.oldest_ns, oldest.get(identity).copied()].into_iter().flatten().min();
+        for (class, part) in split(record, parts.remove(identity).unwrap_or_default()) {
+            sums.entry((row.clone(), pid, class)).or_default().add(&part);
+        }
     }
     for (row, charged) in inputs.retired.rows().filter(|(row, _)| wanted(inputs, CgroupId(row.owner))) {
-        let sum = sums.entry((row.clone(), None)).or_default();
+        let sum = sums.entry((row.clone(), None, Class::Other)).or_default();
         sum.charged += charged.bytes;
         sum.samples += charged.samples;
     }
     let mut rows: HashMap<u64, Vec<StackRow>> = HashMap::new();
-    for ((key, pid), sum) in sums {
+    for ((key, pid, class), sum) in sums {
         let kind = u8::try_from(key.kind).ok().and_then(Kind::from_number).map_or("unknown", Kind::name);
         rows.entry(key.owner).or_default().push(StackRow {
             kind: kind.to_owned(),
-            region: "other".to_owned(),
+            region: class.name().to_owned(),
             pid,
             ns_pid: None,
             comm: key.comm,
@@ -85,7 +139,8 @@ pub(super) fn by_owner(inputs: &Inputs<'_>, symbols: &mut dyn Symbols) -> HashMa
     }
     for list in rows.values_mut() {
         list.sort_by(|a, b| {
-            (b.live, b.charged).cmp(&(a.live, a.charged)).then_with(|| a.frames.cmp(&b.frames)).then_with(|| a.pid.cmp(&b.pid))
+            let by_size = (b.live, b.charged).cmp(&(a.live, a.charged));
+            by_size.then_with(|| (&a.frames, a.pid, &a.region).cmp(&(&b.frames, b.pid, &b.region)))
         });
     }
     rows
