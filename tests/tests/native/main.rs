@@ -14,5 +14,6 @@ mod lifecycle;
 mod losses;
 mod occupancy;
 mod owners;
+mod regions;
 mod stacks;
 mod workload_truth;

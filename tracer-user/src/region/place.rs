@@ -37,14 +37,20 @@ pub fn place(mut samples: Vec<Sampled>, vmas: &[Vma], pages: &mut dyn ReadPages)
             None => lost.push(sample.slot),
         }
     }
-    // Copied pages of files are few mappings; all others only if many samples are missing.
+    // Copied pages of files, and the first ones of the main stack, which exec moves: few mappings. All others only if many samples are
+    // missing.
     lost.sort_unstable();
     let mut left = MOST_PAGES;
-    look_through(vmas, |vma| vma.inode != 0, &mut lost, &mut placed, &mut left, pages);
+    look_through(vmas, is_moved, &mut lost, &mut placed, &mut left, pages);
     if lost.len() > all / 100 {
-        look_through(vmas, |vma| vma.inode == 0, &mut lost, &mut placed, &mut left, pages);
+        look_through(vmas, |vma| !is_moved(vma), &mut lost, &mut placed, &mut left, pages);
     }
     placed
+}
+
+/// Memory whose first address says another place.
+fn is_moved(vma: &Vma) -> bool {
+    vma.inode != 0 || *vma.name == *b"[stack]"
 }
 
 fn at_its_address(sample: Sampled, pages: &mut dyn ReadPages) -> Option<u64> {
