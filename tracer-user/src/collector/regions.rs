@@ -5,15 +5,17 @@ use crate::{
     cgroup::CgroupId,
     ledger,
     output::text,
-    process::{listing, sys},
+    process::{FileIdentity, FileStore, listing, sys},
     region::{
         Class, Region, Survey,
-        memory::ProcessMemory,
         place::{self, Sampled},
         survey,
     },
 };
-use std::collections::HashMap;
+use std::{
+    collections::HashMap,
+    sync::{Mutex, PoisonError},
+};
 use tracer_common::{
     attribution::{KEY_BASELINE, KEY_OWN, KeyRecord, Sample},
     kind::Kind,
@@ -24,6 +26,8 @@ use tracer_common::{
 const MOST_PROCESSES: usize = 128;
 /// Processes without live samples are read from this size on.
 const LEAST_ANONYMOUS_BYTES: u64 = 4 << 20;
+/// Most samples looked for in processes that did not touch them.
+const MOST_ELSEWHERE: usize = 65_536;
 /// Most processes whose size is asked for.
 const MOST_MEMBERS: usize = 32_768;
 
@@ -61,6 +65,20 @@ pub struct Surveys {
 }
 
 impl Surveys {
+    fn add(&mut self, tgid: u32, owner: Option<CgroupId>, survey: Survey, found: Vec<(u64, u64)>) {
+        let comm = std::fs::read(format!("/proc/{tgid}/comm")).unwrap_or_default();
+        let comm = text::escape_bytes(comm.strip_suffix(b"\n").unwrap_or(&comm));
+        self.processes.push(Process { tgid, comm, owner, survey });
+        self.put(self.processes.len() - 1, found);
+    }
+
+    /// Takes slots and addresses in as places.
+    fn put(&mut self, process: usize, found: Vec<(u64, u64)>) {
+        let classified = &self.processes[process].survey.classified;
+        let place = |(slot, address)| Some((slot, Place { process, region: classified.index_at(address)? }));
+        self.places.extend(found.into_iter().filter_map(place));
+    }
+
     /// The class of the region that a sample is in.
     #[must_use]
     pub fn class(&self, slot: u64) -> Class {
@@ -85,9 +103,10 @@ pub struct Tables<'a> {
 }
 
 /// Reads the processes that have live anonymous samples, and the large ones of `members`: processes of wanted cgroups.
-pub fn read(tables: &Tables<'_>, members: &HashMap<u32, CgroupId>) -> Surveys {
+/// `files` are those that are open already, for their symbols.
+pub fn read(tables: &Tables<'_>, members: &HashMap<u32, CgroupId>, files: Option<&Mutex<FileStore>>) -> Surveys {
     let began_ns = sys::monotonic_ns();
-    let mut samples = samples_by_process(tables);
+    let (mut samples, mut elsewhere) = samples_by_process(tables);
     let mut sizes: HashMap<u32, u64> = HashMap::new();
     for tgid in members.keys().take(MOST_MEMBERS) {
         if let Some(bytes) = survey::anonymous_bytes(*tgid).filter(|bytes| *bytes >= LEAST_ANONYMOUS_BYTES) {
@@ -101,11 +120,21 @@ pub fn read(tables: &Tables<'_>, members: &HashMap<u32, CgroupId>) -> Surveys {
     sizes.remove(&std::process::id());
     let mut tgids: Vec<(u64, u32)> = sizes.into_iter().map(|(tgid, bytes)| (bytes, tgid)).collect();
     tgids.sort_unstable_by(|a, b| b.cmp(a));
+    let mut opened = |identity: &FileIdentity| {
+        let file = files?.lock().unwrap_or_else(PoisonError::into_inner).get(identity)?;
+        Some(file.file)
+    };
+    let mut memories = Vec::new();
     let mut surveys = Surveys { left_out: tgids.len().saturating_sub(MOST_PROCESSES) as u64, ..Surveys::default() };
     for (_, tgid) in tgids.into_iter().take(MOST_PROCESSES) {
-        let found = samples.remove(&tgid).map(|(found, _)| found).unwrap_or_default();
-        match Survey::of_process(tgid) {
-            Ok((survey, memory)) => add(&mut surveys, tgid, members.get(&tgid).copied(), survey, memory, found),
+        match Survey::of_process(tgid, &mut opened) {
+            Ok((survey, mut memory)) => {
+                let found = samples.remove(&tgid).map(|(found, _)| found).unwrap_or_default();
+                let placing = place::place(found, &survey.maps.vmas, memory.pages());
+                elsewhere.extend(placing.missing);
+                surveys.add(tgid, members.get(&tgid).copied(), survey, placing.found);
+                memories.push(memory);
+            }
             Err(error) => {
                 log::debug!("process {tgid} cannot be surveyed: {error}");
                 // One that ended meanwhile is not left out.
@@ -113,27 +142,23 @@ pub fn read(tables: &Tables<'_>, members: &HashMap<u32, CgroupId>) -> Surveys {
             }
         }
     }
+    // A child has what its parent touched, at the same address, also when the parent is gone.
+    elsewhere.truncate(MOST_ELSEWHERE);
+    elsewhere.sort_unstable_by_key(|sample| sample.address);
+    for (process, memory) in memories.iter_mut().enumerate() {
+        let found = place::take_shared(&mut elsewhere, &surveys.processes[process].survey.maps.vmas, memory.pages());
+        surveys.put(process, found);
+    }
     let took_us = sys::monotonic_ns().saturating_sub(began_ns) / 1000;
     log::debug!("regions: {} processes, {} samples placed in {took_us} us", surveys.processes.len(), surveys.places.len());
     surveys
 }
 
-fn add(surveys: &mut Surveys, tgid: u32, owner: Option<CgroupId>, survey: Survey, mut memory: ProcessMemory, samples: Vec<Sampled>) {
-    let process = surveys.processes.len();
-    for (slot, address) in place::place(samples, &survey.maps.vmas, memory.pages()) {
-        if let Some(region) = survey.classified.index_at(address) {
-            surveys.places.insert(slot, Place { process, region });
-        }
-    }
-    let comm = std::fs::read(format!("/proc/{tgid}/comm")).unwrap_or_default();
-    let comm = text::escape_bytes(comm.strip_suffix(b"\n").unwrap_or(&comm));
-    surveys.processes.push(Process { tgid, comm, owner, survey });
-}
-
-/// Live anonymous samples of each process that still runs, and their bytes.
-fn samples_by_process(tables: &Tables<'_>) -> HashMap<u32, (Vec<Sampled>, u64)> {
+/// Live anonymous samples of each process that still runs, with their bytes, and those of processes that are gone.
+fn samples_by_process(tables: &Tables<'_>) -> (HashMap<u32, (Vec<Sampled>, u64)>, Vec<Sampled>) {
     let mut living: HashMap<u64, Option<u32>> = HashMap::new();
     let mut samples: HashMap<u32, (Vec<Sampled>, u64)> = HashMap::new();
+    let mut left_behind = Vec::new();
     for (slot, sample) in tables.samples {
         let Some(record) = tables.keys.get(&sample.key) else { continue };
         if record.key.kind != Kind::Anon as u32 || record.key.flags & (KEY_BASELINE | KEY_OWN) != 0 || ledger::live(record) <= 0 {
@@ -142,13 +167,17 @@ fn samples_by_process(tables: &Tables<'_>) -> HashMap<u32, (Vec<Sampled>, u64)> 
         let tgid = living
             .entry(record.key.process)
             .or_insert_with(|| tables.processes.get(&record.key.process).filter(|process| is_running(process)).map(|process| process.tgid));
-        if let Some(tgid) = *tgid {
-            let (found, live) = samples.entry(tgid).or_default();
-            found.push(Sampled { slot: *slot, address: sample.address });
-            *live = live.saturating_add(sample_bytes(sample));
+        let sampled = Sampled { slot: *slot, address: sample.address };
+        match *tgid {
+            Some(tgid) => {
+                let (found, live) = samples.entry(tgid).or_default();
+                found.push(sampled);
+                *live = live.saturating_add(sample_bytes(sample));
+            }
+            None => left_behind.push(sampled),
         }
     }
-    samples
+    (samples, left_behind)
 }
 
 /// Bytes that a sample still stands for.

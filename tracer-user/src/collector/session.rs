@@ -337,7 +337,11 @@ impl Session {
         let stacks = tables::stacks(&self.running.bpf)?;
         let processes = tables::processes(&self.running.bpf)?;
         let members = self.members(&readings);
-        let surveys = regions::read(&regions::Tables { keys: &keys, samples: &samples, processes: &processes }, &members);
+        let surveys = regions::read(
+            &regions::Tables { keys: &keys, samples: &samples, processes: &processes },
+            &members,
+            self.feed.as_ref().map(Feed::file_store),
+        );
         let totals = tables::owner_totals(&self.running.bpf)?;
         let owning: std::collections::HashSet<u64> =
             keys.values().filter(|record| crate::ledger::live(record) > 0).map(|record| record.key.owner).collect();

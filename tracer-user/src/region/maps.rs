@@ -26,6 +26,8 @@ pub struct Vma {
     pub shared: bool,
     /// Offset of `start` in the file, bytes.
     pub offset: u64,
+    /// `makedev(major, minor)` of the file's file system.
+    pub device: u64,
     /// Inode of the file, 0 for none.
     pub inode: u64,
     /// Path, or a name such as `[heap]`; empty for none. Raw, hostile bytes.
@@ -121,7 +123,8 @@ fn parse_line(line: &[u8]) -> Option<Vma> {
     let (start, end) = (hex(start)?, hex(end)?);
     let &[read, write, execute, shared] = field()?.as_bytes() else { return None };
     let offset = hex(field()?)?;
-    field()?.split_once(':')?;
+    let (major, minor) = field()?.split_once(':')?;
+    let device = libc::makedev(u32::from_str_radix(major, 16).ok()?, u32::from_str_radix(minor, 16).ok()?);
     let inode = field()?.parse().ok()?;
     let name = fields.next().unwrap_or_default().trim_ascii();
     (start < end).then(|| Vma {
@@ -132,6 +135,7 @@ fn parse_line(line: &[u8]) -> Option<Vma> {
         execute: execute == b'x',
         shared: shared == b's',
         offset,
+        device,
         inode,
         name: name.into(),
         anonymous: None,

@@ -12,6 +12,7 @@ pub mod classify;
 pub mod elf;
 pub mod environment;
 pub mod glibc;
+pub mod jvm;
 pub mod maps;
 pub mod memory;
 pub mod place;

@@ -6,13 +6,18 @@ use super::environment::Environment;
 use super::glibc::Layout;
 use super::maps::Maps;
 use super::memory::{NoMemory, PageMap, ProcessMemory, ReadPages as _};
-use super::{Class, PAGE_BYTES};
+use super::{Class, PAGE_BYTES, jvm};
+use crate::process::FileIdentity;
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, Read as _};
+use std::sync::Arc;
 
 /// Most pages counted one by one in mappings that hold several regions: 64 GiB.
 const MOST_COUNTED_PAGES: u64 = 16 << 20;
+
+/// Gives the opened file of a mapping.
+pub type Opened<'a> = dyn FnMut(&FileIdentity) -> Option<Arc<File>> + 'a;
 
 /// The regions of a process.
 #[derive(Clone, Debug, Default)]
@@ -49,16 +54,17 @@ pub struct Arenas {
 }
 
 impl Survey {
-    /// Reads a living process, and leaves its memory open for more questions.
+    /// Reads a living process, and leaves its memory open for more questions. `opened` gives files that are open already.
     ///
     /// # Errors
     /// When it is gone, or not ours to read.
-    pub fn of_process(tgid: u32) -> io::Result<(Survey, ProcessMemory)> {
+    pub fn of_process(tgid: u32, opened: &mut Opened<'_>) -> io::Result<(Survey, ProcessMemory)> {
         let mut memory = ProcessMemory::open(tgid)?;
         let maps = Maps::of_process(tgid)?;
         let environment = Environment::of_process(tgid).ok();
         let layout = layout(&maps, environment.as_ref());
-        let classified = classify(&maps.vmas, &mut memory, layout, &[]);
+        let known = jvm_claims(&maps, &mut memory, opened);
+        let classified = classify(&maps.vmas, &mut memory, layout, &known);
         let resident = resident(&maps, &classified.regions, memory.pages());
         let threads = fs::read(format!("/proc/{tgid}/status")).ok().and_then(|status| status_field(&status, b"Threads:"));
         let free = blocks::free_blocks(&mut memory, &classified.heaps, layout);
@@ -91,6 +97,16 @@ impl Survey {
             committed: heaps.iter().map(|heap| heap.committed).sum(),
             resident: resident.sum(),
         })
+    }
+}
+
+/// What a JVM in the process says of itself.
+fn jvm_claims(maps: &Maps, memory: &mut ProcessMemory, opened: &mut Opened<'_>) -> Vec<Claim> {
+    let beginning = maps.vmas.iter().find(|vma| vma.offset == 0 && vma.inode != 0 && jvm::is_jvm(&vma.name));
+    let Some(vma) = beginning else { return Vec::new() };
+    match opened(&FileIdentity { device: vma.device, inode: vma.inode, generation: None }) {
+        Some(library) => jvm::claims(memory, vma.start, &library),
+        None => Vec::new(),
     }
 }
 
@@ -153,7 +169,7 @@ mod tests {
 
     #[test]
     fn this_very_process() {
-        let (survey, _) = Survey::of_process(std::process::id()).unwrap();
+        let (survey, _) = Survey::of_process(std::process::id(), &mut |_| None).unwrap();
         let regions = survey.classified.regions.iter().zip(&survey.resident);
         let sum: u64 = regions.filter_map(|(_, bytes)| *bytes).sum();
         let known = anonymous_bytes(std::process::id()).unwrap();
@@ -162,7 +178,7 @@ mod tests {
         // The test runs on a thread of its own.
         let here = &raw const sum as u64;
         assert_eq!(survey.classified.at(here).unwrap().class, Class::ThreadStack);
-        assert!(Survey::of_process(u32::MAX - 1).is_err());
+        assert!(Survey::of_process(u32::MAX - 1, &mut |_| None).is_err());
     }
 
     #[test]
