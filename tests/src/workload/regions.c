@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 // Below glibc's threshold for mappings of their own, above what its caches of small blocks keep.
 #define BLOCK (96ul << 10)
@@ -107,5 +108,19 @@ int wl_regions(void) {
     for (uint64_t i = 0; i < threads; i++) pthread_join(all[i], NULL);
     free(all);
     free(mapped);
+    return 0;
+}
+
+// A parent that fills its heap and ends: only its child maps that memory then.
+int wl_left_behind(void) {
+    ready();
+    wl_fill_heap(wl_options.bytes / BLOCK * BLOCK);
+    pid_t parent = getpid(), child = fork();
+    if (child < 0) wl_die("fork");
+    if (child > 0) _exit(0);
+    // Also where a subreaper takes it.
+    while (getppid() == parent) usleep(1000);
+    wl_figure("heap_bytes", (double)(wl_options.bytes / BLOCK * BLOCK));
+    wl_step(&(struct wl_step){.name = "left"});
     return 0;
 }

@@ -3,8 +3,9 @@
 use harness::cgroup::TestCgroup;
 use harness::memtrail::{Memtrail, Mode, Outcome, record_args};
 use harness::report;
-use harness::workload::{Step, Workload};
+use harness::workload::{Step, Workload, enter};
 use serde_json::Value;
+use std::process::{Command, Stdio};
 
 const MIB: u64 = 1 << 20;
 const LIMIT: u64 = 512 * MIB;
@@ -13,7 +14,6 @@ struct Recorded {
     cgroup: TestCgroup,
     outcome: Outcome,
     last: Step,
-    pid: u32,
     /// The kernel's anonymous memory of the cgroup at the end.
     stat: u64,
 }
@@ -28,7 +28,7 @@ fn record(name: &str, mode: Mode, args: &[&str], environment: &[(&str, &str)], s
     let last = workload.run_to(stop_at).unwrap().pop().unwrap();
     let stat = cgroup.settled_kinds().unwrap().anon as u64;
     let outcome = memtrail.stop().unwrap();
-    Recorded { outcome, last, pid: workload.pid(), stat, cgroup }
+    Recorded { outcome, last, stat, cgroup }
 }
 
 impl Recorded {
@@ -39,12 +39,12 @@ impl Recorded {
     /// Sum of a figure over the rows of a class.
     fn region(&self, class: &str, figure: &str) -> u64 {
         let rows = self.cgroup()["regions"].as_array().unwrap().iter();
-        rows.filter(|row| row["class"] == class && row["pid"] == self.pid).map(|row| row[figure].as_u64().expect("known")).sum()
+        rows.filter(|row| row["class"] == class && row["pid"] == self.last.pid).map(|row| row[figure].as_u64().expect("known")).sum()
     }
 
     fn arenas(&self) -> &Value {
         let rows = self.cgroup()["arenas"].as_array().unwrap();
-        rows.iter().find(|row| row["pid"] == self.pid).expect("the process has arenas")
+        rows.iter().find(|row| row["pid"] == self.last.pid).expect("the process has arenas")
     }
 
     fn verdict(&self) -> Option<&Value> {
@@ -140,6 +140,65 @@ fn native_regions_with_a_limit_on_arenas() {
     assert_eq!(arenas["committed"], recorded.figure("arena_committed"));
     assert_eq!((&arenas["malloc_arena_max"], &arenas["tunable_arena_max"]), (&Value::from("4"), &Value::from("2")));
     assert_eq!(arenas["environment_limit"], 2);
+}
+
+/// What a process touched that is gone, and that only its child has mapped, is in the child's heap.
+#[test]
+#[ignore = "root"]
+fn native_regions_of_a_parent_that_is_gone() {
+    let recorded = record("left-behind", Mode::Exact, &["left-behind", "--bytes", "32M"], &[], "left");
+    assert_about("brk-heap resident", recorded.region("brk-heap", "resident"), recorded.figure("heap_bytes"));
+    assert_about("brk-heap live", recorded.region("brk-heap", "live"), recorded.figure("heap_bytes"));
+    let through = recorded.stack_live("wl_fill_heap", "brk-heap");
+    assert_about("through wl_fill_heap", through, recorded.figure("heap_bytes") * 95 / 100);
+}
+
+/// A JVM: its heap and code by its own description, direct buffers as malloc's blocks, and little without a class.
+#[test]
+#[ignore = "root, and a JDK"]
+fn long_regions_of_a_jvm() {
+    const PROGRAM: &str = "
+        import java.nio.ByteBuffer;
+        import java.util.*;
+        public class Buffers {
+            public static void main(String[] args) throws Exception {
+                List<Object> kept = new ArrayList<>();
+                for (int i = 0; i < 64; i++) { kept.add(ByteBuffer.allocateDirect(1 << 20)); kept.add(new byte[1 << 20]); }
+                System.out.println(kept.size());
+                System.in.read();
+            }
+        }";
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("Buffers.java"), PROGRAM).unwrap();
+    assert!(Command::new("javac").current_dir(&folder).arg("Buffers.java").status().expect("a JDK is installed").success());
+    let cgroup = TestCgroup::new("jvm").unwrap();
+    cgroup.limit(LIMIT).unwrap();
+    let memtrail = Memtrail::start(&record_args(cgroup.path(), Mode::Exact)).unwrap();
+    let mut command = Command::new("java");
+    command.args(["-Xms192m", "-Xmx192m", "Buffers"]).current_dir(&folder).stdin(Stdio::piped()).stdout(Stdio::piped());
+    enter(&mut command, &cgroup).unwrap();
+    let mut java = command.spawn().unwrap();
+    let mut said = String::new();
+    std::io::BufRead::read_line(&mut std::io::BufReader::new(java.stdout.take().unwrap()), &mut said).unwrap();
+    let outcome = memtrail.stop().unwrap();
+    drop(java.stdin.take());
+    assert!(java.wait().unwrap().success());
+
+    let rows = report::cgroup(&outcome.report, cgroup.path()).unwrap().unwrap()["regions"].as_array().unwrap();
+    let sum = |class: &str, figure: &str| -> u64 {
+        rows.iter().filter(|row| row["class"] == class).map(|row| row[figure].as_u64().unwrap()).sum()
+    };
+    for row in rows {
+        println!("{row}");
+    }
+    assert_eq!(sum("java-heap", "reserved"), 192 * MIB);
+    // How the collector spreads its objects is its own affair.
+    assert!(sum("java-heap", "live") >= 64 * MIB && sum("java-heap", "live") <= 192 * MIB);
+    assert_about("java-heap live", sum("java-heap", "live"), sum("java-heap", "resident"));
+    assert_about("mmap-malloc", sum("mmap-malloc", "live"), 64 * MIB);
+    assert!(sum("java-code", "resident") > 0 && sum("thread-stack", "resident") > 0 && sum("glibc-arena", "resident") > 0);
+    // Metaspace, symbols of the collector: what has no signature.
+    assert!(sum("other", "resident") < 16 * MIB, "{}", sum("other", "resident"));
 }
 
 /// Half of the blocks were freed, one by one: a quarter at least is free.

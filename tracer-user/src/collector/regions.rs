@@ -127,10 +127,10 @@ pub fn read(tables: &Tables<'_>, members: &HashMap<u32, CgroupId>, files: Option
     let mut memories = Vec::new();
     let mut surveys = Surveys { left_out: tgids.len().saturating_sub(MOST_PROCESSES) as u64, ..Surveys::default() };
     for (_, tgid) in tgids.into_iter().take(MOST_PROCESSES) {
+        let touched = samples.remove(&tgid).map(|(touched, _)| touched).unwrap_or_default();
         match Survey::of_process(tgid, &mut opened) {
             Ok((survey, mut memory)) => {
-                let found = samples.remove(&tgid).map(|(found, _)| found).unwrap_or_default();
-                let placing = place::place(found, &survey.maps.vmas, memory.pages());
+                let placing = place::place(touched, &survey.maps.vmas, memory.pages());
                 elsewhere.extend(placing.missing);
                 surveys.add(tgid, members.get(&tgid).copied(), survey, placing.found);
                 memories.push(memory);
@@ -139,6 +139,7 @@ pub fn read(tables: &Tables<'_>, members: &HashMap<u32, CgroupId>, files: Option
                 log::debug!("process {tgid} cannot be surveyed: {error}");
                 // One that ended meanwhile is not left out.
                 surveys.left_out += u64::from(error.kind() == std::io::ErrorKind::PermissionDenied);
+                elsewhere.extend(touched);
             }
         }
     }
