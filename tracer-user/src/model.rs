@@ -250,9 +250,9 @@ pub struct RegionRow {
     /// Its standard error.
     #[serde(default)]
     pub live_stderr: u64,
-    /// Stack that mapped them, outermost first.
+    /// Stack that mapped them, outermost first; null where that was not seen.
     pub origin: Option<Vec<String>>,
-    /// Stacks that made them accessible.
+    /// Stacks that made them accessible (brk, mprotect); empty while those are not followed.
     pub growers: Vec<serde_json::Value>,
 }
 

@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <unistd.h>
 
 // Below glibc's threshold for mappings of their own, above what its caches of small blocks keep.
@@ -18,7 +19,11 @@
 static pthread_barrier_t filled, ended;
 static uint64_t bytes_each;
 
-static void ready(void) { wl_step(&(struct wl_step){.name = "ready"}); }
+// Without huge pages: what is touched is what is resident.
+static void ready(void) {
+    if (prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0) != 0) wl_die("PR_SET_THP_DISABLE");
+    wl_step(&(struct wl_step){.name = "ready"});
+}
 
 // Stores, not memset: its frame would hide the caller's.
 WL_INLINE void touch_blocks(uint64_t bytes) {

@@ -115,7 +115,7 @@ fn native_regions_of_malloc_and_threads() {
 #[test]
 #[ignore = "root"]
 fn native_regions_by_samples() {
-    let recorded = record("regions", Mode::Default, &["regions", "--threads", "2", "--bytes", "256M"], &[], "filled");
+    let recorded = record("regions", Mode::Default, &["regions", "--threads", "2", "--bytes", "160M"], &[], "filled");
     let (live, stderr) = (recorded.region("glibc-arena", "live"), recorded.region("glibc-arena", "live_stderr"));
     let known = recorded.region("glibc-arena", "resident");
     println!("glibc-arena: {live} ± {stderr}, resident {known}");
@@ -125,6 +125,22 @@ fn native_regions_by_samples() {
     assert_eq!((&arenas["arenas"], &arenas["heaps"]), (&recorded.figure("arenas").into(), &recorded.figure("heaps").into()));
     assert!(recorded.figure("heaps") >= 4 && recorded.figure("arenas") == 3, "{arenas}");
     assert_eq!(arenas["committed"], recorded.figure("arena_committed"));
+}
+
+/// What was there before the start is in its class too, and none of it is live.
+#[test]
+#[ignore = "root"]
+fn native_regions_older_than_the_recording() {
+    let cgroup = TestCgroup::new("older").unwrap();
+    cgroup.limit(LIMIT).unwrap();
+    let mut workload = Workload::start(&cgroup, &["regions", "--threads", "4", "--bytes", "32M"]).unwrap();
+    let last = workload.run_to("filled").unwrap().pop().unwrap();
+    let outcome = Memtrail::start(&record_args(cgroup.path(), Mode::Default)).unwrap().stop().unwrap();
+    let recorded = Recorded { cgroup, outcome, last, stat: 0 };
+    assert_about("glibc-arena resident", recorded.region("glibc-arena", "resident"), recorded.figure("thread_bytes"));
+    assert_about("thread-stack resident", recorded.region("thread-stack", "resident"), recorded.figure("stack_bytes"));
+    assert_eq!(recorded.region("glibc-arena", "live"), 0);
+    assert_eq!(recorded.arenas()["arenas"], recorded.figure("arenas"));
 }
 
 #[test]

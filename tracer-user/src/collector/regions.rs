@@ -5,7 +5,7 @@ use crate::{
     cgroup::CgroupId,
     ledger,
     output::text,
-    process::{FileIdentity, FileStore, listing, sys},
+    process::{FileIdentity, feed::OpenedFiles, listing, sys},
     region::{
         Class, Region, Survey,
         place::{self, Sampled},
@@ -14,7 +14,11 @@ use crate::{
 };
 use std::{
     collections::HashMap,
-    sync::{Mutex, PoisonError},
+    sync::{
+        Arc,
+        mpsc::{RecvTimeoutError, SyncSender, sync_channel},
+    },
+    time::Duration,
 };
 use tracer_common::{
     attribution::{KEY_BASELINE, KEY_OWN, KeyRecord, Sample},
@@ -26,6 +30,8 @@ use tracer_common::{
 const MOST_PROCESSES: usize = 128;
 /// Processes without live samples are read from this size on.
 const LEAST_ANONYMOUS_BYTES: u64 = 4 << 20;
+/// Longest wait for one process. One of 60,000 mappings takes a second.
+const PATIENCE: Duration = Duration::from_secs(30);
 /// Most samples looked for in processes that did not touch them.
 const MOST_ELSEWHERE: usize = 65_536;
 /// Most processes whose size is asked for.
@@ -41,7 +47,7 @@ pub struct Process {
     /// The cgroup that it is in; `None` if that is not a wanted one.
     pub owner: Option<CgroupId>,
     /// Its regions.
-    pub survey: Survey,
+    pub survey: Arc<Survey>,
 }
 
 /// Where a sample is.
@@ -60,12 +66,12 @@ pub struct Surveys {
     pub processes: Vec<Process>,
     /// Where live anonymous samples are, by slot.
     pub places: HashMap<u64, Place>,
-    /// Living processes that were not read.
+    /// Living processes that were not read: too many, not readable, or one before them did not answer.
     pub left_out: u64,
 }
 
 impl Surveys {
-    fn add(&mut self, tgid: u32, owner: Option<CgroupId>, survey: Survey, found: Vec<(u64, u64)>) {
+    fn add(&mut self, tgid: u32, owner: Option<CgroupId>, survey: Arc<Survey>, found: Vec<(u64, u64)>) {
         let comm = std::fs::read(format!("/proc/{tgid}/comm")).unwrap_or_default();
         let comm = text::escape_bytes(comm.strip_suffix(b"\n").unwrap_or(&comm));
         self.processes.push(Process { tgid, comm, owner, survey });
@@ -103,62 +109,128 @@ pub struct Tables<'a> {
 }
 
 /// Reads the processes that have live anonymous samples, and the large ones of `members`: processes of wanted cgroups.
-/// `files` are those that are open already, for their symbols.
-pub fn read(tables: &Tables<'_>, members: &HashMap<u32, CgroupId>, files: Option<&Mutex<FileStore>>) -> Surveys {
+/// `opened` gives files that are open already, for their symbols.
+pub fn read(tables: &Tables<'_>, members: &HashMap<u32, CgroupId>, opened: Option<OpenedFiles>) -> Surveys {
     let began_ns = sys::monotonic_ns();
-    let (mut samples, mut elsewhere) = samples_by_process(tables);
-    let mut sizes: HashMap<u32, u64> = HashMap::new();
-    for tgid in members.keys().take(MOST_MEMBERS) {
-        if let Some(bytes) = survey::anonymous_bytes(*tgid).filter(|bytes| *bytes >= LEAST_ANONYMOUS_BYTES) {
-            sizes.insert(*tgid, bytes);
-        }
+    let (samples, elsewhere) = samples_by_process(tables);
+    let tgids = most_memory_first(&samples, members);
+    let mut surveys = Surveys { left_out: tgids.len() as u64, ..Surveys::default() };
+    let (sender, messages) = sync_channel(1);
+    let surveyor = Surveyor { sender, opened, samples, elsewhere };
+    let spawned = std::thread::Builder::new().name("memtrail-survey".into()).spawn(move || surveyor.run(tgids));
+    if let Err(error) = spawned {
+        log::warn!("regions stay unknown: cannot start a thread: {error}");
+        return surveys;
     }
-    for (tgid, (_, live)) in &samples {
-        let size = sizes.entry(*tgid).or_default();
-        *size = (*size).max(*live);
-    }
-    sizes.remove(&std::process::id());
-    let mut tgids: Vec<(u64, u32)> = sizes.into_iter().map(|(tgid, bytes)| (bytes, tgid)).collect();
-    tgids.sort_unstable_by(|a, b| b.cmp(a));
-    let mut opened = |identity: &FileIdentity| {
-        let file = files?.lock().unwrap_or_else(PoisonError::into_inner).get(identity)?;
-        Some(file.file)
-    };
-    let mut memories = Vec::new();
-    let mut surveys = Surveys { left_out: tgids.len().saturating_sub(MOST_PROCESSES) as u64, ..Surveys::default() };
-    for (_, tgid) in tgids.into_iter().take(MOST_PROCESSES) {
-        let touched = samples.remove(&tgid).map(|(touched, _)| touched).unwrap_or_default();
-        match Survey::of_process(tgid, &mut opened) {
-            Ok((survey, mut memory)) => {
-                let placing = place::place(touched, &survey.maps.vmas, memory.pages());
-                elsewhere.extend(placing.missing);
-                surveys.add(tgid, members.get(&tgid).copied(), survey, placing.found);
-                memories.push(memory);
+    loop {
+        match messages.recv_timeout(PATIENCE) {
+            Ok(Message::Read(tgid, survey, found)) => {
+                surveys.left_out -= 1;
+                surveys.add(tgid, members.get(&tgid).copied(), survey, found);
             }
-            Err(error) => {
-                log::debug!("process {tgid} cannot be surveyed: {error}");
-                // One that ended meanwhile is not left out.
-                surveys.left_out += u64::from(error.kind() == std::io::ErrorKind::PermissionDenied);
-                elsewhere.extend(touched);
+            // It ended meanwhile.
+            Ok(Message::Gone) => surveys.left_out -= 1,
+            Ok(Message::Shared(process, found)) => surveys.put(process, found),
+            Err(RecvTimeoutError::Disconnected) => break,
+            Err(RecvTimeoutError::Timeout) => {
+                log::warn!("a process does not let its memory be read: regions are not known of {} processes", surveys.left_out);
+                break;
             }
         }
-    }
-    // A child has what its parent touched, at the same address, also when the parent is gone.
-    elsewhere.truncate(MOST_ELSEWHERE);
-    elsewhere.sort_unstable_by_key(|sample| sample.address);
-    for (process, memory) in memories.iter_mut().enumerate() {
-        let found = place::take_shared(&mut elsewhere, &surveys.processes[process].survey.maps.vmas, memory.pages());
-        surveys.put(process, found);
     }
     let took_us = sys::monotonic_ns().saturating_sub(began_ns) / 1000;
     log::debug!("regions: {} processes, {} samples placed in {took_us} us", surveys.processes.len(), surveys.places.len());
     surveys
 }
 
-/// Live anonymous samples of each process that still runs, with their bytes, and those of processes that are gone.
-fn samples_by_process(tables: &Tables<'_>) -> (HashMap<u32, (Vec<Sampled>, u64)>, Vec<Sampled>) {
+/// Processes with live samples, and large ones.
+fn most_memory_first(samples: &HashMap<u32, Touched>, members: &HashMap<u32, CgroupId>) -> Vec<u32> {
+    let mut sizes: HashMap<u32, u64> = HashMap::new();
+    for tgid in members.keys().take(MOST_MEMBERS) {
+        if let Some(bytes) = survey::anonymous_bytes(*tgid).filter(|bytes| *bytes >= LEAST_ANONYMOUS_BYTES) {
+            sizes.insert(*tgid, bytes);
+        }
+    }
+    for (tgid, touched) in samples {
+        let size = sizes.entry(*tgid).or_default();
+        *size = (*size).max(touched.live);
+    }
+    sizes.remove(&std::process::id());
+    let mut tgids: Vec<(u64, u32)> = sizes.into_iter().map(|(tgid, bytes)| (bytes, tgid)).collect();
+    tgids.sort_unstable_by(|a, b| b.cmp(a));
+    tgids.into_iter().map(|(_, tgid)| tgid).collect()
+}
+
+/// What the surveyor found, as it finds it.
+enum Message {
+    /// A process, and the slots and addresses of its samples.
+    Read(u32, Arc<Survey>, Vec<(u64, u64)>),
+    /// A process that is gone.
+    Gone,
+    /// Of what others touched: what the process of that index maps.
+    Shared(usize, Vec<(u64, u64)>),
+}
+
+/// Reads processes on a thread of its own: where a file's server never answers, a process that waits for it can keep its memory from
+/// being read, and then only this thread waits with it.
+struct Surveyor {
+    sender: SyncSender<Message>,
+    opened: Option<OpenedFiles>,
+    samples: HashMap<u32, Touched>,
+    elsewhere: Vec<Sampled>,
+}
+
+impl Surveyor {
+    /// Ends early when nobody listens any more.
+    fn run(mut self, tgids: Vec<u32>) {
+        let mut opened = |identity: &FileIdentity| self.opened.as_ref().and_then(|opened| opened(identity));
+        let mut read = Vec::new();
+        for tgid in tgids.into_iter().take(MOST_PROCESSES) {
+            let touched = self.samples.remove(&tgid).unwrap_or_default().samples;
+            let message = match Survey::of_process(tgid, &mut opened) {
+                Ok((survey, mut memory)) => {
+                    let placing = place::place(touched, &survey.maps.vmas, memory.pages());
+                    self.elsewhere.extend(placing.missing);
+                    let survey = Arc::new(survey);
+                    read.push((Arc::clone(&survey), memory));
+                    Message::Read(tgid, survey, placing.found)
+                }
+                Err(error) => {
+                    log::debug!("process {tgid} cannot be surveyed: {error}");
+                    self.elsewhere.extend(touched);
+                    if error.kind() == std::io::ErrorKind::PermissionDenied {
+                        continue;
+                    }
+                    Message::Gone
+                }
+            };
+            if self.sender.send(message).is_err() {
+                return;
+            }
+        }
+        // A child has what its parent touched, at the same address, also when the parent is gone.
+        self.elsewhere.truncate(MOST_ELSEWHERE);
+        self.elsewhere.sort_unstable_by_key(|sample| sample.address);
+        for (process, (survey, memory)) in read.iter_mut().enumerate() {
+            let found = place::take_shared(&mut self.elsewhere, &survey.maps.vmas, memory.pages());
+            if self.sender.send(Message::Shared(process, found)).is_err() {
+                return;
+            }
+        }
+    }
+}
+
+/// What a process touched: samples, and their bytes.
+#[derive(Default)]
+struct Touched {
+    samples: Vec<Sampled>,
+    live: u64,
+}
+
+/// Live anonymous samples of each process that still runs, and those of processes that are gone.
+fn samples_by_process(tables: &Tables<'_>) -> (HashMap<u32, Touched>, Vec<Sampled>) {
     let mut living: HashMap<u64, Option<u32>> = HashMap::new();
-    let mut samples: HashMap<u32, (Vec<Sampled>, u64)> = HashMap::new();
+    let mut samples: HashMap<u32, Touched> = HashMap::new();
     let mut left_behind = Vec::new();
     for (slot, sample) in tables.samples {
         let Some(record) = tables.keys.get(&sample.key) else { continue };
@@ -171,9 +243,9 @@ fn samples_by_process(tables: &Tables<'_>) -> (HashMap<u32, (Vec<Sampled>, u64)>
         let sampled = Sampled { slot: *slot, address: sample.address };
         match *tgid {
             Some(tgid) => {
-                let (found, live) = samples.entry(tgid).or_default();
-                found.push(sampled);
-                *live = live.saturating_add(sample_bytes(sample));
+                let touched = samples.entry(tgid).or_default();
+                touched.samples.push(sampled);
+                touched.live = touched.live.saturating_add(sample_bytes(sample));
             }
             None => left_behind.push(sampled),
         }

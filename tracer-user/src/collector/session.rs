@@ -340,7 +340,7 @@ impl Session {
         let surveys = regions::read(
             &regions::Tables { keys: &keys, samples: &samples, processes: &processes },
             &members,
-            self.feed.as_ref().map(Feed::file_store),
+            self.feed.as_ref().map(Feed::opened_files),
         );
         let totals = tables::owner_totals(&self.running.bpf)?;
         let owning: std::collections::HashSet<u64> =

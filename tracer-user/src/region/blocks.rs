@@ -182,7 +182,7 @@ mod tests {
 
     #[test]
     fn hostile_sizes_end_it() {
-        for size in [0, 1, 16 | 1, 24 | 1, u64::MAX, u64::MAX & !FLAGS | 1, 40 | 1, USED * 2 | 1] {
+        for size in [0, 1, 16 | 1, 24 | 1, u64::MAX, !FLAGS | 1, 40 | 1, (USED * 2) | 1] {
             let mut words = Words::default();
             let heap = heap(&mut words);
             (0x400..0x1000).step_by(16).for_each(|offset| words.set(BASE + offset + 8, size));

@@ -310,7 +310,7 @@ mod tests {
         let end = second + (768 << 10) + 4096;
         assert_eq!(mapped_blocks(&mut words, start, end), [(second, second + (768 << 10))]);
         // Too large for where it stands, in an arena (4), or of no whole page.
-        for size in [2 * MIB | 2, 256 << 10 | 6, 256 << 10 | 3, (256 << 10) + 16 | 2, 4096 | 2] {
+        for size in [(2 * MIB) | 2, 256 << 10 | 6, 256 << 10 | 3, ((256 << 10) + 16) | 2, 4096 | 2] {
             let mut words = Words::default();
             words.set(start + 8, size);
             assert_eq!(mapped_blocks(&mut words, start, start + MIB), [], "{size:x}");

@@ -79,8 +79,9 @@ fn at_its_address(sample: Sampled, pages: &mut dyn ReadPages) -> Option<u64> {
     (0..frames).find_map(|n| {
         let address = sample.address.checked_add(n * PAGE_BYTES)?;
         let entry = pages.page(address)?;
+        // A page in swap whose folio is still charged has no frame there any more.
         let is_there = entry.is_present() && !entry.is_file() && entry.frame().is_none_or(|frame| frame == first + n);
-        is_there.then_some(address)
+        (is_there || entry.is_swapped()).then_some(address)
     })
 }
 
@@ -180,5 +181,7 @@ mod tests {
         let sample = Sampled { slot: sample_slot(700, 0), address: 0x10000 };
         assert_eq!(found(vec![sample], &[], &mut pages).len(), 1);
         assert_eq!(found(vec![Sampled { address: 0x11000, ..sample }], &[], &mut pages).len(), 0);
+        pages.0.insert(0x11, 1 << 62);
+        assert_eq!(found(vec![Sampled { address: 0x11000, ..sample }], &[], &mut pages).len(), 1, "in swap");
     }
 }

@@ -176,3 +176,51 @@ pub fn describe(
     }
     row(resolved.status, resolved.frames)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tracer_common::attribution::{BANKS, Key};
+
+    fn record(live: u64, gone: u64, samples: u64) -> KeyRecord {
+        let key = Key { owner: 1, process: 2, user_stack: 3, kernel_stack: 0, kind: Kind::Anon as u32, flags: 0 };
+        let (mut charged, mut uncharged) = ([0; BANKS], [0; BANKS]);
+        (charged[0], uncharged[0]) = (live + gone, gone);
+        let mut live_variance = [0; BANKS];
+        live_variance[0] = 100;
+        KeyRecord { key, charged, uncharged, live_variance, charged_variance: 200, samples, first_ns: 1, last_ns: 2 }
+    }
+
+    fn part(live: u64, charged: u64, live_variance: u64, samples: u64) -> Part {
+        Part { live, live_variance, charged, samples, oldest_ns: Some(live) }
+    }
+
+    fn sums(shares: &BTreeMap<Class, Share>) -> (i64, u64, u64, u64) {
+        let sum = |of: fn(&Share) -> u64| shares.values().map(of).sum();
+        (shares.values().map(|s| s.live).sum(), sum(|s| s.charged), sum(|s| s.live_variance), sum(|s| s.samples))
+    }
+
+    #[test]
+    fn shares_add_up_and_what_is_gone_has_no_class() {
+        let parts = BTreeMap::from([(Class::GlibcArena, part(600, 700, 60, 6)), (Class::BrkHeap, part(400, 400, 40, 4))]);
+        let shares = split(&record(1000, 500, 15), parts);
+        assert_eq!(shares[&Class::GlibcArena], Share { live: 600, live_variance: 60, charged: 700, samples: 6, oldest_ns: Some(600) });
+        assert_eq!(shares[&Class::Other], Share { live: 0, live_variance: 0, charged: 400, samples: 5, oldest_ns: None });
+        assert_eq!(sums(&shares), (1000, 1500, 100, 15));
+        // Nothing gone: no row for it.
+        let whole = split(&record(600, 0, 6), BTreeMap::from([(Class::GlibcArena, part(600, 600, 100, 6))]));
+        assert_eq!(whole.len(), 1);
+    }
+
+    #[test]
+    fn samples_of_another_moment_do_not_change_the_sum() {
+        // Taken after the key was read, and ended after it was read.
+        let newer = BTreeMap::from([(Class::GlibcArena, part(900, 900, 900, 9)), (Class::Other, part(500, 500, 500, 5))]);
+        assert_eq!(sums(&split(&record(1000, 0, 10), newer)), (1000, 1000, 100, 10));
+        assert_eq!(sums(&split(&record(1000, 0, 10), BTreeMap::new())), (1000, 1000, 100, 10));
+        // More uncharged than charged, as a torn reading may be.
+        let mut torn = record(0, 0, 1);
+        torn.uncharged[0] = 4096;
+        assert_eq!(sums(&split(&torn, BTreeMap::from([(Class::BrkHeap, part(4096, 4096, 0, 1))]))).0, -4096);
+    }
+}
