@@ -193,3 +193,41 @@ pub(super) fn surveyed(inputs: &Inputs<'_>) -> Surveyed {
         unplaced_bytes: unplaced.fold(0, |sum: u64, (_, sample)| sum.saturating_add(sample_bytes(sample))),
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+    use crate::region::{Survey, maps::Maps};
+    use std::sync::Arc;
+
+    fn process() -> Process {
+        let text = "1000-2000 r-xp 0 08:01 9 /bin/x\nAnonymous: 0 kB\n2000-4000 rw-p 0 08:01 9 /bin/x\nAnonymous: 4 kB\n\
+            5000-9000 rw-p 0 0:0 0 [heap]\nAnonymous: 12 kB\n9000-a000 ---p 0 0:0 0 \nAnonymous: 0 kB\na000-b000 rw-s 0 0:1 7 /memfd:x\n";
+        let mut survey = Survey::of_maps(Maps::parse(text.as_bytes()).unwrap(), &[]);
+        survey.resident = survey.classified.regions.iter().map(|region| survey.maps.vmas[region.vma].anonymous).collect();
+        Process { tgid: 7, comm: "x".into(), owner: Some(CgroupId(1)), survey: Arc::new(survey) }
+    }
+
+    fn found(rows: &[RegionRow]) -> Vec<(&str, Option<u64>, Option<u64>, Option<u64>, u64)> {
+        rows.iter().map(|row| (row.class.as_str(), row.count, row.reserved, row.resident, row.live)).collect()
+    }
+
+    #[test]
+    fn rows_by_class_without_text_and_shared_memory() {
+        let live = |class, _| Part { live: if class == Class::BrkHeap { 8192 } else { 0 }, ..Part::default() };
+        let rows = rows(&process(), true, live);
+        let expected = [
+            ("brk-heap", Some(1), Some(0x4000), Some(12288), 8192),
+            ("file-private", Some(1), Some(0x2000), Some(4096), 0),
+            ("other", Some(0), Some(0x1000), Some(0), 0),
+        ];
+        assert_eq!(found(&rows), expected);
+    }
+
+    #[test]
+    fn of_a_process_in_another_cgroup_only_live_bytes_are_known() {
+        let live = |class, _| Part { live: if class == Class::BrkHeap { 8192 } else { 0 }, ..Part::default() };
+        assert_eq!(found(&rows(&process(), false, live)), [("brk-heap", None, None, None, 8192)]);
+    }
+}
