@@ -209,8 +209,9 @@ mod tests {
         Process { tgid: 7, comm: "x".into(), owner: Some(CgroupId(1)), survey: Arc::new(survey) }
     }
 
-    fn found(rows: &[RegionRow]) -> Vec<(&str, Option<u64>, Option<u64>, Option<u64>, u64)> {
-        rows.iter().map(|row| (row.class.as_str(), row.count, row.reserved, row.resident, row.live)).collect()
+    /// Class, and count, reserved, resident, live.
+    fn found(rows: &[RegionRow]) -> Vec<(&str, [Option<u64>; 4])> {
+        rows.iter().map(|row| (row.class.as_str(), [row.count, row.reserved, row.resident, Some(row.live)])).collect()
     }
 
     #[test]
@@ -218,9 +219,9 @@ mod tests {
         let live = |class, _| Part { live: if class == Class::BrkHeap { 8192 } else { 0 }, ..Part::default() };
         let rows = rows(&process(), true, live);
         let expected = [
-            ("brk-heap", Some(1), Some(0x4000), Some(12288), 8192),
-            ("file-private", Some(1), Some(0x2000), Some(4096), 0),
-            ("other", Some(0), Some(0x1000), Some(0), 0),
+            ("brk-heap", [1, 0x4000, 12288, 8192].map(Some)),
+            ("file-private", [1, 0x2000, 4096, 0].map(Some)),
+            ("other", [0, 0x1000, 0, 0].map(Some)),
         ];
         assert_eq!(found(&rows), expected);
     }
@@ -228,6 +229,6 @@ mod tests {
     #[test]
     fn of_a_process_in_another_cgroup_only_live_bytes_are_known() {
         let live = |class, _| Part { live: if class == Class::BrkHeap { 8192 } else { 0 }, ..Part::default() };
-        assert_eq!(found(&rows(&process(), false, live)), [("brk-heap", None, None, None, 8192)]);
+        assert_eq!(found(&rows(&process(), false, live)), [("brk-heap", [None, None, None, Some(8192)])]);
     }
 }
