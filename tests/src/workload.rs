@@ -102,8 +102,14 @@ pub fn enter(command: &mut Command, cgroup: &TestCgroup) -> Result<()> {
 impl Workload {
     /// Starts it in the cgroup. It runs to its first line. The program's own pages are in the page cache by then, charged elsewhere.
     pub fn start<S: AsRef<str>>(cgroup: &TestCgroup, args: &[S]) -> Result<Workload> {
+        Workload::start_with(cgroup, args, &[])
+    }
+
+    /// The same with variables added to its environment.
+    pub fn start_with<S: AsRef<str>>(cgroup: &TestCgroup, args: &[S], environment: &[(&str, &str)]) -> Result<Workload> {
         warm_up()?;
         let mut command = Command::new(binary()?);
+        command.env_remove("MALLOC_ARENA_MAX").env_remove("GLIBC_TUNABLES").envs(environment.iter().copied());
         command.args(args.iter().map(AsRef::as_ref)).stdin(Stdio::piped()).stdout(Stdio::piped());
         enter(&mut command, cgroup)?;
         let mut child = command.spawn().with_context(|| format!("starting {:?} in {}", command.get_program(), cgroup.path()))?;

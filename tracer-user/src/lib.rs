@@ -21,5 +21,6 @@ pub mod privileges;
 pub mod probes;
 pub mod process;
 pub mod recording;
+pub mod region;
 pub mod symbolize;
 pub mod units;

@@ -43,6 +43,20 @@ pub struct Report {
     pub cgroups: Vec<Cgroup>,
     /// OOM kills seen.
     pub oom: Vec<serde_json::Value>,
+    /// How much of the processes' memory was looked at for regions.
+    #[serde(default)]
+    pub surveyed: Surveyed,
+}
+
+/// How far regions are known.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Surveyed {
+    /// Processes whose mappings were read at the end.
+    pub processes: u64,
+    /// Living processes that were left out, because there were too many or they could not be read.
+    pub left_out: u64,
+    /// Live anonymous bytes that were found in no mapping: their process is gone, or they moved meanwhile.
+    pub unplaced_bytes: u64,
 }
 
 /// Pages that the kernel moved to other frames (compaction, NUMA balancing), on the whole host.
@@ -189,8 +203,11 @@ pub struct Cgroup {
     pub stacks: Vec<StackRow>,
     /// Files, largest live first; same tail rule.
     pub files: Vec<FileRow>,
-    /// Regions of anonymous memory.
-    pub regions: Vec<serde_json::Value>,
+    /// Regions of anonymous memory, largest resident first.
+    pub regions: Vec<RegionRow>,
+    /// glibc's malloc arenas, of each process that has others than the main one.
+    #[serde(default)]
+    pub arenas: Vec<ArenaRow>,
     /// Distributions.
     pub histograms: BTreeMap<String, serde_json::Value>,
     /// What memtrail concludes.
@@ -368,6 +385,70 @@ pub struct Verdict {
     pub text: String,
     /// The figures behind it.
     pub evidence: BTreeMap<String, serde_json::Value>,
+}
+
+/// Regions of anonymous memory of one class in one process.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct RegionRow {
+    /// Thread-group id on the host.
+    pub pid: Option<u32>,
+    /// Name of the thread-group leader.
+    pub comm: String,
+    /// Region class.
+    pub class: String,
+    /// What told the class; null for other.
+    pub recognised_by: Option<String>,
+    /// Regions that are accessible, heaps for glibc-arena; null where the process is no longer in this cgroup.
+    pub count: Option<u64>,
+    /// Address space, bytes; null as `count`.
+    pub reserved: Option<u64>,
+    /// Anonymous bytes in the process's page tables, older ones included, whichever cgroup is charged; null as `count`.
+    pub resident: Option<u64>,
+    /// Of what this cgroup was charged since the start: bytes still there.
+    #[serde(default)]
+    pub live: u64,
+    /// Its standard error.
+    #[serde(default)]
+    pub live_stderr: u64,
+    /// Stack that mapped them, outermost first; null where that was not seen.
+    pub origin: Option<Vec<String>>,
+    /// Stacks that made them accessible (brk, mprotect); empty while those are not followed.
+    pub growers: Vec<serde_json::Value>,
+}
+
+/// glibc's malloc arenas of one process. What glibc's main arena holds is in the regions brk-heap and mmap-malloc.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct ArenaRow {
+    /// Thread-group id on the host.
+    pub pid: u32,
+    /// Name of the thread-group leader.
+    pub comm: String,
+    /// Arenas, the main one included, as glibc counts them; null where only heaps could be told.
+    pub arenas: Option<u64>,
+    /// Heaps of arenas other than the main one.
+    pub heaps: u64,
+    /// Their address space, bytes.
+    pub reserved: u64,
+    /// Their accessible part, bytes.
+    pub committed: u64,
+    /// Their resident part, bytes.
+    pub resident: Option<u64>,
+    /// Of what was looked through: bytes of free blocks; null where blocks could not be followed.
+    pub free: Option<u64>,
+    /// Bytes that were looked through for `free`.
+    pub looked_through: Option<u64>,
+    /// Of what was charged since the start: bytes still there.
+    pub live: u64,
+    /// Threads of the process.
+    pub threads: Option<u64>,
+    /// glibc's own limit: eight arenas a CPU, two in 32-bit processes.
+    pub default_limit: u64,
+    /// Limit that the environment at exec sets; null for none.
+    pub environment_limit: Option<u64>,
+    /// MALLOC_ARENA_MAX as it stands in that environment, cut.
+    pub malloc_arena_max: Option<String>,
+    /// glibc.malloc.arena_max of its GLIBC_TUNABLES, cut.
+    pub tunable_arena_max: Option<String>,
 }
 
 /// One point of the series of an interval.

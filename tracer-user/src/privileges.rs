@@ -33,6 +33,10 @@ use Capability::*;
 /// 5.9), and files that only their owner may read.
 pub const PROCESSES: &[Capability] = &[CAP_SYS_PTRACE, CAP_CHECKPOINT_RESTORE, CAP_DAC_READ_SEARCH];
 
+/// Looking into processes' memory: which frames a process maps (/proc/PID/pagemap tells them to this capability alone), and what stands
+/// in them.
+pub const SURVEY: &[Capability] = &[CAP_SYS_ADMIN];
+
 /// The collector: tables, and the programs that are loaded when they are first run (the sweep, pictures); addresses in
 /// /proc/kallsyms; perf maps in the roots of processes. Frame numbers and flags (CAP_SYS_ADMIN) were read at the start, perf events
 /// are open, programs are attached.

@@ -5,11 +5,11 @@
 mod output_support;
 
 use memtrail::glob::Glob;
-use memtrail::model::{Cgroup, KindRow, Report};
+use memtrail::model::{Cgroup, KindRow, RegionRow, Report, Surveyed};
 use memtrail::output::summary::{self, Options};
 use memtrail::output::text::width;
 use memtrail::output::views::{self, Selection};
-use memtrail::output::{Value, figures};
+use memtrail::output::{Value, figures, regions};
 use output_support::*;
 use std::collections::BTreeMap;
 
@@ -255,4 +255,18 @@ fn where_a_stack_was_cut_stands_once() {
         assert_eq!(text.matches("[cut: no frame pointers]").count(), 1, "{text}");
         assert!(text.contains("[cut: no frame pointers] > malloc"), "{text}");
     }
+}
+
+#[test]
+fn regions_of_one_container() {
+    let mut report = one_container();
+    // A process that went to another cgroup: only what it left is known.
+    let left = RegionRow { pid: Some(9), comm: "a;b\n".into(), class: "other".into(), live: 5 * MIB, ..RegionRow::default() };
+    report.cgroups[0].regions.push(left);
+    report.surveyed = Surveyed { processes: 2, left_out: 3, unplaced_bytes: MIB };
+    assert_golden("view-regions.txt", &regions::render(&report, &Selection::default()));
+    let none = Selection { kinds: vec!["file".into()], ..Selection::default() };
+    assert!(regions::render(&report, &none).starts_with("no regions"));
+    let top = Selection { top: Some(1), ..Selection::default() };
+    assert!(regions::render(&report, &top).contains("1 more processes not shown"));
 }

@@ -44,6 +44,8 @@ static const struct {
     {"spawn-short", wl_spawn_short, "--processes of --milliseconds, each touching its share of --bytes (--parallel, --exec)"},
     {"short-child", wl_short_main, "what spawn-short --exec runs"},
     {"threads-malloc", wl_threads_malloc, "--threads that malloc --bytes in all and free every second block"},
+    {"regions", wl_regions, "fill malloc's heap, a mapped block, and arenas and stacks of --threads with --bytes in all"},
+    {"left-behind", wl_left_behind, "fill malloc's heap, fork, and end; the child stays"},
     {"omit-fp", wl_omit_fp, "touch from functions without frame pointers"},
     {"oom", wl_oom, "touch up to --bytes without a pause"},
     {"fault-storm", wl_fault_storm, "touch and drop --bytes, --rounds times; ns a fault"},

@@ -118,6 +118,8 @@ int wl_fork_cow(void);
 int wl_spawn_short(void);
 int wl_short_main(void);
 int wl_threads_malloc(void);
+int wl_regions(void);
+int wl_left_behind(void);
 int wl_fault_storm(void);
 int wl_file_storm(void);
 int wl_tmpfs_storm(void);

@@ -28,6 +28,7 @@ mod oom;
 mod owners;
 mod privileges;
 mod rates;
+mod regions;
 mod stacks;
 mod stream;
 mod swap;

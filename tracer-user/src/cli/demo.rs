@@ -18,6 +18,7 @@ use crate::{
         session::Session,
         start::{Follow, Host, StartOptions},
     },
+    diagnose::glibc_arenas,
     glob::Glob,
     model::{Cgroup, Report, StackRow},
     output, units,
@@ -238,7 +239,8 @@ fn sentence(report: &Report, path: &str, workload: Workload) -> String {
     match workload {
         Workload::Arenas => format!(
             "Arenas: four threads keep {expected} from malloc; found {found} of anonymous memory in the {state} cgroup {path}, {by} \
-             ({stacks})."
+             ({stacks}){}.",
+            arenas(cgroup)
         ),
         Workload::Log => format!(
             "Log file: {expected} were appended; found {found} of page cache in the {state} cgroup {path}, {by} ({stacks}); the \
@@ -248,6 +250,23 @@ fn sentence(report: &Report, path: &str, workload: Workload) -> String {
             "tmpfs: a process left {expected} in a file and ended; found {found} still charged to its {state} cgroup {path}, {by} \
              ({stacks}); only removing the file frees it."
         ),
+    }
+}
+
+/// What malloc's arenas hold, and the verdict on them.
+fn arenas(cgroup: &Cgroup) -> String {
+    let Some(row) = cgroup.arenas.first() else { return "; its malloc arenas could not be told".to_owned() };
+    let count = row.arenas.map_or_else(|| "?".to_owned(), |arenas| arenas.to_string());
+    let limit = row.environment_limit.unwrap_or(row.default_limit);
+    let held = format!("; {} of it in {count} glibc arenas, of at most {limit} here", output::figures::known(row.resident));
+    let fired = cgroup.verdicts.iter().any(|verdict| verdict.id == glibc_arenas::ID);
+    match row.free.zip(row.looked_through) {
+        _ if fired => format!("{held}; the verdict {} fires", glibc_arenas::ID),
+        Some((free, of)) => {
+            let share = output::figures::percent(Some(free as f64 / of.max(1) as f64), 0);
+            format!("{held}; no verdict: {share} of that is free blocks, so fewer arenas would hold as much")
+        }
+        None => format!("{held}; no verdict: how full they are is unknown"),
     }
 }
 
@@ -268,7 +287,7 @@ fn through(cgroup: &Cgroup, workload: Workload) -> Through {
 #[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
-    use crate::model::KindRow;
+    use crate::model::{ArenaRow, KindRow};
 
     fn report(state: &str, frames: &[&str]) -> Report {
         let row = StackRow {
@@ -298,6 +317,18 @@ mod tests {
         );
         let text = sentence(&report("alive", &["main", "my_fill_tmpfs"]), "/memtrail/1/tmpfs", Workload::Tmpfs);
         assert!(text.contains("its living cgroup") && text.contains("0 B through fill_tmpfs (0 stacks)"), "{text}");
+        let mut arenas = report("alive", &["fill_arena"]);
+        arenas.cgroups[0].kinds = [("anon".to_owned(), KindRow { live: Some(96 << 20), ..KindRow::default() })].into();
+        arenas.cgroups[0].arenas = vec![ArenaRow {
+            arenas: Some(5),
+            resident: Some(95 << 20),
+            free: Some(2 << 20),
+            looked_through: Some(95 << 20),
+            default_limit: 16,
+            ..ArenaRow::default()
+        }];
+        let text = sentence(&arenas, "/memtrail/1/tmpfs", Workload::Arenas);
+        assert!(text.contains("95.0 MiB of it in 5 glibc arenas, of at most 16 here; no verdict: 2 % of that is free blocks"), "{text}");
         let text = sentence(&Report::default(), "/memtrail/1/log", Workload::Log);
         assert_eq!(text, "log: nothing found in /memtrail/1/log, where 64.0 MiB were expected.");
     }

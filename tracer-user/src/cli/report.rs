@@ -55,6 +55,7 @@ Examples:
   memtrail report run.mtrail                             the summary again
   memtrail report run.mtrail --view cgroups              the ledger of each cgroup
   memtrail report run.mtrail --view stacks --kind anon   stacks of anonymous memory
+  memtrail report run.mtrail --view regions              heaps, arenas, thread stacks, files' copies
   memtrail report run.mtrail --view files --top 20       the largest files in memory
   memtrail report run.mtrail --view oom                  an autopsy for each OOM kill
   memtrail report run.mtrail --value charged -o out.svg  a flame graph of all charges
@@ -81,6 +82,8 @@ pub enum View {
     Oom,
     /// Files of the page cache and of tmpfs, with who is charged and who touched them.
     Files,
+    /// What anonymous memory is for, by process; malloc's arenas.
+    Regions,
 }
 
 /// Shows a recording.
@@ -122,6 +125,7 @@ pub fn run(args: &ReportArgs) -> Result<u8> {
         Some(View::Marks) => String::new(),
         Some(View::Oom) => output::autopsy::view(&selected),
         Some(View::Files) => output::files::table(&report, &selection),
+        Some(View::Regions) => output::regions::render(&report, &selection),
     };
     print(&text)
 }

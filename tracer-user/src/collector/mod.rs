@@ -12,6 +12,7 @@ pub mod names;
 pub mod oom;
 mod phases;
 pub mod rates;
+pub mod regions;
 pub mod retired;
 pub mod session;
 pub mod start;

@@ -8,6 +8,7 @@ use super::{
     oom::{Kills, OomLog},
     phases::Phases,
     rates::Rates,
+    regions,
     retired::{Charged, Marks, Retired},
     start::{self, Follow, Host, Running, StartError, StartOptions},
 };
@@ -91,6 +92,9 @@ pub enum SessionError {
     /// A process that cannot be followed.
     #[error(transparent)]
     Follow(#[from] FollowError),
+    /// A thread could not be started.
+    #[error("cannot start a thread: {0}")]
+    Thread(std::io::Error),
     /// Tables.
     #[error(transparent)]
     Bpf(#[from] BpfError),
@@ -109,6 +113,8 @@ pub struct Session {
     ring: RingBuf<MapData>,
     /// Hears the kernel half's own messages, if it tells any.
     listener: Option<Listener>,
+    /// Looks into processes for their regions.
+    surveying: regions::Surveying,
     /// OOM kills so far.
     pub(super) oom: OomLog,
     /// Processes and their mappings; `None` where perf events are refused.
@@ -213,6 +219,7 @@ impl Session {
             running,
             ring,
             listener,
+            surveying: regions::Surveying::start().map_err(SessionError::Thread)?,
             oom,
             feed,
             symbolizer: Names::symbolizer(),
@@ -498,6 +505,13 @@ impl Session {
         let stacks = tables::stacks(&self.running.bpf)?;
         let processes = tables::processes(&self.running.bpf)?;
         let files = self.files_of(&samples)?;
+        let members = self.members(&readings);
+        let surveys = regions::read(
+            &self.surveying,
+            &regions::Tables { keys: &keys, samples: &samples, processes: &processes },
+            &members,
+            self.feed.as_ref().map(Feed::opened_files),
+        );
         let totals = tables::owner_totals(&self.running.bpf)?;
         // What a cgroup was charged for is told by its name, also when nothing of it is left.
         let owning: std::collections::HashSet<u64> =
@@ -524,6 +538,7 @@ impl Session {
             totals: &totals,
             retired: &self.retired,
             losses: self.losses()?,
+            surveys: &surveys,
             programs: self.moments.estimate(monotonic_ns().saturating_sub(self.started_ns)),
             sustained: &sustained,
             slopes: &self.slopes,
@@ -542,6 +557,18 @@ impl Session {
         phases.end("report made");
         report.oom = self.autopsies().iter().map(Autopsy::to_value).collect();
         Ok(report)
+    }
+
+    /// Processes of the wanted cgroups. One that moves meanwhile may be seen twice: the later one stands.
+    fn members(&self, readings: &[(CgroupId, StatReading)]) -> HashMap<u32, CgroupId> {
+        let mut members = HashMap::new();
+        for (id, _) in readings {
+            let Some(cgroup) = self.registry.get(*id) else { continue };
+            // A cgroup that went meanwhile has none; a threaded one on v2 tells none.
+            let procs = std::fs::read_to_string(self.hierarchy.directory(&cgroup.path).join("cgroup.procs")).unwrap_or_default();
+            members.extend(procs.lines().filter_map(|line| Some((line.parse().ok()?, *id))));
+        }
+        members
     }
 
     /// The files of the live samples. Where their table was too small for all, the largest that it does not have take the places of the

@@ -6,6 +6,7 @@
 
 mod dead_container_shmem;
 mod dirty_writeback;
+pub mod glibc_arenas;
 mod log_page_cache;
 
 use crate::model::{Cgroup, FileRow, KindRow, Report, Verdict};
@@ -35,9 +36,10 @@ impl Severity {
 type Rule = fn(&Cgroup, &Report) -> Option<Verdict>;
 
 /// All verdicts with their ids, in the order in which they are shown.
-pub const RULES: [(&str, Rule); 3] = [
+pub const RULES: [(&str, Rule); 4] = [
     (dead_container_shmem::ID, dead_container_shmem::verdict),
     (dirty_writeback::ID, dirty_writeback::verdict),
+    (glibc_arenas::ID, |cgroup, _| glibc_arenas::verdict(cgroup)),
     (log_page_cache::ID, log_page_cache::verdict),
 ];
 

@@ -27,8 +27,23 @@ pub fn write(report: &Report, mut writer: impl Write) -> io::Result<()> {
 pub fn shortened(report: &Report) -> Report {
     let cgroups = report.cgroups.iter().map(shortened_cgroup).collect();
     // Everything but the cgroups is small; the rows are copied once, above.
-    let Report { schema, tool, host, started, ended, duration_s, filter, plan, sampling, cost, losses, cgroups: _, oom, migration } =
-        report;
+    let Report {
+        schema,
+        tool,
+        host,
+        started,
+        ended,
+        duration_s,
+        filter,
+        plan,
+        sampling,
+        cost,
+        losses,
+        cgroups: _,
+        oom,
+        migration,
+        surveyed,
+    } = report;
     Report {
         schema: *schema,
         tool: tool.clone(),
@@ -44,6 +59,7 @@ pub fn shortened(report: &Report) -> Report {
         losses: losses.clone(),
         cgroups,
         oom: oom.clone(),
+        surveyed: surveyed.clone(),
     }
 }
 
@@ -59,6 +75,7 @@ fn shortened_cgroup(cgroup: &Cgroup) -> Cgroup {
         kinds: cgroup.kinds.clone(),
         subtree: cgroup.subtree.clone(),
         regions: cgroup.regions.clone(),
+        arenas: cgroup.arenas.clone(),
         histograms: cgroup.histograms.clone(),
         verdicts: cgroup.verdicts.clone(),
         // Figures; a new list does not compile here.

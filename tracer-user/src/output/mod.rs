@@ -14,6 +14,7 @@
 //! | [`timeline`] | memory over time to an OOM kill, as SVG or HTML |
 //! | [`views`] | tables for `report --view` |
 //! | [`files`] | files: the view, and their line in the summary |
+//! | [`regions`] | the view of regions |
 //! | [`figures`] | what the summary and the views compute from a report |
 //! | [`compare`] | two reports compared |
 //! | [`diff`] | a comparison as text, JSON, folded stacks, flame graph |
@@ -33,6 +34,7 @@ pub mod growth;
 pub mod json;
 pub mod merged;
 pub mod pprof;
+pub mod regions;
 pub mod stream;
 pub mod summary;
 pub mod svg;

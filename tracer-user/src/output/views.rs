@@ -47,6 +47,10 @@ impl Selection {
             cgroup.subtree.retain(|kind, _| self.takes_kind(kind));
             cgroup.stacks.retain(|row| self.takes_kind(&row.kind));
             cgroup.files.retain(|file| self.takes_kind(&file.kind) || file.kind == "other" && self.kinds.is_empty());
+            if !self.takes_kind("anon") {
+                cgroup.regions.clear();
+                cgroup.arenas.clear();
+            }
         }
         report
     }

@@ -10,6 +10,7 @@
 
 use super::event::{Change, ProcessEvent};
 use super::files::FileStore;
+use super::image::FileIdentity;
 use super::merge::Merge;
 use super::opener::{self, OpenRequest};
 use super::registry::Registry;
@@ -17,6 +18,7 @@ use super::rings::Rings;
 use super::{listing, sys};
 use crate::privileges;
 use std::collections::HashMap;
+use std::fs::File;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -102,6 +104,9 @@ struct Shared {
     stop: AtomicBool,
 }
 
+/// Gives the opened file of a mapping.
+pub type OpenedFiles = Box<dyn Fn(&FileIdentity) -> Option<Arc<File>> + Send>;
+
 /// A running feed. Dropping it stops its threads and closes the rings.
 pub struct Feed {
     shared: Arc<Shared>,
@@ -145,6 +150,12 @@ impl Feed {
     /// The opened files.
     pub fn files(&self) -> MutexGuard<'_, FileStore> {
         lock(&self.shared.files)
+    }
+
+    /// Looks opened files up, from any thread.
+    pub fn opened_files(&self) -> OpenedFiles {
+        let shared = Arc::clone(&self.shared);
+        Box::new(move |identity| lock(&shared.files).get(identity).map(|open| open.file))
     }
 
     /// How the feed does.

@@ -4,8 +4,8 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use memtrail::model::{
-    Cgroup, Cost, FileOwner, FileRow, FileToucher, Host, Interval, IntervalCgroup, KindRow, PlanRow, Report, SCHEMA, Sampling, StackRow,
-    Table, ThreadRow, Verdict,
+    ArenaRow, Cgroup, Cost, FileOwner, FileRow, FileToucher, Host, Interval, IntervalCgroup, KindRow, PlanRow, RegionRow, Report, SCHEMA,
+    Sampling, StackRow, Table, ThreadRow, Verdict,
 };
 use memtrail::recording::Header;
 use serde_json::json;
@@ -227,10 +227,36 @@ pub fn one_container() -> Report {
             readers: vec![FileToucher { pid: Some(4711), comm: "java".into(), bytes: 8 * MIB, how: None, frames: vec![] }],
             ..file("/var/log/app.log", 131, 398 * MIB)
         }],
-        regions: vec![json!({
-            "pid": 4711, "comm": "java", "class": "glibc-arena", "recognised_by": "65508 kB blocks", "count": 64, "reserved": 4 * GIB,
-            "resident": 3 * GIB, "origin": ["start_thread", "arena_get2"], "growers": [],
-        })],
+        regions: vec![RegionRow {
+            pid: Some(4711),
+            comm: "java".into(),
+            class: "glibc-arena".into(),
+            recognised_by: Some("heap_info at its base".into()),
+            count: Some(64),
+            reserved: Some(4 * GIB),
+            resident: Some(3 * GIB),
+            live: 2 * GIB,
+            live_stderr: 40 * MIB,
+            origin: Some(vec!["start_thread".into(), "arena_get2".into()]),
+            growers: vec![],
+        }],
+        arenas: vec![ArenaRow {
+            pid: 4711,
+            comm: "java".into(),
+            arenas: Some(33),
+            heaps: 64,
+            reserved: 4 * GIB,
+            committed: 3 * GIB + 200 * MIB,
+            resident: Some(3 * GIB),
+            free: Some(GIB),
+            looked_through: Some(2 * GIB),
+            live: 2 * GIB,
+            threads: Some(70),
+            default_limit: 32,
+            environment_limit: None,
+            malloc_arena_max: None,
+            tunable_arena_max: None,
+        }],
         histograms: BTreeMap::from([(
             "charge_stall_ns".to_owned(),
             json!({ "count": 10, "p50": 1000, "p90": 2000, "p99": 4000, "p999": 4000, "max": 4100, "hdr": "AA==" }),

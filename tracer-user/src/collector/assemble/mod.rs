@@ -3,13 +3,14 @@
 mod cgroups;
 mod cost;
 mod files;
+mod regions;
 mod stacks;
 mod threads;
 
 pub use cost::{CpuTimes, cpu_ns};
 pub use stacks::describe;
 
-use super::{filter::Filter, follow::Following, retired::Retired, start::Running};
+use super::{filter::Filter, follow::Following, regions::Surveys, retired::Retired, start::Running};
 use crate::{
     bpf::{stats::Estimate, tables::Swept},
     cgroup::{CgroupId, Hierarchy, Registry, StatReading, local::LocalFigures},
@@ -98,6 +99,8 @@ pub struct Inputs<'a> {
     pub losses: BTreeMap<String, Option<u64>>,
     /// Keys that left the kernel's tables.
     pub retired: &'a Retired,
+    /// Processes' regions, and where samples are in them.
+    pub surveys: &'a Surveys,
     /// What the programs ran, if that was ever measured.
     pub programs: Option<Estimate>,
     /// Least dirty and writeback bytes of the last readings.
@@ -136,14 +139,18 @@ pub fn report(inputs: &Inputs<'_>, symbols: &mut dyn Symbols) -> Report {
     let tree = cgroups::Tree::new(inputs, &accounts);
     let mut stacks_by_owner = stacks::by_owner(inputs, symbols);
     let mut files_by_owner = files::by_owner(inputs, symbols, &mut Resolver::new());
+    let mut regions_by_owner = regions::by_owner(inputs);
     let mut ids: HashSet<CgroupId> = inputs.readings.iter().map(|(id, _)| *id).collect();
     ids.extend(accounts.keys().map(|(owner, _)| CgroupId(*owner)).filter(|id| wanted(inputs, *id)));
+    ids.extend(regions_by_owner.keys().map(|owner| CgroupId(*owner)));
     let mut cgroups: Vec<Cgroup> = ids
         .into_iter()
         .map(|id| {
             let mut row = cgroups::row(inputs, &tree, &accounts, stacks_by_owner.remove(&id.0).unwrap_or_default(), id);
             row.files = files_by_owner.remove(&id.0).unwrap_or_default();
             files::set_owner(&mut row);
+            let shown = regions_by_owner.remove(&id.0).unwrap_or_default();
+            (row.regions, row.arenas) = (shown.regions, shown.arenas);
             row
         })
         .collect();
@@ -177,6 +184,7 @@ pub fn report(inputs: &Inputs<'_>, symbols: &mut dyn Symbols) -> Report {
         losses: inputs.losses.clone(),
         cgroups,
         oom: Vec::new(),
+        surveyed: regions::surveyed(inputs),
     };
     diagnose::conclude(&mut report);
     report

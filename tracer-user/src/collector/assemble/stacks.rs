@@ -1,8 +1,12 @@
 //! Keys in words, and the stack rows of each owner.
 
-use super::{Inputs, Resolved, Symbols, threads, wanted};
-use crate::{cgroup::CgroupId, collector::retired, ledger, model::StackRow};
-use std::collections::HashMap;
+use super::{
+    Inputs, Resolved, Symbols,
+    regions::{self, Part},
+    threads, wanted,
+};
+use crate::{cgroup::CgroupId, collector::retired, ledger, model::StackRow, region::Class};
+use std::collections::{BTreeMap, HashMap};
 use tracer_common::{
     attribution::{KEY_BASELINE, KEY_OWN, KeyRecord},
     kind::Kind,
@@ -25,7 +29,7 @@ pub(super) fn unmapped_by_key(inputs: &Inputs<'_>) -> HashMap<u64, u64> {
 
 /// What tells rows apart: equal code of one process adds up, whatever addresses it ran at, and so does that of processes that are
 /// gone and left nothing.
-type RowKey = (retired::Row, Option<Pids>);
+type RowKey = (retired::Row, Option<Pids>, Class);
 
 /// Thread-group id on the host, and in its own pid namespace where that is known.
 type Pids = (u32, Option<u32>);
@@ -41,36 +45,87 @@ struct RowSum {
     process: Option<ProcessRecord>,
 }
 
+/// What a key has in one class.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Share {
+    live: i64,
+    live_variance: u64,
+    charged: u64,
+    samples: u64,
+    oldest_ns: Option<u64>,
+}
+
+impl RowSum {
+    fn add(&mut self, share: &Share) {
+        self.live += share.live;
+        self.live_variance += share.live_variance;
+        self.charged += share.charged;
+        self.samples += share.samples;
+        self.oldest_ns = [self.oldest_ns, share.oldest_ns].into_iter().flatten().min();
+    }
+}
+
+/// A key's figures by class. What its live samples do not tell is of class other: bytes that are gone, whose region nobody knows any
+/// more, and what changed between the reading of the two tables. The shares add up to the key.
+fn split(record: &KeyRecord, parts: BTreeMap<Class, Part>) -> BTreeMap<Class, Share> {
+    let mut rest = Share {
+        live: ledger::live(record),
+        live_variance: ledger::live_variance(record),
+        charged: ledger::charged(record),
+        samples: record.samples,
+        oldest_ns: None,
+    };
+    let mut shares: BTreeMap<Class, Share> = BTreeMap::new();
+    // The largest first: samples newer than the key's figures must not take more than there is.
+    let mut parts: Vec<(Class, Part)> = parts.into_iter().collect();
+    parts.sort_by_key(|(_, part)| std::cmp::Reverse(part.live));
+    for (class, part) in parts {
+        let share = Share {
+            live: i64::try_from(part.live).unwrap_or(i64::MAX).min(rest.live.max(0)),
+            live_variance: part.live_variance.min(rest.live_variance),
+            charged: part.charged.min(rest.charged),
+            samples: part.samples.min(rest.samples),
+            oldest_ns: part.oldest_ns,
+        };
+        rest.live -= share.live;
+        rest.live_variance -= share.live_variance;
+        rest.charged -= share.charged;
+        rest.samples -= share.samples;
+        shares.insert(class, share);
+    }
+    if (rest.live, rest.charged, rest.samples) != (0, 0, 0) || shares.is_empty() {
+        let other = shares.entry(Class::Other).or_default();
+        other.live += rest.live;
+        other.live_variance += rest.live_variance;
+        other.charged += rest.charged;
+        other.samples += rest.samples;
+    }
+    shares
+}
+
 /// The stack rows of every wanted owner, largest first.
 pub(super) fn by_owner(inputs: &Inputs<'_>, symbols: &mut dyn Symbols) -> HashMap<u64, Vec<StackRow>> {
-    let mut oldest: HashMap<u64, u64> = HashMap::new();
-    for sample in inputs.samples.values().filter(|sample| sample.key != 0) {
-        let at = oldest.entry(sample.key).or_insert(sample.charged_ns);
-        *at = (*at).min(sample.charged_ns);
-    }
-    let mut by_thread = threads::by_key(inputs.samples.values());
+    let mut parts = regions::by_key(inputs);
+    let mut by_thread = threads::by_key(inputs.samples.iter(), |slot| inputs.surveys.class(slot));
     let mut sums: HashMap<RowKey, RowSum> = HashMap::new();
     for (identity, record) in inputs.keys {
         let key = &record.key;
         if key.flags & KEY_BASELINE != 0 || !wanted(inputs, CgroupId(key.owner)) {
             continue;
         }
-        let live = ledger::live(record);
         let process = inputs.processes.get(&key.process);
-        let named = process.filter(|process| live != 0 || !symbols.is_gone(process));
+        let named = process.filter(|process| ledger::live(record) != 0 || !symbols.is_gone(process));
         let pids = named.map(|process| (process.tgid, (process.ns_tgid != 0).then_some(process.ns_tgid)));
         let row = describe(symbols, record, process, inputs.stacks);
-        let sum = sums.entry((row, pids)).or_default();
-        sum.live += live;
-        sum.live_variance += ledger::live_variance(record);
-        sum.charged += ledger::charged(record);
-        sum.samples += record.samples;
-        sum.oldest_ns = [sum.oldest_ns, oldest.get(identity).copied()].into_iter().flatten().min();
-        threads::merge(&mut sum.threads, by_thread.remove(identity).unwrap_or_default());
-        sum.process = sum.process.or(process.copied());
+        for (class, part) in split(record, parts.remove(identity).unwrap_or_default()) {
+            let sum = sums.entry((row.clone(), pids, class)).or_default();
+            sum.add(&part);
+            threads::merge(&mut sum.threads, by_thread.remove(&(*identity, class)).unwrap_or_default());
+            sum.process = sum.process.or(process.copied());
+        }
     }
     for (row, charged) in inputs.retired.rows().filter(|(row, _)| wanted(inputs, CgroupId(row.owner))) {
-        let sum = sums.entry((row.clone(), None)).or_default();
+        let sum = sums.entry((row.clone(), None, Class::Other)).or_default();
         sum.charged += charged.bytes;
         sum.samples += charged.samples;
     }
@@ -79,14 +134,14 @@ pub(super) fn by_owner(inputs: &Inputs<'_>, symbols: &mut dyn Symbols) -> HashMa
     // Largest first: if there are too many threads, theirs are kept.
     sums.sort_unstable_by_key(|(_, sum)| std::cmp::Reverse(sum.live));
     let mut room = threads::MOST_ROWS;
-    for ((key, pids), sum) in sums {
+    for ((key, pids, class), sum) in sums {
         let live = u64::try_from(sum.live).unwrap_or(0);
         let name = |tid: u32, at_ns: u64| sum.process.as_ref().and_then(|process| symbols.thread(process, tid, at_ns));
         let threads = threads::rows(&sum.threads, live, &mut room, name);
         let kind = u8::try_from(key.kind).ok().and_then(Kind::from_number).map_or("unknown", Kind::name);
         rows.entry(key.owner).or_default().push(StackRow {
             kind: kind.to_owned(),
-            region: "other".to_owned(),
+            region: class.name().to_owned(),
             pid: pids.map(|(pid, _)| pid),
             ns_pid: pids.and_then(|(_, ns_pid)| ns_pid),
             comm: key.comm,
@@ -102,7 +157,8 @@ pub(super) fn by_owner(inputs: &Inputs<'_>, symbols: &mut dyn Symbols) -> HashMa
     }
     for list in rows.values_mut() {
         list.sort_by(|a, b| {
-            (b.live, b.charged).cmp(&(a.live, a.charged)).then_with(|| a.frames.cmp(&b.frames)).then_with(|| a.pid.cmp(&b.pid))
+            let by_size = (b.live, b.charged).cmp(&(a.live, a.charged));
+            by_size.then_with(|| (&a.frames, a.pid, &a.region).cmp(&(&b.frames, b.pid, &b.region)))
         });
     }
     rows
@@ -137,4 +193,52 @@ pub fn describe(
         resolved.frames.insert(0, format!("[{}]", resolved.status));
     }
     row(resolved.status, resolved.frames)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tracer_common::attribution::{BANKS, Key};
+
+    fn record(live: u64, gone: u64, samples: u64) -> KeyRecord {
+        let key = Key { owner: 1, process: 2, user_stack: 3, kernel_stack: 0, kind: Kind::Anon as u32, flags: 0 };
+        let (mut charged, mut uncharged) = ([0; BANKS], [0; BANKS]);
+        (charged[0], uncharged[0]) = (live + gone, gone);
+        let mut live_variance = [0; BANKS];
+        live_variance[0] = 100;
+        KeyRecord { key, charged, uncharged, live_variance, charged_variance: 200, samples, first_ns: 1, last_ns: 2 }
+    }
+
+    fn part(live: u64, charged: u64, live_variance: u64, samples: u64) -> Part {
+        Part { live, live_variance, charged, samples, oldest_ns: Some(live) }
+    }
+
+    fn sums(shares: &BTreeMap<Class, Share>) -> (i64, u64, u64, u64) {
+        let sum = |of: fn(&Share) -> u64| shares.values().map(of).sum();
+        (shares.values().map(|s| s.live).sum(), sum(|s| s.charged), sum(|s| s.live_variance), sum(|s| s.samples))
+    }
+
+    #[test]
+    fn shares_add_up_and_what_is_gone_has_no_class() {
+        let parts = BTreeMap::from([(Class::GlibcArena, part(600, 700, 60, 6)), (Class::BrkHeap, part(400, 400, 40, 4))]);
+        let shares = split(&record(1000, 500, 15), parts);
+        assert_eq!(shares[&Class::GlibcArena], Share { live: 600, live_variance: 60, charged: 700, samples: 6, oldest_ns: Some(600) });
+        assert_eq!(shares[&Class::Other], Share { live: 0, live_variance: 0, charged: 400, samples: 5, oldest_ns: None });
+        assert_eq!(sums(&shares), (1000, 1500, 100, 15));
+        // Nothing gone: no row for it.
+        let whole = split(&record(600, 0, 6), BTreeMap::from([(Class::GlibcArena, part(600, 600, 100, 6))]));
+        assert_eq!(whole.len(), 1);
+    }
+
+    #[test]
+    fn samples_of_another_moment_do_not_change_the_sum() {
+        // Taken after the key was read, and ended after it was read.
+        let newer = BTreeMap::from([(Class::GlibcArena, part(900, 900, 900, 9)), (Class::Other, part(500, 500, 500, 5))]);
+        assert_eq!(sums(&split(&record(1000, 0, 10), newer)), (1000, 1000, 100, 10));
+        assert_eq!(sums(&split(&record(1000, 0, 10), BTreeMap::new())), (1000, 1000, 100, 10));
+        // More uncharged than charged, as a torn reading may be.
+        let mut torn = record(0, 0, 1);
+        torn.uncharged[0] = 4096;
+        assert_eq!(sums(&split(&torn, BTreeMap::from([(Class::BrkHeap, part(4096, 4096, 0, 1))]))).0, -4096);
+    }
 }

@@ -3,7 +3,7 @@
 //! Keys do not know threads, so what was charged and freed again has none. Bounded: a row keeps its largest threads, a report a number of
 //! them; the rest is summed and never dropped.
 
-use crate::{ledger, model::ThreadRow};
+use crate::{ledger, model::ThreadRow, region::Class};
 use std::collections::HashMap;
 use tracer_common::attribution::{Sample, variance_in_frames};
 
@@ -25,10 +25,13 @@ pub(super) struct Part {
 /// By thread id.
 pub(super) type Parts = HashMap<u32, Part>;
 
-/// Live bytes of each key by thread.
-pub(super) fn by_key<'a>(samples: impl Iterator<Item = &'a Sample>) -> HashMap<u64, Parts> {
-    let mut keys: HashMap<u64, Parts> = HashMap::new();
-    for sample in samples.filter(|sample| sample.key != 0) {
+/// Live bytes of each key by thread, apart for each class of region. `class` tells that of the sample in a slot.
+pub(super) fn by_key<'a>(
+    samples: impl Iterator<Item = (&'a u64, &'a Sample)>,
+    class: impl Fn(u64) -> Class,
+) -> HashMap<(u64, Class), Parts> {
+    let mut keys: HashMap<(u64, Class), Parts> = HashMap::new();
+    for (slot, sample) in samples.filter(|(_, sample)| sample.key != 0) {
         let frames = u64::try_from(sample.frames_left).unwrap_or(0).min(1 << (sample.order & 31));
         let part = Part {
             bytes: sample.weight_per_frame.saturating_mul(frames),
@@ -36,7 +39,7 @@ pub(super) fn by_key<'a>(samples: impl Iterator<Item = &'a Sample>) -> HashMap<u
             variance: variance_in_frames(sample.weight_per_frame, sample.order & 31).saturating_mul(frames) >> (sample.order & 31),
             charged_ns: sample.charged_ns,
         };
-        add(keys.entry(sample.key).or_default(), sample.tid, part);
+        add(keys.entry((sample.key, class(*slot))).or_default(), sample.tid, part);
     }
     keys
 }
@@ -84,6 +87,8 @@ pub(super) fn rows(parts: &Parts, live: u64, room: &mut usize, mut name: impl Fn
 mod tests {
     use super::*;
 
+    const SLOTS: [u64; 16] = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16];
+
     fn sample(key: u64, tid: u32, order: u32, frames_left: i64) -> Sample {
         Sample {
             key,
@@ -113,13 +118,13 @@ mod tests {
     fn samples_add_up_by_key_and_thread() {
         let samples =
             [sample(1, 7, 0, 1), sample(1, 7, 2, 3), sample(1, 8, 0, 1), sample(2, 7, 0, 1), sample(0, 7, 0, 1), sample(1, 9, 0, -1)];
-        let keys = by_key(samples.iter());
+        let keys = by_key(SLOTS.iter().zip(&samples), |_| Class::Other);
         assert_eq!(keys.len(), 2, "a pending sample has no key");
         // Order 2, weight of two frames for each: 8 * (8 - 4) = 32 for four frames, 24 for the three left; 2 * (2 - 1) for the other.
-        assert_eq!(keys[&1][&7], Part { bytes: 4 * 8192, variance: 26, charged_ns: 7 });
-        assert_eq!(keys[&1][&9].bytes, 0, "an end may be counted before it is seen");
-        let mut sum = keys[&1].clone();
-        merge(&mut sum, keys[&2].clone());
+        assert_eq!(keys[&(1, Class::Other)][&7], Part { bytes: 4 * 8192, variance: 26, charged_ns: 7 });
+        assert_eq!(keys[&(1, Class::Other)][&9].bytes, 0, "an end may be counted before it is seen");
+        let mut sum = keys[&(1, Class::Other)].clone();
+        merge(&mut sum, keys[&(2, Class::Other)].clone());
         assert_eq!(sum[&7].bytes, 5 * 8192);
     }
 

@@ -1,0 +1,131 @@
+// One process with memory of each region class that malloc and threads make, of known sizes.
+#define _GNU_SOURCE
+#include "workload.h"
+
+#include <errno.h>
+#include <malloc.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <unistd.h>
+
+// Below glibc's threshold for mappings of their own, above what its caches of small blocks keep.
+#define BLOCK (96ul << 10)
+#define STACK_BYTES (256ul << 10)
+#define MAPPED_BYTES (8 * WL_MIB)
+
+static pthread_barrier_t filled, ended;
+static uint64_t bytes_each;
+
+// Without huge pages: what is touched is what is resident.
+static void ready(void) {
+    if (prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0) != 0) wl_die("PR_SET_THP_DISABLE");
+    wl_step(&(struct wl_step){.name = "ready"});
+}
+
+// Stores, not memset: its frame would hide the caller's.
+WL_INLINE void touch_blocks(uint64_t bytes) {
+    for (uint64_t done = 0; done < bytes; done += BLOCK) {
+        char *block = malloc(BLOCK);
+        if (!block) wl_die("malloc");
+        wl_store_pages(block, BLOCK, WL_PAGE);
+        *(volatile char *)(block + BLOCK - 1) = 1;
+    }
+}
+
+WL_FUNCTION void wl_fill_heap(uint64_t bytes) { touch_blocks(bytes); }
+
+WL_FUNCTION void wl_fill_thread_arena(uint64_t bytes) { touch_blocks(bytes); }
+
+WL_FUNCTION void wl_fill_stack(void) {
+    char space[STACK_BYTES];
+    wl_store_pages(space, sizeof space, WL_PAGE);
+    __asm__ volatile("" : : "r"(space) : "memory");
+}
+
+static void *thread(void *argument) {
+    (void)argument;
+    wl_fill_stack();
+    wl_fill_thread_arena(bytes_each);
+    pthread_barrier_wait(&filled);
+    pthread_barrier_wait(&ended);
+    return NULL;
+}
+
+// Sum of the numbers that follow `what` from `text` on; how often it is there in `count`.
+static double sum(const char *text, const char *what, double *count) {
+    double total = 0;
+    *count = 0;
+    for (const char *at = text; at && (at = strstr(at, what)); *count += 1) {
+        at += strlen(what);
+        total += strtod(at, NULL);
+    }
+    return total;
+}
+
+// What glibc itself says of its arenas other than the main one.
+static void arena_figures(void) {
+    char *text = NULL;
+    size_t size = 0;
+    FILE *stream = open_memstream(&text, &size);
+    if (!stream || malloc_info(0, stream) != 0 || fclose(stream) != 0) wl_die("malloc_info");
+    double arenas, unused;
+    sum(text, "<heap nr=\"", &arenas);
+    // From the first arena after the main one to the end of the last: what follows sums all of them up.
+    char *others = strstr(text, "<heap nr=\"1\""), *end = others;
+    for (char *at = others; at; at = strstr(at + 1, "</heap>")) end = at;
+    if (end) *end = 0;
+    wl_figure("arenas", arenas);
+    wl_figure("arena_committed", sum(others, "<aspace type=\"mprotect\" size=\"", &unused));
+    wl_figure("heaps", sum(others, "<aspace type=\"subheaps\" size=\"", &unused));
+    free(text);
+}
+
+int wl_regions(void) {
+    uint64_t threads = wl_options.threads ? wl_options.threads : 1;
+    if (threads > 1024) {
+        errno = EINVAL;
+        wl_die("--threads from 1 to 1024");
+    }
+    bytes_each = wl_options.bytes / threads / BLOCK * BLOCK;
+    pthread_barrier_init(&filled, NULL, (unsigned)threads + 1);
+    pthread_barrier_init(&ended, NULL, (unsigned)threads + 1);
+    ready();
+    wl_fill_heap(bytes_each);
+    char *mapped = malloc(MAPPED_BYTES);
+    if (!mapped) wl_die("malloc");
+    wl_store_pages(mapped, MAPPED_BYTES, WL_PAGE);
+    pthread_t *all = calloc(threads, sizeof *all);
+    if (!all) wl_die("calloc");
+    for (uint64_t i = 0; i < threads; i++) {
+        if (pthread_create(&all[i], NULL, thread, NULL) != 0) wl_die("pthread_create");
+    }
+    pthread_barrier_wait(&filled);
+    arena_figures();
+    wl_figure("heap_bytes", (double)bytes_each);
+    wl_figure("thread_bytes", (double)(bytes_each * threads));
+    wl_figure("stack_bytes", (double)(STACK_BYTES * threads));
+    wl_figure("mapped_bytes", (double)MAPPED_BYTES);
+    wl_step(&(struct wl_step){.name = "filled"});
+    pthread_barrier_wait(&ended);
+    for (uint64_t i = 0; i < threads; i++) pthread_join(all[i], NULL);
+    free(all);
+    free(mapped);
+    return 0;
+}
+
+// A parent that fills its heap and ends: only its child maps that memory then.
+int wl_left_behind(void) {
+    ready();
+    wl_fill_heap(wl_options.bytes / BLOCK * BLOCK);
+    pid_t parent = getpid(), child = fork();
+    if (child < 0) wl_die("fork");
+    if (child > 0) _exit(0);
+    // Also where a subreaper takes it.
+    while (getppid() == parent) usleep(1000);
+    wl_figure("heap_bytes", (double)(wl_options.bytes / BLOCK * BLOCK));
+    wl_step(&(struct wl_step){.name = "left"});
+    return 0;
+}

@@ -1,0 +1,189 @@
+//! Everything known of one process's regions at one moment. All I/O on a process's memory begins here.
+
+use super::blocks::{self, Free};
+use super::classify::{Claim, Classified, Region, classify};
+use super::environment::Environment;
+use super::glibc::Layout;
+use super::maps::Maps;
+use super::memory::{NoMemory, PageMap, ProcessMemory, ReadPages as _};
+use super::{Class, PAGE_BYTES, jvm};
+use crate::process::FileIdentity;
+use std::collections::BTreeSet;
+use std::fs::{self, File};
+use std::io::{self, Read as _};
+use std::sync::Arc;
+
+/// Most pages counted one by one in mappings that hold several regions: 64 GiB.
+const MOST_COUNTED_PAGES: u64 = 16 << 20;
+
+/// Gives the opened file of a mapping.
+pub type Opened<'a> = dyn FnMut(&FileIdentity) -> Option<Arc<File>> + 'a;
+
+/// The regions of a process.
+#[derive(Clone, Debug, Default)]
+pub struct Survey {
+    /// Its mappings.
+    pub maps: Maps,
+    /// What they are for.
+    pub classified: Classified,
+    /// Anonymous bytes in page tables, of each region; `None` where that cannot be had.
+    pub resident: Vec<Option<u64>>,
+    /// Its threads.
+    pub threads: Option<u64>,
+    /// Settings of malloc; `None` where the environment cannot be read.
+    pub environment: Option<Environment>,
+    /// How its glibc lays out heaps.
+    pub layout: Layout,
+    /// Free blocks in arenas; `None` if they could not be followed.
+    pub free: Option<Free>,
+}
+
+/// glibc's arenas other than the main one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Arenas {
+    /// Arenas; `None` where a heap could not be read.
+    pub arenas: Option<u64>,
+    /// Heaps.
+    pub heaps: u64,
+    /// Bytes of address space.
+    pub reserved: u64,
+    /// Bytes made accessible.
+    pub committed: u64,
+    /// Bytes resident.
+    pub resident: Option<u64>,
+}
+
+impl Survey {
+    /// Reads a living process, and leaves its memory open for more questions. `opened` gives files that are open already.
+    ///
+    /// # Errors
+    /// When it is gone, or not ours to read.
+    pub fn of_process(tgid: u32, opened: &mut Opened<'_>) -> io::Result<(Survey, ProcessMemory)> {
+        let mut memory = ProcessMemory::open(tgid)?;
+        let maps = Maps::of_process(tgid)?;
+        let environment = Environment::of_process(tgid).ok();
+        let layout = layout(&maps, environment.as_ref());
+        let known = jvm_claims(&maps, &mut memory, opened);
+        let classified = classify(&maps.vmas, &mut memory, layout, &known);
+        let resident = resident(&maps, &classified.regions, memory.pages());
+        let threads = fs::read(format!("/proc/{tgid}/status")).ok().and_then(|status| status_field(&status, b"Threads:"));
+        let free = blocks::free_blocks(&mut memory, &classified.heaps, layout);
+        Ok((Survey { maps, classified, resident, threads, environment, layout, free }, memory))
+    }
+
+    /// From mappings alone, of a process that is gone.
+    #[must_use]
+    pub fn of_maps(maps: Maps, known: &[Claim]) -> Survey {
+        let layout = layout(&maps, None);
+        let classified = classify(&maps.vmas, &mut NoMemory, layout, known);
+        let resident = vec![None; classified.regions.len()];
+        Survey { maps, classified, resident, threads: None, environment: None, layout, free: None }
+    }
+
+    /// Its arenas; `None` if no heap was found.
+    #[must_use]
+    pub fn arenas(&self) -> Option<Arenas> {
+        let heaps = &self.classified.heaps;
+        if heaps.is_empty() {
+            return None;
+        }
+        let known: Option<BTreeSet<u64>> = heaps.iter().map(|heap| heap.arena).collect();
+        let regions = self.classified.regions.iter().zip(&self.resident);
+        let resident = regions.filter(|(region, _)| region.class == Class::GlibcArena).map(|(_, bytes)| *bytes);
+        Some(Arenas {
+            arenas: known.map(|arenas| arenas.len() as u64),
+            heaps: heaps.len() as u64,
+            reserved: heaps.len() as u64 * self.layout.heap_max,
+            committed: heaps.iter().map(|heap| heap.committed).sum(),
+            resident: resident.sum(),
+        })
+    }
+}
+
+/// What a JVM in the process says of itself.
+fn jvm_claims(maps: &Maps, memory: &mut ProcessMemory, opened: &mut Opened<'_>) -> Vec<Claim> {
+    let beginning = maps.vmas.iter().find(|vma| vma.offset == 0 && vma.inode != 0 && jvm::is_jvm(&vma.name));
+    let Some(vma) = beginning else { return Vec::new() };
+    match opened(&FileIdentity { device: vma.device, inode: vma.inode, generation: None }) {
+        Some(library) => jvm::claims(memory, vma.start, &library),
+        None => Vec::new(),
+    }
+}
+
+/// A 32-bit process has nothing above 4 GiB.
+fn layout(maps: &Maps, environment: Option<&Environment>) -> Layout {
+    const HUGE_PAGE_BYTES: u64 = 2 << 20;
+    if maps.vmas.last().is_some_and(|vma| vma.end <= 1 << 32) {
+        return Layout::NARROW;
+    }
+    match environment.and_then(|environment| environment.tunable_hugetlb) {
+        Some(2) => Layout { heap_max: 4 * HUGE_PAGE_BYTES, ..Layout::default() },
+        _ => Layout::default(),
+    }
+}
+
+/// Anonymous bytes of each region: the kernel's own figure for a mapping of one region, else pages counted.
+fn resident(maps: &Maps, regions: &[Region], pages: &mut PageMap) -> Vec<Option<u64>> {
+    let mut left = MOST_COUNTED_PAGES;
+    let mut resident = Vec::with_capacity(regions.len());
+    for region in regions {
+        let vma = &maps.vmas[region.vma];
+        let whole = (region.start, region.end) == (vma.start, vma.end) || vma.anonymous == Some(0);
+        let needed = (region.end - region.start) / PAGE_BYTES;
+        resident.push(match vma.anonymous {
+            Some(bytes) if whole => Some(bytes),
+            _ if needed > left => None,
+            _ => {
+                left -= needed;
+                Some(count(pages, region.start, region.end))
+            }
+        });
+    }
+    resident
+}
+
+fn count(pages: &mut PageMap, start: u64, end: u64) -> u64 {
+    let numbers = start / PAGE_BYTES..end.div_ceil(PAGE_BYTES);
+    let is_anonymous = |number: &u64| pages.page(number * PAGE_BYTES).is_some_and(|entry| entry.is_present() && !entry.is_file());
+    numbers.filter(is_anonymous).count() as u64 * PAGE_BYTES
+}
+
+/// A number in `/proc/PID/status`; kilobytes where the kernel writes those.
+#[must_use]
+pub fn status_field(status: &[u8], name: &[u8]) -> Option<u64> {
+    let line = status.split(|&byte| byte == b'\n').find_map(|line| line.strip_prefix(name))?;
+    std::str::from_utf8(line).ok()?.split_ascii_whitespace().next()?.parse().ok()
+}
+
+/// Bytes of anonymous memory of a process, as the kernel counts them for `/proc/PID/status`.
+#[must_use]
+pub fn anonymous_bytes(tgid: u32) -> Option<u64> {
+    let mut status = Vec::new();
+    File::open(format!("/proc/{tgid}/status")).ok()?.take(64 << 10).read_to_end(&mut status).ok()?;
+    status_field(&status, b"RssAnon:")?.checked_mul(1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn this_very_process() {
+        let (survey, _) = Survey::of_process(std::process::id(), &mut |_| None).unwrap();
+        let regions = survey.classified.regions.iter().zip(&survey.resident);
+        let sum: u64 = regions.filter_map(|(_, bytes)| *bytes).sum();
+        let known = anonymous_bytes(std::process::id()).unwrap();
+        assert!(sum > 0 && sum < 4 * known, "{sum} {known}");
+        assert!(survey.threads.unwrap() >= 1);
+        // The test runs on a thread of its own.
+        let here = &raw const sum as u64;
+        assert_eq!(survey.classified.at(here).unwrap().class, Class::ThreadStack);
+        assert!(Survey::of_process(u32::MAX - 1, &mut |_| None).is_err());
+    }
+
+    #[test]
+    fn fields_of_status() {
+        assert_eq!(status_field(b"Name:\tx\nThreads:\t12\nRssAnon:\t  34 kB\n", b"RssAnon:"), Some(34));
+        assert_eq!(status_field(b"Threads:\tx\n", b"Threads:"), None);
+    }
+}
