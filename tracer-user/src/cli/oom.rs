@@ -82,8 +82,8 @@ const MOST_FILES: usize = 100;
 const PREFIX: &str = "memtrail-oom-";
 /// Autopsies kept for `-o`.
 const MOST_KEPT: usize = 256;
-/// After the last event of a kill, its victims have all come. Killing a large group takes this long at most.
-const SETTLE: Duration = Duration::from_millis(200);
+/// So long after the last event of a kill it is told of: the kernel prints a line between two victims of a group.
+const SETTLE: Duration = Duration::from_millis(500);
 
 fn parse_share(text: &str) -> Result<f64, String> {
     let number = text.strip_suffix('%').unwrap_or(text);

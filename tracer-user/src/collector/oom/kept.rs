@@ -23,8 +23,8 @@ use tracer_common::oom::{OOM_STATS, OomVictim};
 const MOST_KEPT: usize = 256;
 /// Cgroups with a history.
 const MOST_HISTORIES: usize = 2048;
-/// All victims of a kill have come by then, and its lines are in the kernel's log, nanoseconds. A stopped collector finds both at once.
-const SEAL_NS: u64 = 2_000_000_000;
+/// No victim of a kill comes so long after the one before, nanoseconds: the kernel prints a line for each, and a serial console is slow.
+const SEAL_NS: u64 = 30_000_000_000;
 /// Memory that a case is planned to take at most, for the bound on all of them.
 const MOST_BYTES: usize = 64 << 20;
 
@@ -56,7 +56,8 @@ pub struct OomLog {
 /// A kill: while victims may still come, what its autopsy is made from; then the autopsy.
 pub(super) struct Kept {
     pub(super) number: u64,
-    pub(super) at_ns: u64,
+    /// Monotonic nanoseconds at which the last of its events was taken in.
+    pub(super) last_ns: u64,
     bytes: usize,
     /// One of its cgroups is among those that are traced. Decided while their names are known.
     pub(super) wanted: bool,
@@ -143,7 +144,7 @@ impl OomLog {
         let now = monotonic_ns();
         for kept in &mut self.cases {
             if let Body::Open(case) = &kept.body
-                && now.saturating_sub(kept.at_ns) > SEAL_NS
+                && now.saturating_sub(kept.last_ns) > SEAL_NS
             {
                 let sealed = autopsy(case);
                 let bytes = size_of_autopsy(&sealed);
@@ -156,7 +157,7 @@ impl OomLog {
 
     pub(super) fn keep(&mut self, case: Case, wanted: bool) {
         let bytes = size_of(&case);
-        self.cases.push_back(Kept { number: case.kill.number, at_ns: monotonic_ns(), bytes, wanted, body: Body::Open(Box::new(case)) });
+        self.cases.push_back(Kept { number: case.kill.number, last_ns: monotonic_ns(), bytes, wanted, body: Body::Open(Box::new(case)) });
         self.bytes += bytes;
         while self.cases.len() > MOST_KEPT || (self.bytes > MOST_BYTES && self.cases.len() > 1) {
             // The first kills tell how it began: of those between, the oldest go.
@@ -190,7 +191,12 @@ impl OomLog {
     }
 
     pub(super) fn add_victim(&mut self, victim: &OomVictim, stack: Option<Vec<String>>) {
-        match self.cases.iter_mut().rfind(|kept| kept.number == victim.number).and_then(Kept::case) {
+        let kept = self.cases.iter_mut().rfind(|kept| kept.number == victim.number);
+        let case = kept.and_then(|kept| {
+            kept.last_ns = monotonic_ns();
+            kept.case()
+        });
+        match case {
             Some(case) => {
                 case.victims.push(*victim);
                 if let Some(stack) = stack {

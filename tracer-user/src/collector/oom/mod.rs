@@ -146,6 +146,6 @@ impl Session {
     pub fn settled_autopsies(&self, after: u64, age_ns: u64) -> Vec<(u64, Autopsy)> {
         let now = monotonic_ns();
         let newer = self.oom.cases.iter().filter(|kept| kept.number > after && kept.wanted);
-        newer.filter(|kept| now.saturating_sub(kept.at_ns) >= age_ns).map(|kept| (kept.number, kept.autopsy())).collect()
+        newer.filter(|kept| now.saturating_sub(kept.last_ns) >= age_ns).map(|kept| (kept.number, kept.autopsy())).collect()
     }
 }
