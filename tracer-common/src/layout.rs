@@ -89,7 +89,7 @@ kernel_layout! {
     pg_writeback = Value("pageflags", "PG_writeback");
     /// PG_lru.
     pg_lru = Value("pageflags", "PG_lru");
-    /// Since 7.1 LRU folios hold an obj_cgroup: told by this member (KERNEL.md 2).
+    /// Since 7.1 LRU folios hold an obj_cgroup: told by this member.
     per_node_objcg = Member("mem_cgroup_per_node", "objcg");
     /// Owner of an obj_cgroup.
     objcg_memcg = Member("obj_cgroup", "memcg");

@@ -61,11 +61,14 @@ pub struct Filled {
     pub bound: u64,
     /// What is out of bounds.
     pub failures: Vec<String>,
+    /// A figure is off by more than twice what is allowed: no chance, so nothing to try again.
+    pub gross: bool,
 }
 
 struct Complaints {
     mode: Mode,
     failures: Vec<String>,
+    gross: bool,
 }
 
 impl Complaints {
@@ -81,6 +84,7 @@ impl Complaints {
         };
         let off = (got - expected).unsigned_abs();
         if off > u128::from(allowed) {
+            self.gross |= off > 2 * u128::from(allowed);
             self.failures.push(format!("{what} {got}, expected {expected}: off by {off}, allowed {allowed}"));
         }
     }
@@ -142,7 +146,7 @@ pub fn judge(row: &Row, mode: Mode, tier: &str, bound: Bound, expected: Expected
     let both_stderr = live_stderr.saturating_add(baseline_stderr);
     let wide = |figure: Option<u64>| figure.map(i128::from);
 
-    let mut complaints = Complaints { mode: Mode::Exact, failures: Vec::new() };
+    let mut complaints = Complaints { mode: Mode::Exact, failures: Vec::new(), gross: false };
     complaints.check("memory.stat's change", Some(stat_change.into()), expected.resident.into(), TRUTH.of(largest), 0);
     complaints.mode = mode;
     complaints.check("live", wide(ledger.live), live.into(), bytes, live_stderr);
@@ -175,7 +179,7 @@ pub fn judge(row: &Row, mode: Mode, tier: &str, bound: Bound, expected: Expected
         complaints.failures.push(format!("known functions own {:?} of live bytes, at least {SHARE} expected", observed.share));
     }
     let title = format!("{} {} {tier}", row.name, if mode == Mode::Exact { "exact" } else { "default" });
-    Filled { title, expected, observed, bound: bytes, failures: complaints.failures }
+    Filled { title, expected, observed, bound: bytes, failures: complaints.failures, gross: complaints.gross }
 }
 
 fn check_charged(complaints: &mut Complaints, row: &Row, bound: Bound, expected: Expected, observed: Observed) {

@@ -52,12 +52,18 @@ extern "C" fn redraw_gap(order: u64, log2_mean: u64) -> u64 {
     0
 }
 
-/// A random number for thinning; 0 (keeps the sample) if there is no sampler.
+/// A random number for thinning; 0 (keeps the sample) if there is no sampler, which cannot be. This may be its first use on this CPU:
+/// the baseline comes before the first charge, and a generator that is not seeded gives nothing but zeros.
 #[inline(always)]
 pub fn random() -> u64 {
     match SAMPLERS.get_ptr_mut(0) {
         // SAFETY: this CPU's own value.
-        Some(sampler) => unsafe { (*sampler).next_random() },
+        Some(sampler) => unsafe {
+            if (*sampler).random == 0 {
+                seed_sampler(setting!(log2_mean) as u64);
+            }
+            (*sampler).next_random()
+        },
         None => 0,
     }
 }

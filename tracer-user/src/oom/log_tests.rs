@@ -30,7 +30,7 @@ fn a_whole_report_of_6_18_is_understood() {
 
 #[test]
 fn lines_of_other_kernels_are_understood() {
-    // 4.19 and 5.4, from SCENARIOS; without page tables and adjustment.
+    // 4.19 and 5.4; without page tables and adjustment.
     let old = "Memory cgroup out of memory: Killed process 18524 (cdi-importer) total-vm:2701352kB, anon-rss:23032kB, file-rss:0kB, shmem-rss:0kB, UID:0";
     let found = killed(old).unwrap();
     assert_eq!((found.pid, found.anon, found.pagetables, found.oom_score_adj), (18524, Some(23032), None, None));

@@ -36,7 +36,7 @@ const NATIVE_TESTS: &str = "native_";
 /// The test program of the native and vm tiers. Its tests are marked `ignored`, since they need root.
 const NATIVE: &str = "native";
 /// Wall time after which a test program is killed: a hang must not look like a slow machine.
-const TIMEOUT: Duration = Duration::from_secs(15 * 60);
+const TIMEOUT: Duration = Duration::from_secs(30 * 60);
 const TIMEOUT_LONG: Duration = Duration::from_secs(2 * 60 * 60);
 
 /// Runs the tiers asked for.
