@@ -271,18 +271,12 @@ fn samples_by_process(tables: &Tables<'_>) -> (HashMap<u32, Touched>, Vec<Sample
             Some(tgid) => {
                 let touched = samples.entry(tgid).or_default();
                 touched.samples.push(sampled);
-                touched.live = touched.live.saturating_add(sample_bytes(sample));
+                touched.live = touched.live.saturating_add(ledger::left(sample).0);
             }
             None => left_behind.push(sampled),
         }
     }
     (samples, left_behind)
-}
-
-/// Bytes that a sample still stands for.
-#[must_use]
-pub fn sample_bytes(sample: &Sample) -> u64 {
-    sample.weight_per_frame.saturating_mul(u64::try_from(sample.frames_left).unwrap_or(0))
 }
 
 /// Whether that very process runs: ids are used again.

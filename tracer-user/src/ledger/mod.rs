@@ -10,7 +10,7 @@ use crate::model::KindRow;
 use std::collections::HashMap;
 use tracer_common::{
     FRAME_BYTES,
-    attribution::{KEY_BASELINE, KeyRecord, ROTATING_BANKS},
+    attribution::{KEY_BASELINE, KeyRecord, ROTATING_BANKS, Sample, variance_in_frames},
     kind::Kind,
 };
 
@@ -74,6 +74,19 @@ pub fn charged(record: &KeyRecord) -> u64 {
 #[must_use]
 pub fn live_variance(record: &KeyRecord) -> u64 {
     u64::try_from(sum(&record.live_variance) as i64).unwrap_or(0)
+}
+
+/// What a sample still stands for: bytes, and their variance in frames squared.
+#[must_use]
+pub fn left(sample: &Sample) -> (u64, u64) {
+    of_frames(sample, u64::try_from(sample.frames_left).unwrap_or(0).min(1 << (sample.order & 31)))
+}
+
+/// What so many frames of a sample stand for: bytes, and their variance in frames squared, as the kernel half takes it off.
+#[must_use]
+pub fn of_frames(sample: &Sample, frames: u64) -> (u64, u64) {
+    let variance = variance_in_frames(sample.weight_per_frame, sample.order & 31).saturating_mul(frames) >> (sample.order & 31);
+    (sample.weight_per_frame.saturating_mul(frames), variance)
 }
 
 /// Standard error in bytes from a variance in frames squared.
@@ -193,5 +206,26 @@ mod tests {
     fn a_standard_error_is_in_bytes() {
         assert_eq!(standard_error(16), 4 * FRAME_BYTES);
         assert_eq!(standard_error(0), 0);
+    }
+
+    #[test]
+    fn a_sample_counts_for_what_is_left_of_it() {
+        let sample = Sample {
+            key: 1,
+            weight_per_frame: 8 * 4096,
+            address: 0,
+            file: 1,
+            charged_ns: 0,
+            epoch: 0,
+            process: 0,
+            user_stack: 0,
+            kernel_stack: 0,
+            frames_left: 2,
+            tid: 0,
+            order: 2,
+        };
+        // Four frames that stood for 32: w (w - s) = 32 * 28, of which half is left.
+        assert_eq!(left(&sample), (2 * 8 * 4096, 32 * 28 / 2));
+        assert_eq!(left(&Sample { frames_left: -1, ..sample }), (0, 0));
     }
 }

@@ -13,7 +13,7 @@ use crate::{
 };
 use std::collections::HashMap;
 use tracer_common::{
-    attribution::{KEY_BASELINE, KEY_OWN, Sample, variance_in_frames},
+    attribution::{KEY_BASELINE, KEY_OWN},
     file::{FileRecord, LINKS_UNKNOWN},
     kind::Kind,
 };
@@ -86,7 +86,7 @@ pub(super) fn by_owner(inputs: &Inputs<'_>, symbols: &mut dyn Symbols, resolver:
         }
         let file = if inputs.files.contains_key(&sample.file) { sample.file } else { 0 };
         let sum = owners.entry(key.owner).or_default().entry((kind, file)).or_default();
-        let (bytes, variance) = left(sample);
+        let (bytes, variance) = ledger::left(sample);
         // Every tmpfs page is dirty by name, and none ever goes to disk.
         if let Some(swept) = inputs.swept.get(slot).filter(|_| kind == Kind::File) {
             sum.dirty += if swept.dirty { bytes } else { 0 };
@@ -112,13 +112,6 @@ pub(super) fn by_owner(inputs: &Inputs<'_>, symbols: &mut dyn Symbols, resolver:
         }
     }
     owners.into_iter().map(|(owner, files)| (owner, rows(inputs, symbols, resolver, files))).collect()
-}
-
-/// What a sample still stands for: bytes, and their variance in frames squared.
-fn left(sample: &Sample) -> (u64, u64) {
-    let frames = u64::try_from(sample.frames_left).unwrap_or(0);
-    let variance = variance_in_frames(sample.weight_per_frame, sample.order & 31).saturating_mul(frames) >> (sample.order & 31);
-    (sample.weight_per_frame.saturating_mul(frames), variance)
 }
 
 fn rows(inputs: &Inputs<'_>, symbols: &mut dyn Symbols, resolver: &mut Resolver, files: HashMap<(Kind, u64), Sum>) -> Vec<FileRow> {
@@ -308,26 +301,5 @@ mod tests {
         let mut database: Vec<(u64, u64)> = (0..20).map(|n| (n, n * 7919 % 20)).collect();
         assert_eq!(pattern(&mut database), Some("scattered"));
         assert_eq!(pattern(&mut log[..7]), None);
-    }
-
-    #[test]
-    fn a_sample_counts_for_what_is_left_of_it() {
-        let sample = Sample {
-            key: 1,
-            weight_per_frame: 8 * 4096,
-            address: 0,
-            file: 1,
-            charged_ns: 0,
-            epoch: 0,
-            process: 0,
-            user_stack: 0,
-            kernel_stack: 0,
-            frames_left: 2,
-            tid: 0,
-            order: 2,
-        };
-        // Four frames that stood for 32: w (w - s) = 32 * 28, of which half is left.
-        assert_eq!(left(&sample), (2 * 8 * 4096, 32 * 28 / 2));
-        assert_eq!(left(&Sample { frames_left: -1, ..sample }), (0, 0));
     }
 }

@@ -3,14 +3,14 @@
 use super::{Inputs, wanted};
 use crate::{
     cgroup::CgroupId,
-    collector::regions::{Process, sample_bytes},
+    collector::regions::Process,
     ledger,
     model::{ArenaRow, RegionRow, Surveyed},
     region::{Class, survey::Arenas},
 };
 use std::collections::{BTreeMap, HashMap};
 use tracer_common::{
-    attribution::{KEY_BASELINE, KEY_OWN, Sample, variance_in_frames},
+    attribution::{KEY_BASELINE, KEY_OWN, Sample},
     kind::Kind,
 };
 
@@ -35,9 +35,9 @@ pub(super) struct Part {
 
 impl Part {
     fn add(&mut self, sample: &Sample) {
-        let frames = u64::try_from(sample.frames_left).unwrap_or(0);
-        self.live = self.live.saturating_add(sample_bytes(sample));
-        self.live_variance += (variance_in_frames(sample.weight_per_frame, sample.order & 31) * frames) >> (sample.order & 31);
+        let (live, variance) = ledger::left(sample);
+        self.live = self.live.saturating_add(live);
+        self.live_variance += variance;
         self.charged = self.charged.saturating_add(sample.weight_per_frame << (sample.order & 31));
         self.samples += 1;
         self.oldest_ns = Some(self.oldest_ns.map_or(sample.charged_ns, |oldest| oldest.min(sample.charged_ns)));
@@ -190,7 +190,7 @@ pub(super) fn surveyed(inputs: &Inputs<'_>) -> Surveyed {
     Surveyed {
         processes: inputs.surveys.processes.len() as u64,
         left_out: inputs.surveys.left_out,
-        unplaced_bytes: unplaced.fold(0, |sum: u64, (_, sample)| sum.saturating_add(sample_bytes(sample))),
+        unplaced_bytes: unplaced.fold(0, |sum: u64, (_, sample)| sum.saturating_add(ledger::left(sample).0)),
     }
 }
 

@@ -5,7 +5,7 @@
 
 use crate::{ledger, model::ThreadRow, region::Class};
 use std::collections::HashMap;
-use tracer_common::attribution::{Sample, variance_in_frames};
+use tracer_common::attribution::Sample;
 
 /// Most threads of a stack row.
 const MOST_OF_A_STACK: usize = 32;
@@ -32,13 +32,8 @@ pub(super) fn by_key<'a>(
 ) -> HashMap<(u64, Class), Parts> {
     let mut keys: HashMap<(u64, Class), Parts> = HashMap::new();
     for (slot, sample) in samples.filter(|(_, sample)| sample.key != 0) {
-        let frames = u64::try_from(sample.frames_left).unwrap_or(0).min(1 << (sample.order & 31));
-        let part = Part {
-            bytes: sample.weight_per_frame.saturating_mul(frames),
-            // As the kernel half takes it off, frame by frame.
-            variance: variance_in_frames(sample.weight_per_frame, sample.order & 31).saturating_mul(frames) >> (sample.order & 31),
-            charged_ns: sample.charged_ns,
-        };
+        let (bytes, variance) = ledger::left(sample);
+        let part = Part { bytes, variance, charged_ns: sample.charged_ns };
         add(keys.entry((sample.key, class(*slot))).or_default(), sample.tid, part);
     }
     keys

@@ -22,7 +22,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 use tracer_common::{
-    attribution::{KEY_BASELINE, KEY_OWN, KeyRecord, variance_in_frames},
+    attribution::{KEY_BASELINE, KEY_OWN, KeyRecord},
     kind::Kind,
     oom::{OomKill, OomVictim, UNKNOWN},
     process::ProcessRecord,
@@ -154,11 +154,11 @@ impl Session {
         }
         for (sample, frames) in &picture.samples {
             let Some(sum) = sums.get_mut(&sample.key) else { continue };
-            let order = sample.order & 31;
-            sum.variance += (variance_in_frames(sample.weight_per_frame, order) * frames) >> order;
+            let (bytes, variance) = ledger::of_frames(sample, *frames);
+            sum.variance += variance;
             let age_s = kill.at_ns.saturating_sub(sample.charged_ns) as f64 / 1e9;
             for (young, window) in sum.young.iter_mut().zip(WINDOWS_S) {
-                *young += if age_s <= window { sample.weight_per_frame * frames } else { 0 };
+                *young += if age_s <= window { bytes } else { 0 };
             }
         }
         let mut largest: Vec<(u64, Sum)> = sums.into_iter().filter(|(_, sum)| sum.live > 0).collect();
