@@ -10,12 +10,16 @@ pub mod kmsg;
 pub mod marks;
 pub mod names;
 pub mod oom;
+mod owners;
 mod phases;
 pub mod rates;
 pub mod regions;
 pub mod retired;
+mod retirement;
 pub mod session;
+mod snapshot;
 pub mod start;
+mod table_names;
 
 /// Nanoseconds of a clock; 0 if the kernel does not have it.
 fn clock_ns(clock: libc::clockid_t) -> u64 {

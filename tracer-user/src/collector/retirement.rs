@@ -1,0 +1,92 @@
+//! Retirement: what nobody needs any more leaves the kernel's tables, so that they stay as they are under churn.
+
+use super::{
+    assemble,
+    names::{Names, is_gone},
+    retired::Charged,
+    session::{Session, SessionError},
+};
+use crate::{bpf::tables, cgroup::monotonic_ns};
+
+/// Longest that one retirement keeps the collector from its readings, nanoseconds, but for the time that the tables take to read.
+const RETIREMENT_BUDGET_NS: u64 = 400_000_000;
+/// Keys whose stacks are named together in a retirement: many, since a file is read for each batch; but the budget is looked at
+/// between two.
+const RETIREMENT_BATCH: usize = 512;
+
+impl Session {
+    /// Takes what nobody needs any more out of the kernel's tables, and pins the processes that own live bytes.
+    pub(super) fn retire(&mut self) -> Result<(), SessionError> {
+        let began_ns = monotonic_ns();
+        // What has nothing live now may have had when an open picture was taken.
+        if tables::control(&self.running.bpf)?.open_pictures != 0 {
+            return Ok(());
+        }
+        let keys = tables::keys(&self.running.bpf)?;
+        let stacks = tables::stacks(&self.running.bpf)?;
+        let processes = tables::processes(&self.running.bpf)?;
+        let read_ns = monotonic_ns();
+        self.occupancy = [("KEYS", keys.len()), ("STACKS", stacks.len()), ("PROCESSES", processes.len())]
+            .map(|(name, entries)| (name.to_owned(), entries as u64))
+            .into();
+        let feed = self.feed.as_ref();
+        if let Some(feed) = feed {
+            let mut registry = feed.registry();
+            registry.clear_pins();
+            for record in keys.values() {
+                if let Some(process) = processes.get(&record.key.process) {
+                    registry.pin(process.tgid, process.first_seen_ns);
+                }
+            }
+        }
+        let leaving = self.marks.pass(&keys, &stacks, &processes, |process| is_gone(feed, process), monotonic_ns());
+        let mut names = Names::new(feed, &mut self.symbolizer);
+        let mut left = 0;
+        for (n, identity) in leaving.keys.iter().enumerate() {
+            // Naming stacks may take long; those that are over now leave at the next interval, with their marks as old as they are.
+            if monotonic_ns().saturating_sub(began_ns) > RETIREMENT_BUDGET_NS {
+                self.last_retirement_ns = 0;
+                break;
+            }
+            if n % RETIREMENT_BATCH == 0 {
+                let batch = leaving.keys[n..].iter().take(RETIREMENT_BATCH);
+                names.learn(batch.filter_map(|identity| keys.get(identity)), &processes, &stacks);
+            }
+            left += 1;
+            // Read again at the removal: a charge may have come since the pass.
+            let Some(record) = tables::take_key(&mut self.running.bpf, *identity)? else { continue };
+            let row = assemble::describe(&mut names, &record, processes.get(&record.key.process), &stacks);
+            let charged = Charged { bytes: crate::ledger::charged(&record), variance: record.charged_variance, samples: record.samples };
+            self.retired.add(row, charged);
+        }
+        self.retire_files()?;
+        tables::remove(&mut self.running.bpf, "STACKS", &leaving.stacks)?;
+        tables::remove(&mut self.running.bpf, "PROCESSES", &leaving.processes)?;
+        log::debug!(
+            "retirement: {} keys, {} stacks, {} processes read in {} us; {}, {} and {} left in {} us more",
+            keys.len(),
+            stacks.len(),
+            processes.len(),
+            read_ns.saturating_sub(began_ns) / 1000,
+            left,
+            leaving.stacks.len(),
+            leaving.processes.len(),
+            monotonic_ns().saturating_sub(read_ns) / 1000
+        );
+        Ok(())
+    }
+
+    /// Files of which nothing is live leave their table, once it is half full: finding them takes a look at every sample.
+    fn retire_files(&mut self) -> Result<(), SessionError> {
+        let files = tables::files(&self.running.bpf)?;
+        self.occupancy.insert("FILES".to_owned(), files.len() as u64);
+        if files.len() < self.running.sizes.files as usize / 2 {
+            return Ok(());
+        }
+        let named = tables::samples(&self.running.bpf)?.values().map(|sample| sample.file).collect();
+        let leaving = self.marks.files(files.into_keys(), &named, monotonic_ns());
+        tables::remove(&mut self.running.bpf, "FILES", &leaving)?;
+        log::debug!("retirement: {} files left", leaving.len());
+        Ok(())
+    }
+}

@@ -1,0 +1,115 @@
+//! The snapshot that a report is made from: the tables as they are now, the kernel's figures beside them, and the names.
+
+use super::{
+    assemble::{self, Inputs},
+    names::Names,
+    phases::Phases,
+    regions,
+    session::{MOST_DEAD, Session, SessionError, moved_frames},
+};
+use crate::{
+    bpf::tables::{self, SweepVerdict},
+    cgroup::{CgroupId, StatReading, monotonic_ns},
+    model::Report,
+    oom::Autopsy,
+    process::Feed,
+};
+use std::collections::{HashMap, HashSet};
+
+/// Longest wait for process records before a report.
+const SETTLE: std::time::Duration = std::time::Duration::from_secs(2);
+
+/// With fewer readings of dirty page cache nothing can be said of how long it lasts.
+const LEAST_SUSTAINED: usize = 3;
+
+impl Session {
+    /// The report as of now.
+    pub fn report(&mut self) -> Result<Report, SessionError> {
+        let (mut phases, reporting_ns) = (Phases::begin(), monotonic_ns());
+        self.cpu.reporting = assemble::cpu_ns();
+        self.drain_events()?;
+        self.drain_oom()?;
+        if let Some(feed) = &self.feed {
+            // Names of processes that began a moment ago; without them their frames would be unknown.
+            if !feed.settle(SETTLE) {
+                log::warn!("process records are behind: some names may be missing");
+            }
+        }
+        phases.end("process records in");
+        // A folio may wait in a CPU's batch: the sweep settles those, and finds what is charged but not mapped.
+        let slots: Vec<u64> = tables::samples(&self.running.bpf)?.keys().copied().collect();
+        let swept = tables::sweep(&mut self.running.bpf, slots.into_iter())?;
+        self.pending = swept.values().filter(|s| s.verdict == SweepVerdict::Pending && s.owner != 0).count() as u64;
+        phases.end("samples swept");
+        let readings = self.poll();
+        let keys = tables::keys(&self.running.bpf)?;
+        let samples = tables::samples(&self.running.bpf)?;
+        let stacks = tables::stacks(&self.running.bpf)?;
+        let processes = tables::processes(&self.running.bpf)?;
+        let files = self.files_of(&samples)?;
+        let members = self.members(&readings);
+        let surveys = regions::read(
+            &self.surveying,
+            &regions::Tables { keys: &keys, samples: &samples, processes: &processes },
+            &members,
+            self.feed.as_ref().map(Feed::opened_files),
+        );
+        let totals = tables::owner_totals(&self.running.bpf)?;
+        // What a cgroup was charged for is told by its name, also when nothing of it is left.
+        let owning: HashSet<u64> =
+            keys.values().map(|record| record.key.owner).chain(self.retired.rows().map(|(row, _)| row.owner)).collect();
+        self.name_the_dead(&keys, &samples)?;
+        self.registry.retain_dead(|id| owning.contains(&id.0), MOST_DEAD);
+        let sustained = self.unwritten.iter().filter(|(_, last)| last.len() >= LEAST_SUSTAINED);
+        let sustained = sustained.filter_map(|(id, last)| Some((*id, *last.iter().min()?))).collect();
+        let inputs = Inputs {
+            facts: &self.host.facts,
+            hierarchy: &self.hierarchy,
+            registry: &self.registry,
+            filter: &self.filter,
+            following: &self.following,
+            running: &self.running,
+            readings: &readings,
+            first: &self.first,
+            keys: &keys,
+            samples: &samples,
+            swept: &swept,
+            stacks: &stacks,
+            processes: &processes,
+            files: &files,
+            totals: &totals,
+            retired: &self.retired,
+            losses: self.losses()?,
+            surveys: &surveys,
+            programs: self.moments.estimate(monotonic_ns().saturating_sub(self.started_ns)),
+            sustained: &sustained,
+            slopes: &self.slopes,
+            moved_frames: moved_frames().zip(self.moved_at_start).map(|(now, then)| now.saturating_sub(then)),
+            started: self.started,
+            started_ns: self.started_ns,
+            reporting_ns,
+            now_ns: monotonic_ns(),
+            cpu: self.cpu,
+        };
+        phases.end("tables read");
+        let mut names = Names::new(self.feed.as_ref(), &mut self.symbolizer);
+        names.learn(keys.values().filter(|record| assemble::wanted(&inputs, CgroupId(record.key.owner))), &processes, &stacks);
+        phases.end("names looked up");
+        let mut report = assemble::report(&inputs, &mut names);
+        phases.end("report made");
+        report.oom = self.autopsies().iter().map(Autopsy::to_value).collect();
+        Ok(report)
+    }
+
+    /// Processes of the wanted cgroups. One that moves meanwhile may be seen twice: the later one stands.
+    fn members(&self, readings: &[(CgroupId, StatReading)]) -> HashMap<u32, CgroupId> {
+        let mut members = HashMap::new();
+        for (id, _) in readings {
+            let Some(cgroup) = self.registry.get(*id) else { continue };
+            // A cgroup that went meanwhile has none; a threaded one on v2 tells none.
+            let procs = std::fs::read_to_string(self.hierarchy.directory(&cgroup.path).join("cgroup.procs")).unwrap_or_default();
+            members.extend(procs.lines().filter_map(|line| Some((line.parse().ok()?, *id))));
+        }
+        members
+    }
+}

@@ -1,0 +1,60 @@
+//! Names that only the kernel half has: of files, and of cgroups that were gone before the start.
+
+use super::session::{MOST_DEAD, Session};
+use crate::{
+    bpf::{BpfError, tables},
+    cgroup::{CgroupId, monotonic_ns},
+    ledger,
+};
+use std::collections::HashMap;
+use tracer_common::{
+    attribution::{KeyRecord, Sample},
+    file::FileRecord,
+};
+
+/// Most files that are given a place in their table for a report.
+const MOST_RENAMED: usize = 1000;
+
+impl Session {
+    /// The files of the live samples. Where their table was too small for all, the largest that it does not have take the places of the
+    /// smallest: many small files must not hide the one that matters.
+    pub(super) fn files_of(&mut self, samples: &HashMap<u64, Sample>) -> Result<HashMap<u64, FileRecord>, BpfError> {
+        let mut files = tables::files(&self.running.bpf)?;
+        let mut bytes: HashMap<u64, (u64, u64)> = HashMap::new();
+        for (slot, sample) in samples.iter().filter(|(_, sample)| sample.key != 0 && sample.file != 0) {
+            bytes.entry(sample.file).or_insert((0, *slot)).0 += ledger::left(sample).0;
+        }
+        let mut unnamed: Vec<(u64, u64)> = bytes.iter().filter(|(file, _)| !files.contains_key(file)).map(|(_, sum)| *sum).collect();
+        if unnamed.is_empty() {
+            return Ok(files);
+        }
+        unnamed.sort_unstable_by_key(|(bytes, _)| std::cmp::Reverse(*bytes));
+        unnamed.truncate(MOST_RENAMED);
+        let mut named: Vec<(u64, u64)> = files.keys().map(|file| (bytes.get(file).map_or(0, |(bytes, _)| *bytes), *file)).collect();
+        named.sort_unstable_by_key(|(bytes, _)| std::cmp::Reverse(*bytes));
+        for (bytes, slot) in unnamed {
+            let Some((_, file)) = named.pop_if(|(smaller, _)| *smaller < bytes) else { break };
+            tables::remove(&mut self.running.bpf, "FILES", &[file])?;
+            tables::sweep(&mut self.running.bpf, std::iter::once(slot))?;
+        }
+        // The records that had to leave were read before.
+        files.extend(tables::files(&self.running.bpf)?);
+        Ok(files)
+    }
+
+    /// Owners that no event and no listing named were removed before the start: the kernel knows their names through what is charged
+    /// to them.
+    pub(super) fn name_the_dead(&mut self, keys: &HashMap<u64, KeyRecord>, samples: &HashMap<u64, Sample>) -> Result<(), BpfError> {
+        let owner_of = |sample: &Sample| keys.get(&sample.key).map(|record| CgroupId(record.key.owner));
+        let unknown: HashMap<CgroupId, u64> = samples
+            .iter()
+            .filter_map(|(slot, sample)| Some((owner_of(sample)?, *slot)))
+            .filter(|(owner, _)| self.registry.get(*owner).is_none())
+            .collect();
+        for slot in unknown.into_values().take(MOST_DEAD) {
+            let name = tables::owner_name(&mut self.running.bpf, slot)?;
+            self.registry.learn_dead(&name, monotonic_ns());
+        }
+        Ok(())
+    }
+}
