@@ -54,7 +54,7 @@ pub struct DemoArgs {
     pub output: Vec<PathBuf>,
     /// Force a class of providers.
     #[arg(long, value_name = "TIER")]
-    pub provider: Option<super::record::ProviderArg>,
+    pub provider: Option<super::tracing::ProviderArg>,
 }
 
 const EXAMPLES: &str = "\

@@ -26,7 +26,7 @@ pub struct DoctorArgs {
     pub json: bool,
     /// Force a class of providers.
     #[arg(long, value_name = "TIER")]
-    pub provider: Option<super::record::ProviderArg>,
+    pub provider: Option<super::tracing::ProviderArg>,
 }
 
 const EXAMPLES: &str = "\

@@ -14,6 +14,7 @@ pub mod record;
 pub mod report;
 pub mod status;
 mod streaming;
+pub mod tracing;
 
 use clap::{Parser, Subcommand};
 

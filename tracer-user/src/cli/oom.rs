@@ -1,18 +1,15 @@
 //! `memtrail oom`: waits for OOM kills, and prints an autopsy for each.
 
-use super::record::{FOREVER, Interrupts, ProviderArg};
+use super::{
+    record::{FOREVER, Interrupts},
+    tracing::TracingArgs,
+};
 use crate::{
     bpf::sizes::Forced,
-    collector::{
-        filter::Filter,
-        kmsg::Kmsg,
-        session::Session,
-        start::{Follow, StartOptions},
-    },
+    collector::{filter::Filter, kmsg::Kmsg, session::Session},
     glob::Glob,
     oom::{Autopsy, log},
     output::{self, timeline},
-    probes::Tier,
     units,
 };
 use anyhow::{Context as _, Result, bail};
@@ -48,15 +45,9 @@ pub struct OomArgs {
     /// Compare each autopsy with the kernel's own log, and print how they agree.
     #[arg(long)]
     pub check_log: bool,
-    /// Take every charge instead of sampling.
-    #[arg(long)]
-    pub exact: bool,
-    /// Force a class of providers.
-    #[arg(long, value_name = "TIER")]
-    pub provider: Option<ProviderArg>,
-    /// Most memory for the kernel half's tables.
-    #[arg(long, value_name = "SIZE", default_value = "64MiB", value_parser = units::parse_size)]
-    pub map_memory: u64,
+    /// How to trace.
+    #[command(flatten)]
+    pub tracing: TracingArgs,
     /// Time between two readings of the kernel's figures.
     #[arg(long, value_name = "TIME", default_value = "1s", value_parser = units::parse_duration)]
     pub interval: Duration,
@@ -136,16 +127,7 @@ fn kind_of(file: &Path) -> Option<Kind> {
 }
 
 async fn watch(args: OomArgs) -> Result<u8> {
-    let options = StartOptions {
-        exact: args.exact,
-        provider: args.provider.map(Tier::from),
-        map_memory: args.map_memory,
-        traced_bytes: None,
-        filtered: false,
-        follow: Follow::No,
-        owners: 0,
-        forced: Forced::default(),
-    };
+    let options = args.tracing.options(Forced::default());
     let mut interrupts = Interrupts::catch()?;
     // Before the first kill can be seen, so that its lines are not missed.
     let log = if args.check_log { Some(Kmsg::from_now().context("cannot read the kernel's log (/dev/kmsg)")?) } else { None };

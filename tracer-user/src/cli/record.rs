@@ -5,22 +5,21 @@ use super::{
     marking::{MarkSignal, Marking},
     status,
     streaming::Streaming,
+    tracing::TracingArgs,
 };
 use crate::{
     bpf::sizes::Forced,
     collector::{
         filter::Filter,
         session::{Session, SessionError},
-        start::{Follow, StartError, StartOptions},
+        start::StartError,
     },
     glob::Glob,
     model::Report,
-    output, privileges,
-    probes::Tier,
-    recording, units,
+    output, privileges, recording, units,
 };
 use anyhow::{Context as _, Result};
-use clap::{Args, ValueEnum};
+use clap::Args;
 use std::{
     ffi::OsString,
     io::{IsTerminal as _, Write as _},
@@ -43,15 +42,9 @@ pub struct RecordArgs {
     /// those that `ps` shows here. What the process held before is not known. May be given again.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..), conflicts_with = "command")]
     pub pid: Vec<u32>,
-    /// Take every charge instead of sampling.
-    #[arg(long)]
-    pub exact: bool,
-    /// Force a class of providers.
-    #[arg(long, value_name = "TIER")]
-    pub provider: Option<ProviderArg>,
-    /// Most memory for the kernel half's tables.
-    #[arg(long, value_name = "SIZE", default_value = "64MiB", value_parser = units::parse_size)]
-    pub map_memory: u64,
+    /// How to trace.
+    #[command(flatten)]
+    pub tracing: TracingArgs,
     /// Cgroups in the summary.
     #[arg(long, value_name = "N", default_value_t = 10)]
     pub top: usize,
@@ -119,27 +112,6 @@ fn parse_tables(text: &str) -> Result<Forced, String> {
     Ok(forced)
 }
 
-/// Classes of providers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum ProviderArg {
-    /// BPF trampolines.
-    Fentry,
-    /// Kprobes.
-    Kprobe,
-    /// Tracepoints.
-    Tracepoint,
-}
-
-impl From<ProviderArg> for Tier {
-    fn from(arg: ProviderArg) -> Tier {
-        match arg {
-            ProviderArg::Fentry => Tier::Fentry,
-            ProviderArg::Kprobe => Tier::Kprobe,
-            ProviderArg::Tracepoint => Tier::Tracepoint,
-        }
-    }
-}
-
 /// Longer than any recording.
 pub(super) const FOREVER: Duration = Duration::from_secs(u32::MAX as u64);
 
@@ -164,16 +136,7 @@ pub fn run(args: RecordArgs) -> Result<u8> {
 
 async fn record(args: RecordArgs, waiting: Option<Waiting>) -> Result<u8> {
     let filter = filter(&args, waiting.as_ref())?;
-    let options = StartOptions {
-        exact: args.exact,
-        provider: args.provider.map(Tier::from),
-        map_memory: args.map_memory,
-        traced_bytes: None,
-        filtered: false,
-        follow: Follow::No,
-        owners: 0,
-        forced: args.table,
-    };
+    let options = args.tracing.options(args.table);
     // Before anything says that it is recording: a Ctrl-C then ends it with its report. With a command its signals are caught, and
     // passed on.
     let interrupts = if args.command.is_empty() { Some(Interrupts::catch()?) } else { None };
@@ -256,7 +219,7 @@ fn announce(session: &Session, args: &RecordArgs, waiting: Option<&Waiting>) {
         (None, None) => "until Ctrl-C".to_owned(),
     };
     let mode = match running.rates {
-        _ if args.exact => "every charge".to_owned(),
+        _ if args.tracing.exact => "every charge".to_owned(),
         rates if rates.differ() => {
             format!("sampling every {} to {}", units::bytes(1 << rates.log2_finest), units::bytes(1 << rates.log2_coarsest))
         }

@@ -1,0 +1,61 @@
+//! How to trace, as the verbs that do so are told.
+
+use crate::{
+    bpf::sizes::Forced,
+    collector::start::{Follow, StartOptions},
+    probes::Tier,
+    units,
+};
+use clap::ValueEnum;
+
+/// Options of every verb that traces what others do.
+#[derive(Clone, Debug, clap::Args)]
+pub struct TracingArgs {
+    /// Take every charge instead of sampling.
+    #[arg(long)]
+    pub exact: bool,
+    /// Force a class of providers.
+    #[arg(long, value_name = "TIER")]
+    pub provider: Option<ProviderArg>,
+    /// Most memory for the kernel half's tables.
+    #[arg(long, value_name = "SIZE", default_value = "64MiB", value_parser = units::parse_size)]
+    pub map_memory: u64,
+}
+
+impl TracingArgs {
+    /// What to start with: everything, until a filter says less.
+    #[must_use]
+    pub fn options(&self, forced: Forced) -> StartOptions {
+        StartOptions {
+            exact: self.exact,
+            provider: self.provider.map(Tier::from),
+            map_memory: self.map_memory,
+            traced_bytes: None,
+            filtered: false,
+            follow: Follow::No,
+            owners: 0,
+            forced,
+        }
+    }
+}
+
+/// Classes of providers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ProviderArg {
+    /// BPF trampolines.
+    Fentry,
+    /// Kprobes.
+    Kprobe,
+    /// Tracepoints.
+    Tracepoint,
+}
+
+impl From<ProviderArg> for Tier {
+    fn from(arg: ProviderArg) -> Tier {
+        match arg {
+            ProviderArg::Fentry => Tier::Fentry,
+            ProviderArg::Kprobe => Tier::Kprobe,
+            ProviderArg::Tracepoint => Tier::Tracepoint,
+        }
+    }
+}
