@@ -6,8 +6,7 @@
 
 use super::svg;
 use crate::units;
-use inferno::flamegraph::color::{BackgroundColor, Color, PaletteMap};
-use inferno::flamegraph::{self, Options, TextTruncateDirection};
+use inferno::flamegraph::color::{Color, PaletteMap};
 use std::collections::{BTreeMap, HashMap};
 use std::io;
 
@@ -16,9 +15,6 @@ pub(super) type Columns = BTreeMap<String, [u64; 2]>;
 
 /// A colour that nothing else has: what is to be coloured.
 const MARK: Color = Color { r: 1, g: 2, b: 3 };
-
-/// Height of a frame, pixels, as inferno's default has it.
-const FRAME_HEIGHT: usize = 16;
 
 /// The picture; `None` if nothing is left on the later side.
 ///
@@ -30,30 +26,14 @@ pub(super) fn draw(columns: &Columns, title: &str, subtitle: &str) -> io::Result
     if after == 0 {
         return Ok(None);
     }
-    let lines: Vec<String> =
-        columns.iter().filter(|(_, [_, after])| *after > 0).map(|(stack, [_, after])| format!("{stack} {after}")).collect();
     let mut palette = PaletteMap::default();
     for name in columns.keys().flat_map(|stack| stack.split(';')).chain(["all", ""]) {
         if palette.get(name).is_none() {
             palette.insert(name, MARK);
         }
     }
-    let mut options = Options::default();
-    options.title = title.to_owned();
-    options.subtitle = Some(subtitle.to_owned());
-    options.image_width = Some(svg::WIDTH);
-    options.frame_height = FRAME_HEIGHT;
-    options.count_name = "bytes".to_owned();
-    options.name_type = "Frame:".to_owned();
-    options.min_width = svg::MIN_WIDTH_PERCENT;
-    options.bgcolors = Some(BackgroundColor::Flat(Color { r: 252, g: 252, b: 252 }));
-    options.text_truncate_direction = TextTruncateDirection::Right;
-    options.deterministic = true;
-    options.palette_map = Some(&mut palette);
-    options.no_sort = true;
-    let mut drawn = Vec::new();
-    flamegraph::from_lines(&mut options, lines.iter().map(String::as_str), &mut drawn)?;
-    let drawn = String::from_utf8(drawn).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+    let later = columns.iter().filter(|(_, [_, after])| *after > 0).map(|(stack, [_, after])| (stack.as_str(), *after));
+    let drawn = svg::picture(later, title, subtitle, palette)?;
     Ok(Some(Painter::new(columns, [before, after]).paint(&drawn)))
 }
 
@@ -109,7 +89,7 @@ impl<'a> Painter<'a> {
         let root = parts.iter().filter_map(|part| number(part, " y=\"")).max().unwrap_or(0);
         for part in parts {
             painted.push_str(BEGIN);
-            let depth = number(part, " y=\"").map(|y| root.saturating_sub(y) as usize / FRAME_HEIGHT);
+            let depth = number(part, " y=\"").map(|y| root.saturating_sub(y) as usize / svg::FRAME_HEIGHT);
             let sum = depth.zip(number(part, "fg:x=\"")).and_then(|(depth, byte)| self.sum(byte, depth));
             // Unknown only if inferno should draw in another way one day; a test would fail then.
             let [before, after] = sum.unwrap_or_default();

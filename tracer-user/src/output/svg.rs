@@ -13,13 +13,16 @@ use std::fmt::Write as _;
 use std::io::{self, Write};
 
 /// Width of the picture, pixels.
-pub(super) const WIDTH: usize = 1200;
+const WIDTH: usize = 1200;
+
+/// Height of a frame, pixels.
+pub(super) const FRAME_HEIGHT: usize = 16;
 
 /// Height of the strip with the legend, pixels.
 const LEGEND_HEIGHT: usize = 28;
 
 /// Frames narrower than this share of the picture, in percent, are not drawn: half a pixel.
-pub(super) const MIN_WIDTH_PERCENT: f64 = 0.04;
+const MIN_WIDTH_PERCENT: f64 = 0.04;
 
 /// What a frame stands for, hence its colour.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,7 +86,7 @@ pub fn write(report: &Report, value: Value, mut writer: impl Write) -> io::Resul
     let memory = if value == Value::Growth { "growth of live memory".to_owned() } else { format!("{value} memory") };
     let title = format!("memtrail: {memory} by cgroup, process and stack");
     let subtitle = subtitle(report, value, &stacks);
-    let picture = if total == 0 { empty(&title, &subtitle) } else { draw(&stacks, title, subtitle)? };
+    let picture = if total == 0 { empty(&title, &subtitle) } else { draw(&stacks, &title, &subtitle)? };
     writer.write_all(picture.as_bytes())?;
     writer.flush()
 }
@@ -93,13 +96,24 @@ pub(super) fn too_many_bytes() -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, "the bytes of all stacks do not fit in 64 bits")
 }
 
-fn draw(stacks: &BTreeMap<String, u64>, title: String, subtitle: String) -> io::Result<String> {
-    let lines: Vec<String> = stacks.iter().map(|(stack, bytes)| format!("{stack} {bytes}")).collect();
-    let mut palette = palette(stacks.keys());
+fn draw(stacks: &BTreeMap<String, u64>, title: &str, subtitle: &str) -> io::Result<String> {
+    let drawn = picture(stacks.iter().map(|(stack, bytes)| (stack.as_str(), *bytes)), title, subtitle, palette(stacks.keys()))?;
+    Ok(with_legend(&paint(&drawn, stacks), &narrow_note(stacks)))
+}
+
+/// What inferno draws of these stacks, in this order, with the colours of the palette.
+pub(super) fn picture<'a>(
+    stacks: impl Iterator<Item = (&'a str, u64)>,
+    title: &str,
+    subtitle: &str,
+    mut palette: PaletteMap,
+) -> io::Result<String> {
+    let lines: Vec<String> = stacks.map(|(stack, bytes)| format!("{stack} {bytes}")).collect();
     let mut options = Options::default();
-    options.title = title;
-    options.subtitle = Some(subtitle);
+    options.title = title.to_owned();
+    options.subtitle = Some(subtitle.to_owned());
     options.image_width = Some(WIDTH);
+    options.frame_height = FRAME_HEIGHT;
     options.count_name = "bytes".to_owned();
     options.name_type = "Frame:".to_owned();
     options.min_width = MIN_WIDTH_PERCENT;
@@ -111,8 +125,7 @@ fn draw(stacks: &BTreeMap<String, u64>, title: String, subtitle: String) -> io::
     options.no_sort = true;
     let mut drawn = Vec::new();
     flamegraph::from_lines(&mut options, lines.iter().map(String::as_str), &mut drawn)?;
-    let drawn = String::from_utf8(drawn).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
-    Ok(with_legend(&paint(&drawn, stacks), &narrow_note(stacks)))
+    String::from_utf8(drawn).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
 }
 
 fn subtitle(report: &Report, value: Value, stacks: &BTreeMap<String, u64>) -> String {
