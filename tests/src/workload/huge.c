@@ -9,17 +9,20 @@
 
 WL_FUNCTION void wl_touch_huge(char *start, uint64_t bytes) { wl_store_pages(start, bytes, WL_PAGE); }
 
-double wl_huge_bytes(void) {
+double wl_smaps_bytes(const char *field) {
     FILE *smaps = fopen("/proc/self/smaps", "re");
     if (!smaps) wl_die("/proc/self/smaps");
     char line[512];
+    size_t length = strlen(field);
     unsigned long kib, sum = 0;
     while (fgets(line, sizeof line, smaps)) {
-        if (sscanf(line, "AnonHugePages: %lu kB", &kib) == 1) sum += kib;
+        if (strncmp(line, field, length) == 0 && sscanf(line + length, ": %lu kB", &kib) == 1) sum += kib;
     }
     fclose(smaps);
     return (double)sum * 1024;
 }
+
+double wl_huge_bytes(void) { return wl_smaps_bytes("AnonHugePages"); }
 
 // Reserves, aligns and touches; the mapping begins at the aligned address.
 static char *touch_aligned(uint64_t bytes) {

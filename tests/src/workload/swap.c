@@ -2,8 +2,6 @@
 #define _GNU_SOURCE
 #include "workload.h"
 
-#include <stdio.h>
-#include <string.h>
 #include <sys/mman.h>
 #include <time.h>
 
@@ -17,17 +15,7 @@
 WL_FUNCTION void wl_touch_first(char *start, uint64_t bytes) { wl_store_pages(start, bytes, WL_PAGE); }
 WL_FUNCTION void wl_touch_again(char *start, uint64_t bytes) { wl_store_pages(start, bytes, WL_PAGE); }
 
-static double swapped_bytes(void) {
-    FILE *smaps = fopen("/proc/self/smaps", "re");
-    if (!smaps) wl_die("/proc/self/smaps");
-    char line[512];
-    unsigned long kib, sum = 0;
-    while (fgets(line, sizeof line, smaps)) {
-        if (sscanf(line, "Swap: %lu kB", &kib) == 1) sum += kib;
-    }
-    fclose(smaps);
-    return (double)sum * 1024;
-}
+static double swapped_bytes(void) { return wl_smaps_bytes("Swap"); }
 
 int wl_swap(void) {
     uint64_t bytes = wl_even_bytes();

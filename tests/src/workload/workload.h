@@ -67,7 +67,9 @@ __attribute__((noreturn)) void wl_die(const char *what);
 uint64_t wl_even_bytes(void);
 // Nanoseconds of the monotonic clock.
 uint64_t wl_now(void);
-// Bytes of this process in huge pages, as smaps says.
+// Sum of a field over this process's mappings, as smaps says.
+double wl_smaps_bytes(const char *field);
+// Bytes of this process in huge pages.
 double wl_huge_bytes(void);
 // Maps private anonymous memory with 4 KiB pages.
 char *wl_map_small(uint64_t bytes);
