@@ -28,8 +28,8 @@ pub struct Settings {
     pub log2_coarsest: u32,
     /// log2 of the samples after which an owner's M doubles.
     pub log2_step: u32,
-    /// Zero: no padding.
-    pub reserved: u32,
+    /// The gfp bit of page cache that is about to be written: decided when it is inserted, never when it is allocated.
+    pub gfp_write: u32,
 }
 crate::assert_size!(Settings, 56);
 crate::plain_data!(Settings);

@@ -44,22 +44,31 @@ pub fn record(ctx: *mut c_void, slot: Slot, side: Side, scratch: &mut Scratch) -
     if side == Side::User {
         // SAFETY: plain helper.
         task::learn_bases(slot as u64, unsafe { bpf_get_current_task() });
-        make_relative(slot as u64);
+        make_relative(slot as u64, bytes as u64 / 8);
     }
     keep_stack(slot as u64, bytes as u64 / 8, salt)
 }
 
-/// Makes the frames in the slot's scratch relative to its bases. What stands beyond the stack's end changes too, and is not looked at.
+/// Makes the frames in the slot's scratch relative to its bases. What stands beyond the stack's end, up to the end of its chunk, changes
+/// too, and is not looked at.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn make_relative(slot: u64) -> u64 {
+extern "C" fn make_relative(slot: u64, length: u64) -> u64 {
     let Some(scratch) = SCRATCH.get_ptr_mut(slot as u32) else { return 0 };
     // SAFETY: a map value; the caller has marked it busy.
     let (stack, bases) = unsafe { (&mut (*scratch).stack, &(*scratch).bases) };
-    let mut i = 0;
-    while i < MAX_FRAMES {
-        stack.frames[i] = bases.relative(stack.frames[i]);
-        i += 1;
+    let mut chunk = 0;
+    while chunk < MAX_FRAMES {
+        if chunk as u64 >= length {
+            break;
+        }
+        let mut i = chunk;
+        while i < chunk + CHUNK {
+            let frame = &mut stack.frames[i & (MAX_FRAMES - 1)];
+            *frame = bases.relative(*frame);
+            i += 1;
+        }
+        chunk += CHUNK;
     }
     0
 }

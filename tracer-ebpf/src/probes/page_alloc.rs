@@ -14,7 +14,8 @@ use core::ffi::c_void;
 /// Handles the allocation of 2^`order` frames.
 #[inline(always)]
 pub fn allocated(ctx: *mut c_void, page: u64, order: u32, gfp: u32) {
-    if gfp & setting!(gfp_movable) == 0 || page == 0 {
+    // Page cache is decided at its own tracepoint. What is known to become page cache is not walked twice.
+    if gfp & (setting!(gfp_movable) | setting!(gfp_write)) != setting!(gfp_movable) || page == 0 {
         return;
     }
     let Some(control) = control() else { return };

@@ -207,6 +207,10 @@ const COUNTED: [&str; 3] = ["uncharge", "anon-commit", "shmem-commit"];
 /// enumerator of an enum without a name, which cannot be looked up by one.
 const GFP_MOVABLE: u32 = 0x08;
 
+/// ___GFP_WRITE, from the same headers: bit 12 from 5.4 to 7.1. Set where a file's folio is allocated to be written
+/// (`__filemap_get_folio` with FGP_WRITE), and nowhere for anonymous memory or shmem.
+const GFP_WRITE: u32 = 0x1000;
+
 /// Loads and attaches everything, lets `prepare` fill the filter table and tell which owners are wanted (`None`: all), then counts
 /// and takes the baseline.
 pub fn start(
@@ -233,7 +237,7 @@ pub fn start(
         diagnose: u32::from(diagnosis::wanted()),
         log2_coarsest: rates.log2_coarsest,
         log2_step: rates.log2_step,
-        reserved: 0,
+        gfp_write: GFP_WRITE,
     };
     let mut phases = Phases::begin();
     let mut bpf = loader.load(&host.layout, &settings, &sizes)?;
