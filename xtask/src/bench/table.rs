@@ -51,7 +51,7 @@ pub fn storms(results: &[(Storm, Vec<Cell>)]) {
             let ratios = find(Condition::Empty)
                 .filter(|_| memtrail)
                 .map(|empty| (cost_ratio(untraced.median(), empty.median(), median), cost_ratio(untraced.least(), empty.least(), least)));
-            let goal = if memtrail { goals(storm.row, more_least, ratios.and_then(|(_, ratio)| ratio)) } else { String::new() };
+            let goal = if memtrail { goals(storm.row, more, ratios.and_then(|(ratio, _)| ratio)) } else { String::new() };
             let ratios = ratios.map_or(String::new(), |(median, least)| format!("{}, {}", ratio(median), ratio(least)));
             let name = condition.name();
             let storm_name = format!("{} (a {})", storm.name, storm.unit);
@@ -62,7 +62,7 @@ pub fn storms(results: &[(Storm, Vec<Cell>)]) {
             }
         }
     }
-    println!("\nGoals are judged by the least times.");
+    println!("\nGoals are judged by the medians. Where other work on the machine makes a median less than that of the untraced storm, the least times say more.");
 }
 
 fn ratio(ratio: Option<f64>) -> String {

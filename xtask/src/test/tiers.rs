@@ -24,6 +24,8 @@ use crate::{
 const PACKAGES: &[&str] = &["gcc", "libc6-dev"];
 /// Size of a workload in an emulated machine, bytes, in the short form. The bounds stay relative.
 const SMALL_BYTES: u64 = 16 << 20;
+/// The same in the long form.
+const LONG_BYTES: u64 = 64 << 20;
 /// What runs in every machine in the short form; all others are for the long one.
 const IN_MACHINES: [&str; 1] = [TABLE];
 /// The accuracy table.
@@ -143,8 +145,9 @@ fn machines(args: &Args, binaries: programs::Programs, tests: PathBuf, cells: &C
     }
     let mut environment = test_environment(args);
     environment.push(("MEMTRAIL_TEST_DIR".to_owned(), "/disk".to_owned()));
+    let bytes = if args.long { LONG_BYTES } else { SMALL_BYTES };
+    environment.push(("MEMTRAIL_TEST_BYTES".to_owned(), bytes.to_string()));
     if !args.long {
-        environment.push(("MEMTRAIL_TEST_BYTES".to_owned(), SMALL_BYTES.to_string()));
         environment.push(("MEMTRAIL_TEST_ROWS".to_owned(), cells.short.iter().cloned().collect::<Vec<_>>().join(",")));
     }
     let job = vm::Job { init, files, command: words, environment, timeout: timeout(args) };
