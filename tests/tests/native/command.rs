@@ -57,6 +57,59 @@ fn native_a_command_that_does_not_end_is_ended() {
     assert_nothing_left(pid);
 }
 
+/// Records a workload as the command, with the report.
+fn record_workload(options: &[&str], workload: &[&str]) -> (u32, Output, Value) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("report.json");
+    let program = harness::workload::binary().unwrap();
+    let options = [options, &["-o", path.to_str().unwrap()]].concat();
+    let (pid, output) = record(&options, &[&[program.to_str().unwrap()], workload].concat());
+    let report = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{error}: {}", said(&output)));
+    (pid, output, serde_json::from_str(&report).unwrap())
+}
+
+#[test]
+#[ignore = "root"]
+fn native_a_command_that_is_oom_killed_is_explained() {
+    let (pid, output, report) = record_workload(&["--limit", "32MiB"], &["anon", "--bytes", "64M", "--no-wait"]);
+    assert_eq!(output.status.code(), Some(137), "{}", said(&output));
+    let kills = report["oom"].as_array().unwrap();
+    let own = format!("/memtrail/{pid}");
+    assert_eq!(kills.len(), 1, "{kills:?}");
+    assert_eq!((kills[0]["limit_cgroup"].as_str(), kills[0]["limit_bytes"].as_u64()), (Some(own.as_str()), Some(32 << 20)));
+    assert_nothing_left(pid);
+}
+
+#[test]
+#[ignore = "root"]
+fn native_a_command_with_a_thousand_children_is_whole() {
+    let workload = ["spawn-short", "--processes", "1000", "--parallel", "50", "--milliseconds", "1", "--bytes", "16M", "--no-wait"];
+    let (pid, output, report) = record_workload(&["--exact", "--limit", "256MiB"], &workload);
+    assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+    let lost = harness::report::losses(&report).unwrap();
+    assert!(lost.iter().all(|(cause, &count)| count == 0 || cause == "recursion_misses"), "{lost:?}");
+    let own = format!("/memtrail/{pid}");
+    let charged = harness::report::stack_sum(&report, &own, "anon", Some(&["wl_short_child"]), |row| row.charged).unwrap();
+    assert_eq!(charged, 1000 * 4 * 4096, "four pages a child");
+    assert_nothing_left(pid);
+}
+
+#[test]
+#[ignore = "root"]
+fn native_a_daemon_outlives_the_command_and_its_cgroup_goes_then() {
+    // No longer than it takes to look, and memtrail waits for none of it.
+    let (pid, output) = record(&[], &["/bin/sh", "-c", "setsid sleep 3 >/dev/null 2>&1 </dev/null & exit 5"]);
+    assert_eq!(output.status.code(), Some(5), "{}", said(&output));
+    assert!(said(&output).contains(&format!("1 process of the command still runs in /memtrail/{pid}")), "{}", said(&output));
+    let folder = Path::new(&harness::hierarchy::Hierarchy::find().unwrap().root).join(format!("memtrail/{pid}"));
+    assert!(folder.exists(), "the daemon's cgroup is gone");
+    let gone = (0..300).any(|_| {
+        std::thread::sleep(std::time::Duration::from_millis(100));
+        !folder.exists()
+    });
+    assert!(gone, "the cgroup is left after its last process");
+}
+
 #[test]
 #[ignore = "root"]
 fn native_the_command_alone_is_recorded_and_keeps_its_output() {

@@ -159,11 +159,11 @@ impl Session {
         let readings = poll_wanted(&mut poller, &registry, &filter).readings;
         // On a whole host finer sampling would find more stacks than their table holds. A pattern may match only later.
         options.owners = if filter.is_open() { 0 } else { u32::try_from(readings.len()).unwrap_or(u32::MAX).max(1) };
-        let rates = host.rates(&options, &host.sizes(&options).map_err(StartError::Sizes)?);
-        let bytes = owners::bytes_of(&local_figures(&registry, &readings));
         if options.traced_bytes.is_none() && options.filtered {
             options.traced_bytes = owners::limits_of(&filter, &registry, &mut poller);
         }
+        let rates = host.rates(&options, &host.sizes(&options).map_err(StartError::Sizes)?);
+        let bytes = owners::bytes_of(&local_figures(&registry, &readings));
         phases.end("cgroups listed");
         // On before anything counts: a process may live shorter than it takes to attach.
         let feed = match Feed::start(FeedOptions::default()) {

@@ -62,7 +62,9 @@ pub fn storms(results: &[(Storm, Vec<Cell>)]) {
             }
         }
     }
-    println!("\nGoals are judged by the medians. Where other work on the machine makes a median less than that of the untraced storm, the least times say more.");
+    println!(
+        "\nGoals are judged by the medians. Where other work on the machine makes a median less than that of the untraced storm, the least times say more."
+    );
 }
 
 fn ratio(ratio: Option<f64>) -> String {
