@@ -52,6 +52,10 @@ pub(super) fn write<'a>(
     // Wanted ones first: only those without room may be undecided that do not matter.
     let (wanted, others): (Vec<_>, Vec<_>) = cgroups.partition(|(_, path)| filter.wants(path));
     for (id, path) in wanted.into_iter().chain(others) {
+        // Recorded until its name is known.
+        if filter.is_undecided(path) {
+            continue;
+        }
         let verdict = if filter.wants(path) {
             OWNER_WANTED
         } else if filter.refuses_below(path) {
