@@ -64,8 +64,8 @@ fn touched(cgroup: &TestCgroup, bytes: u64) -> Workload {
 fn native_containers_of_a_pod_are_found_by_its_name() {
     let root = tempfile::tempdir().unwrap();
     let above = TestCgroup::new("containers").unwrap();
-    let pods = [above.child("kubepods").unwrap(), above.child("kubepods/burstable").unwrap()];
-    let (cart, other) = (pods[1].child(&format!("pod{CART}")).unwrap(), pods[1].child(&format!("pod{OTHER}")).unwrap());
+    let (kubepods, burstable) = (above.child("kubepods").unwrap(), above.child("kubepods/burstable").unwrap());
+    let (cart, other) = (burstable.child(&format!("pod{CART}")).unwrap(), burstable.child(&format!("pod{OTHER}")).unwrap());
     cart.limit(256 * MIB).unwrap();
     let [web, late, gone, db] = ["a1", "b2", "c3", "d4"].map(|byte| byte.repeat(32));
     bundle(root.path(), &web, "web", "cart-7", CART);
@@ -120,7 +120,7 @@ fn native_containers_of_a_pod_are_found_by_its_name() {
         .map(|limit| (limit["path"].as_str().unwrap(), limit["limit_bytes"].as_u64().unwrap()))
         .collect();
     assert_eq!(limits[..3], [(in_web.path(), 512 * MIB), (cart.path(), 256 * MIB), (above.path(), 1 << 30)]);
-    drop((workloads, in_web, in_late, in_db, cart, other, pods));
+    drop((workloads, in_web, in_late, in_db, cart, other, burstable, kubepods));
 }
 
 /// By the container's name, and by the beginning of its id; a name that nothing has is an error at the end.

@@ -177,7 +177,7 @@ fn native_verdict_dirty_writeback() {
     let text = found["text"].as_str().unwrap();
     // By the one that writes over and over; who wrote it first is another.
     assert!(text.contains(&format!("in {image}, dirtied by memtrail-worklo[")), "{text}");
-    assert!(text.contains("wl_rewrite > ") && text.contains("(dirtied at "), "{text}");
+    assert!(text.contains(" through ") && text.contains("main > ") && text.contains("(dirtied at "), "{text}");
     // The file's estimate is all of its cgroup's, and the sweep was at another moment than the reading.
     let row = report::cgroup(&outcome.report, importer.path()).unwrap().unwrap();
     let figure = |row: &Value, names: [&str; 2]| names.iter().map(|name| row[name].as_u64().unwrap()).sum::<u64>();
@@ -187,7 +187,7 @@ fn native_verdict_dirty_writeback() {
     assert!((16 << 20..=2 * BYTES).contains(&of_file), "{of_file} of the file, {of_cgroup} of the cgroup");
     let dirtied = file["dirtied"].as_u64().unwrap();
     println!("dirtied {dirtied}, {} a second, cleaned {} a second", row["dirtied_bytes_per_s"], row["cleaned_bytes_per_s"]);
-    assert!(dirtied > BYTES, "more than once: {file}");
+    assert!(dirtied >= BYTES, "all of it: {file}");
     for cgroup in [past, reader] {
         let row = report::cgroup(&outcome.report, cgroup.path()).unwrap().unwrap();
         let dirtied: u64 = row["files"]
