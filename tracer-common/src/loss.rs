@@ -44,7 +44,7 @@ pub enum Loss {
     FollowedTableFull = 18,
     /// An OOM event did not fit in its ring.
     OomEventLost = 19,
-    /// The table of who made page cache dirty is full. Bytes: dirtied ones that nobody is named for.
+    /// The table of who made page cache dirty is full, and has no row for the rest of the owner's either. Bytes: dirtied ones.
     DirtyTableFull = 20,
 }
 
