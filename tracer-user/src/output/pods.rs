@@ -13,6 +13,8 @@ use std::collections::BTreeMap;
 
 /// Width of the name's column.
 const NAME_COLUMNS: usize = 44;
+/// Width of what it holds, which may have an error.
+const HELD_COLUMNS: usize = 23;
 /// Kinds with a column.
 const KINDS: [&str; 4] = ["anon", "file", "shmem", "kernel"];
 
@@ -37,12 +39,12 @@ pub fn table(report: &Report, selection: &Selection) -> String {
     let all = blocks.len();
     blocks.truncate(selection.top.unwrap_or(usize::MAX));
 
-    let mut columns = vec![pad_left("HOLDS", 12)];
+    let mut columns = vec![pad_left("HOLDS", HELD_COLUMNS)];
     columns.extend(KINDS.map(|kind| pad_left(&kind.to_uppercase(), 12)));
     let mut text = format!("{}{}  LIMIT MET FIRST\n", pad_right("POD OR CONTAINER", NAME_COLUMNS), columns.concat());
     for block in &blocks {
         for (n, cgroup) in block.iter().enumerate() {
-            text.push_str(&line(cgroup, n > 0));
+            text.push_str(&line(cgroup, n > 0, report));
         }
     }
     if blocks.len() < all {
@@ -76,7 +78,17 @@ fn kind_bytes(cgroup: &Cgroup, kind: &str) -> Option<u64> {
     figures::kind_bytes(cgroup.subtree.get(kind).or_else(|| cgroup.kinds.get(kind))?)
 }
 
-fn line(cgroup: &Cgroup, below: bool) -> String {
+/// The same in words: sampled where the kernel has no figure.
+fn held_text(cgroup: &Cgroup) -> String {
+    let variance: f64 =
+        cgroup.kinds.values().map(|row| (row.live_stderr.unwrap_or(0) as f64).hypot(row.baseline_stderr.unwrap_or(0) as f64).powi(2)).sum();
+    match cgroup.usage_bytes {
+        Some(usage) => units::bytes(usage),
+        None => figures::sampled(held(cgroup), Some(variance.sqrt().round() as u64)),
+    }
+}
+
+fn line(cgroup: &Cgroup, below: bool, report: &Report) -> String {
     let dead = match (cgroup.state.as_str(), cgroup.dead_for_s.and_then(units::seconds)) {
         ("dead", Some(time)) => format!(" (exited {time} ago)"),
         ("dead", None) => " (dead)".to_owned(),
@@ -84,15 +96,16 @@ fn line(cgroup: &Cgroup, below: bool) -> String {
     };
     let restarts = cgroup.restart.filter(|restarts| *restarts > 0).map(|restarts| format!(", restart {restarts}")).unwrap_or_default();
     let name = format!("{}{}{dead}{restarts}", if below { "  " } else { "" }, if below { in_pod(cgroup) } else { label(cgroup) });
-    let mut columns = vec![pad_left(&units::bytes(held(cgroup)), 12)];
+    let mut columns = vec![pad_left(&held_text(cgroup), HELD_COLUMNS)];
     columns.extend(KINDS.map(|kind| pad_left(&figures::known(kind_bytes(cgroup, kind)), 12)));
-    let limit = cgroup.binding_limit.as_ref().map_or_else(|| "none".to_owned(), |limit| limit_text(cgroup, limit));
+    let limit = cgroup.binding_limit.as_ref().map_or_else(|| "none".to_owned(), |limit| limit_text(cgroup, limit, report));
     format!("{}{}  {}\n", pad_right(&escape(&name), NAME_COLUMNS), columns.concat(), escape(&limit))
 }
 
-/// `256.0 MiB of this pod, 3.0 MiB left, in 2 min`.
-fn limit_text(cgroup: &Cgroup, limit: &LimitRow) -> String {
-    let whose = if limit.path == cgroup.path { String::new() } else { format!(" of {}", limit.path) };
+/// `256.0 MiB of shop/cart-7, 3.0 MiB left, in 2 min`.
+fn limit_text(cgroup: &Cgroup, limit: &LimitRow, report: &Report) -> String {
+    let other = || report.cgroups.iter().find(|other| other.path == limit.path).map_or_else(|| limit.path.clone(), label);
+    let whose = if limit.path == cgroup.path { String::new() } else { format!(" of {}", other()) };
     let left = limit.left_bytes.map(|left| format!(", {} left", units::bytes(left))).unwrap_or_default();
     let time = limit.reached_in_s.and_then(units::seconds).map(|time| format!(", in {time}")).unwrap_or_default();
     format!("{}{whose}{left}{time}", units::bytes(limit.limit_bytes))
@@ -168,7 +181,7 @@ mod tests {
         let names: Vec<String> = text.lines().skip(1).map(|line| line.split("   ").next().unwrap().trim_end().to_owned()).collect();
         assert_eq!(names, ["shop/cart-7", "  init (exited 14 min ago), restart 2", "  web", "db"], "{text}");
         assert!(text.lines().nth(1).unwrap().ends_with("256.0 MiB, 6.0 MiB left, in 2 min"), "{text}");
-        assert!(text.lines().nth(3).unwrap().contains("256.0 MiB of /kubepods/poda"), "{text}");
+        assert!(text.lines().nth(3).unwrap().contains("256.0 MiB of shop/cart-7,"), "{text}");
         assert!(text.lines().nth(2).unwrap().contains("200.0 MiB"), "{text}");
         assert!(!text.contains("system.slice") && !text.contains("7.0 MiB"), "{text}");
     }
