@@ -11,11 +11,12 @@ use crate::{bpf::tables, cgroup::monotonic_ns};
 use std::collections::{HashMap, HashSet};
 use tracer_common::dirty::{DirtyKey, DirtyRecord};
 
-/// Longest that one retirement keeps the collector from its readings, nanoseconds, but for the time that the tables take to read.
+/// Longest that one retirement keeps the collector from its readings, nanoseconds, but for the time that the tables take to read, and one
+/// batch: what was looked up for it must not be for nothing.
 const RETIREMENT_BUDGET_NS: u64 = 400_000_000;
-/// Keys whose stacks are named together in a retirement: many, since a file is read for each batch; but the budget is looked at
-/// between two.
-const RETIREMENT_BATCH: usize = 512;
+/// Keys whose stacks are named together in a retirement: many, since files and the kernel's symbols may be read for each batch; but the
+/// budget is looked at between two.
+const RETIREMENT_BATCH: usize = 2048;
 
 impl Session {
     /// Takes what nobody needs any more out of the kernel's tables, and pins the processes that own live bytes.
@@ -47,12 +48,12 @@ impl Session {
         let mut names = Names::new(feed, &mut self.symbolizer);
         let mut left = 0;
         for (n, identity) in leaving.keys.iter().enumerate() {
-            // Naming stacks may take long; those that are over now leave at the next interval, with their marks as old as they are.
-            if monotonic_ns().saturating_sub(began_ns) > RETIREMENT_BUDGET_NS {
-                self.last_retirement_ns = 0;
-                break;
-            }
             if n % RETIREMENT_BATCH == 0 {
+                // Naming stacks may take long; those that are over now leave at the next interval, with their marks as old as they are.
+                if n > 0 && monotonic_ns().saturating_sub(began_ns) > RETIREMENT_BUDGET_NS {
+                    self.last_retirement_ns = 0;
+                    break;
+                }
                 let batch = leaving.keys[n..].iter().take(RETIREMENT_BATCH);
                 names.learn(batch.filter_map(|identity| keys.get(identity)), &processes, &stacks);
             }
