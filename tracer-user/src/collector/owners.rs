@@ -74,6 +74,13 @@ pub(super) fn write<'a>(
     Ok(())
 }
 
+/// All that are in the table. An entry that goes while it is walked may be left out.
+pub(super) fn known(bpf: &mut Ebpf) -> Result<Vec<u64>, BpfError> {
+    let map = table(bpf)?;
+    // Deleted between the step and the read.
+    Ok(map.keys().filter_map(Result::ok).collect())
+}
+
 /// Makes room in the table: nobody is charged there any more.
 pub(super) fn forget(bpf: &mut Ebpf, removed: &[u64]) -> Result<(), BpfError> {
     let mut map = table(bpf)?;

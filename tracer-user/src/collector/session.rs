@@ -351,8 +351,13 @@ impl Session {
             }
         }
         if repair {
+            // Whose removal had no room in the ring has to leave its table too. Read before the listing: none of them is younger.
+            let known = owners::known(&mut self.running.bpf)?;
             self.registry.repair(&listing(&self.hierarchy)?);
-            decided = self.registry.iter().map(|cgroup| (cgroup.id, cgroup.path.clone())).collect();
+            let lives = |id: &u64| self.registry.get(CgroupId(*id)).is_some_and(|cgroup| cgroup.state == State::Alive);
+            removed.extend(known.into_iter().filter(|id| !lives(id)));
+            let living = self.registry.iter().filter(|cgroup| cgroup.state == State::Alive);
+            decided = living.map(|cgroup| (cgroup.id, cgroup.path.clone())).collect();
         }
         containers::learn(&mut self.names, &mut self.filter, decided.iter().map(|(_, path)| path));
         // The new ones have next to nothing yet; with a repair all are told, and have their M at the next reading.

@@ -163,7 +163,7 @@ mod tests {
         book.learn(&of_container);
         assert!(book.names(&of_container).unwrap().named.is_empty(), "the ids are known, no more");
         bundle(root.path());
-        assert_eq!(book.learn_again(), [of_container.clone()]);
+        assert_eq!(book.learn_again(), std::slice::from_ref(&of_container));
         assert_eq!(book.names(&of_container).unwrap().named.name.as_deref(), Some("web"));
         for _ in 0..TRIES {
             book.learn_again();
