@@ -75,7 +75,7 @@ fn native_dirty_table_that_is_full_loses_names_and_no_bytes() {
     let dir = folder.path().to_str().unwrap();
     Workload::start(&cgroup, &["many-files", "--processes", "300", "--dir", dir]).unwrap().run_to("written").unwrap();
     let outcome = memtrail.stop().unwrap();
-    assert_eq!(report::losses(&outcome.report).unwrap().get("dirty_table_full"), None);
+    // Others, such as cgroups that are gone, may have found no room at all, which is counted.
     let row = row(&outcome, cgroup.path());
     let dirtied = row["dirtied_bytes"].as_u64().unwrap();
     // The files, and some of the folder that they are in.
