@@ -44,10 +44,12 @@ pub enum Loss {
     FollowedTableFull = 18,
     /// An OOM event did not fit in its ring.
     OomEventLost = 19,
+    /// The table of who made page cache dirty is full, and has no row for the rest of the owner's either. Bytes: dirtied ones.
+    DirtyTableFull = 20,
 }
 
 /// Number of causes: entries of the `LOSSES` array.
-pub const LOSSES: usize = 20;
+pub const LOSSES: usize = 21;
 
 impl Loss {
     /// All causes, by number.
@@ -72,6 +74,7 @@ impl Loss {
         Loss::PictureRefused,
         Loss::FollowedTableFull,
         Loss::OomEventLost,
+        Loss::DirtyTableFull,
     ];
 
     /// The name used in every output.
@@ -98,6 +101,7 @@ impl Loss {
             Loss::PictureRefused => "picture_refused",
             Loss::FollowedTableFull => "followed_table_full",
             Loss::OomEventLost => "oom_event_lost",
+            Loss::DirtyTableFull => "dirty_table_full",
         }
     }
 }
