@@ -29,8 +29,18 @@ fn hog(cgroup: &TestCgroup) -> u32 {
     hog.pid()
 }
 
+/// The same, of a process that the kernel kills before any other.
+pub fn hog_first(cgroup: &TestCgroup) -> u32 {
+    let mut hog = Workload::start(cgroup, &["oom", "--bytes", "4G"]).unwrap();
+    hog.run_to("ready").unwrap();
+    std::fs::write(format!("/proc/{}/oom_score_adj", hog.pid()), "1000").unwrap();
+    assert!(hog.next_step().unwrap().is_none(), "the hog survived");
+    assert!(!hog.wait().unwrap().success());
+    hog.pid()
+}
+
 /// A process that touches so much and then waits.
-fn holder(cgroup: &TestCgroup, bytes: u64) -> Workload {
+pub fn holder(cgroup: &TestCgroup, bytes: u64) -> Workload {
     let mut holder = Workload::start(cgroup, &["anon", "--bytes", &bytes.to_string()]).unwrap();
     holder.run_to("touched").unwrap();
     holder
@@ -55,7 +65,7 @@ fn autopsies(outcome: &Outcome) -> Vec<Autopsy> {
     outcome.report["oom"].as_array().unwrap().iter().map(|value| Autopsy::from_value(value).unwrap()).collect()
 }
 
-fn of_victim(outcome: &Outcome, pid: u32) -> Autopsy {
+pub fn of_victim(outcome: &Outcome, pid: u32) -> Autopsy {
     let all = autopsies(outcome);
     let found = all.iter().find(|autopsy| autopsy.victims.iter().any(|victim| victim.pid == Some(pid)));
     found.unwrap_or_else(|| panic!("no autopsy of {pid} among {all:#?}")).clone()
@@ -79,6 +89,9 @@ fn assert_sums(autopsy: &Autopsy) {
     let sum: i64 = autopsy.before.iter().filter(|(kind, _)| in_usage(kind)).map(|(_, bytes)| bytes.unwrap_or(0)).sum();
     assert_eq!(Some(sum), autopsy.usage_bytes.map(|usage| usage as i64), "{:?}", autopsy.before);
     let remainder = autopsy.before["remainder"].unwrap().unsigned_abs();
+    for kind in ["anon", "file", "shmem", "kernel", "sock"] {
+        assert!(autopsy.before.contains_key(kind), "{kind} has no line: {:?}", autopsy.before);
+    }
     let allowed = (autopsy.limit_bytes.unwrap() / 50).max(batch());
     assert!(remainder <= allowed, "remainder {remainder}, allowed {allowed}: {:?}", autopsy.before);
 }
@@ -123,6 +136,9 @@ fn native_oom_autopsy_agrees_with_the_kernels_log() {
         assert_eq!((autopsy.order, autopsy.sources["limit_cgroup"].as_str()), (Some(0), "probe"));
     }
     assert_eq!(report::losses(&outcome.report).unwrap().get("oom_event_lost"), None);
+    assert_eq!(autopsy.verdicts, [], "a heap that grows is none of the known cases");
+    let grown = autopsy.growth.iter().find(|row| row.frames.iter().flatten().any(|frame| frame == "wl_touch_oom"));
+    assert!(grown.is_some_and(|row| row.kind == "anon" && row.pid == Some(pid) && row.bytes as u64 > 64 * MIB), "{:?}", autopsy.growth);
 }
 
 #[test]

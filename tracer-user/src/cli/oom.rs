@@ -1,12 +1,13 @@
 //! `memtrail oom`: waits for OOM kills, and prints an autopsy for each.
 
 use super::{
+    pulse::{Beat, Pulse},
     record::{FOREVER, Interrupts},
     tracing::TracingArgs,
 };
 use crate::{
     bpf::sizes::Forced,
-    collector::{filter::Filter, kmsg::Kmsg, session::Session},
+    collector::{filter::Filter, kmsg::Kmsg, oom::Wish, session::Session},
     glob::Glob,
     oom::{Autopsy, log},
     output::{self, timeline},
@@ -36,6 +37,9 @@ pub struct OomArgs {
     /// Warn, with the same evidence, when a cgroup holds this share of its limit.
     #[arg(long, value_name = "PERCENT", value_parser = parse_share)]
     pub warn: Option<f64>,
+    /// Warn, with the same evidence, when a cgroup will reach its limit within this long if it goes on as in the last half minute.
+    #[arg(long, value_name = "TIME", value_parser = units::parse_duration)]
+    pub warn_within: Option<Duration>,
     /// Write each autopsy to this directory as JSON; the newest 100 are kept.
     #[arg(long, value_name = "DIR")]
     pub dir: Option<PathBuf>,
@@ -59,7 +63,11 @@ Examples:
   memtrail oom --follow --dir /var/log/oom     explain each kill, and keep the newest 100
   memtrail oom --follow --cgroup '/kubepods/**' --warn 90%
       pods only, and when one of them comes close to its limit
+  memtrail oom --follow --warn-within 2m       two minutes before it does
   memtrail oom -o kill.html                    with a picture of memory over time
+
+Kills that repeat are told of once more for all of them: who was killed again and again, and what grew. Where killing
+is off (cgroup v1, memory.oom_control), that tasks wait at the limit is told as a warning.
 
 What was live at the kill is frozen in the kernel: the autopsy is the same however late it is read. Four kills can
 wait; of further ones, victim, trigger and kinds are kept, and picture_refused is counted.
@@ -132,11 +140,10 @@ async fn watch(args: OomArgs) -> Result<u8> {
     // Before the first kill can be seen, so that its lines are not missed.
     let log = if args.check_log { Some(Kmsg::from_now().context("cannot read the kernel's log (/dev/kmsg)")?) } else { None };
     let mut session = Session::start(Filter::new(args.cgroup.clone()), options)?;
-    let mut kills = session.kills().context("cannot watch for OOM kills")?;
     eprintln!("memtrail: waiting for OOM kills ({} of tables)", units::bytes(session.running().sizes.bytes));
-    let mut told = Told { args: &args, log, last: 0, kept: Vec::new(), told: 0, kills: 0, differing: 0 };
-    let mut ticks = tokio::time::interval_at(tokio::time::Instant::now() + args.interval, args.interval);
-    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut told = Told { args: &args, log, last: 0, kept: Vec::new(), told: 0, kills: 0, looked: 0, differing: 0 };
+    let mut pulse = Pulse::of(&session, args.interval)?;
+    let wish = Wish { share: args.warn, within_s: args.warn_within.map(|within| within.as_secs_f64()) };
     let end = tokio::time::sleep(args.duration.unwrap_or(FOREVER));
     tokio::pin!(end);
     // Set while a kill may still get victims.
@@ -151,24 +158,21 @@ async fn watch(args: OomArgs) -> Result<u8> {
         tokio::select! {
             () = &mut end => break,
             () = interrupts.next() => break,
-            kill = kills.next() => {
-                kill.context("cannot wait for OOM kills")?;
-                session.drain_oom()?;
-                settle = Some(tokio::time::Instant::now() + SETTLE);
-            }
             () = settled => {
                 settle = None;
                 told.tell(&mut session, SETTLE)?;
             }
-            _ = ticks.tick() => {
-                session.interval()?;
-                if let Some(share) = args.warn {
-                    for warning in session.warnings(share)? {
+            beat = pulse.next(&mut session) => match beat? {
+                Beat::Kill => settle = Some(tokio::time::Instant::now() + SETTLE),
+                Beat::Tick => {
+                    session.interval()?;
+                    for warning in session.warnings(wish)? {
                         told.one(&warning)?;
                     }
+                    // A kill that an interval took in is told with the next tick at the latest.
+                    told.tell(&mut session, SETTLE)?;
+                    told.loops(&session)?;
                 }
-                // A kill that an interval took in is told with the next tick at the latest.
-                told.tell(&mut session, SETTLE)?;
             }
         }
         if !args.follow && told.kills > 0 {
@@ -177,6 +181,7 @@ async fn watch(args: OomArgs) -> Result<u8> {
     }
     session.drain_oom()?;
     told.tell(&mut session, Duration::ZERO)?;
+    told.loops(&session)?;
     let losses = session.losses()?;
     if !args.follow && told.kills == 0 {
         eprintln!("memtrail: no OOM kill");
@@ -196,6 +201,8 @@ struct Told<'a> {
     /// Kills and warnings.
     told: u64,
     kills: u64,
+    /// Kills when it was last looked whether they repeat.
+    looked: u64,
     differing: u64,
 }
 
@@ -210,6 +217,17 @@ impl Told<'_> {
         Ok(())
     }
 
+    /// Tells of kills that repeat, and of the host's limits, after new kills.
+    fn loops(&mut self, session: &Session) -> Result<()> {
+        if self.kills == self.looked {
+            return Ok(());
+        }
+        self.looked = self.kills;
+        let loops = session.loops();
+        // One kill after another is no news; that they repeat is.
+        if loops.verdicts.is_empty() { Ok(()) } else { print(&format!("{}\n", output::autopsy::loops(&loops))) }
+    }
+
     fn one(&mut self, autopsy: &Autopsy) -> Result<()> {
         self.told += 1;
         let mut text = output::autopsy::render(autopsy);
@@ -217,10 +235,7 @@ impl Told<'_> {
             text.push_str(&self.agreement(autopsy)?);
         }
         text.push('\n');
-        match std::io::stdout().write_all(text.as_bytes()).and_then(|()| std::io::stdout().flush()) {
-            Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => return Err(error).context("cannot print the autopsy"),
-            _ => {}
-        }
+        print(&text)?;
         if let Some(dir) = &self.args.dir {
             keep_in(dir, autopsy, self.told)?;
         }
@@ -266,6 +281,14 @@ impl Told<'_> {
         }
         self.differing += u64::from(!agreement.differences.is_empty());
         Ok(text)
+    }
+}
+
+/// Prints; a reader that went away is no failure.
+fn print(text: &str) -> Result<()> {
+    match std::io::stdout().write_all(text.as_bytes()).and_then(|()| std::io::stdout().flush()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error).context("cannot print the autopsy"),
+        _ => Ok(()),
     }
 }
 

@@ -1,6 +1,8 @@
 //! Surveys of the processes that matter, and the place of each live anonymous sample in them. Reads `/proc`; everything is bounded, and
 //! what is left out is counted.
 
+pub mod ahead;
+
 use crate::{
     cgroup::CgroupId,
     ledger,

@@ -5,15 +5,20 @@
 //! |---|---|
 //! | [`kept`] | the kills so far |
 //! | `case` | what is known of one kill, put together |
+//! | `evidence` | files and regions of the picture |
 //! | `verify` | whether the kernel half reads the kernel's figures rightly |
 //! | `warning` | the same evidence before a kill |
+//! | `looking` | kills that repeat, and the limits of the whole host |
 
 mod case;
+mod evidence;
 pub mod kept;
+mod looking;
 mod verify;
 mod warning;
 
 pub use kept::OomLog;
+pub use warning::Wish;
 
 use super::{
     assemble::Symbols as _,
@@ -88,12 +93,15 @@ impl Session {
         }
         // Cgroups that were made and killed since the last reading are in the other ring.
         self.drain_events()?;
+        // Nothing is known of those that were gone before the start, but what is still charged to them knows their names.
+        let now = tables::samples(&self.running.bpf)?;
+        self.name_the_dead(&tables.keys, &now)?;
         let mut kills = 0;
         for event in events {
             match event {
                 Event::Kill(kill) => {
                     kills += 1;
-                    let case = self.case(kill, pictures.remove(&kill.number), &tables);
+                    let case = self.case(kill, pictures.remove(&kill.number), &tables)?;
                     let wanted = [kill.levels[0].cgroup, kill.trigger.cgroup].into_iter().any(|id| self.is_wanted(id));
                     self.oom.keep(case, wanted);
                 }
