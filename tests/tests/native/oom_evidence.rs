@@ -11,7 +11,7 @@ use std::time::Duration;
 
 const MIB: u64 = 1 << 20;
 /// Readings are a second apart; a look at processes follows one, and what it found is taken in at the next.
-const READINGS: Duration = Duration::from_secs(5);
+const READINGS: Duration = Duration::from_secs(4);
 
 fn ids(autopsy: &Autopsy) -> Vec<&str> {
     autopsy.verdicts.iter().map(|verdict| verdict.id.as_str()).collect()
@@ -36,7 +36,9 @@ fn assert_says(text: &str, parts: &[String]) {
 #[ignore = "root"]
 fn native_oom_names_the_file_that_a_dead_container_left() {
     let tmpfs = Tmpfs::new("oom-dead").unwrap();
-    let pod = TestCgroup::new("oom-dead").unwrap();
+    let above = TestCgroup::new("oom-dead").unwrap();
+    let (kubepods, burstable) = (above.child("kubepods").unwrap(), above.child("kubepods/burstable").unwrap());
+    let pod = burstable.child("pod6b21aa00-7c0f-4c5e-9a39-2f6a4d0e8b11").unwrap();
     pod.limit(160 * MIB).unwrap();
     let mut old = pod.child(&"a1".repeat(32)).unwrap();
     let new = pod.child(&"b2".repeat(32)).unwrap();
@@ -51,17 +53,20 @@ fn native_oom_names_the_file_that_a_dead_container_left() {
     std::thread::sleep(Duration::from_secs(2));
     let pid = hog_first(&new);
     let outcome = memtrail.stop().unwrap();
-    drop(beside);
+    drop((beside, new, kubepods));
     let autopsy = of_victim(&outcome, pid);
 
     let found = only(&autopsy, "dead-container-shmem");
-    assert_eq!((found.cgroup.as_str(), found.severity.as_str()), (dead.as_str(), "critical"), "64 of 160 MiB");
+    assert_eq!(
+        (found.cgroup.as_str(), found.severity.as_str()),
+        (dead.as_str(), "critical"),
+        "64 of 160 MiB, give or take the sampling error"
+    );
     assert_says(
         &found.text,
         &["dead container a1a1a1a1a1a1 (exited ".into(), format!("{dir}/memtrail-workload-"), format!("[{writer_pid}]")],
     );
-    let left: u64 = autopsy.files.iter().filter(|file| file.path.starts_with(&dir)).map(|file| file.live).sum();
-    assert!(left > 0 && autopsy.files.iter().any(|file| file.owner.as_ref().unwrap().state == "dead"), "{:?}", autopsy.files);
+    assert!(autopsy.files[0].path.starts_with(&dir) && autopsy.files[0].owner.as_ref().unwrap().state == "dead", "{:?}", autopsy.files[0]);
     assert_eq!(autopsy.dead.len(), 1, "{:?}", autopsy.dead);
     let since = autopsy.dead[0].for_s.unwrap();
     assert!((2.0..60.0).contains(&since), "{since}");

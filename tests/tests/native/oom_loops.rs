@@ -21,13 +21,13 @@ fn native_oom_loop_names_who_grew_and_not_who_died() {
     node.limit(128 * MIB).unwrap();
     let (grower, unit) = (node.child("grower").unwrap(), node.child("agent.service").unwrap());
     let memtrail = Memtrail::start(&record_args(node.path(), Mode::Default)).unwrap();
-    let mut growing = Workload::start(&grower, &["grow", "--bytes", "90M", "--milliseconds", "120"]).unwrap();
+    let mut growing = Workload::start(&grower, &["grow", "--bytes", "90M", "--milliseconds", "80"]).unwrap();
     growing.run_to("growing").unwrap();
     let began = Instant::now();
     let mut victims = Vec::new();
     for n in 1..=10_u32 {
-        // Restarted after a second, as a service manager does.
-        std::thread::sleep((began + n * Duration::from_secs(1)).saturating_duration_since(Instant::now()));
+        // Restarted after a moment, as a service manager does.
+        std::thread::sleep((began + n * Duration::from_millis(700)).saturating_duration_since(Instant::now()));
         victims.push(hog_first(&unit));
     }
     let outcome = memtrail.stop().unwrap();
@@ -75,7 +75,7 @@ fn native_oom_warns_before_it_happens() {
     growing.limit(160 * MIB).unwrap();
     flat.limit(64 * MIB).unwrap();
     waiting.limit(16 * MIB).unwrap();
-    let memtrail = oom_command(&above, &["--follow", "--duration", "14s", "--warn", "50%", "--warn-within", "1m"]);
+    let memtrail = oom_command(&above, &["--follow", "--duration", "12s", "--warn", "50%", "--warn-within", "1m"]);
     let mut holder = Workload::start(&flat, &["anon", "--bytes", "24M"]).unwrap();
     holder.run_to("touched").unwrap();
     let mut grower = Workload::start(&growing, &["grow", "--bytes", "100M", "--milliseconds", "90"]).unwrap();
@@ -91,11 +91,13 @@ fn native_oom_warns_before_it_happens() {
     let text = String::from_utf8(output.stdout).unwrap();
     println!("{text}");
     let whole = text.split_whitespace().collect::<Vec<_>>().join(" ");
-    let place = |part: &str| whole.find(part).unwrap_or_else(|| panic!("no {part:?} in {whole}"));
-    let (slope, share) = (place(&format!("{} holds ", growing.path())), place(", over 50 % of its limit"));
-    assert!(whole.contains("and reaches its limit in ") && slope < share, "the slope first: {whole}");
-    assert!(whole.contains("through wl_grow_a_step"), "the same evidence as of a kill");
-    assert!(!whole.contains(&format!("{} holds", flat.path())), "{whole}");
+    let of_growing: Vec<&str> =
+        whole.split("Warning at ").filter(|warning| warning.contains(&format!("recording {} holds ", growing.path()))).collect();
+    let said = |part: &str| of_growing.iter().map(|warning| warning.contains(part)).collect::<Vec<bool>>();
+    assert_eq!(said(", and reaches its limit in "), [true, false], "by its slope, first and once: {whole}");
+    assert_eq!(said(", over 50 % of its limit"), [false, true], "then by its share: {whole}");
+    assert!(of_growing[0].contains("> wl_grow_a_step"), "the same evidence as of a kill");
+    assert!(!whole.contains(&format!("recording {} holds", flat.path())), "{whole}");
     if waits.is_some() {
         assert_eq!(
             whole.matches("and killing is off there (memory.oom_control): its tasks wait for memory").count(),

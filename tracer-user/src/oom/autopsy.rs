@@ -183,6 +183,7 @@ pub fn autopsy(case: &Case) -> Autopsy {
     }
     evidence::add(case, whole, &mut autopsy);
     autopsy.verdict = Some(super::sentence::sentence(&autopsy, case.warning));
+    evidence::shorten(&mut autopsy);
     autopsy
 }
 

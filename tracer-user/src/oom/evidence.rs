@@ -51,10 +51,6 @@ pub(super) fn add(case: &Case, whole: Option<&OomLevel>, autopsy: &mut Autopsy) 
     autopsy.dead = dead.collect();
     autopsy.dead.sort_by(|a, b| a.cgroup.cmp(&b.cgroup));
     autopsy.verdicts = verdicts(case, whole, &rows, &all);
-    all.truncate(MOST_FILES.0);
-    for file in all.iter_mut().skip(MOST_FILES.1) {
-        file.writers.iter_mut().chain(&mut file.readers).for_each(|toucher| toucher.frames.clear());
-    }
     autopsy.files = all;
     let live = case.warning.is_some();
     let files = if live { source::LIVE.to_owned() } else { source::swept(evidence.swept_after_s) };
@@ -65,6 +61,14 @@ pub(super) fn add(case: &Case, whole: Option<&OomLevel>, autopsy: &mut Autopsy) 
         (false, false) => source::SURVEYED,
     };
     autopsy.sources.insert("regions".to_owned(), regions.to_owned());
+}
+
+/// Leaves as many files as an autopsy keeps, after all of them were looked at.
+pub(super) fn shorten(autopsy: &mut Autopsy) {
+    autopsy.files.truncate(MOST_FILES.0);
+    for file in autopsy.files.iter_mut().skip(MOST_FILES.1) {
+        file.writers.iter_mut().chain(&mut file.readers).for_each(|toucher| toucher.frames.clear());
+    }
 }
 
 /// The files of one cgroup, each with its owner.

@@ -96,11 +96,13 @@ fn filled(autopsy: &Autopsy) -> Option<String> {
     }
     let (kind, bytes) = known().max_by_key(|(_, bytes)| *bytes)?;
     let is_much = |part: u64| part as f64 >= SHARE * bytes as f64;
+    // Samples may say more than there is.
+    let part = |part: u64| units::bytes(part.min(bytes));
     if matches!(kind.as_str(), "file" | "shmem") {
         let mut of_kind: Vec<&FileRow> = autopsy.files.iter().filter(|file| file.kind == *kind).collect();
         of_kind.sort_by_key(|file| std::cmp::Reverse(files::bytes(file)));
         if let Some(file) = of_kind.first().filter(|file| is_much(files::bytes(file))) {
-            return Some(format!("{} is {kind}, {} of it in {}", units::bytes(bytes), units::bytes(files::bytes(file)), touched(file)));
+            return Some(format!("{} is {kind}, {} of it in {}", units::bytes(bytes), part(files::bytes(file)), touched(file, bytes)));
         }
     }
     let arenas = autopsy.regions.iter().flat_map(|of| of.arenas.iter().map(move |row| (of.before_s, row)));
@@ -115,7 +117,7 @@ fn filled(autopsy: &Autopsy) -> Option<String> {
         ));
     }
     let by = autopsy.stacks.iter().filter(|row| row.kind == *kind).max_by_key(|row| row.live);
-    let by = by.filter(|row| is_much(row.live)).map(behind).unwrap_or_default();
+    let by = by.filter(|row| is_much(row.live)).map(|row| behind(row, &part(row.live))).unwrap_or_default();
     Some(format!("{} is {kind}{by}", units::bytes(bytes)))
 }
 
@@ -151,25 +153,25 @@ fn dead(autopsy: &Autopsy, path: &str) -> String {
     }
 }
 
-/// A file, who wrote or read most of it, and what of it waits for the disk.
-fn touched(file: &FileRow) -> String {
+/// A file, who wrote or read most of it, and what of it waits for the disk: `most` at most.
+fn touched(file: &FileRow, most: u64) -> String {
     let by = |verb: &str, of: &[crate::model::FileToucher]| of.first().map(|by| format!(", {verb} by {}", name(Some(&by.comm), by.pid)));
     let by = by("written", &file.writers).or_else(|| by("read", &file.readers)).unwrap_or_default();
     let waiting = file.dirty.unwrap_or(0).saturating_add(file.writeback.unwrap_or(0));
     let waiting = if waiting as f64 >= SHARE * files::bytes(file) as f64 {
-        format!(", {} of it not on disk yet", units::bytes(waiting))
+        format!(", {} of it not on disk yet", units::bytes(waiting.min(most)))
     } else {
         String::new()
     };
     format!("{}{by}{waiting}", diagnose::place(file))
 }
 
-fn behind(row: &LiveStack) -> String {
+fn behind(row: &LiveStack, bytes: &str) -> String {
     let who = name(Some(&row.comm), row.pid);
     let place = row.frames.iter().rev().find(|frame| !frame.ends_with("_[k]") && !frame.starts_with('['));
     match place {
-        Some(frame) => format!(", {} of it by {who} through {frame}", units::bytes(row.live)),
-        None => format!(", {} of it by {who}", units::bytes(row.live)),
+        Some(frame) => format!(", {bytes} of it by {who} through {frame}"),
+        None => format!(", {bytes} of it by {who}"),
     }
 }
 
