@@ -84,7 +84,7 @@ fn assert_agrees(autopsy: &Autopsy, incidents: &[Incident], least: u32) {
 }
 
 /// Kinds and remainder sum to the usage, and the remainder is small.
-fn assert_sums(autopsy: &Autopsy) {
+pub fn assert_sums(autopsy: &Autopsy) {
     let in_usage = |kind: &str| kind != "swap" && (kind != "sock" || !harness_is_v1());
     let sum: i64 = autopsy.before.iter().filter(|(kind, _)| in_usage(kind)).map(|(_, bytes)| bytes.unwrap_or(0)).sum();
     assert_eq!(Some(sum), autopsy.usage_bytes.map(|usage| usage as i64), "{:?}", autopsy.before);

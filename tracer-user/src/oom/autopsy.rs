@@ -163,7 +163,9 @@ pub fn autopsy(case: &Case) -> Autopsy {
         }
     }
     if let Some(whole) = whole {
-        for (kind, figure) in figures::by_kind(whole, case.version, &case.trusted, case.page_bytes, &older(case, whole.cgroup)) {
+        let mut kinds = figures::by_kind(whole, case.version, &case.trusted, case.page_bytes, &older(case, whole.cgroup));
+        evidence::correct_stale(case, whole, &mut kinds);
+        for (kind, figure) in kinds {
             from(&format!("before.{kind}"), Some(&figure.source));
             autopsy.before.insert(kind, Some(figure.bytes));
         }

@@ -3,7 +3,7 @@
 
 use super::{
     autopsy::{Case, is_below, levels},
-    figures,
+    figures::{self, Figure},
     model::{Autopsy, Dead, Finding, RegionsOf},
     source,
 };
@@ -13,7 +13,7 @@ use crate::{
     model::{Cgroup, FileOwner, FileRow, Host, Report},
     output::{files, json::OTHER},
 };
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use tracer_common::oom::OomLevel;
 
 /// Files that an autopsy keeps, and those of them whose touchers keep their stacks.
@@ -22,6 +22,9 @@ const MOST_FILES: (usize, usize) = (20, 5);
 const MOST_REGIONS: usize = 20;
 /// Readings over which dirty page cache must last to be more than a burst, seconds, and fewest of them.
 const SUSTAINED: (f64, usize) = (5.5, 3);
+
+/// Figures that leave more than one in so many bytes of the usage unexplained are old.
+const STALE: u64 = 50;
 
 /// What the collector found.
 #[derive(Clone, Debug, Default)]
@@ -61,6 +64,32 @@ pub(super) fn add(case: &Case, whole: Option<&OomLevel>, autopsy: &mut Autopsy) 
         (false, false) => source::SURVEYED,
     };
     autopsy.sources.insert("regions".to_owned(), regions.to_owned());
+}
+
+/// Where the kernel had not flushed its figures (it does for its own log, which it does not print for each kill), they are too small, and
+/// the remainder tells: then the picture says how much there was of each kind.
+pub(super) fn correct_stale(case: &Case, whole: &OomLevel, kinds: &mut BTreeMap<String, Figure>) {
+    let Some(evidence) = case.evidence.as_ref().filter(|_| case.warning.is_none()) else { return };
+    let Some((usage, rest)) = figures::usage(whole, case.page_bytes).zip(kinds.get("remainder").map(|figure| figure.bytes)) else { return };
+    if rest.unsigned_abs() <= usage / STALE {
+        return;
+    }
+    let within = evidence.cgroups.iter().filter(|(owner, _)| is_below(case, *owner, whole.cgroup)).map(|(_, row)| row);
+    let mut sums: BTreeMap<&str, i64> = BTreeMap::new();
+    for row in within {
+        for (kind, figure) in row.kinds.iter().filter(|(kind, _)| matches!(kind.as_str(), "anon" | "file" | "shmem")) {
+            let bytes = figure.live.unwrap_or(0).saturating_add(figure.baseline.unwrap_or(0));
+            *sums.entry(kind).or_default() += i64::try_from(bytes).unwrap_or(i64::MAX);
+        }
+    }
+    let change: i64 = sums.iter().map(|(kind, bytes)| bytes - kinds.get(*kind).map_or(0, |figure| figure.bytes)).sum();
+    if (rest - change).unsigned_abs() >= rest.unsigned_abs() {
+        return;
+    }
+    for (kind, bytes) in sums {
+        kinds.insert(kind.to_owned(), Figure { bytes, source: source::NOT_FLUSHED.to_owned() });
+    }
+    kinds.insert("remainder".to_owned(), Figure { bytes: rest - change, source: source::REMAINDER.to_owned() });
 }
 
 /// Leaves as many files as an autopsy keeps, after all of them were looked at.

@@ -2,7 +2,6 @@ use super::*;
 use crate::model::{ArenaRow, FileToucher, KindRow, RegionRow};
 use crate::oom::autopsy::{Place, Reading, autopsy};
 use crate::oom::event::known;
-use std::collections::BTreeMap;
 use tracer_common::{
     layout::STAT_NAMES,
     oom::{OOM_CONTROL, OOM_KILL, OOM_LEVELS, OOM_STATS, OomKill, OomTask, UNKNOWN},
@@ -221,4 +220,20 @@ fn arenas_are_as_they_were_when_last_looked_into() {
     let unknown = of(10, false);
     assert!(unknown.regions.is_empty());
     assert_eq!(unknown.sources["regions"], "unknown: no process was looked into before");
+}
+
+#[test]
+fn figures_that_were_not_flushed_come_from_the_picture() {
+    let of = |mib: u64| {
+        let kind = |mib: u64| KindRow { live: Some(mib * MIB), baseline: Some(10 * MIB), ..KindRow::default() };
+        let row = Cgroup { kinds: [("anon".to_owned(), kind(mib))].into(), ..cgroup("/pod/web", "alive", Vec::new()) };
+        vec![(WEB, row.clone()), (OTHER_POD, row)]
+    };
+    let stale = autopsy(&case(&[("anon", 20), ("file", 6)], of(230)));
+    assert_eq!((stale.before["anon"], stale.before["file"]), (Some(240 << 20), Some(6 << 20)));
+    assert_eq!((stale.before["remainder"], stale.sources["before.anon"].as_str()), (Some(10 << 20), source::NOT_FLUSHED));
+    let fresh = autopsy(&case(&[("anon", 250), ("file", 4)], of(230)));
+    assert_eq!((fresh.before["anon"], fresh.sources["before.anon"].as_str()), (Some(250 << 20), source::STAT));
+    // A picture that explains less than the figures is no better.
+    assert_eq!(autopsy(&case(&[("anon", 200)], of(20))).before["anon"], Some(200 << 20));
 }

@@ -41,6 +41,8 @@ pub mod source {
     pub const STACK: &str = "probe: worked out from the kernel stack";
     /// The figures of memory.stat as the kernel kept them at the kill.
     pub const STAT: &str = "probe: memory.stat as of the kernel's last flush";
+    /// The frozen picture, because memory.stat was older than the growth.
+    pub const NOT_FLUSHED: &str = "frozen picture: the kernel had not flushed memory.stat";
     /// The frozen picture: samples.
     pub const PICTURE: &str = "frozen picture";
     /// The frozen picture, with what processes were like when they were last looked into before.
