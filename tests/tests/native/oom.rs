@@ -46,6 +46,34 @@ pub fn holder(cgroup: &TestCgroup, bytes: u64) -> Workload {
     holder
 }
 
+/// A recording that tells when it has read the cgroups: what an autopsy compares with must have been seen, however slow the machine is.
+pub struct Readings(tempfile::TempDir);
+
+impl Readings {
+    pub fn start(mut args: Vec<String>) -> (Memtrail, Readings) {
+        let readings = Readings(tempfile::tempdir().unwrap());
+        args.extend(["--stream".to_owned(), readings.stream().to_str().unwrap().to_owned()]);
+        (Memtrail::start(&args).unwrap(), readings)
+    }
+
+    fn stream(&self) -> std::path::PathBuf {
+        self.0.path().join("readings")
+    }
+
+    fn count(&self) -> usize {
+        std::fs::read_to_string(self.stream()).unwrap_or_default().lines().count()
+    }
+
+    /// Waits for so many more.
+    pub fn wait(&self, more: usize) {
+        let (before, deadline) = (self.count(), Instant::now() + Duration::from_secs(120));
+        while self.count() < before + more {
+            assert!(Instant::now() < deadline, "no reading comes");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
 /// Waits until that many `Killed process` lines of these processes are in the log.
 fn logged(kmsg: &mut Kmsg, pids: &[u32]) -> Vec<Incident> {
     let deadline = Instant::now() + Duration::from_secs(30);

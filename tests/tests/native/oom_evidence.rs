@@ -1,17 +1,16 @@
 //! What an autopsy knows beyond stacks: the file that a dead container left, the file that waits for the disk, arenas. Each kill also is one
 //! where the other verdicts must stay silent.
 
-use crate::oom::{hog_first, holder, of_victim};
+use crate::oom::{Readings, hog_first, holder, of_victim};
 use harness::cgroup::TestCgroup;
-use harness::memtrail::{Memtrail, Mode, record_args};
+use harness::memtrail::{Mode, record_args, record_args_of};
 use harness::place::{Folder, Tmpfs};
 use harness::workload::Workload;
 use memtrail::oom::model::{Autopsy, Finding};
-use std::time::Duration;
 
 const MIB: u64 = 1 << 20;
-/// Readings are a second apart; a look at processes follows one, and what it found is taken in at the next.
-const READINGS: Duration = Duration::from_secs(4);
+/// Enough to say that dirty page cache lasts; and a look at processes follows the first reading, and what it found is taken in at a later one.
+const READINGS: usize = 4;
 
 fn ids(autopsy: &Autopsy) -> Vec<&str> {
     autopsy.verdicts.iter().map(|verdict| verdict.id.as_str()).collect()
@@ -43,14 +42,14 @@ fn native_oom_names_the_file_that_a_dead_container_left() {
     let mut old = pod.child(&"a1".repeat(32)).unwrap();
     let new = pod.child(&"b2".repeat(32)).unwrap();
     let dir = tmpfs.path().to_str().unwrap().to_owned();
-    let memtrail = Memtrail::start(&record_args(pod.path(), Mode::Default)).unwrap();
+    let (memtrail, readings) = Readings::start(record_args(pod.path(), Mode::Default));
     let mut writer = Workload::start(&old, &["tmpfs", "--keep", "--dir", &dir, "--bytes", "128M"]).unwrap();
     let writer_pid = writer.run_to("ready").unwrap()[0].pid;
     writer.finish().unwrap();
     let dead = old.path().to_owned();
     old.remove().unwrap();
     let beside = holder(&new, 16 * MIB);
-    std::thread::sleep(Duration::from_secs(2));
+    readings.wait(2);
     let pid = hog_first(&new);
     let outcome = memtrail.stop().unwrap();
     drop((beside, new, kubepods));
@@ -69,7 +68,7 @@ fn native_oom_names_the_file_that_a_dead_container_left() {
     assert!(autopsy.files[0].path.starts_with(&dir) && autopsy.files[0].owner.as_ref().unwrap().state == "dead", "{:?}", autopsy.files[0]);
     assert_eq!(autopsy.dead.len(), 1, "{:?}", autopsy.dead);
     let since = autopsy.dead[0].for_s.unwrap();
-    assert!((2.0..60.0).contains(&since), "{since}");
+    assert!(since > 0.5, "{since}");
     let sentence = autopsy.verdict.as_deref().unwrap();
     let expected =
         ["MiB is shmem in ".to_owned(), " more files left by a container that died ".to_owned(), format!("memtrail-worklo[{pid}] used ")];
@@ -86,10 +85,10 @@ fn native_oom_names_the_file_that_waits_for_the_disk() {
     let image = image.to_str().unwrap();
     let cgroup = TestCgroup::new("oom-dirty").unwrap();
     cgroup.limit(128 * MIB).unwrap();
-    let memtrail = Memtrail::start(&record_args(cgroup.path(), Mode::Default)).unwrap();
+    let (memtrail, readings) = Readings::start(record_args(cgroup.path(), Mode::Default));
     let mut writer = Workload::start(&cgroup, &["append-log", "--pin", "--file", image, "--bytes", "80M"]).unwrap();
     writer.run_to("appended").unwrap();
-    std::thread::sleep(READINGS);
+    readings.wait(READINGS);
     let pid = hog_first(&cgroup);
     let outcome = memtrail.stop().unwrap();
     let autopsy = of_victim(&outcome, pid);
@@ -118,7 +117,7 @@ fn native_oom_names_arenas_as_they_were_before() {
         pod
     });
     let paths: Vec<&str> = pods.iter().map(TestCgroup::path).collect();
-    let memtrail = Memtrail::start(&harness::memtrail::record_args_of(&paths, Mode::Default, None)).unwrap();
+    let (memtrail, readings) = Readings::start(record_args_of(&paths, Mode::Default, None));
     // Nothing is looked into before the blocks are free.
     memtrail.pause().unwrap();
     let mut workloads: Vec<Workload> = Vec::new();
@@ -128,8 +127,8 @@ fn native_oom_names_arenas_as_they_were_before() {
         workloads.push(workload);
     }
     memtrail.resume().unwrap();
-    std::thread::sleep(READINGS);
-    let victims: Vec<u32> = pods.iter().map(|pod| hog_first(pod)).collect();
+    readings.wait(READINGS);
+    let victims: Vec<u32> = pods.iter().map(hog_first).collect();
     let outcome = memtrail.stop().unwrap();
     let autopsies: Vec<Autopsy> = victims.iter().map(|pid| of_victim(&outcome, *pid)).collect();
 
@@ -140,7 +139,7 @@ fn native_oom_names_arenas_as_they_were_before() {
     assert_eq!(ids(&autopsies[1]), Vec::<&str>::new(), "memory in use");
     for autopsy in &autopsies {
         let of = &autopsy.regions[0];
-        assert!(of.before_s > 0.0 && of.before_s < 30.0, "{}", of.before_s);
+        assert!(of.before_s > 0.0, "{}", of.before_s);
         let arenas = of.regions.iter().find(|row| row.class == "glibc-arena").expect("arenas are known");
         assert!(arenas.live.abs_diff(192 * MIB) <= 3 * arenas.live_stderr + 16 * MIB, "{} ± {}", arenas.live, arenas.live_stderr);
     }

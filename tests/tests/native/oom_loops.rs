@@ -1,6 +1,6 @@
 //! Kills that repeat, warnings before a kill, and what is marked without being killed.
 
-use crate::oom::{hog_first, of_victim};
+use crate::oom::{Readings, hog_first, of_victim};
 use harness::cgroup::TestCgroup;
 use harness::hierarchy::Version;
 use harness::memtrail::{Memtrail, Mode, forced_provider, record_args, record_args_of};
@@ -20,14 +20,13 @@ fn native_oom_loop_names_who_grew_and_not_who_died() {
     let node = TestCgroup::new("oom-loop").unwrap();
     node.limit(128 * MIB).unwrap();
     let (grower, unit) = (node.child("grower").unwrap(), node.child("agent.service").unwrap());
-    let memtrail = Memtrail::start(&record_args(node.path(), Mode::Default)).unwrap();
+    let (memtrail, readings) = Readings::start(record_args(node.path(), Mode::Default));
     let mut growing = Workload::start(&grower, &["grow", "--bytes", "90M", "--milliseconds", "80"]).unwrap();
     growing.run_to("growing").unwrap();
-    let began = Instant::now();
     let mut victims = Vec::new();
-    for n in 1..=10_u32 {
-        // Restarted after a moment, as a service manager does.
-        std::thread::sleep((began + n * Duration::from_millis(700)).saturating_duration_since(Instant::now()));
+    for _ in 0..10 {
+        // Restarted after a moment, as a service manager does: memtrail has read the cgroups meanwhile.
+        readings.wait(1);
         victims.push(hog_first(&unit));
     }
     let outcome = memtrail.stop().unwrap();

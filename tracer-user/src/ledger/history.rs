@@ -81,13 +81,14 @@ impl History {
         all().filter(|point| point.at_s <= at_s - window_s).max_by(|a, b| a.at_s.total_cmp(&b.at_s)).or_else(|| all().next())
     }
 
-    /// The least page cache that was dirty or under writeback in the readings between the two moments; `None` if there are fewer than
-    /// `fewest`, or one does not know.
+    /// The least page cache that was dirty or under writeback in the last `most` readings between the two moments; `None` if there are fewer
+    /// than `fewest`, or one does not know.
     #[must_use]
-    pub fn least_unwritten(&self, from_s: f64, to_s: f64, fewest: usize) -> Option<u64> {
-        let found: Vec<u64> =
-            self.points().filter(|point| point.at_s >= from_s && point.at_s < to_s).map(|point| point.unwritten).collect();
-        if found.len() < fewest || found.contains(&u64::MAX) { None } else { found.into_iter().min() }
+    pub fn least_unwritten(&self, (from_s, to_s): (f64, f64), (fewest, most): (usize, usize)) -> Option<u64> {
+        let between = self.points().filter(|point| point.at_s >= from_s && point.at_s < to_s);
+        let all: Vec<u64> = between.map(|point| point.unwritten).collect();
+        let last = &all[all.len().saturating_sub(most)..];
+        if last.len() < fewest || last.contains(&u64::MAX) { None } else { last.iter().copied().min() }
     }
 
     /// All readings, oldest first, each once.
@@ -149,10 +150,11 @@ mod tests {
         for (second, unwritten) in [(1, Some(0)), (2, Some(90)), (3, Some(70)), (4, Some(80))] {
             history.push(point(f64::from(second)).with_unwritten(unwritten));
         }
-        assert_eq!(history.least_unwritten(1.5, 4.5, 3), Some(70));
-        assert_eq!(history.least_unwritten(2.5, 4.5, 3), None, "two readings");
+        assert_eq!(history.least_unwritten((0.0, 4.5), (3, 3)), Some(70));
+        assert_eq!(history.least_unwritten((0.0, 4.5), (3, 4)), Some(0), "the first is among them");
+        assert_eq!(history.least_unwritten((2.5, 4.5), (3, 4)), None, "two readings");
         history.push(point(5.0));
-        assert_eq!(history.least_unwritten(1.5, 5.5, 3), None, "one is unknown");
+        assert_eq!(history.least_unwritten((1.5, 5.5), (3, 4)), None, "one is unknown");
     }
 
     #[test]

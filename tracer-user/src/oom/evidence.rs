@@ -20,8 +20,9 @@ use tracer_common::oom::OomLevel;
 const MOST_FILES: (usize, usize) = (20, 5);
 /// Rows of regions that a cgroup keeps.
 const MOST_REGIONS: usize = 20;
-/// Readings over which dirty page cache must last to be more than a burst, seconds, and fewest of them.
-const SUSTAINED: (f64, usize) = (5.5, 3);
+/// Dirty page cache that lasts over the last readings is more than a burst: fewest and most of them, none older than so many seconds.
+const SUSTAINED: (usize, usize) = (3, 5);
+const SUSTAINED_S: f64 = 15.0;
 
 /// Figures that leave more than one in so many bytes of the usage unexplained are old.
 const STALE: u64 = 50;
@@ -177,7 +178,7 @@ fn with_level(case: &Case, level: &OomLevel, row: Cgroup) -> Cgroup {
     let inactive = at_most(read.and_then(|read| read.inactive_file));
     let usage = figures::usage(level, case.page_bytes);
     let (dirty, writeback) = (stat("file_dirty"), stat("file_writeback"));
-    let sustained = place.and_then(|place| place.history.least_unwritten(case.at_s - SUSTAINED.0, case.at_s, SUSTAINED.1));
+    let sustained = place.and_then(|place| place.history.least_unwritten((case.at_s - SUSTAINED_S, case.at_s), SUSTAINED));
     Cgroup {
         usage_bytes: usage.or(row.usage_bytes),
         limit_bytes: figures::limit_pages(level).map(|pages| pages.saturating_mul(case.page_bytes)),

@@ -184,8 +184,11 @@ fn grower(kill: &Autopsy) -> Option<&Growth> {
     own().filter(|row| row.window_s >= longest).max_by_key(|row| row.bytes)
 }
 
+/// Unit and name.
+type Named = (String, Option<String>);
+
 fn victims(kills: &[&Autopsy]) -> Vec<Killed> {
-    let mut found: BTreeMap<(String, Option<String>), (Killed, HashSet<Option<u32>>)> = BTreeMap::new();
+    let mut found: BTreeMap<Named, (Killed, HashSet<Option<u32>>)> = BTreeMap::new();
     let all = kills.iter().flat_map(|kill| kill.victims.iter().map(move |victim| (*kill, victim)));
     for (kill, victim) in all.filter(|(_, victim)| victim.already_ending != Some(true)) {
         let Victim { pid, comm, cgroup, oom_score_adj, .. } = victim;

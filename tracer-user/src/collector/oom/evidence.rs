@@ -11,7 +11,7 @@ use crate::{
     collector::{
         assemble::{self, Inputs},
         names::Names,
-        regions::ahead::Known,
+        regions,
         session::{Session, SessionError},
     },
     ledger,
@@ -47,8 +47,8 @@ impl Session {
         let swept = tables::sweep(&mut self.running.bpf, of_files.into_iter())?;
         let files = self.files_of(&samples)?;
         let owners: HashSet<u64> = keys.values().map(|record| record.key.owner).collect();
-        let (surveys, ages) =
-            self.ahead.at(kill.at_ns, (&samples, &keys, &tables.processes), |known: &Known| owners.contains(&known.owner.0));
+        let joined = regions::Tables { keys: &keys, samples: &samples, processes: &tables.processes };
+        let (surveys, ages) = self.ahead.at(kill.at_ns, &joined, |known| owners.contains(&known.owner.0));
         let mut readings: Vec<(CgroupId, StatReading)> = self
             .oom
             .last

@@ -1,7 +1,7 @@
 //! Surveys ahead of an OOM kill. A killed process takes its mappings with it, so the processes of a cgroup that comes close to its limit
 //! are looked into before: rarely, a few at a time, on the thread that looks into processes. What is known is as old as it says.
 
-use super::{LEAST_ANONYMOUS_BYTES, Message, PATIENCE, Place, Process, Surveying, Surveyor, Surveys, Touched};
+use super::{LEAST_ANONYMOUS_BYTES, Message, PATIENCE, Place, Process, Surveying, Surveyor, Surveys, Tables, Touched};
 use crate::{
     cgroup::{CgroupId, StatReading, monotonic_ns, stat::Limit},
     collector::session::Session,
@@ -17,9 +17,8 @@ use std::{
     },
 };
 use tracer_common::{
-    attribution::{KEY_BASELINE, KEY_OWN, KeyRecord, Sample},
+    attribution::{KEY_BASELINE, KEY_OWN, KeyRecord},
     kind::Kind,
-    process::ProcessRecord,
 };
 
 /// A cgroup is close when what the kernel cannot drop at once is this share of its limit.
@@ -145,7 +144,7 @@ impl Ahead {
     pub(in crate::collector) fn at(
         &self,
         at_ns: u64,
-        (samples, keys, processes): (&HashMap<u64, Sample>, &HashMap<u64, KeyRecord>, &HashMap<u64, ProcessRecord>),
+        tables: &Tables<'_>,
         wanted: impl Fn(&Known) -> bool,
     ) -> (Surveys, HashMap<u64, f64>) {
         let mut surveys = Surveys::default();
@@ -158,9 +157,9 @@ impl Ahead {
             let process = Process { tgid: *tgid, comm: known.comm.clone(), owner: Some(known.owner), survey: Arc::clone(&known.survey) };
             surveys.processes.push(process);
         }
-        for (slot, sample) in samples {
-            let Some(record) = keys.get(&sample.key).filter(|record| has_address(record)) else { continue };
-            let Some(process) = processes.get(&record.key.process) else { continue };
+        for (slot, sample) in tables.samples {
+            let Some(record) = tables.keys.get(&sample.key).filter(|record| has_address(record)) else { continue };
+            let Some(process) = tables.processes.get(&record.key.process) else { continue };
             // A process that was first seen later is another one with that id, or has executed another program since.
             let of_it = index.get(&process.tgid).filter(|(_, looked_ns)| process.first_seen_ns <= *looked_ns);
             let Some((process, _)) = of_it.copied() else { continue };

@@ -3,7 +3,10 @@ use crate::{
     cgroup::{Version, stat::CgroupFile},
     region::maps::Maps,
 };
-use tracer_common::attribution::{BANKS, Key};
+use tracer_common::{
+    attribution::{BANKS, Key, Sample},
+    process::ProcessRecord,
+};
 
 const MIB: u64 = 1 << 20;
 const SECOND: u64 = 1_000_000_000;
@@ -97,14 +100,12 @@ fn samples_are_placed_by_address_in_what_the_process_was() {
         (12, sample(2, 0x6000)),
         (13, sample(3, 0x6000)),
     ]);
-    let (surveys, ages) = ahead.at(70 * SECOND, (&samples, &keys, &processes), |_| true);
+    let tables = Tables { keys: &keys, samples: &samples, processes: &processes };
+    let (surveys, ages) = ahead.at(70 * SECOND, &tables, |_| true);
     assert_eq!(surveys.places.keys().collect::<Vec<_>>(), [&10]);
     assert_eq!((surveys.processes.len(), ages.get(&7)), (1, Some(&20.0)));
-    assert!(
-        ahead.at(40 * SECOND, (&samples, &keys, &processes), |_| true).0.processes.is_empty(),
-        "a look after the kill is none before it"
-    );
-    assert!(ahead.at(70 * SECOND, (&samples, &keys, &processes), |_| false).0.processes.is_empty());
+    assert!(ahead.at(40 * SECOND, &tables, |_| true).0.processes.is_empty(), "a look after the kill is none before it");
+    assert!(ahead.at(70 * SECOND, &tables, |_| false).0.processes.is_empty());
 }
 
 #[test]
