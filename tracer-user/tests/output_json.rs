@@ -57,7 +57,7 @@ fn full() -> Report {
         siblings: vec![Sibling { state: "dead".into(), ..Sibling::default() }],
         stacks: vec![LiveStack { state: "alive".into(), ..LiveStack::default() }],
         growth: vec![Growth { bytes: -1, ..Growth::default() }, Growth { frames: Some(vec!["main".into()]), ..Growth::default() }],
-        files: vec![FileRow::default()],
+        files: vec![FileRow { kind: "shmem".into(), ..FileRow::default() }],
         regions: vec![RegionsOf { regions: vec![RegionRow::default()], arenas: vec![ArenaRow::default()], ..RegionsOf::default() }],
         dead: vec![Dead::default()],
         verdicts: vec![Finding { severity: "info".into(), ..Finding::default() }],

@@ -7,6 +7,7 @@ use harness::report;
 use harness::workload::Workload;
 use memtrail::collector::kmsg::Kmsg;
 use memtrail::oom::log::{self, Incident};
+use memtrail::oom::loops::Loops;
 use memtrail::oom::model::{Autopsy, Victim};
 use std::time::{Duration, Instant};
 
@@ -401,6 +402,11 @@ fn vm_oom_of_the_whole_host_is_told_from_that_of_a_cgroup() {
         let grew = autopsy.growth.iter().any(|row| row.bytes > 0 && row.cgroup.starts_with("/memtrail-test"));
         assert!(grew, "who grew is named: {:?}", autopsy.growth);
     }
+    let loops: Loops = serde_json::from_value(outcome.report["oom_loops"].clone()).unwrap();
+    println!("{}", memtrail::output::autopsy::loops(&loops));
+    assert_eq!((loops.kills, loops.global), (5, 5));
+    let ids: Vec<&str> = loops.verdicts.iter().map(|verdict| verdict.id.as_str()).collect();
+    assert!(ids.contains(&"oom-loop") && ids.contains(&"overcommitted-limits"), "a limit of 64 GiB is more than there is: {loops:?}");
 }
 
 /// Bounded, and nothing is lost in silence.

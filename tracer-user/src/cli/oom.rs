@@ -40,7 +40,7 @@ pub struct OomArgs {
     /// Warn, with the same evidence, when a cgroup will reach its limit within this long if it goes on as in the last half minute.
     #[arg(long, value_name = "TIME", value_parser = units::parse_duration)]
     pub warn_within: Option<Duration>,
-    /// Write each autopsy to this directory as JSON; the newest 100 are kept.
+    /// Write each autopsy to this directory as JSON; the newest 100 are kept, of 64 MiB together.
     #[arg(long, value_name = "DIR")]
     pub dir: Option<PathBuf>,
     /// Write the autopsies (.json), or memory over time to the last kill (.svg .html). May be given again.
@@ -77,6 +77,8 @@ Exit status: 0 complete; 1 could not run or failed, or with --check-log an autop
 
 /// Autopsies kept in a directory.
 const MOST_FILES: usize = 100;
+/// And their bytes; the newest is kept however large it is.
+const MOST_BYTES: u64 = 64 << 20;
 /// What the names of their files begin with.
 const PREFIX: &str = "memtrail-oom-";
 /// Autopsies kept for `-o`.
@@ -313,11 +315,18 @@ fn keep_in(dir: &Path, autopsy: &Autopsy, number: u64) -> Result<()> {
         .with_context(|| format!("{}: cannot write", path.display()))?;
     let entries = std::fs::read_dir(dir).with_context(|| format!("{}: cannot list", dir.display()))?;
     let ours = |name: &str| name.starts_with(PREFIX) && name.ends_with(".json");
-    let mut names: Vec<String> = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok()).filter(|name| ours(name)).collect();
-    names.sort_unstable();
-    for name in names.iter().take(names.len().saturating_sub(MOST_FILES)) {
+    let sized = |entry: std::fs::DirEntry| Some((entry.file_name().into_string().ok()?, entry.metadata().ok()?.len()));
+    let mut files: Vec<(String, u64)> = entries.filter_map(|entry| sized(entry.ok()?)).filter(|(name, _)| ours(name)).collect();
+    files.sort_unstable();
+    let mut bytes: u64 = files.iter().map(|(_, bytes)| bytes).sum();
+    let mut left = files.len();
+    for (name, size) in files {
+        if left <= 1 || (left <= MOST_FILES && bytes <= MOST_BYTES) {
+            break;
+        }
         let path = dir.join(name);
         std::fs::remove_file(&path).with_context(|| format!("{}: cannot remove", path.display()))?;
+        (left, bytes) = (left - 1, bytes - size);
     }
     Ok(())
 }
@@ -348,5 +357,11 @@ mod tests {
         assert_eq!(names.len(), MOST_FILES + 1);
         assert!(names.iter().any(|name| name == "other.json") && !names.iter().any(|name| name.contains("T020000Z")));
         assert!(names.iter().any(|name| name.contains("20260301T020229Z")), "{names:?}");
+
+        // Large ones go by their size: only the newest fits then.
+        std::fs::File::create(dir.path().join(format!("{PREFIX}20260301T030000Z-kill-1-1.json"))).unwrap().set_len(MOST_BYTES).unwrap();
+        keep_in(dir.path(), &Autopsy { time: "2026-03-01T04:00:00Z".into(), event: "kill".into(), ..Autopsy::default() }, 1).unwrap();
+        let left: Vec<_> = std::fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+        assert!(left.len() == 2 && left.iter().any(|name| name.contains("T040000Z")), "{left:?}");
     }
 }

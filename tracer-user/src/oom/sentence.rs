@@ -2,13 +2,16 @@
 
 use super::{
     autopsy::{Warning, window_text},
-    growth::USAGE,
+    growth::{OWN, USAGE},
     model::{Autopsy, LiveStack, Victim},
 };
 use crate::{diagnose, model::FileRow, output::files, units};
 
 /// A kind or a stack is named if it holds at least this share of the usage.
 const SHARE: f64 = 0.25;
+
+/// A cgroup's own growth stands for all if it is this share of it.
+const MOST: f64 = 0.6;
 
 /// The sentence. Names in it are escaped already.
 #[must_use]
@@ -186,10 +189,14 @@ fn other_trigger(autopsy: &Autopsy) -> Option<String> {
 
 /// What grew most of what is right below the limit, else the limit's own.
 fn grown(autopsy: &Autopsy) -> Option<String> {
-    let window = autopsy.growth.first()?.window_s;
-    let rows = || autopsy.growth.iter().filter(|row| row.window_s <= window + 1.0 && row.bytes > 0);
+    let window = autopsy.growth.iter().find(|row| row.kind == USAGE)?.window_s;
+    // A window of readings ends before the kill.
+    let rows = || autopsy.growth.iter().filter(|row| (row.window_s - window).abs() <= 3.0 && row.bytes > 0);
     let usage = || rows().filter(|row| row.kind == USAGE);
     let inner = usage().filter(|row| Some(&row.cgroup) != autopsy.limit_cgroup.as_ref()).max_by_key(|row| row.bytes);
-    let row = inner.or_else(|| usage().next())?;
+    let whole = inner.or_else(|| usage().next())?;
+    // The innermost one that explains most of it. Its figures are of the last reading, so it may be less.
+    let own = rows().filter(|row| row.kind == OWN).max_by_key(|row| row.bytes);
+    let row = own.filter(|own| own.bytes as f64 >= MOST * whole.bytes as f64).unwrap_or(whole);
     Some(format!("{} grew by {} in {}", row.cgroup, units::bytes(row.bytes.unsigned_abs()), window_text(row.window_s)))
 }

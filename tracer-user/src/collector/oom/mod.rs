@@ -37,7 +37,7 @@ use case::Tables;
 use kept::Kept;
 use std::{collections::HashMap, os::fd::OwnedFd, time::Duration};
 use tokio::io::unix::AsyncFd;
-use tracer_common::{loss::Loss, oom::UNKNOWN};
+use tracer_common::{attribution::KeyRecord, loss::Loss, oom::UNKNOWN};
 
 /// Tells when the kernel half has sent OOM events.
 pub struct Kills(AsyncFd<OwnedFd>);
@@ -93,9 +93,7 @@ impl Session {
         }
         // Cgroups that were made and killed since the last reading are in the other ring.
         self.drain_events()?;
-        // Nothing is known of those that were gone before the start, but what is still charged to them knows their names.
-        let now = tables::samples(&self.running.bpf)?;
-        self.name_the_dead(&tables.keys, &now)?;
+        self.name_owners(&tables.keys)?;
         let mut kills = 0;
         for event in events {
             match event {
@@ -121,6 +119,15 @@ impl Session {
             monotonic_ns().saturating_sub(frozen_ns) / 1000
         );
         Ok(kills)
+    }
+
+    /// Names owners that were gone before the start, if there are any: what is still charged to them knows.
+    fn name_owners(&mut self, keys: &HashMap<u64, KeyRecord>) -> Result<(), SessionError> {
+        if keys.values().all(|record| self.registry.get(CgroupId(record.key.owner)).is_some()) {
+            return Ok(());
+        }
+        let now = tables::samples(&self.running.bpf)?;
+        Ok(self.name_the_dead(keys, &now)?)
     }
 
     /// Closes pictures whose event found no room in the ring: nobody else would, and there are only so many.
