@@ -48,6 +48,7 @@ impl Session {
         let processes = tables::processes(&self.running.bpf)?;
         let files = self.files_of(&samples)?;
         let members = self.members(readings.iter().map(|(id, _)| *id));
+        self.ahead.stop();
         let surveys = regions::read(
             &self.surveying,
             &regions::Tables { keys: &keys, samples: &samples, processes: &processes },

@@ -29,6 +29,10 @@ const GROWN: f64 = 0.05;
 const AGAIN_NS: u64 = 60_000_000_000;
 /// Least time between two looks at anything, nanoseconds.
 const APART_NS: u64 = 2_000_000_000;
+/// And at least so many times as long as the last look took: looking ahead takes 1 % of a CPU at most.
+const RARELY: u64 = 100;
+/// Cgroups of one look, the closest first.
+const MOST_CGROUPS: usize = 4;
 /// Processes of one look, those with most anonymous memory first.
 const MOST_AT_ONCE: usize = 16;
 /// Processes of which something is kept, and mappings of all of them together.
@@ -43,6 +47,8 @@ pub struct Ahead {
     pending: Option<Pending>,
     looked: HashMap<CgroupId, Looked>,
     last_ns: u64,
+    /// What the thread had spent reading when the last look began, nanoseconds.
+    busy_ns: u64,
 }
 
 /// One process.
@@ -69,9 +75,11 @@ struct Pending {
 }
 
 impl Ahead {
-    /// Which cgroups are to be looked into now. `readings` are those of the last interval.
-    fn due(&self, readings: &[(CgroupId, StatReading)], now_ns: u64) -> Vec<(CgroupId, u64)> {
-        if self.pending.is_some() || now_ns.saturating_sub(self.last_ns) < APART_NS {
+    /// Which cgroups are to be looked into now, with what they hold. `readings` are those of the last interval; `busy_ns` is what the thread
+    /// has spent reading.
+    fn due(&self, readings: &[(CgroupId, StatReading)], now_ns: u64, busy_ns: u64) -> Vec<(CgroupId, u64)> {
+        let apart_ns = busy_ns.saturating_sub(self.busy_ns).saturating_mul(RARELY).max(APART_NS);
+        if self.pending.is_some() || now_ns.saturating_sub(self.last_ns) < apart_ns {
             return Vec::new();
         }
         let is_due = |id: &CgroupId, held: u64, limit: u64| match self.looked.get(id) {
@@ -81,9 +89,12 @@ impl Ahead {
         let close = |(id, reading): &(CgroupId, StatReading)| {
             let limit = reading.limit.and_then(Limit::bytes)?;
             let held = held(reading);
-            (held as f64 >= CLOSE * limit as f64 && is_due(id, held, limit)).then_some((*id, held))
+            let share = held as f64 / limit.max(1) as f64;
+            (share >= CLOSE && is_due(id, held, limit)).then_some((share, *id, held))
         };
-        readings.iter().filter_map(close).collect()
+        let mut due: Vec<(f64, CgroupId, u64)> = readings.iter().filter_map(close).collect();
+        due.sort_by(|a, b| b.0.total_cmp(&a.0).then_with(|| a.1.cmp(&b.1)));
+        due.into_iter().take(MOST_CGROUPS).map(|(_, id, held)| (id, held)).collect()
     }
 
     fn begin(&mut self, thread: &Surveying, members: HashMap<u32, CgroupId>, opened: Option<OpenedFiles>, now_ns: u64) {
@@ -127,6 +138,13 @@ impl Ahead {
             self.pending = None;
         }
         self.bound(now_ns);
+    }
+
+    /// Ends a look that is under way: a report needs the thread.
+    pub(in crate::collector) fn stop(&mut self) {
+        self.poll(monotonic_ns());
+        // The thread ends early when nobody listens.
+        self.pending = None;
     }
 
     /// Forgets what is old, and the oldest beyond the bounds.
@@ -189,14 +207,14 @@ impl Session {
         let now_ns = monotonic_ns();
         self.ahead.poll(now_ns);
         self.ahead.looked.retain(|id, _| self.registry.get(*id).is_some());
-        let due = self.ahead.due(readings, now_ns);
+        let due = self.ahead.due(readings, now_ns, self.surveying.busy_ns());
         if due.is_empty() {
             return;
         }
         let close: HashSet<CgroupId> = due.iter().map(|(id, _)| *id).collect();
         let below = |id: &CgroupId| self.registry.ancestry(*id).any(|cgroup| close.contains(&cgroup.id));
         let members = self.members(readings.iter().map(|(id, _)| *id).filter(below));
-        self.ahead.last_ns = now_ns;
+        (self.ahead.last_ns, self.ahead.busy_ns) = (now_ns, self.surveying.busy_ns());
         self.ahead.looked.extend(due.into_iter().map(|(id, held)| (id, Looked { at_ns: now_ns, held })));
         self.ahead.begin(&self.surveying, members, self.feed.as_ref().map(Feed::opened_files), now_ns);
     }

@@ -26,7 +26,7 @@ fn limit() -> String {
 #[test]
 fn only_what_comes_close_is_looked_into_and_rarely() {
     let mut ahead = Ahead::default();
-    let due = |ahead: &Ahead, reading: (CgroupId, StatReading), now_ns: u64| !ahead.due(&[reading], now_ns).is_empty();
+    let due = |ahead: &Ahead, reading: (CgroupId, StatReading), now_ns: u64| !ahead.due(&[reading], now_ns, 0).is_empty();
     let now = 100 * SECOND;
     assert!(due(&ahead, reading(50 * MIB, 20 * MIB, 0, &limit()), now));
     assert!(!due(&ahead, reading(60 * MIB, 0, 40 * MIB, &limit()), now), "a cgroup that is full of clean page cache is not close");
@@ -38,6 +38,11 @@ fn only_what_comes_close_is_looked_into_and_rarely() {
     assert!(due(&ahead, reading(85 * MIB, 0, 0, &limit()), later), "it has grown");
     assert!(!due(&ahead, reading(85 * MIB, 0, 0, &limit()), now + SECOND), "a moment ago another was looked into");
     assert!(due(&ahead, reading(80 * MIB, 0, 0, &limit()), now + AGAIN_NS), "a minute ago");
+    let after = |busy_ns| ahead.due(&[reading(85 * MIB, 0, 0, &limit())], later, busy_ns);
+    assert!(after(SECOND).is_empty() && after(SECOND / 20).len() == 1, "the last look took a second");
+    let many: Vec<(CgroupId, StatReading)> = (1..20).map(|id| (CgroupId(id), reading((80 + id) * MIB, 0, 0, &limit()).1)).collect();
+    let closest: Vec<u64> = ahead.due(&many, later, 0).into_iter().map(|(id, _)| id.0).collect();
+    assert_eq!(closest, [19, 18, 17, 16]);
 }
 
 fn known(at_ns: u64) -> Known {
