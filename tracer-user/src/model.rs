@@ -43,6 +43,9 @@ pub struct Report {
     pub cgroups: Vec<Cgroup>,
     /// OOM kills seen.
     pub oom: Vec<serde_json::Value>,
+    /// Those of the last quarter of an hour, by victim and by who grew; null if there was none and the host was not short of memory.
+    #[serde(default)]
+    pub oom_loops: Option<crate::oom::loops::Loops>,
     /// How much of the processes' memory was looked at for regions.
     #[serde(default)]
     pub surveyed: Surveyed,

@@ -4,8 +4,9 @@
 
 mod output_support;
 
-use memtrail::model::{Cgroup, FileRow, KindRow, Report, StackRow};
-use memtrail::oom::model::{Autopsy, Growth, Level, LiveStack, Moment, Sibling, Trigger, Victim};
+use memtrail::model::{ArenaRow, Cgroup, FileRow, KindRow, RegionRow, Report, StackRow};
+use memtrail::oom::loops::{Grower, Killed, Loops, Unlimited};
+use memtrail::oom::model::{Autopsy, Dead, Finding, Growth, Level, LiveStack, Moment, RegionsOf, Sibling, Trigger, Victim};
 use memtrail::output::json;
 use output_support::*;
 use serde_json::{Value, json};
@@ -55,11 +56,23 @@ fn full() -> Report {
         levels: vec![Level::default()],
         siblings: vec![Sibling { state: "dead".into(), ..Sibling::default() }],
         stacks: vec![LiveStack { state: "alive".into(), ..LiveStack::default() }],
-        growth: vec![Growth { bytes: -1, ..Growth::default() }],
+        growth: vec![Growth { bytes: -1, ..Growth::default() }, Growth { frames: Some(vec!["main".into()]), ..Growth::default() }],
+        files: vec![FileRow { kind: "shmem".into(), ..FileRow::default() }],
+        regions: vec![RegionsOf { regions: vec![RegionRow::default()], arenas: vec![ArenaRow::default()], ..RegionsOf::default() }],
+        dead: vec![Dead::default()],
+        verdicts: vec![Finding { severity: "info".into(), ..Finding::default() }],
         series: vec![Moment { kinds: BTreeMap::from([("anon".to_owned(), 1)]), ..Moment::default() }],
         ..kill
     };
     report.oom.push(whole.to_value());
+    report.oom_loops = Some(Loops {
+        victims: vec![Killed { grower: Some(Growth::default()), ..Killed::default() }, Killed::default()],
+        growers: vec![Grower::default()],
+        reserve_bytes: Some(-1),
+        unlimited: vec![Unlimited::default()],
+        verdicts: vec![Finding { severity: "critical".into(), ..Finding::default() }],
+        ..Loops::default()
+    });
     report
 }
 

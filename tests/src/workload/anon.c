@@ -3,8 +3,10 @@
 #include "workload.h"
 
 #include <errno.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <unistd.h>
 
 static void ready(void) { wl_step(&(struct wl_step){.name = "ready"}); }
@@ -122,6 +124,26 @@ int wl_recycle(void) {
 WL_FUNCTION void wl_touch_oom(char *start) { wl_store_pages(start, WL_MIB, WL_PAGE); }
 
 // Up to --bytes, so that a missing limit does not take the host down. Exits with 4 when nothing stopped it.
+WL_FUNCTION void wl_grow_a_step(char *start) { wl_store_pages(start, WL_MIB, WL_PAGE); }
+
+// Touches 1 MiB every --milliseconds up to --bytes, in a child that ends with this process.
+int wl_grow(void) {
+    ready();
+    pid_t parent = getpid(), child = fork();
+    if (child < 0) wl_die("fork");
+    if (child == 0) {
+        if (prctl(PR_SET_PDEATHSIG, SIGKILL) != 0 || getppid() != parent) _exit(1);
+        for (uint64_t at = 0; at < wl_options.bytes; at += WL_MIB) {
+            wl_grow_a_step(wl_map_small(WL_MIB));
+            usleep((useconds_t)(wl_options.milliseconds * 1000));
+        }
+        for (;;) pause();
+    }
+    wl_figure("child", (double)child);
+    touched("growing", "wl_grow_a_step", 0);
+    return 0;
+}
+
 int wl_oom(void) {
     ready();
     for (uint64_t at = 0; at < wl_options.bytes; at += WL_MIB) wl_touch_oom(wl_map_small(WL_MIB));

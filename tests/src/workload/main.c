@@ -50,6 +50,7 @@ static const struct {
     {"left-behind", wl_left_behind, "fill malloc's heap, fork, and end; the child stays"},
     {"omit-fp", wl_omit_fp, "touch from functions without frame pointers"},
     {"oom", wl_oom, "touch up to --bytes without a pause"},
+    {"grow", wl_grow, "touch 1 MiB every --milliseconds up to --bytes, in a child"},
     {"fault-storm", wl_fault_storm, "touch and drop --bytes, --rounds times; ns a fault"},
     {"file-storm", wl_file_storm, "write and truncate a file, --rounds times; ns a page"},
     {"tmpfs-storm", wl_tmpfs_storm, "the same in tmpfs"},

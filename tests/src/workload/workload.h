@@ -100,6 +100,7 @@ int wl_mremap(void);
 int wl_mlock(void);
 int wl_recycle(void);
 int wl_oom(void);
+int wl_grow(void);
 int wl_thp_whole(void);
 int wl_thp_holes(void);
 int wl_hugetlb(void);

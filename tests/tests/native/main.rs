@@ -28,6 +28,8 @@ mod namespace;
 mod nested;
 mod occupancy;
 mod oom;
+mod oom_evidence;
+mod oom_loops;
 mod owners;
 mod privileges;
 mod rates;

@@ -7,6 +7,7 @@ use harness::report;
 use harness::workload::Workload;
 use memtrail::collector::kmsg::Kmsg;
 use memtrail::oom::log::{self, Incident};
+use memtrail::oom::loops::Loops;
 use memtrail::oom::model::{Autopsy, Victim};
 use std::time::{Duration, Instant};
 
@@ -29,11 +30,49 @@ fn hog(cgroup: &TestCgroup) -> u32 {
     hog.pid()
 }
 
+/// The same, of a process that the kernel kills before any other.
+pub fn hog_first(cgroup: &TestCgroup) -> u32 {
+    let mut hog = Workload::start(cgroup, &["oom", "--bytes", "4G"]).unwrap();
+    hog.run_to("ready").unwrap();
+    std::fs::write(format!("/proc/{}/oom_score_adj", hog.pid()), "1000").unwrap();
+    assert!(hog.next_step().unwrap().is_none(), "the hog survived");
+    assert!(!hog.wait().unwrap().success());
+    hog.pid()
+}
+
 /// A process that touches so much and then waits.
-fn holder(cgroup: &TestCgroup, bytes: u64) -> Workload {
+pub fn holder(cgroup: &TestCgroup, bytes: u64) -> Workload {
     let mut holder = Workload::start(cgroup, &["anon", "--bytes", &bytes.to_string()]).unwrap();
     holder.run_to("touched").unwrap();
     holder
+}
+
+/// A recording that tells when it has read the cgroups: what an autopsy compares with must have been seen, however slow the machine is.
+pub struct Readings(tempfile::TempDir);
+
+impl Readings {
+    pub fn start(mut args: Vec<String>) -> (Memtrail, Readings) {
+        let readings = Readings(tempfile::tempdir().unwrap());
+        args.extend(["--stream".to_owned(), readings.stream().to_str().unwrap().to_owned()]);
+        (Memtrail::start(&args).unwrap(), readings)
+    }
+
+    fn stream(&self) -> std::path::PathBuf {
+        self.0.path().join("readings")
+    }
+
+    fn count(&self) -> usize {
+        std::fs::read_to_string(self.stream()).unwrap_or_default().lines().count()
+    }
+
+    /// Waits for so many more.
+    pub fn wait(&self, more: usize) {
+        let (before, deadline) = (self.count(), Instant::now() + Duration::from_secs(120));
+        while self.count() < before + more {
+            assert!(Instant::now() < deadline, "no reading comes");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
 }
 
 /// Waits until that many `Killed process` lines of these processes are in the log.
@@ -55,7 +94,7 @@ fn autopsies(outcome: &Outcome) -> Vec<Autopsy> {
     outcome.report["oom"].as_array().unwrap().iter().map(|value| Autopsy::from_value(value).unwrap()).collect()
 }
 
-fn of_victim(outcome: &Outcome, pid: u32) -> Autopsy {
+pub fn of_victim(outcome: &Outcome, pid: u32) -> Autopsy {
     let all = autopsies(outcome);
     let found = all.iter().find(|autopsy| autopsy.victims.iter().any(|victim| victim.pid == Some(pid)));
     found.unwrap_or_else(|| panic!("no autopsy of {pid} among {all:#?}")).clone()
@@ -74,11 +113,14 @@ fn assert_agrees(autopsy: &Autopsy, incidents: &[Incident], least: u32) {
 }
 
 /// Kinds and remainder sum to the usage, and the remainder is small.
-fn assert_sums(autopsy: &Autopsy) {
+pub fn assert_sums(autopsy: &Autopsy) {
     let in_usage = |kind: &str| kind != "swap" && (kind != "sock" || !harness_is_v1());
     let sum: i64 = autopsy.before.iter().filter(|(kind, _)| in_usage(kind)).map(|(_, bytes)| bytes.unwrap_or(0)).sum();
     assert_eq!(Some(sum), autopsy.usage_bytes.map(|usage| usage as i64), "{:?}", autopsy.before);
     let remainder = autopsy.before["remainder"].unwrap().unsigned_abs();
+    for kind in ["anon", "file", "shmem", "kernel", "sock"] {
+        assert!(autopsy.before.contains_key(kind), "{kind} has no line: {:?}", autopsy.before);
+    }
     let allowed = (autopsy.limit_bytes.unwrap() / 50).max(batch());
     assert!(remainder <= allowed, "remainder {remainder}, allowed {allowed}: {:?}", autopsy.before);
 }
@@ -123,6 +165,9 @@ fn native_oom_autopsy_agrees_with_the_kernels_log() {
         assert_eq!((autopsy.order, autopsy.sources["limit_cgroup"].as_str()), (Some(0), "probe"));
     }
     assert_eq!(report::losses(&outcome.report).unwrap().get("oom_event_lost"), None);
+    assert_eq!(autopsy.verdicts, [], "a heap that grows is none of the known cases");
+    let grown = autopsy.growth.iter().find(|row| row.frames.iter().flatten().any(|frame| frame == "wl_touch_oom"));
+    assert!(grown.is_some_and(|row| row.kind == "anon" && row.pid == Some(pid) && row.bytes as u64 > 64 * MIB), "{:?}", autopsy.growth);
 }
 
 #[test]
@@ -357,6 +402,11 @@ fn vm_oom_of_the_whole_host_is_told_from_that_of_a_cgroup() {
         let grew = autopsy.growth.iter().any(|row| row.bytes > 0 && row.cgroup.starts_with("/memtrail-test"));
         assert!(grew, "who grew is named: {:?}", autopsy.growth);
     }
+    let loops: Loops = serde_json::from_value(outcome.report["oom_loops"].clone()).unwrap();
+    println!("{}", memtrail::output::autopsy::loops(&loops));
+    assert_eq!((loops.kills, loops.global), (5, 5));
+    let ids: Vec<&str> = loops.verdicts.iter().map(|verdict| verdict.id.as_str()).collect();
+    assert!(ids.contains(&"oom-loop") && ids.contains(&"overcommitted-limits"), "a limit of 64 GiB is more than there is: {loops:?}");
 }
 
 /// Bounded, and nothing is lost in silence.

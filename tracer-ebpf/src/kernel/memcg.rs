@@ -1,7 +1,8 @@
-//! From a folio to the memory cgroup that it is charged to.
+//! From a folio to the memory cgroup that it is charged to, and from a cgroup to its id and to the one above it.
 
-use super::{read, read_pointer};
+use super::{pointer, read, read_pointer, word};
 use crate::globals::layout;
+use tracer_common::oom::UNKNOWN;
 
 /// Tag bits of the owner word: object vector, kernel memory, no-map (5.11 and later). Pointers are aligned to more.
 const TAGS: u64 = 7;
@@ -36,7 +37,10 @@ pub fn owner(folio: u64) -> Option<Owner> {
         // Here every charged folio holds an obj_cgroup; read as a memcg it would give garbage silently.
         memcg = read_pointer(memcg, layout!(objcg_memcg))?;
     }
-    id(memcg).map(Owner::Cgroup)
+    match id(memcg) {
+        UNKNOWN => None,
+        id => Some(Owner::Cgroup(id)),
+    }
 }
 
 /// Address of the cgroup that a folio is charged to; 0 for none, or for kernel memory.
@@ -58,12 +62,45 @@ pub fn cgroup_of(folio: u64) -> u64 {
     if memcg == 0 { 0 } else { read_pointer(memcg + css, layout!(css_cgroup)).unwrap_or(0) }
 }
 
-/// kernfs id of a `struct mem_cgroup`.
+/// kernfs id of a `struct mem_cgroup`, or [`UNKNOWN`].
 #[inline(always)]
-pub fn id(memcg: u64) -> Option<u64> {
-    let css = memcg + layout!(memcg_css)?;
-    let cgroup = read_pointer(css, layout!(css_cgroup))?;
-    cgroup_id(cgroup)
+pub fn id(memcg: u64) -> u64 {
+    let cgroup = cgroup(memcg);
+    let node = if cgroup == 0 { 0 } else { pointer(cgroup, layout!(cgroup_kn)) };
+    if node == 0 { UNKNOWN } else { word(node, layout!(kn_id)) }
+}
+
+/// The `struct cgroup` of a `struct mem_cgroup`; 0 if it cannot be read.
+#[inline(always)]
+pub fn cgroup(memcg: u64) -> u64 {
+    let Some(css) = layout!(memcg_css) else { return 0 };
+    pointer(memcg + css, layout!(css_cgroup))
+}
+
+/// The memory cgroup above; 0 for none.
+#[inline(always)]
+pub fn parent(memcg: u64) -> u64 {
+    let Some(css) = layout!(memcg_css) else { return 0 };
+    let state = pointer(memcg + css, layout!(css_parent));
+    if state == 0 { 0 } else { state - css }
+}
+
+/// The `struct mem_cgroup` of a task; 0 if it cannot be read.
+#[inline(always)]
+pub fn of_task(task: u64) -> u64 {
+    let (Some(subsys), Some(number), Some(css)) = (layout!(css_set_subsys), layout!(memory_cgrp_id), layout!(memcg_css)) else { return 0 };
+    let sets = pointer(task, layout!(task_cgroups));
+    let state = if sets == 0 { 0 } else { pointer(sets, Some(subsys + number * 8)) };
+    if state == 0 { 0 } else { state - css }
+}
+
+/// kernfs id of a task's memory cgroup, or [`UNKNOWN`].
+#[inline(always)]
+pub fn id_of_task(task: u64) -> u64 {
+    match of_task(task) {
+        0 => UNKNOWN,
+        memcg => id(memcg),
+    }
 }
 
 /// kernfs id of a `struct cgroup`.
@@ -71,14 +108,4 @@ pub fn id(memcg: u64) -> Option<u64> {
 pub fn cgroup_id(cgroup: u64) -> Option<u64> {
     let node = read_pointer(cgroup, layout!(cgroup_kn))?;
     read(node, layout!(kn_id))
-}
-
-/// kernfs id of a task's memory cgroup.
-#[inline(always)]
-pub fn of_task(task: u64) -> Option<u64> {
-    let sets = read_pointer(task, layout!(task_cgroups))?;
-    let controllers = sets + layout!(css_set_subsys)?;
-    // The memory controller's css is the first member of its struct mem_cgroup.
-    let css = read_pointer(controllers, Some(layout!(memory_cgrp_id)? * 8))?;
-    cgroup_id(read_pointer(css, layout!(css_cgroup))?)
 }

@@ -1,45 +1,11 @@
 //! What a memory cgroup and a task's memory looked like when the OOM killer ran.
 
+use super::{memcg, pointer, word};
 use crate::{
     globals::{layout, stat_offset},
     maps::OOM_RECORD,
 };
-use aya_ebpf::helpers::generated::bpf_probe_read_kernel;
 use tracer_common::oom::{LEVEL_GROUP, LEVEL_KILL_DISABLED, LEVEL_LOCKED, LEVEL_UNDER_OOM, OOM_LEVELS, OOM_STATS, UNKNOWN};
-
-/// A word, or [`UNKNOWN`]. Not through `Option`: LLVM moves payloads that it has not set, which the verifier refuses.
-#[inline(always)]
-pub fn word(address: u64, offset: Option<u64>) -> u64 {
-    let Some(offset) = offset else { return UNKNOWN };
-    let mut value = 0_u64;
-    // SAFETY: the helper checks the address; the destination is as long as said.
-    let result = unsafe { bpf_probe_read_kernel((&raw mut value).cast(), 8, (address + offset) as *const _) };
-    if result < 0 { UNKNOWN } else { value }
-}
-
-/// A pointer; 0 if it is null or cannot be read.
-#[inline(always)]
-pub fn pointer(address: u64, offset: Option<u64>) -> u64 {
-    let value = word(address, offset);
-    if value == UNKNOWN { 0 } else { value }
-}
-
-/// The `struct mem_cgroup` of a task; 0 if it cannot be read.
-#[inline(always)]
-pub fn memcg_of(task: u64) -> u64 {
-    let (Some(subsys), Some(number), Some(css)) = (layout!(css_set_subsys), layout!(memory_cgrp_id), layout!(memcg_css)) else { return 0 };
-    let sets = pointer(task, layout!(task_cgroups));
-    let state = if sets == 0 { 0 } else { pointer(sets, Some(subsys + number * 8)) };
-    if state == 0 { 0 } else { state - css }
-}
-
-/// The memory cgroup above; 0 for none.
-#[inline(always)]
-pub fn parent(memcg: u64) -> u64 {
-    let Some(css) = layout!(memcg_css) else { return 0 };
-    let state = pointer(memcg + css, layout!(css_parent));
-    if state == 0 { 0 } else { state - css }
-}
 
 /// OOM events counted by a cgroup; 0 if it cannot be read.
 #[inline(always)]
@@ -72,20 +38,6 @@ fn flag(memcg: u64, offset: Option<u64>, bit: u32) -> u32 {
     if value == UNKNOWN || value & 0xff == 0 { 0 } else { bit }
 }
 
-/// kernfs id of a `struct mem_cgroup`, or [`UNKNOWN`].
-#[inline(always)]
-pub fn id(memcg: u64) -> u64 {
-    let cgroup = cgroup_of(memcg);
-    let node = if cgroup == 0 { 0 } else { pointer(cgroup, layout!(cgroup_kn)) };
-    if node == 0 { UNKNOWN } else { word(node, layout!(kn_id)) }
-}
-
-#[inline(always)]
-fn cgroup_of(memcg: u64) -> u64 {
-    let Some(css) = layout!(memcg_css) else { return 0 };
-    pointer(memcg + css, layout!(css_cgroup))
-}
-
 /// Fills one level of the record from the cgroup at `memcg`.
 ///
 /// A global function, so that it is verified once (see [`crate::attribute::stack`]).
@@ -95,7 +47,7 @@ pub extern "C" fn fill_level(memcg: u64, record: u64, index: u64) -> u64 {
     let Some(record) = OOM_RECORD.get_ptr_mut(record as u32) else { return 0 };
     // SAFETY: a map value; the OOM lock lets one task in at a time, and the tracer has a record of its own. The index is masked.
     let level = unsafe { &mut (*record).levels[index as usize & (OOM_LEVELS - 1)] };
-    level.cgroup = id(memcg);
+    level.cgroup = memcg::id(memcg);
     level.usage = counter(memcg, layout!(memcg_memory), layout!(counter_usage));
     level.max = counter(memcg, layout!(memcg_memory), layout!(counter_max));
     level.failcnt = counter(memcg, layout!(memcg_memory), layout!(counter_failcnt));
@@ -108,7 +60,7 @@ pub extern "C" fn fill_level(memcg: u64, record: u64, index: u64) -> u64 {
         | flag(memcg, layout!(memcg_oom_lock), LEVEL_LOCKED)
         | flag(memcg, layout!(memcg_under_oom), LEVEL_UNDER_OOM)
         | flag(memcg, layout!(memcg_oom_kill_disable), LEVEL_KILL_DISABLED);
-    let cgroup = cgroup_of(memcg);
+    let cgroup = memcg::cgroup(memcg);
     level.depth = if cgroup == 0 { u32::MAX } else { word(cgroup, layout!(cgroup_level)) as u32 };
     let figures = figures(memcg);
     let mut i = 0;

@@ -8,7 +8,7 @@
 use crate::{
     attribute::{control, stack, stack::Side},
     globals::layout,
-    kernel::{memcg, oom, read, task},
+    kernel::{memcg, oom, pointer, read, task, word},
     loss,
     maps::{OOM_CALL, OOM_EVENTS, OOM_RECORD, OWNERS},
     probes::freeze,
@@ -80,7 +80,7 @@ fn task_of(call: &OomCall, argument: u64) -> u64 {
         return unsafe { bpf_get_current_task() };
     }
     // Further victims of a group are others than the chosen one.
-    if call.control == 0 || call.victims != 0 { 0 } else { oom::pointer(call.control, layout!(oom_chosen)) }
+    if call.control == 0 || call.victims != 0 { 0 } else { pointer(call.control, layout!(oom_chosen)) }
 }
 
 /// Whether the tracepoint gives the thread id alone.
@@ -116,7 +116,7 @@ fn is_new_kill(call: &mut OomCall) -> bool {
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn count_oom_events(task: u64) -> u64 {
-    let mut memcg = oom::memcg_of(task);
+    let mut memcg = memcg::of_task(task);
     let mut sum = 0;
     let mut i = 0;
     while i < OOM_LEVELS {
@@ -124,7 +124,7 @@ extern "C" fn count_oom_events(task: u64) -> u64 {
             break;
         }
         sum += oom::oom_events(memcg);
-        memcg = oom::parent(memcg);
+        memcg = memcg::parent(memcg);
         i += 1;
     }
     sum
@@ -134,14 +134,14 @@ extern "C" fn count_oom_events(task: u64) -> u64 {
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn fill_levels(task: u64, record: u64) -> u64 {
-    let mut memcg = oom::memcg_of(task);
+    let mut memcg = memcg::of_task(task);
     let mut i = 0;
     while i < OOM_LEVELS as u64 {
         if memcg == 0 {
             return i;
         }
         oom::fill_level(memcg, record, i);
-        memcg = oom::parent(memcg);
+        memcg = memcg::parent(memcg);
         i += 1;
     }
     if memcg == 0 { i } else { i | CUT }
@@ -155,13 +155,13 @@ const CUT: u64 = 1 << 32;
 #[inline(never)]
 extern "C" fn fill_trigger_levels(task: u64, record: u64) -> u64 {
     let Some(record) = OOM_RECORD.get_ptr_mut(record as u32) else { return 0 };
-    let mut memcg = oom::memcg_of(task);
+    let mut memcg = memcg::of_task(task);
     let mut i = 0;
     while i < OOM_LEVELS {
-        let id = if memcg == 0 { 0 } else { oom::id(memcg) };
+        let id = if memcg == 0 { 0 } else { memcg::id(memcg) };
         // SAFETY: a map value, see `fill_level`.
         unsafe { (*record).trigger_levels[i & (OOM_LEVELS - 1)] = id };
-        memcg = if memcg == 0 { 0 } else { oom::parent(memcg) };
+        memcg = if memcg == 0 { 0 } else { memcg::parent(memcg) };
         i += 1;
     }
     0
@@ -177,7 +177,7 @@ fn begin(call: &OomCall, victim: u64, now: u64, user_stack: u64, kernel_stack: u
     let current = unsafe { bpf_get_current_task() };
     // Whose levels are shown: the trigger's, where the victim cannot be found.
     let victim = if victim == 0 { current } else { victim };
-    let refused = match OWNERS.get_ptr(memcg::of_task(victim).unwrap_or(0)) {
+    let refused = match OWNERS.get_ptr(memcg::id_of_task(victim)) {
         // SAFETY: a map value.
         Some(filter) => unsafe { (*filter).verdict == OWNER_REFUSED },
         None => false,
@@ -215,12 +215,12 @@ fn begin(call: &OomCall, victim: u64, now: u64, user_stack: u64, kernel_stack: u
     record.gfp_mask = u32::MAX;
     if call.control != 0 {
         record.flags |= OOM_CONTROL;
-        let memcg = oom::word(call.control, layout!(oom_memcg));
-        record.limit = if memcg == 0 || memcg == UNKNOWN { memcg } else { oom::id(memcg) };
-        record.total_pages = oom::word(call.control, layout!(oom_totalpages));
-        record.constraint = oom::word(call.control, layout!(oom_constraint)) as u32;
-        record.order = oom::word(call.control, layout!(oom_order)) as u32;
-        record.gfp_mask = oom::word(call.control, layout!(oom_gfp_mask)) as u32;
+        let memcg = word(call.control, layout!(oom_memcg));
+        record.limit = if memcg == 0 || memcg == UNKNOWN { memcg } else { memcg::id(memcg) };
+        record.total_pages = word(call.control, layout!(oom_totalpages));
+        record.constraint = word(call.control, layout!(oom_constraint)) as u32;
+        record.order = word(call.control, layout!(oom_order)) as u32;
+        record.gfp_mask = word(call.control, layout!(oom_gfp_mask)) as u32;
     }
     if OOM_EVENTS.output::<tracer_common::oom::OomKill>(&*record, 0).is_err() {
         loss::count(Loss::OomEventLost, 0);
@@ -232,8 +232,8 @@ fn describe(into: &mut OomTask, task: u64, now: u64) {
     let toucher = task::of(task, now);
     into.process = toucher.process;
     into.tgid = toucher.tgid;
-    into.tid = if task == 0 { 0 } else { oom::word(task, layout!(task_pid)) as u32 };
-    into.cgroup = memcg::of_task(task).unwrap_or(UNKNOWN);
+    into.tid = if task == 0 { 0 } else { word(task, layout!(task_pid)) as u32 };
+    into.cgroup = if task == 0 { UNKNOWN } else { memcg::id_of_task(task) };
     into.comm = read(task, layout!(task_comm)).unwrap_or([0; 16]);
 }
 
@@ -244,9 +244,9 @@ fn send_victim(number: u64, victim: u64, argument: u64, now: u64, kernel_stack: 
         return;
     };
     // The task is a thread that has its memory still; its lock is held.
-    let mm = if victim == 0 { 0 } else { oom::pointer(victim, layout!(task_mm)) };
-    let signal = if victim == 0 { 0 } else { oom::pointer(victim, layout!(task_signal)) };
-    let adjustment = if signal == 0 { UNKNOWN } else { oom::word(signal, layout!(signal_oom_score_adj)) };
+    let mm = if victim == 0 { 0 } else { pointer(victim, layout!(task_mm)) };
+    let signal = if victim == 0 { 0 } else { pointer(victim, layout!(task_signal)) };
+    let adjustment = if signal == 0 { UNKNOWN } else { word(signal, layout!(signal_oom_score_adj)) };
     // SAFETY: reserved memory of this size; every field is written.
     let event = unsafe { &mut *entry.as_mut_ptr() };
     event.event = OOM_VICTIM;
@@ -262,8 +262,8 @@ fn send_victim(number: u64, victim: u64, argument: u64, now: u64, kernel_stack: 
     event.anon = pages(mm, 1);
     event.swap = pages(mm, 2);
     event.shmem = pages(mm, 3);
-    event.pagetables = if mm == 0 { UNKNOWN } else { oom::word(mm, layout!(mm_pgtables)) };
-    event.total_vm = if mm == 0 { UNKNOWN } else { oom::word(mm, layout!(mm_total_vm)) };
+    event.pagetables = if mm == 0 { UNKNOWN } else { word(mm, layout!(mm_pgtables)) };
+    event.total_vm = if mm == 0 { UNKNOWN } else { word(mm, layout!(mm_total_vm)) };
     entry.submit(0);
 }
 

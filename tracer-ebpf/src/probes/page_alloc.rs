@@ -10,6 +10,7 @@ use crate::{
 };
 use aya_ebpf::helpers::{bpf_get_current_task, bpf_ktime_get_ns};
 use core::ffi::c_void;
+use tracer_common::oom::UNKNOWN;
 
 /// Handles the allocation of 2^`order` frames.
 #[inline(always)]
@@ -39,7 +40,10 @@ pub fn allocated(ctx: *mut c_void, page: u64, order: u32, gfp: u32) {
         let now = unsafe { bpf_ktime_get_ns() };
         // SAFETY: plain helper.
         let task = unsafe { bpf_get_current_task() };
-        let expected = memcg::of_task(task).unwrap_or(0);
+        let expected = match memcg::id_of_task(task) {
+            UNKNOWN => 0,
+            id => id,
+        };
         // A process is charged for what it touches, so its owner's filter and M hold before the stack is walked. Kernel threads also work
         // for others (khugepaged): theirs are seen at the LRU only. There the real owner is asked, whose M may be larger.
         let weight = if task::is_kernel_thread(task) { taken } else { commit::filtered(expected, order, taken, 0) };

@@ -7,7 +7,7 @@ use crate::{
     maps::KEYS,
     scratch::{self, Slot},
 };
-use tracer_common::attribution::Key;
+use tracer_common::{attribution::Key, oom::UNKNOWN};
 
 /// Handles a folio whose memory charge becomes a swap charge.
 #[inline(always)]
@@ -22,7 +22,10 @@ pub fn moved(folio: u64, to: u64) {
     let Some(order) = folio::order(folio) else { return };
     let Some(frame) = folio::frame_of(folio) else { return };
     let Some((_, sample)) = end::find(frame, order) else { return };
-    let Some(owner) = memcg::id(to) else { return };
+    let owner = memcg::id(to);
+    if owner == UNKNOWN {
+        return;
+    }
     // SAFETY: a map value; the folio is locked and isolated. Fields are read one by one: a copy would take too much stack.
     let (old, weight, sampled_order, charged_ns) =
         unsafe { ((*sample).key, (*sample).weight_per_frame, (*sample).order, (*sample).charged_ns) };

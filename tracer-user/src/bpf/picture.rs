@@ -21,14 +21,25 @@ pub struct Picture {
     /// Live bytes by identity of the key, as its counters say. Keys with none are left out.
     pub keys: HashMap<u64, i64>,
     /// Frames that were live, with the sample that stands for them: as it is now, or as it was when it ended.
-    pub samples: Vec<(Sample, u64)>,
+    pub samples: Vec<Seen>,
+}
+
+/// A sample of a picture. One slot may have several: frames that ended since, and those that are still there.
+#[derive(Clone, Copy, Debug)]
+pub struct Seen {
+    /// Where it was: first frame and order.
+    pub slot: u64,
+    /// What is known of it.
+    pub sample: Sample,
+    /// Its frames that were live.
+    pub frames: u64,
 }
 
 impl Picture {
     /// Live bytes of one key by its samples.
     #[must_use]
     pub fn bytes_by_samples(&self, key: u64) -> u64 {
-        self.samples.iter().filter(|(sample, _)| sample.key == key).map(|(sample, frames)| sample.weight_per_frame * frames).sum()
+        self.samples.iter().filter(|seen| seen.sample.key == key).map(|seen| seen.sample.weight_per_frame * seen.frames).sum()
     }
 }
 
@@ -103,13 +114,13 @@ fn was_live(sample: &Sample, ended_epoch: u64, epoch: u64) -> bool {
     sample.epoch <= epoch && epoch < ended_epoch
 }
 
-fn samples_at(epoch: u64, samples: &HashMap<u64, Sample>, graves: &HashMap<Grave, Sample>) -> Vec<(Sample, u64)> {
+fn samples_at(epoch: u64, samples: &HashMap<u64, Sample>, graves: &HashMap<Grave, Sample>) -> Vec<Seen> {
     let mut found = Vec::new();
     let mut buried: HashMap<(u64, u64), u64> = HashMap::new();
     for (grave, sample) in graves {
         *buried.entry((grave.slot, grave.charged_ns)).or_default() += u64::from(grave.frames);
         if was_live(sample, grave.ended_epoch, epoch) {
-            found.push((*sample, u64::from(grave.frames)));
+            found.push(Seen { slot: grave.slot, sample: *sample, frames: u64::from(grave.frames) });
         }
     }
     for (slot, sample) in samples.iter().filter(|(_, sample)| sample.key != 0 && sample.epoch <= epoch) {
@@ -117,7 +128,7 @@ fn samples_at(epoch: u64, samples: &HashMap<u64, Sample>, graves: &HashMap<Grave
         let gone = buried.get(&(*slot, sample.charged_ns)).copied().unwrap_or(0);
         let left = u64::try_from(sample.frames_left).unwrap_or(0).min((1_u64 << (sample.order & 31)).saturating_sub(gone));
         if left > 0 {
-            found.push((*sample, left));
+            found.push(Seen { slot: *slot, sample: *sample, frames: left });
         }
     }
     found
@@ -164,7 +175,7 @@ mod tests {
         let samples = HashMap::from([(slot, sample(0, 2, 4))]);
         let grave = Grave { slot, ended_epoch: 1, charged_ns: 5, first: 0, frames: 3 };
         let graves = HashMap::from([(grave, sample(0, 2, 4))]);
-        let frames = |epoch| samples_at(epoch, &samples, &graves).iter().map(|(_, frames)| frames).sum::<u64>();
+        let frames = |epoch| samples_at(epoch, &samples, &graves).iter().map(|seen| seen.frames).sum::<u64>();
         assert_eq!(frames(0), 4);
         assert_eq!(frames(1), 1);
     }

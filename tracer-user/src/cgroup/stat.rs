@@ -112,6 +112,10 @@ pub struct StatReading {
     pub high: Option<Limit>,
     /// v1 only: whether children are charged here too (`memory.use_hierarchy`); always so where the kernel says nothing.
     pub hierarchical: Option<bool>,
+    /// v1 only: whether killing is off and tasks wait at the limit instead (`oom_kill_disable`).
+    pub oom_kill_disabled: Option<bool>,
+    /// v1 only: whether tasks are out of memory now (`under_oom`).
+    pub under_oom: Option<bool>,
     /// The cgroup for itself. Empty on v2.
     pub local: Figures,
     /// The cgroup and everything below it. On v2 that includes removed cgroups.
@@ -174,6 +178,8 @@ impl StatReading {
             limit: None,
             high: None,
             hierarchical: None,
+            oom_kill_disabled: None,
+            under_oom: None,
             local: Figures::default(),
             subtree: Figures::default(),
             events: Events::default(),
@@ -241,6 +247,10 @@ impl StatReading {
     fn absorb_events(&mut self, file: CgroupFile, text: &[u8]) -> Option<()> {
         let lines = Lines::parse(text)?;
         self.events.oom_kill = lines.get("oom_kill");
+        if file == CgroupFile::OomControl {
+            self.oom_kill_disabled = lines.get("oom_kill_disable").map(|n| n != 0);
+            self.under_oom = lines.get("under_oom").map(|n| n != 0);
+        }
         if file == CgroupFile::Events {
             self.events.limit_hits = lines.get("max");
             self.events.high = lines.get("high");

@@ -10,6 +10,7 @@ pub mod marking;
 pub mod messages;
 mod moment;
 pub mod oom;
+mod pulse;
 pub mod record;
 pub mod report;
 pub mod status;

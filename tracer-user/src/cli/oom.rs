@@ -1,12 +1,13 @@
 //! `memtrail oom`: waits for OOM kills, and prints an autopsy for each.
 
 use super::{
+    pulse::{Beat, Pulse},
     record::{FOREVER, Interrupts},
     tracing::TracingArgs,
 };
 use crate::{
     bpf::sizes::Forced,
-    collector::{filter::Filter, kmsg::Kmsg, session::Session},
+    collector::{filter::Filter, kmsg::Kmsg, oom::Wish, session::Session},
     glob::Glob,
     oom::{Autopsy, log},
     output::{self, timeline},
@@ -36,7 +37,10 @@ pub struct OomArgs {
     /// Warn, with the same evidence, when a cgroup holds this share of its limit.
     #[arg(long, value_name = "PERCENT", value_parser = parse_share)]
     pub warn: Option<f64>,
-    /// Write each autopsy to this directory as JSON; the newest 100 are kept.
+    /// Warn, with the same evidence, when a cgroup will reach its limit within this long if it goes on as in the last half minute.
+    #[arg(long, value_name = "TIME", value_parser = units::parse_duration)]
+    pub warn_within: Option<Duration>,
+    /// Write each autopsy to this directory as JSON; the newest 100 are kept, of 64 MiB together.
     #[arg(long, value_name = "DIR")]
     pub dir: Option<PathBuf>,
     /// Write the autopsies (.json), or memory over time to the last kill (.svg .html). May be given again.
@@ -59,7 +63,11 @@ Examples:
   memtrail oom --follow --dir /var/log/oom     explain each kill, and keep the newest 100
   memtrail oom --follow --cgroup '/kubepods/**' --warn 90%
       pods only, and when one of them comes close to its limit
+  memtrail oom --follow --warn-within 2m       two minutes before it does
   memtrail oom -o kill.html                    with a picture of memory over time
+
+Kills that repeat are told of once more for all of them: who was killed again and again, and what grew. Where killing
+is off (cgroup v1, memory.oom_control), that tasks wait at the limit is told as a warning.
 
 What was live at the kill is frozen in the kernel: the autopsy is the same however late it is read. Four kills can
 wait; of further ones, victim, trigger and kinds are kept, and picture_refused is counted.
@@ -69,6 +77,8 @@ Exit status: 0 complete; 1 could not run or failed, or with --check-log an autop
 
 /// Autopsies kept in a directory.
 const MOST_FILES: usize = 100;
+/// And their bytes; the newest is kept however large it is.
+const MOST_BYTES: u64 = 64 << 20;
 /// What the names of their files begin with.
 const PREFIX: &str = "memtrail-oom-";
 /// Autopsies kept for `-o`.
@@ -132,11 +142,10 @@ async fn watch(args: OomArgs) -> Result<u8> {
     // Before the first kill can be seen, so that its lines are not missed.
     let log = if args.check_log { Some(Kmsg::from_now().context("cannot read the kernel's log (/dev/kmsg)")?) } else { None };
     let mut session = Session::start(Filter::new(args.cgroup.clone()), args.tracing.names(), options)?;
-    let mut kills = session.kills().context("cannot watch for OOM kills")?;
     eprintln!("memtrail: waiting for OOM kills ({} of tables)", units::bytes(session.running().sizes.bytes));
-    let mut told = Told { args: &args, log, last: 0, kept: Vec::new(), told: 0, kills: 0, differing: 0 };
-    let mut ticks = tokio::time::interval_at(tokio::time::Instant::now() + args.interval, args.interval);
-    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut told = Told { args: &args, log, last: 0, kept: Vec::new(), told: 0, kills: 0, looked: 0, differing: 0 };
+    let mut pulse = Pulse::of(&session, args.interval)?;
+    let wish = Wish { share: args.warn, within_s: args.warn_within.map(|within| within.as_secs_f64()) };
     let end = tokio::time::sleep(args.duration.unwrap_or(FOREVER));
     tokio::pin!(end);
     // Set while a kill may still get victims.
@@ -151,24 +160,21 @@ async fn watch(args: OomArgs) -> Result<u8> {
         tokio::select! {
             () = &mut end => break,
             () = interrupts.next() => break,
-            kill = kills.next() => {
-                kill.context("cannot wait for OOM kills")?;
-                session.drain_oom()?;
-                settle = Some(tokio::time::Instant::now() + SETTLE);
-            }
             () = settled => {
                 settle = None;
                 told.tell(&mut session, SETTLE)?;
             }
-            _ = ticks.tick() => {
-                session.interval()?;
-                if let Some(share) = args.warn {
-                    for warning in session.warnings(share)? {
+            beat = pulse.next(&mut session) => match beat? {
+                Beat::Kill => settle = Some(tokio::time::Instant::now() + SETTLE),
+                Beat::Tick => {
+                    session.interval()?;
+                    for warning in session.warnings(wish)? {
                         told.one(&warning)?;
                     }
+                    // A kill that an interval took in is told with the next tick at the latest.
+                    told.tell(&mut session, SETTLE)?;
+                    told.loops(&session)?;
                 }
-                // A kill that an interval took in is told with the next tick at the latest.
-                told.tell(&mut session, SETTLE)?;
             }
         }
         if !args.follow && told.kills > 0 {
@@ -177,6 +183,7 @@ async fn watch(args: OomArgs) -> Result<u8> {
     }
     session.drain_oom()?;
     told.tell(&mut session, Duration::ZERO)?;
+    told.loops(&session)?;
     let losses = session.losses()?;
     if !args.follow && told.kills == 0 {
         eprintln!("memtrail: no OOM kill");
@@ -196,6 +203,8 @@ struct Told<'a> {
     /// Kills and warnings.
     told: u64,
     kills: u64,
+    /// Kills when it was last looked whether they repeat.
+    looked: u64,
     differing: u64,
 }
 
@@ -210,6 +219,17 @@ impl Told<'_> {
         Ok(())
     }
 
+    /// Tells of kills that repeat, and of the host's limits, after new kills.
+    fn loops(&mut self, session: &Session) -> Result<()> {
+        if self.kills == self.looked {
+            return Ok(());
+        }
+        self.looked = self.kills;
+        let loops = session.loops();
+        // One kill after another is no news; that they repeat is.
+        if loops.verdicts.is_empty() { Ok(()) } else { print(&format!("{}\n", output::autopsy::loops(&loops))) }
+    }
+
     fn one(&mut self, autopsy: &Autopsy) -> Result<()> {
         self.told += 1;
         let mut text = output::autopsy::render(autopsy);
@@ -217,10 +237,7 @@ impl Told<'_> {
             text.push_str(&self.agreement(autopsy)?);
         }
         text.push('\n');
-        match std::io::stdout().write_all(text.as_bytes()).and_then(|()| std::io::stdout().flush()) {
-            Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => return Err(error).context("cannot print the autopsy"),
-            _ => {}
-        }
+        print(&text)?;
         if let Some(dir) = &self.args.dir {
             keep_in(dir, autopsy, self.told)?;
         }
@@ -269,6 +286,14 @@ impl Told<'_> {
     }
 }
 
+/// Prints; a reader that went away is no failure.
+fn print(text: &str) -> Result<()> {
+    match std::io::stdout().write_all(text.as_bytes()).and_then(|()| std::io::stdout().flush()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error).context("cannot print the autopsy"),
+        _ => Ok(()),
+    }
+}
+
 /// What CPUs may hold back of a counter: 64 pages each (MEMCG_CHARGE_BATCH), kB.
 fn batch_kb() -> u64 {
     let cpus = std::thread::available_parallelism().map_or(1, usize::from);
@@ -290,11 +315,18 @@ fn keep_in(dir: &Path, autopsy: &Autopsy, number: u64) -> Result<()> {
         .with_context(|| format!("{}: cannot write", path.display()))?;
     let entries = std::fs::read_dir(dir).with_context(|| format!("{}: cannot list", dir.display()))?;
     let ours = |name: &str| name.starts_with(PREFIX) && name.ends_with(".json");
-    let mut names: Vec<String> = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok()).filter(|name| ours(name)).collect();
-    names.sort_unstable();
-    for name in names.iter().take(names.len().saturating_sub(MOST_FILES)) {
+    let sized = |entry: std::fs::DirEntry| Some((entry.file_name().into_string().ok()?, entry.metadata().ok()?.len()));
+    let mut files: Vec<(String, u64)> = entries.filter_map(|entry| sized(entry.ok()?)).filter(|(name, _)| ours(name)).collect();
+    files.sort_unstable();
+    let mut bytes: u64 = files.iter().map(|(_, bytes)| bytes).sum();
+    let mut left = files.len();
+    for (name, size) in files {
+        if left <= 1 || (left <= MOST_FILES && bytes <= MOST_BYTES) {
+            break;
+        }
         let path = dir.join(name);
         std::fs::remove_file(&path).with_context(|| format!("{}: cannot remove", path.display()))?;
+        (left, bytes) = (left - 1, bytes - size);
     }
     Ok(())
 }
@@ -325,5 +357,11 @@ mod tests {
         assert_eq!(names.len(), MOST_FILES + 1);
         assert!(names.iter().any(|name| name == "other.json") && !names.iter().any(|name| name.contains("T020000Z")));
         assert!(names.iter().any(|name| name.contains("20260301T020229Z")), "{names:?}");
+
+        // Large ones go by their size: only the newest fits then.
+        std::fs::File::create(dir.path().join(format!("{PREFIX}20260301T030000Z-kill-1-1.json"))).unwrap().set_len(MOST_BYTES).unwrap();
+        keep_in(dir.path(), &Autopsy { time: "2026-03-01T04:00:00Z".into(), event: "kill".into(), ..Autopsy::default() }, 1).unwrap();
+        let left: Vec<_> = std::fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+        assert!(left.len() == 2 && left.iter().any(|name| name.contains("T040000Z")), "{left:?}");
     }
 }

@@ -1,8 +1,9 @@
 //! `memtrail record`: the main job.
 
 use super::{
-    launch::{Launched, Waiting, watch},
+    launch::{Launched, Waiting},
     marking::{MarkSignal, Marking},
+    pulse::{Beat, Pulse},
     status,
     streaming::Streaming,
     tracing::TracingArgs,
@@ -268,12 +269,9 @@ async fn follow(
     mut interrupts: Option<Interrupts>,
 ) -> Result<()> {
     let started = Instant::now();
-    let mut kills = session.kills().context("cannot watch for OOM kills")?;
     // The terminal is the command's, where there is one.
     let progress = launched.is_none() && std::io::stderr().is_terminal();
-    let mut ticks = tokio::time::interval_at(tokio::time::Instant::now() + args.interval, args.interval);
-    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let events = watch(session.events_fd()?)?;
+    let mut pulse = Pulse::of(session, args.interval)?;
     let end = tokio::time::sleep(args.duration.unwrap_or(FOREVER));
     tokio::pin!(end);
     loop {
@@ -296,19 +294,8 @@ async fn follow(
             },
             () = interrupted => break,
             ended = command => if ended? { break },
-            // Between two readings hundreds of cgroups can come and go.
-            ready = events.readable() => {
-                let mut ready = ready?;
-                session.take_events()?;
-                ready.clear_ready();
-            }
             wish = marking.next() => marking.take(wish, session, writers, streaming.as_deref_mut()),
-            // At once: pictures of further kills need the room.
-            kill = kills.next() => {
-                kill.context("cannot wait for OOM kills")?;
-                session.drain_oom()?;
-            }
-            _ = ticks.tick() => {
+            beat = pulse.next(session) => if beat? == Beat::Tick {
                 let interval = session.interval()?;
                 for writer in writers.iter_mut() {
                     writer.interval(&interval)?;

@@ -1,6 +1,8 @@
 //! Surveys of the processes that matter, and the place of each live anonymous sample in them. Reads `/proc`; everything is bounded, and
 //! what is left out is counted.
 
+pub mod ahead;
+
 use crate::{
     cgroup::CgroupId,
     ledger,
@@ -17,6 +19,7 @@ use std::{
     collections::HashMap,
     sync::{
         Arc,
+        atomic::{AtomicU64, Ordering},
         mpsc::{RecvTimeoutError, SyncSender, sync_channel},
     },
     time::Duration,
@@ -112,7 +115,7 @@ pub struct Tables<'a> {
 /// The thread that looks into processes. It is started before the others give up their privileges, and outlives each reading: a process
 /// may keep it waiting, and nothing else then.
 #[derive(Debug)]
-pub struct Surveying(SyncSender<Job>);
+pub struct Surveying(SyncSender<Job>, Arc<AtomicU64>);
 
 /// One reading, and what it is of.
 type Job = (Surveyor, Vec<u32>);
@@ -124,13 +127,22 @@ impl Surveying {
     /// The system's.
     pub fn start() -> std::io::Result<Surveying> {
         let (sender, jobs) = sync_channel::<Job>(1);
+        let busy_ns = Arc::new(AtomicU64::new(0));
+        let busy = Arc::clone(&busy_ns);
         std::thread::Builder::new().name("memtrail-survey".into()).spawn(move || {
             privileges::keep_only_or_warn(&[privileges::PROCESSES, privileges::SURVEY]);
             for (surveyor, tgids) in jobs {
+                let began_ns = sys::monotonic_ns();
                 surveyor.run(tgids);
+                busy.fetch_add(sys::monotonic_ns().saturating_sub(began_ns), Ordering::Relaxed);
             }
         })?;
-        Ok(Surveying(sender))
+        Ok(Surveying(sender, busy_ns))
+    }
+
+    /// Nanoseconds that it has spent reading so far.
+    fn busy_ns(&self) -> u64 {
+        self.1.load(Ordering::Relaxed)
     }
 }
 

@@ -101,6 +101,8 @@ pub struct Session {
     listener: Option<Listener>,
     /// Looks into processes for their regions.
     pub(super) surveying: regions::Surveying,
+    /// What processes of cgroups close to their limits are like.
+    pub(super) ahead: regions::ahead::Ahead,
     /// OOM kills so far.
     pub(super) oom: OomLog,
     /// Processes and their mappings; `None` where perf events are refused.
@@ -214,6 +216,7 @@ impl Session {
             ring,
             listener,
             surveying: regions::Surveying::start().map_err(SessionError::Thread)?,
+            ahead: regions::ahead::Ahead::default(),
             oom,
             feed,
             symbolizer: Names::symbolizer(),
@@ -383,6 +386,7 @@ impl Session {
         let at_ns = monotonic_ns();
         let at_s = seconds(at_ns.saturating_sub(self.started_ns));
         self.oom.readings(readings, at_s);
+        self.look_ahead(readings);
         let mut interval = Interval { at_s, clocks: clocks(), ..Interval::default() };
         for (id, reading) in readings {
             let kinds: std::collections::BTreeMap<String, u64> =

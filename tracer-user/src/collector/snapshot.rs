@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     bpf::tables::{self, SweepVerdict},
-    cgroup::{CgroupId, StatReading, monotonic_ns},
+    cgroup::{CgroupId, monotonic_ns},
     model::Report,
     oom::Autopsy,
     process::Feed,
@@ -51,7 +51,8 @@ impl Session {
         let processes = tables::processes(&self.running.bpf)?;
         let dirtied = tables::dirtied(&self.running.bpf)?;
         let files = self.files_of(&samples)?;
-        let members = self.members(&readings);
+        let members = self.members(readings.iter().map(|(id, _)| *id));
+        self.ahead.stop();
         let surveys = regions::read(
             &self.surveying,
             &regions::Tables { keys: &keys, samples: &samples, processes: &processes },
@@ -107,17 +108,18 @@ impl Session {
         let mut report = assemble::report(&inputs, &mut names);
         phases.end("report made");
         report.oom = self.autopsies().iter().map(Autopsy::to_value).collect();
+        report.oom_loops = Some(self.loops()).filter(|loops| loops.kills > 0 || !loops.verdicts.is_empty());
         Ok(report)
     }
 
-    /// Processes of the wanted cgroups. One that moves meanwhile may be seen twice: the later one stands.
-    fn members(&self, readings: &[(CgroupId, StatReading)]) -> HashMap<u32, CgroupId> {
+    /// Processes of these cgroups. One that moves meanwhile may be seen twice: the later one stands.
+    pub(super) fn members(&self, cgroups: impl Iterator<Item = CgroupId>) -> HashMap<u32, CgroupId> {
         let mut members = HashMap::new();
-        for (id, _) in readings {
-            let Some(cgroup) = self.registry.get(*id) else { continue };
+        for id in cgroups {
+            let Some(cgroup) = self.registry.get(id) else { continue };
             // A cgroup that went meanwhile has none; a threaded one on v2 tells none.
             let procs = std::fs::read_to_string(self.hierarchy.directory(&cgroup.path).join("cgroup.procs")).unwrap_or_default();
-            members.extend(procs.lines().filter_map(|line| Some((line.parse().ok()?, *id))));
+            members.extend(procs.lines().filter_map(|line| Some((line.parse().ok()?, id))));
         }
         members
     }

@@ -43,10 +43,15 @@ pub const RULES: [(&str, Rule); 4] = [
     (log_page_cache::ID, log_page_cache::verdict),
 ];
 
+/// The verdicts on a cgroup; those above it are looked for in the report.
+#[must_use]
+pub fn of(cgroup: &Cgroup, report: &Report) -> Vec<Verdict> {
+    RULES.iter().filter_map(|(_, rule)| rule(cgroup, report)).collect()
+}
+
 /// Writes the verdicts of every cgroup into the report.
 pub fn conclude(report: &mut Report) {
-    let verdicts: Vec<Vec<Verdict>> =
-        report.cgroups.iter().map(|cgroup| RULES.iter().filter_map(|(_, rule)| rule(cgroup, report)).collect()).collect();
+    let verdicts: Vec<Vec<Verdict>> = report.cgroups.iter().map(|cgroup| of(cgroup, report)).collect();
     for (cgroup, verdicts) in report.cgroups.iter_mut().zip(verdicts) {
         cgroup.verdicts = verdicts;
     }
@@ -76,7 +81,7 @@ fn percent(part: u64, whole: u64) -> String {
 }
 
 /// The path as the text gives it, with its volume.
-fn place(file: &FileRow) -> String {
+pub(crate) fn place(file: &FileRow) -> String {
     match &file.volume {
         Some(volume) => format!("{} ({volume})", file.path),
         None => file.path.clone(),
@@ -91,7 +96,7 @@ mod tests {
     #[test]
     fn every_verdict_has_its_row_in_the_documentation() {
         let table = include_str!("../../../docs/verdicts.md");
-        for (id, _) in RULES {
+        for id in RULES.iter().map(|(id, _)| *id).chain(crate::oom::loops::IDS) {
             assert!(table.contains(&format!("| `{id}` |")), "docs/verdicts.md has no row for {id}");
         }
     }

@@ -18,13 +18,26 @@ pub struct Point {
     /// Usage, bytes; all ones if unknown.
     usage: u64,
     kinds: [u64; KINDS.len()],
+    /// Page cache that is dirty or under writeback, bytes; all ones if unknown.
+    unwritten: u64,
 }
 
 impl Point {
     /// A reading; kinds that are not kept are passed over.
     #[must_use]
     pub fn new(at_s: f64, usage: Option<u64>, kinds: &BTreeMap<String, u64>) -> Point {
-        Point { at_s, usage: usage.unwrap_or(u64::MAX), kinds: KINDS.map(|kind| kinds.get(kind).copied().unwrap_or(u64::MAX)) }
+        Point {
+            at_s,
+            usage: usage.unwrap_or(u64::MAX),
+            kinds: KINDS.map(|kind| kinds.get(kind).copied().unwrap_or(u64::MAX)),
+            unwritten: u64::MAX,
+        }
+    }
+
+    /// With so much page cache that is dirty or under writeback, bytes.
+    #[must_use]
+    pub fn with_unwritten(self, bytes: Option<u64>) -> Point {
+        Point { unwritten: bytes.unwrap_or(u64::MAX), ..self }
     }
 
     /// Usage, bytes.
@@ -66,6 +79,16 @@ impl History {
     pub fn before(&self, at_s: f64, window_s: f64) -> Option<&Point> {
         let all = || self.points().filter(|point| point.at_s < at_s);
         all().filter(|point| point.at_s <= at_s - window_s).max_by(|a, b| a.at_s.total_cmp(&b.at_s)).or_else(|| all().next())
+    }
+
+    /// The least page cache that was dirty or under writeback in the last `most` readings between the two moments; `None` if there are fewer
+    /// than `fewest`, or one does not know.
+    #[must_use]
+    pub fn least_unwritten(&self, (from_s, to_s): (f64, f64), (fewest, most): (usize, usize)) -> Option<u64> {
+        let between = self.points().filter(|point| point.at_s >= from_s && point.at_s < to_s);
+        let all: Vec<u64> = between.map(|point| point.unwritten).collect();
+        let last = &all[all.len().saturating_sub(most)..];
+        if last.len() < fewest || last.contains(&u64::MAX) { None } else { last.iter().copied().min() }
     }
 
     /// All readings, oldest first, each once.
@@ -119,6 +142,19 @@ mod tests {
         history.push(point(2.0));
         assert_eq!(history.before(2.5, 60.0).unwrap().at_s, 1.0);
         assert_eq!(history.before(2.5, 0.1).unwrap().kind("anon"), Some(2));
+    }
+
+    #[test]
+    fn what_lasts_is_told_from_enough_readings() {
+        let mut history = History::default();
+        for (second, unwritten) in [(1, Some(0)), (2, Some(90)), (3, Some(70)), (4, Some(80))] {
+            history.push(point(f64::from(second)).with_unwritten(unwritten));
+        }
+        assert_eq!(history.least_unwritten((0.0, 4.5), (3, 3)), Some(70));
+        assert_eq!(history.least_unwritten((0.0, 4.5), (3, 4)), Some(0), "the first is among them");
+        assert_eq!(history.least_unwritten((2.5, 4.5), (3, 4)), None, "two readings");
+        history.push(point(5.0));
+        assert_eq!(history.least_unwritten((1.5, 5.5), (3, 4)), None, "one is unknown");
     }
 
     #[test]

@@ -2,7 +2,9 @@
 
 use super::{
     event::{known, pages},
+    evidence::{self, Evidence},
     figures::{self, Figure},
+    growth,
     judge::{self, Judgement},
     model::{Autopsy, Growth, Level, LiveStack, Moment, Sibling, Trigger, Victim},
     source,
@@ -15,8 +17,6 @@ use tracer_common::oom::{OOM_CONTROL, OOM_CUT, OOM_EARLY, OOM_NOT_FROZEN, OOM_RE
 pub const WINDOWS_S: [f64; 3] = [60.0, 300.0, 900.0];
 /// Stacks, siblings and rows of growth that an autopsy keeps.
 const MOST_ROWS: usize = 20;
-/// Less than this did not grow.
-const LEAST_GROWTH: u64 = 1 << 20;
 
 /// What is known of a cgroup by its id.
 #[derive(Clone, Debug, Default)]
@@ -46,13 +46,32 @@ pub struct Reading {
     pub usage: Option<u64>,
     /// Bytes by kind.
     pub kinds: BTreeMap<String, u64>,
+    /// Page cache on the active list, bytes.
+    pub active_file: Option<u64>,
+    /// Page cache on the inactive list, bytes.
+    pub inactive_file: Option<u64>,
+    /// Dirty page cache, bytes.
+    pub dirty: Option<u64>,
+    /// Under writeback, bytes.
+    pub writeback: Option<u64>,
+}
+
+/// Why a warning is given.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Warning {
+    /// This share of the limit is held, or more.
+    Share(f64),
+    /// At its present slope the limit is reached in so many seconds.
+    Within(f64),
+    /// v1: the limit is met, killing is off there, and tasks wait for memory.
+    Waiting,
 }
 
 /// Everything that an autopsy is made from.
 #[derive(Clone, Debug)]
 pub struct Case {
-    /// Nobody was killed: a warning of the share of the limit that was asked for.
-    pub warning: Option<f64>,
+    /// Nobody was killed: why this is told.
+    pub warning: Option<Warning>,
     /// The kernel half's event; for a warning, made from a reading.
     pub kill: OomKill,
     /// Its victims, in order.
@@ -73,6 +92,10 @@ pub struct Case {
     pub places: HashMap<u64, Place>,
     /// What was live, by owner; `None` without a picture. Dead owners included.
     pub stacks: Option<Vec<(u64, LiveStack)>>,
+    /// Files and regions; `None` without a picture.
+    pub evidence: Option<Evidence>,
+    /// Cgroups by what they grew for themselves (see [`growth::of_their_own`]).
+    pub growers: Vec<(u64, Growth)>,
     /// The trigger's stacks, outermost first.
     pub user_stack: Option<Vec<String>>,
     /// See `user_stack`.
@@ -140,12 +163,13 @@ pub fn autopsy(case: &Case) -> Autopsy {
         }
     }
     if let Some(whole) = whole {
-        for (kind, figure) in figures::by_kind(whole, case.version, &case.trusted, case.page_bytes, &older(case, whole.cgroup)) {
+        let mut kinds = figures::by_kind(whole, case.version, &case.trusted, case.page_bytes, &older(case, whole.cgroup));
+        evidence::correct_stale(case, whole, &mut kinds);
+        for (kind, figure) in kinds {
             from(&format!("before.{kind}"), Some(&figure.source));
             autopsy.before.insert(kind, Some(figure.bytes));
         }
         autopsy.siblings = siblings(case, whole.cgroup);
-        autopsy.growth = growth(case, whole, &autopsy);
         autopsy.series = series(case, whole, &autopsy);
     }
     if let Some(stacks) = &case.stacks {
@@ -156,11 +180,16 @@ pub fn autopsy(case: &Case) -> Autopsy {
         from("stacks", Some(if case.warning.is_some() { source::LIVE } else { source::PICTURE }));
     }
     autopsy.sources = sources;
+    if let Some(whole) = whole {
+        autopsy.growth = growth::rows(case, whole, &autopsy);
+    }
+    evidence::add(case, whole, &mut autopsy);
     autopsy.verdict = Some(super::sentence::sentence(&autopsy, case.warning));
+    evidence::shorten(&mut autopsy);
     autopsy
 }
 
-fn levels(kill: &OomKill) -> &[OomLevel] {
+pub(super) fn levels(kill: &OomKill) -> &[OomLevel] {
     kill.levels.get(..kill.level_count as usize).unwrap_or_default()
 }
 
@@ -268,7 +297,7 @@ fn ancestry(case: &Case, id: u64) -> impl Iterator<Item = u64> {
     std::iter::successors(Some(id), |id| case.places.get(id).and_then(|place| place.parent)).take(256)
 }
 
-fn is_below(case: &Case, id: u64, above: u64) -> bool {
+pub(super) fn is_below(case: &Case, id: u64, above: u64) -> bool {
     ancestry(case, id).any(|id| id == above)
 }
 
@@ -307,46 +336,6 @@ fn siblings(case: &Case, above: u64) -> Vec<Sibling> {
     siblings.sort_by(|a, b| b.usage_bytes.cmp(&a.usage_bytes).then_with(|| a.cgroup.cmp(&b.cgroup)));
     siblings.truncate(MOST_ROWS);
     siblings
-}
-
-/// What grew: the limit's cgroup by kind as of the kill, and the cgroups right below it as last read. Windows that the history does not
-/// fill are there once, as long as it is.
-fn growth(case: &Case, whole: &OomLevel, autopsy: &Autopsy) -> Vec<Growth> {
-    let mut rows = Vec::new();
-    for window in WINDOWS_S {
-        let of = |place: &Place| place.history.before(case.at_s, window).copied();
-        let mut add = |cgroup: &str, kind: &str, window_s: f64, then: Option<u64>, now: Option<i64>| {
-            if let Some((then, now)) = then.and_then(|then| i64::try_from(then).ok()).zip(now)
-                && now.abs_diff(then) >= LEAST_GROWTH
-            {
-                rows.push(Growth { cgroup: cgroup.to_owned(), kind: kind.to_owned(), window_s, bytes: now - then });
-            }
-        };
-        let mut filled = false;
-        if let Some((place, then)) = case.places.get(&whole.cgroup).and_then(|place| Some((place, of(place)?))) {
-            let window_s = case.at_s - then.at_s;
-            filled = window_s >= window;
-            let usage = figures::usage(whole, case.page_bytes).and_then(|usage| i64::try_from(usage).ok());
-            add(&place.path, "usage", window_s, then.usage(), usage);
-            for (kind, bytes) in &autopsy.before {
-                add(&place.path, kind, window_s, then.kind(kind), *bytes);
-            }
-        }
-        for (id, place) in case.places.iter().filter(|(_, place)| place.parent == Some(whole.cgroup)) {
-            let at_kill =
-                levels(&case.kill).iter().find(|level| level.cgroup == *id).and_then(|level| figures::usage(level, case.page_bytes));
-            let now = at_kill.or_else(|| place.read.as_ref().and_then(|reading| reading.usage));
-            if let Some(then) = of(place) {
-                add(&place.path, "usage", case.at_s - then.at_s, then.usage(), now.and_then(|now| i64::try_from(now).ok()));
-            }
-        }
-        if !filled {
-            break;
-        }
-    }
-    rows.sort_by(|a, b| a.window_s.total_cmp(&b.window_s).then_with(|| b.bytes.cmp(&a.bytes)).then_with(|| a.cgroup.cmp(&b.cgroup)));
-    rows.truncate(3 * MOST_ROWS);
-    rows
 }
 
 /// Readings up to the kill, and the kill itself.

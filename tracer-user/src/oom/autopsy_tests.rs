@@ -129,6 +129,8 @@ fn case() -> Case {
             (OLD, row("/pod/old", "dead", "shmem", 40 * MIB)),
             (99, row("/elsewhere", "alive", "anon", 900 * MIB)),
         ]),
+        evidence: None,
+        growers: Vec::new(),
         user_stack: None,
         kernel_stack: Some(stack.clone()),
         victim_stacks: HashMap::from([(5, stack)]),
@@ -191,7 +193,7 @@ fn the_sentence_names_what_filled_the_limit() {
     let verdict = autopsy(&case).verdict.unwrap();
     assert!(verdict.starts_with("java[30] and one other were killed because"), "{verdict}");
     assert!(
-        verdict.contains("100.0 MiB is shmem left by the removed cgroup /pod/old; the allocation that failed was sh[31]'s"),
+        verdict.contains("100.0 MiB is shmem left by the removed cgroup /pod/old; java[30] used 400.0 KiB of its own; the allocation that failed was sh[31]'s"),
         "{verdict}"
     );
 }
@@ -236,7 +238,7 @@ fn a_marking_without_a_kill_is_told_apart() {
 #[test]
 fn a_warning_has_no_victim_and_says_whence() {
     let mut case = case();
-    case.warning = Some(0.9);
+    case.warning = Some(Warning::Share(0.9));
     case.kill.flags = OOM_CONTROL;
     case.kill.limit = POD;
     case.victims.clear();
@@ -244,6 +246,38 @@ fn a_warning_has_no_victim_and_says_whence() {
     assert_eq!((found.event.as_str(), found.trigger.is_none(), found.picture.as_str()), ("warning", true, "live"));
     assert!(found.verdict.as_deref().unwrap().starts_with("/pod holds 256.0 of 256.0 MiB, over 90 % of its limit: 128.0 MiB is anon"));
     assert_eq!(found.sources["usage_bytes"], source::NOW);
+}
+
+#[test]
+fn warnings_of_what_comes_and_of_tasks_that_wait() {
+    let mut case = case();
+    case.kill.flags = OOM_CONTROL;
+    case.kill.limit = POD;
+    case.victims.clear();
+    let mut said = |warning| {
+        case.warning = Some(warning);
+        autopsy(&case).verdict.unwrap()
+    };
+    let within = said(Warning::Within(95.0));
+    assert!(within.starts_with("/pod holds 256.0 of 256.0 MiB, and reaches its limit in 1 min 35 s if it goes on so: "), "{within}");
+    let waiting = said(Warning::Waiting);
+    assert!(
+        waiting.starts_with("/pod is at its limit (256.0 of 256.0 MiB), and killing is off there (memory.oom_control): its tasks wait"),
+        "{waiting}"
+    );
+}
+
+#[test]
+fn growth_is_by_kind_by_cgroup_and_by_stack() {
+    let mut case = case();
+    let grown = |path: &str| Growth { cgroup: path.into(), kind: "own".into(), window_s: 60.0, bytes: 9 << 20, ..Growth::default() };
+    case.growers = vec![(WEB, grown("/pod/web")), (99, grown("/elsewhere"))];
+    let found = autopsy(&case);
+    let own: Vec<&str> = found.growth.iter().filter(|row| row.kind == "own").map(|row| row.cgroup.as_str()).collect();
+    assert_eq!(own, ["/pod/web"], "below the limit");
+    let stacks: Vec<_> =
+        found.growth.iter().filter(|row| row.frames.is_some()).map(|row| (row.window_s, row.bytes >> 20, row.pid)).collect();
+    assert_eq!(stacks, [(60.0, 70, Some(30)), (60.0, 40, Some(30)), (100.0, 70, Some(30)), (100.0, 40, Some(30))]);
 }
 
 #[test]

@@ -5,7 +5,12 @@
 //! | [`event`] | the kernel half's events, from bytes |
 //! | [`judge`] | which limit it was |
 //! | [`figures`] | a level's memory by kind |
-//! | [`autopsy`] | everything together, and the sentence |
+//! | [`evidence`] | files, regions and verdicts as of the kill |
+//! | [`autopsy`] | everything together |
+//! | [`growth`] | what grew |
+//! | [`forecast`] | when a limit is reached |
+//! | [`loops`] | kills that repeat, and the limits of the whole host |
+//! | `sentence` | the same in one sentence |
 //! | [`model`] | the autopsy, as every output reads it |
 //! | [`log`] | the kernel's own log lines, and whether they agree |
 //!
@@ -13,13 +18,17 @@
 
 pub mod autopsy;
 pub mod event;
+pub mod evidence;
 pub mod figures;
+pub mod forecast;
+pub mod growth;
 pub mod judge;
 pub mod log;
+pub mod loops;
 pub mod model;
 mod sentence;
 
-pub use autopsy::{Case, autopsy};
+pub use autopsy::{Case, Warning, autopsy};
 pub use model::Autopsy;
 
 /// Where a field comes from.
@@ -32,8 +41,12 @@ pub mod source {
     pub const STACK: &str = "probe: worked out from the kernel stack";
     /// The figures of memory.stat as the kernel kept them at the kill.
     pub const STAT: &str = "probe: memory.stat as of the kernel's last flush";
+    /// The frozen picture, because memory.stat was older than the growth.
+    pub const NOT_FLUSHED: &str = "frozen picture: the kernel had not flushed memory.stat";
     /// The frozen picture: samples.
     pub const PICTURE: &str = "frozen picture";
+    /// The frozen picture, with what processes were like when they were last looked into before.
+    pub const SURVEYED: &str = "frozen picture; processes as last looked into";
     /// Samples as of now, without a kill.
     pub const LIVE: &str = "live samples";
     /// A cgroup's files, read for a warning.
@@ -42,6 +55,12 @@ pub mod source {
     pub const REMAINDER: &str = "remainder";
     /// The kernel's log.
     pub const LOG: &str = "kernel log";
+
+    /// The frozen picture, with what was asked of its pages so many seconds after the kill.
+    #[must_use]
+    pub fn swept(after_s: f64) -> String {
+        format!("frozen picture; dirty and writeback asked {after_s:.3} s after")
+    }
 
     /// A cgroup's files, read so many seconds before the kill.
     #[must_use]

@@ -1,5 +1,6 @@
 //! An autopsy as the report holds it (docs/report.schema.json, `oom`). Pure data; unknown is null and present.
 
+use crate::model::{ArenaRow, FileRow, RegionRow};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -45,6 +46,14 @@ pub struct Autopsy {
     pub siblings: Vec<Sibling>,
     /// What was live at the kill, largest first.
     pub stacks: Vec<LiveStack>,
+    /// Page cache and shmem by file, below the limit, largest first. Which pages waited for the disk was asked after the kill.
+    pub files: Vec<FileRow>,
+    /// What anonymous memory was for, by cgroup, as processes were when they were last looked into before the kill.
+    pub regions: Vec<RegionsOf>,
+    /// Removed cgroups below the limit of which something was live.
+    pub dead: Vec<Dead>,
+    /// What memtrail concludes of the cgroups below the limit, as of the kill.
+    pub verdicts: Vec<Finding>,
     /// What grew.
     pub growth: Vec<Growth>,
     /// Usage of the limit's cgroup over time, to the kill.
@@ -53,6 +62,48 @@ pub struct Autopsy {
     pub picture: String,
     /// Where each field comes from.
     pub sources: BTreeMap<String, String>,
+}
+
+/// The regions of one cgroup's processes.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct RegionsOf {
+    /// Path.
+    pub cgroup: String,
+    /// So many seconds before the kill the first of the processes was looked into. `live` is as of the kill all the same.
+    pub before_s: f64,
+    /// Largest resident first.
+    pub regions: Vec<RegionRow>,
+    /// glibc's malloc arenas, of each process that has others than the main one.
+    pub arenas: Vec<ArenaRow>,
+}
+
+/// A removed cgroup that still owned memory at the kill.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Dead {
+    /// Path.
+    pub cgroup: String,
+    /// Container id, where the path tells.
+    pub container: Option<String>,
+    /// Seconds from its removal to the kill; null where the removal was not seen.
+    pub for_s: Option<f64>,
+}
+
+/// A verdict on a cgroup.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Finding {
+    /// Path.
+    pub cgroup: String,
+    /// Which (docs/verdicts.md).
+    pub id: String,
+    /// "critical", "warning" or "info".
+    pub severity: String,
+    /// Observation, cause, action.
+    pub text: String,
+    /// The figures behind it.
+    pub evidence: BTreeMap<String, serde_json::Value>,
 }
 
 /// The task whose allocation failed.
@@ -163,12 +214,18 @@ pub struct LiveStack {
 pub struct Growth {
     /// Path.
     pub cgroup: String,
-    /// A kind, or "usage".
+    /// A kind, or "usage"; "own" for the usage less that of the cgroups below it.
     pub kind: String,
     /// Over so many seconds before the kill.
     pub window_s: f64,
-    /// Bytes.
+    /// Bytes. With a stack: charged in that time and still live.
     pub bytes: i64,
+    /// Name of the thread-group leader, where this is of one stack.
+    pub comm: Option<String>,
+    /// Its thread-group id.
+    pub pid: Option<u32>,
+    /// The stack, outermost first; null where this is of all stacks.
+    pub frames: Option<Vec<String>>,
 }
 
 /// A reading before the kill.

@@ -3,12 +3,14 @@
 //! Every name in an autopsy may come from a recording that somebody else made: it is escaped here again, which changes nothing of what is
 //! escaped already.
 
-use super::{figures, text};
+use super::{figures, files, text};
 use crate::{
-    model::Report,
+    model::{FileRow, Report},
     oom::{
         autopsy::{WINDOWS_S, window_text},
-        model::{Autopsy, LiveStack, Trigger, Victim},
+        growth::{OWN, USAGE},
+        loops::Loops,
+        model::{Autopsy, Growth, LiveStack, Trigger, Victim},
     },
     units,
 };
@@ -47,6 +49,8 @@ pub fn render(autopsy: &Autopsy) -> String {
         self::trigger(autopsy, trigger, &mut out);
     }
     stacks(autopsy, &mut out);
+    files(autopsy, &mut out);
+    regions(autopsy, &mut out);
     growth(autopsy, &mut out);
     for sibling in autopsy.siblings.iter().take(SHOWN) {
         let usage = sibling.usage_bytes.map_or_else(|| "?".to_owned(), units::bytes);
@@ -54,6 +58,41 @@ pub fn render(autopsy: &Autopsy) -> String {
     }
     out.more("below", autopsy.siblings.len());
     out.label("picture", &autopsy.picture);
+    for verdict in &autopsy.verdicts {
+        out.label("verdict", &format!("{}: {}", verdict.id, verdict.text));
+    }
+    out.text
+}
+
+/// Kills that repeat and what the host's limits promise; empty if there is nothing to say.
+#[must_use]
+pub fn loops(loops: &Loops) -> String {
+    let mut out = Lines::default();
+    if loops.kills > 1 || !loops.verdicts.is_empty() {
+        let sorts = [(loops.memcg, "at a cgroup's limit"), (loops.global, "of the whole host")];
+        let sorts: Vec<String> = sorts.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}")).collect();
+        out.plain(&format!("{} OOM kills in {}: {}", loops.kills, window_text(loops.window_s), sorts.join(", ")));
+        for killed in loops.victims.iter().take(SHOWN) {
+            let adjustment = killed.oom_score_adj.map(|value| format!(", oom_score_adj {value}")).unwrap_or_default();
+            let who = killed.comm.as_deref().unwrap_or("?");
+            out.label("killed", &format!("{} times {who} of {}, {} restarts{adjustment}", killed.kills, killed.unit, killed.restarts));
+        }
+        for grower in loops.growers.iter().take(SHOWN) {
+            let by = format!("{} in {}", units::signed(grower.bytes), window_text(grower.window_s));
+            out.label("grew", &format!("{by}  {}, most of all before {} of them", grower.cgroup, grower.kills));
+        }
+        if let Some(limits) = loops.limits_bytes {
+            let of = loops.limits_of.as_deref().unwrap_or("/");
+            let reserve = loops.reserve_bytes.map(|bytes| format!("; left for the kernel and the system: {}", units::signed(bytes)));
+            out.label("limits", &format!("{} right below {of}{}", units::bytes(limits), reserve.unwrap_or_default()));
+        }
+        for row in loops.unlimited.iter().take(SHOWN) {
+            out.label("no limit", &format!("{}  {}", units::bytes(row.usage_bytes), row.cgroup));
+        }
+        for verdict in &loops.verdicts {
+            out.label("verdict", &format!("{}: {}", verdict.id, verdict.text));
+        }
+    }
     out.text
 }
 
@@ -66,6 +105,7 @@ pub fn view(report: &Report) -> String {
     if unreadable > 0 {
         parts.push(format!("{unreadable} kills cannot be read\n"));
     }
+    parts.extend(report.oom_loops.as_ref().map(loops).filter(|text| !text.is_empty()));
     if parts.is_empty() { "no OOM kill while recording\n".to_owned() } else { parts.join("\n") }
 }
 
@@ -236,10 +276,64 @@ fn young(row: &LiveStack) -> String {
     }
 }
 
+/// Files that held much, and by whom.
+fn files(autopsy: &Autopsy, out: &mut Lines) {
+    let firm = |file: &&FileRow| files::bytes(file) / 2 >= files::stderr(file);
+    let rows: Vec<&FileRow> = autopsy.files.iter().filter(firm).take(SHOWN).collect();
+    for file in &rows {
+        let waiting = file.dirty.unwrap_or(0).saturating_add(file.writeback.unwrap_or(0));
+        let waiting = if waiting > 0 { format!(", {} not on disk yet", units::bytes(waiting)) } else { String::new() };
+        let owner = file.owner.as_ref().map(|owner| {
+            let dead = if owner.state == "dead" { " (removed)" } else { "" };
+            format!(", charged to {}{dead}", owner.cgroup)
+        });
+        let by = |verb: &str, of| if Vec::is_empty(of) { None } else { Some(format!(", {verb} by {}", files::names(of))) };
+        let by = by("written", &file.writers).or_else(|| by("read", &file.readers)).unwrap_or_default();
+        let bytes = figures::sampled(files::bytes(file), Some(files::stderr(file)));
+        out.label("files", &format!("{bytes}  {} in {}{by}{}{waiting}", file.kind, file.path, owner.unwrap_or_default()));
+    }
+    if autopsy.files.len() > rows.len() {
+        out.label("files", &format!("{} more", autopsy.files.len() - rows.len()));
+    }
+}
+
+/// What anonymous memory was for.
+fn regions(autopsy: &Autopsy, out: &mut Lines) {
+    let rows = autopsy.regions.iter().flat_map(|of| of.regions.iter().map(move |row| (of, row)));
+    let mut rows: Vec<_> = rows.filter(|(_, row)| row.live > 0 && row.live / 2 >= row.live_stderr).collect();
+    rows.sort_by_key(|(_, row)| std::cmp::Reverse(row.live));
+    for (of, row) in rows.into_iter().take(SHOWN) {
+        let age = if of.before_s > 0.0 { format!("; looked into {} before", at(of.before_s)) } else { String::new() };
+        let who = who(Some(&row.comm), row.pid);
+        out.label("regions", &format!("{}  {} of {who}{age}", figures::sampled(row.live, Some(row.live_stderr)), row.class));
+    }
+}
+
+/// Of each window the largest growth by kind, by cgroup and by stack.
 fn growth(autopsy: &Autopsy, out: &mut Lines) {
-    for row in autopsy.growth.iter().filter(|row| row.bytes > 0).take(SHOWN) {
-        let text = format!("{} in {}  {} of {}", units::signed(row.bytes), window_text(row.window_s), row.kind, row.cgroup);
-        out.label("grew", &text);
+    let mut windows: Vec<f64> = autopsy.growth.iter().filter(|row| row.frames.is_none()).map(|row| row.window_s).collect();
+    windows.dedup_by(|a, b| (*a - *b).abs() < 2.0);
+    for window in windows {
+        let rows = || autopsy.growth.iter().filter(|row| row.bytes > 0 && (row.window_s - window).abs() < 2.0);
+        let largest = |is: &dyn Fn(&Growth) -> bool| rows().filter(|row| is(row)).max_by_key(|row| row.bytes);
+        let of_limit = |row: &Growth| Some(&row.cgroup) == autopsy.limit_cgroup.as_ref() && row.frames.is_none();
+        let shown = [
+            largest(&|row| row.kind == USAGE && (of_limit(row) || autopsy.limit_cgroup.is_none())),
+            largest(&|row| of_limit(row) && row.kind != USAGE && row.kind != OWN),
+            largest(&|row| row.kind == OWN || row.kind == USAGE && !of_limit(row)),
+            largest(&|row| row.frames.is_some()),
+        ];
+        for row in shown.into_iter().flatten() {
+            let by = format!("{} in {}", units::signed(row.bytes), window_text(row.window_s));
+            let what = match (&row.frames, row.kind.as_str()) {
+                (Some(frames), kind) => {
+                    format!("{kind} of {} through {}", who(row.comm.as_deref(), row.pid), innermost(user_frames(frames)))
+                }
+                (None, OWN) => format!("{} for itself", row.cgroup),
+                (None, kind) => format!("{kind} of {}", row.cgroup),
+            };
+            out.label("grew", &format!("{by}  {what}"));
+        }
     }
 }
 

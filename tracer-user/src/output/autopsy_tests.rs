@@ -53,7 +53,7 @@ fn autopsy() -> Autopsy {
             live_stderr: 1 << 20,
             young: [0, 10 << 20, 50 << 20],
         }],
-        growth: vec![Growth { cgroup: "/a".into(), kind: "anon".into(), window_s: 60.0, bytes: 7 << 20 }],
+        growth: vec![Growth { cgroup: "/a".into(), kind: "anon".into(), window_s: 60.0, bytes: 7 << 20, ..Growth::default() }],
         picture: "frozen".into(),
         sources: BTreeMap::from([("before.anon".to_owned(), "probe".to_owned())]),
         ..Autopsy::default()

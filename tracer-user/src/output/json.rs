@@ -41,6 +41,7 @@ pub fn shortened(report: &Report) -> Report {
         losses,
         cgroups: _,
         oom,
+        oom_loops,
         migration,
         surveyed,
     } = report;
@@ -59,6 +60,7 @@ pub fn shortened(report: &Report) -> Report {
         losses: losses.clone(),
         cgroups,
         oom: oom.clone(),
+        oom_loops: oom_loops.clone(),
         surveyed: surveyed.clone(),
     }
 }

@@ -125,6 +125,13 @@ impl Bench {
         command
     }
 
+    /// `memtrail oom --follow`.
+    pub fn follow_oom(&self, memtrail: &PathBuf) -> Command {
+        let mut command = Command::new(memtrail);
+        command.env("RUST_BACKTRACE", "0").args(["oom", "--follow"]);
+        command
+    }
+
     /// The report of the recording that ended last.
     pub fn report(&self) -> PathBuf {
         self.folder.join("report.json")

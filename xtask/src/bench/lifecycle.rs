@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    process::Command,
     thread::sleep,
     time::{Duration, Instant},
 };
@@ -28,13 +29,8 @@ pub fn measure(bench: &Bench, rounds: u32) -> Result<()> {
         memtrail.stop()?;
         add(&mut detach, stopped.elapsed());
     }
-    let memtrail = Background::start(bench.record(&bench.memtrail), "recording")?;
-    // The start's own work must be over.
-    sleep(Duration::from_secs(2));
-    let before = cpu_ticks(memtrail.pid())?;
-    sleep(IDLE);
-    let ticks = cpu_ticks(memtrail.pid())? - before;
-    memtrail.stop()?;
+    let recording = idle(bench.record(&bench.memtrail), "recording")?;
+    let following = idle(bench.follow_oom(&bench.memtrail), "waiting for OOM kills")?;
     let report = fs::read_to_string(bench.report()).context("memtrail's report")?;
     let report: Value = serde_json::from_str(&report).context("memtrail's report")?;
     let cost = |name: &str| report["cost"][name].as_f64().with_context(|| format!("cost.{name} of memtrail's report"));
@@ -48,13 +44,22 @@ pub fn measure(bench: &Bench, rounds: u32) -> Result<()> {
         let bytes = cost(name)?;
         println!("| {what}, MiB | {:.1} | | 64: {} |", bytes / 1_048_576.0, table::verdict(bytes, MEMORY_GOAL_BYTES));
     }
-    let seconds = ticks as f64 / ticks_per_second();
-    println!(
-        "| CPU of the collector while no storm runs, % of one CPU over {} s | {:.2} | | |\n",
-        IDLE.as_secs(),
-        seconds * 100.0 / IDLE.as_secs_f64()
-    );
+    let over = IDLE.as_secs();
+    println!("| CPU of the collector while no storm runs, % of one CPU over {over} s | {recording:.2} | | |");
+    println!("| the same of `memtrail oom --follow` while nothing is killed | {following:.2} | | |\n");
     Ok(())
+}
+
+/// CPU time that a program takes while nothing happens, percent of one CPU.
+fn idle(command: Command, ready: &'static str) -> Result<f64> {
+    let memtrail = Background::start(command, ready)?;
+    // The start's own work must be over.
+    sleep(Duration::from_secs(2));
+    let before = cpu_ticks(memtrail.pid())?;
+    sleep(IDLE);
+    let ticks = cpu_ticks(memtrail.pid())? - before;
+    memtrail.stop()?;
+    Ok(ticks as f64 / ticks_per_second() * 100.0 / IDLE.as_secs_f64())
 }
 
 fn add(samples: &mut Option<Samples>, time: Duration) {

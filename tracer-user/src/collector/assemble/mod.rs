@@ -209,10 +209,29 @@ pub fn report(inputs: &Inputs<'_>, symbols: &mut dyn Symbols) -> Report {
         losses: inputs.losses.clone(),
         cgroups,
         oom: Vec::new(),
+        oom_loops: None,
         surveyed: regions::surveyed(inputs),
     };
     diagnose::conclude(&mut report);
     report
+}
+
+/// Rows of the owners of the keys, with their files and regions and without stacks: evidence of one moment, such as an OOM kill.
+pub fn evidence(inputs: &Inputs<'_>, symbols: &mut dyn Symbols) -> Vec<(CgroupId, Cgroup)> {
+    let accounts = ledger::accounts(inputs.keys, &HashMap::new());
+    let tree = cgroups::Tree::new(inputs, &accounts);
+    let dirtied = dirtied::Parts::new(inputs);
+    let mut files_by_owner = files::by_owner(inputs, symbols, &mut Resolver::new(), &dirtied);
+    let mut regions_by_owner = regions::by_owner(inputs);
+    let owners: HashSet<u64> = accounts.keys().map(|(owner, _)| *owner).chain(regions_by_owner.keys().copied()).collect();
+    let row = |owner: u64| {
+        let mut row = cgroups::row(inputs, &tree, &accounts, Vec::new(), CgroupId(owner));
+        row.files = files_by_owner.remove(&owner).unwrap_or_default();
+        let shown = regions_by_owner.remove(&owner).unwrap_or_default();
+        (row.regions, row.arenas) = (shown.regions, shown.arenas);
+        (CgroupId(owner), row)
+    };
+    owners.into_iter().map(row).collect()
 }
 
 fn migration(inputs: &Inputs<'_>) -> Migration {

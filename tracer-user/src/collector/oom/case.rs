@@ -1,20 +1,23 @@
 //! What is known of one kill, put together: its cgroups with their last readings, and what was live by stack.
 
 use crate::{
-    bpf::picture::Picture,
-    cgroup::{CgroupId, container, monotonic_ns, registry::State},
+    bpf::picture::{Picture, Seen},
+    cgroup::{
+        CgroupId, container, monotonic_ns,
+        registry::{Cgroup, State},
+    },
     collector::{
         assemble::{self, Symbols as _},
         names::Names,
-        session::Session,
+        session::{Session, SessionError},
     },
     date, ledger,
     oom::{
         Case,
         autopsy::{Place, Reading, WINDOWS_S},
         event::known,
-        figures,
-        model::LiveStack,
+        figures, growth,
+        model::{Growth, LiveStack},
     },
 };
 use std::{
@@ -43,7 +46,7 @@ pub(super) struct Tables {
 
 impl Session {
     /// Everything that the autopsy of this kill is made from, but for its victims, which come later.
-    pub(super) fn case(&mut self, kill: OomKill, picture: Option<Picture>, tables: &Tables) -> Case {
+    pub(super) fn case(&mut self, kill: OomKill, picture: Option<Picture>, tables: &Tables) -> Result<Case, SessionError> {
         let now_ns = monotonic_ns();
         let ago = Duration::from_nanos(now_ns.saturating_sub(kill.at_ns));
         let time = SystemTime::now().checked_sub(ago).unwrap_or(SystemTime::UNIX_EPOCH);
@@ -64,9 +67,15 @@ impl Session {
         for id in below {
             places.entry(id).or_insert_with(|| self.place(id, kill.at_ns));
         }
-        let stacks = picture.map(|picture| self.live_stacks(&kill, &picture, tables));
-        // Owners of stacks, down to which the tree must be known.
-        for owner in stacks.iter().flatten().map(|(owner, _)| *owner).collect::<HashSet<u64>>() {
+        let (stacks, evidence) = match &picture {
+            Some(picture) => (Some(self.live_stacks(&kill, picture, tables)), Some(self.evidence(&kill, picture, tables)?)),
+            None => (None, None),
+        };
+        let growers = self.growers(kill.at_ns);
+        // Owners of stacks and what grew, down to which the tree must be known.
+        let owners = stacks.iter().flatten().map(|(owner, _)| *owner).chain(growers.iter().map(|(id, _)| *id));
+        let owners = owners.chain(evidence.iter().flat_map(|evidence| evidence.cgroups.iter().map(|(owner, _)| *owner)));
+        for owner in owners.collect::<HashSet<u64>>() {
             let line: Vec<u64> = self.registry.ancestry(CgroupId(owner)).map(|cgroup| cgroup.id.0).collect();
             for id in line {
                 places.entry(id).or_insert_with(|| self.place(id, kill.at_ns));
@@ -80,7 +89,7 @@ impl Session {
         let kernel_stack = tables.stacks.get(&kill.kernel_stack).map(|stack| names.kernel(stack));
         // Probes on the way: they say nothing of the kernel's own.
         let kernel_stack = kernel_stack.map(|frames| frames.into_iter().filter(|frame| !frame.starts_with("bpf_")).collect());
-        Case {
+        Ok(Case {
             warning: None,
             victims: Vec::new(),
             time: date::rfc3339(time),
@@ -91,12 +100,28 @@ impl Session {
             trusted: self.oom.trusted,
             places,
             stacks,
+            evidence,
+            growers,
             user_stack,
             kernel_stack,
             victim_stacks: HashMap::new(),
             logged_limit: None,
             kill,
-        }
+        })
+    }
+
+    /// What grew for itself, of all cgroups with a history.
+    fn growers(&self, at_ns: u64) -> Vec<(u64, Growth)> {
+        let nodes: Vec<growth::Node<'_>> = self
+            .oom
+            .histories
+            .iter()
+            .filter_map(|(id, history)| {
+                let parent = self.registry.get(*id)?.parent.map(|parent| parent.0);
+                Some(growth::Node { id: id.0, parent, path: self.registry.name(*id), history })
+            })
+            .collect();
+        growth::of_their_own(&nodes, at_ns.saturating_sub(self.started_ns) as f64 / 1e9)
     }
 
     /// A further victim of a group may lie in a cgroup of its own.
@@ -120,13 +145,16 @@ impl Session {
             path: self.registry.name(CgroupId(id)),
             pod: identity.as_ref().and_then(|identity| identity.pod.clone()),
             container: identity.and_then(|identity| identity.container),
-            // One that was removed since the kill was alive then.
-            dead: cgroup.is_some_and(|cgroup| matches!(cgroup.state, State::Dead { at_ns: died, .. } if died <= at_ns)),
+            dead: cgroup.is_some_and(|cgroup| was_dead(cgroup, at_ns)),
             parent: cgroup.and_then(|cgroup| cgroup.parent).map(|parent| parent.0),
             read: read.map(|(read_ns, reading)| Reading {
                 age_s: at_ns.saturating_sub(*read_ns) as f64 / 1e9,
                 usage: reading.usage,
                 kinds: reading.subtree.kinds.iter().map(|(kind, figure)| ((*kind).to_owned(), figure.bytes)).collect(),
+                active_file: reading.subtree.active_file,
+                inactive_file: reading.subtree.inactive_file,
+                dirty: reading.subtree.dirty,
+                writeback: reading.subtree.writeback,
             }),
             history: self.oom.histories.get(&CgroupId(id)).cloned().unwrap_or_default(),
         }
@@ -140,8 +168,7 @@ impl Session {
             variance: u64,
             young: [u64; 3],
         }
-        let levels = &kill.levels[..(kill.level_count as usize).min(kill.levels.len())];
-        let outermost = levels.iter().rfind(|level| figures::limit_pages(level).is_some()).map(|level| level.cgroup);
+        let outermost = outermost(kill);
         let within = |owner: u64| match outermost {
             Some(top) => self.registry.ancestry(CgroupId(owner)).any(|cgroup| cgroup.id.0 == top),
             None => true,
@@ -152,7 +179,7 @@ impl Session {
                 sums.entry(*identity).or_default().live += live;
             }
         }
-        for (sample, frames) in &picture.samples {
+        for Seen { sample, frames, .. } in &picture.samples {
             let Some(sum) = sums.get_mut(&sample.key) else { continue };
             let (bytes, variance) = ledger::of_frames(sample, *frames);
             sum.variance += variance;
@@ -172,10 +199,7 @@ impl Session {
             let process = tables.processes.get(&record.key.process);
             let baseline = record.key.flags & KEY_BASELINE != 0;
             let words = assemble::describe(&mut names, record, process, &tables.stacks);
-            let dead = self
-                .registry
-                .get(CgroupId(record.key.owner))
-                .is_some_and(|cgroup| matches!(cgroup.state, State::Dead { at_ns, .. } if at_ns <= kill.at_ns));
+            let dead = self.registry.get(CgroupId(record.key.owner)).is_some_and(|cgroup| was_dead(cgroup, kill.at_ns));
             let kind = u8::try_from(record.key.kind).ok().and_then(Kind::from_number).map_or("unknown", Kind::name);
             let own = record.key.flags & KEY_OWN != 0;
             let row = LiveStack {
@@ -208,5 +232,19 @@ impl Session {
         let with_error =
             |(owner, row, variance): (u64, LiveStack, u64)| (owner, LiveStack { live_stderr: ledger::standard_error(variance), ..row });
         rows.into_iter().map(with_error).collect()
+    }
+}
+
+/// The outermost of the victim's cgroups that has a limit.
+pub(super) fn outermost(kill: &OomKill) -> Option<u64> {
+    let levels = &kill.levels[..(kill.level_count as usize).min(kill.levels.len())];
+    levels.iter().rfind(|level| figures::limit_pages(level).is_some()).map(|level| level.cgroup)
+}
+
+/// Whether the cgroup was gone at that moment. One that was removed since was alive then; one that was never seen alive was gone before.
+pub(super) fn was_dead(cgroup: &Cgroup, then_ns: u64) -> bool {
+    match cgroup.state {
+        State::Alive => false,
+        State::Dead { at_ns, exact } => at_ns <= then_ns || (!exact && cgroup.seen_ns == at_ns),
     }
 }

@@ -1,12 +1,13 @@
 //! The kills so far, bounded by number and bytes, with the readings that they are compared with.
 
-use super::{Kills, verify};
+use super::{Kills, verify, warning::Warned};
 use crate::{
     bpf::BpfError,
     cgroup::{CgroupId, StatReading, monotonic_ns},
     collector::kmsg::Kmsg,
     ledger::history::{History, Point},
-    oom::{Autopsy, Case, autopsy, judge, log},
+    model::FileRow,
+    oom::{Autopsy, Case, autopsy, judge, log, loops::Memory},
 };
 use aya::{
     Ebpf,
@@ -47,8 +48,10 @@ pub struct OomLog {
     /// Readings of the last interval: older than any kill that comes next.
     pub(super) last: HashMap<CgroupId, (u64, StatReading)>,
     pub(super) histories: HashMap<CgroupId, History>,
-    /// Cgroups whose warning was given.
-    pub(super) warned: HashSet<CgroupId>,
+    /// The host's memory at the last reading.
+    pub(super) memory: Option<Memory>,
+    /// Warnings that were given.
+    pub(super) warned: HashSet<(CgroupId, Warned)>,
     /// Cgroups without a history, for want of room.
     pub histories_refused: u64,
 }
@@ -104,6 +107,7 @@ impl OomLog {
             strays: 0,
             last: HashMap::new(),
             histories: HashMap::new(),
+            memory: None,
             warned: HashSet::new(),
             histories_refused: 0,
         })
@@ -119,6 +123,7 @@ impl OomLog {
 
     /// Takes readings in, for the kills to come.
     pub fn readings(&mut self, readings: &[(CgroupId, StatReading)], at_s: f64) {
+        self.memory = super::looking::memory();
         self.last.clear();
         self.last.extend(readings.iter().map(|(id, reading)| (*id, (reading.at_ns, reading.clone()))));
         let alive: HashSet<CgroupId> = readings.iter().map(|(id, _)| *id).collect();
@@ -129,7 +134,8 @@ impl OomLog {
                 continue;
             }
             let kinds = reading.subtree.kinds.iter().map(|(kind, figure)| ((*kind).to_owned(), figure.bytes)).collect();
-            self.histories.entry(*id).or_default().push(Point::new(at_s, reading.usage, &kinds));
+            let unwritten = reading.subtree.dirty.zip(reading.subtree.writeback).map(|(dirty, writeback)| dirty.saturating_add(writeback));
+            self.histories.entry(*id).or_default().push(Point::new(at_s, reading.usage, &kinds).with_unwritten(unwritten));
         }
     }
 
@@ -212,11 +218,26 @@ impl OomLog {
 fn size_of(case: &Case) -> usize {
     let stacks = case.stacks.iter().flatten().map(|(_, row)| 256 + row.frames.iter().map(|frame| 24 + frame.len()).sum::<usize>());
     let places = case.places.values().map(|place| 1024 + place.path.len() + place.history.points().count() * std::mem::size_of::<Point>());
-    std::mem::size_of::<Case>() + stacks.sum::<usize>() + places.sum::<usize>()
+    let rows = case.evidence.iter().flat_map(|evidence| &evidence.cgroups);
+    let rows = rows.map(|(_, row)| 2048 + size_of_files(&row.files) + 256 * (row.regions.len() + row.arenas.len()));
+    std::mem::size_of::<Case>() + stacks.sum::<usize>() + places.sum::<usize>() + rows.sum::<usize>()
+}
+
+/// The same of rows of files.
+fn size_of_files(files: &[FileRow]) -> usize {
+    let touchers = |file: &FileRow| -> usize {
+        let all = file.writers.iter().chain(&file.readers);
+        all.map(|toucher| 128 + toucher.frames.iter().map(|frame| 24 + frame.len()).sum::<usize>()).sum()
+    };
+    files.iter().map(|file| 512 + file.path.len() + touchers(file)).sum()
 }
 
 /// The same of an autopsy: rows of about this size.
 fn size_of_autopsy(autopsy: &Autopsy) -> usize {
     let frames = autopsy.stacks.iter().map(|row| 256 + row.frames.iter().map(|frame| 24 + frame.len()).sum::<usize>());
-    frames.sum::<usize>() + 512 * (autopsy.series.len() + autopsy.growth.len() + autopsy.siblings.len() + autopsy.victims.len() + 8)
+    let rows = autopsy.regions.iter().map(|of| of.regions.len() + of.arenas.len()).sum::<usize>() + autopsy.verdicts.len();
+    frames.sum::<usize>()
+        + size_of_files(&autopsy.files)
+        + 512 * rows
+        + 512 * (autopsy.series.len() + autopsy.growth.len() + autopsy.siblings.len() + autopsy.victims.len() + 8)
 }

@@ -5,15 +5,20 @@
 //! |---|---|
 //! | [`kept`] | the kills so far |
 //! | `case` | what is known of one kill, put together |
+//! | `evidence` | files and regions of the picture |
 //! | `verify` | whether the kernel half reads the kernel's figures rightly |
 //! | `warning` | the same evidence before a kill |
+//! | `looking` | kills that repeat, and the limits of the whole host |
 
 mod case;
+mod evidence;
 pub mod kept;
+mod looking;
 mod verify;
 mod warning;
 
 pub use kept::OomLog;
+pub use warning::Wish;
 
 use super::{
     assemble::Symbols as _,
@@ -32,7 +37,7 @@ use case::Tables;
 use kept::Kept;
 use std::{collections::HashMap, os::fd::OwnedFd, time::Duration};
 use tokio::io::unix::AsyncFd;
-use tracer_common::{loss::Loss, oom::UNKNOWN};
+use tracer_common::{attribution::KeyRecord, loss::Loss, oom::UNKNOWN};
 
 /// Tells when the kernel half has sent OOM events.
 pub struct Kills(AsyncFd<OwnedFd>);
@@ -88,12 +93,13 @@ impl Session {
         }
         // Cgroups that were made and killed since the last reading are in the other ring.
         self.drain_events()?;
+        self.name_owners(&tables.keys)?;
         let mut kills = 0;
         for event in events {
             match event {
                 Event::Kill(kill) => {
                     kills += 1;
-                    let case = self.case(kill, pictures.remove(&kill.number), &tables);
+                    let case = self.case(kill, pictures.remove(&kill.number), &tables)?;
                     let wanted = [kill.levels[0].cgroup, kill.trigger.cgroup].into_iter().any(|id| self.is_wanted(id));
                     self.oom.keep(case, wanted);
                 }
@@ -113,6 +119,15 @@ impl Session {
             monotonic_ns().saturating_sub(frozen_ns) / 1000
         );
         Ok(kills)
+    }
+
+    /// Names owners that were gone before the start, if there are any: what is still charged to them knows.
+    fn name_owners(&mut self, keys: &HashMap<u64, KeyRecord>) -> Result<(), SessionError> {
+        if keys.values().all(|record| self.registry.get(CgroupId(record.key.owner)).is_some()) {
+            return Ok(());
+        }
+        let now = tables::samples(&self.running.bpf)?;
+        Ok(self.name_the_dead(keys, &now)?)
     }
 
     /// Closes pictures whose event found no room in the ring: nobody else would, and there are only so many.
