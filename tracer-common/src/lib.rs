@@ -10,6 +10,7 @@ pub mod attribution;
 pub mod diagnosis;
 pub mod event;
 pub mod file;
+pub mod histogram;
 pub mod kind;
 pub mod layout;
 pub mod loss;

@@ -44,10 +44,14 @@ pub enum Loss {
     FollowedTableFull = 18,
     /// An OOM event did not fit in its ring.
     OomEventLost = 19,
+    /// The table of distributions is full: the value is not counted in its cgroup's.
+    HistogramTableFull = 20,
+    /// Too many tasks in reclaim at once: the wait is not measured.
+    StallTableFull = 21,
 }
 
 /// Number of causes: entries of the `LOSSES` array.
-pub const LOSSES: usize = 20;
+pub const LOSSES: usize = 22;
 
 impl Loss {
     /// All causes, by number.
@@ -72,6 +76,8 @@ impl Loss {
         Loss::PictureRefused,
         Loss::FollowedTableFull,
         Loss::OomEventLost,
+        Loss::HistogramTableFull,
+        Loss::StallTableFull,
     ];
 
     /// The name used in every output.
@@ -98,6 +104,8 @@ impl Loss {
             Loss::PictureRefused => "picture_refused",
             Loss::FollowedTableFull => "followed_table_full",
             Loss::OomEventLost => "oom_event_lost",
+            Loss::HistogramTableFull => "histogram_table_full",
+            Loss::StallTableFull => "stall_table_full",
         }
     }
 }

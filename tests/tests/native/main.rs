@@ -15,6 +15,7 @@ mod events;
 mod files;
 mod follow;
 mod freeze;
+mod histograms;
 mod hugetlb;
 mod input;
 mod lifecycle;

@@ -7,6 +7,7 @@ use tracer_common::{
     FRAME_BYTES,
     attribution::{Grave, KeyRecord, OwnerTotals, Sample},
     file::FileRecord,
+    histogram::HistogramKey,
     process::ProcessRecord,
     sampling::{MAX_LOG2_MEAN, MIN_LOG2_MEAN},
     settings::{Followed, OwnerFilter},
@@ -70,6 +71,8 @@ pub struct Sizes {
     pub logs: u32,
     /// Bytes of the ring of OOM events.
     pub oom_events: u32,
+    /// Counters of distributions.
+    pub histograms: u32,
     /// Bytes of all maps.
     pub bytes: u64,
 }
@@ -81,8 +84,20 @@ pub struct Forced {
 }
 
 /// Tables that can be forced.
-const FORCIBLE: [&str; 11] =
-    ["SAMPLES", "KEYS", "STACKS", "PROCESSES", "FILES", "GRAVEYARD", "OWNERS", "OWNER_TOTALS", "EVENTS", "FOLLOWED", "OOM_EVENTS"];
+const FORCIBLE: [&str; 12] = [
+    "SAMPLES",
+    "KEYS",
+    "STACKS",
+    "PROCESSES",
+    "FILES",
+    "GRAVEYARD",
+    "OWNERS",
+    "OWNER_TOTALS",
+    "EVENTS",
+    "FOLLOWED",
+    "OOM_EVENTS",
+    "HISTOGRAMS",
+];
 
 impl Forced {
     /// Adds `NAME=N`.
@@ -106,7 +121,8 @@ impl Forced {
 
     fn apply(&self, sizes: &mut Sizes) {
         let Sizes { samples, keys, stacks, processes, files, graveyard, owners, owner_totals, events, followed, oom_events, .. } = sizes;
-        let fields = [samples, keys, stacks, processes, files, graveyard, owners, owner_totals, events, followed, oom_events];
+        let histograms = &mut sizes.histograms;
+        let fields = [samples, keys, stacks, processes, files, graveyard, owners, owner_totals, events, followed, oom_events, histograms];
         for (field, entries) in fields.into_iter().zip(self.entries) {
             *field = entries.unwrap_or(*field);
         }
@@ -158,6 +174,8 @@ pub fn plan(wish: &Wish) -> Result<Sizes, DoesNotFit> {
         logs: if wish.diagnose { diagnosis::ON_BYTES } else { diagnosis::OFF_BYTES },
         // Two hundred kills, their victims included.
         oom_events: 512 << 10,
+        // A hundred cgroups with all metrics; a thousand that are quiet.
+        histograms: 1 << 15,
         bytes: 0,
     };
     if wish.exact {
@@ -177,6 +195,7 @@ pub fn plan(wish: &Wish) -> Result<Sizes, DoesNotFit> {
         sizes.graveyard /= 2;
         sizes.processes /= 2;
         sizes.files /= 2;
+        sizes.histograms /= 2;
         sizes.log2_mean = (sizes.log2_mean + 1).min(MAX_LOG2_MEAN);
         wish.forced.apply(&mut sizes);
         sizes.bytes = bytes(&sizes, wish.cpus_possible);
@@ -216,17 +235,18 @@ fn bytes(sizes: &Sizes, cpus: u32) -> u64 {
         + u64::from(sizes.owners) * entry(size_of::<OwnerFilter>())
         + u64::from(sizes.owner_totals) * (HASH_ENTRY + u64::from(cpus) * size_of::<OwnerTotals>() as u64)
         + u64::from(sizes.followed) * (HASH_ENTRY + 8 + size_of::<Followed>() as u64)
+        + u64::from(sizes.histograms) * entry(size_of::<HistogramKey>())
         + u64::from(sizes.events)
         + u64::from(sizes.logs)
         + u64::from(sizes.oom_events);
-    // Two bit tables, scratch and the small arrays.
-    tables + sizes.frames / 4 + u64::from(cpus) * 28672 + (256 << 10)
+    // Two bit tables, scratch, the small arrays, and the tables of what waits.
+    tables + sizes.frames / 4 + u64::from(cpus) * 28672 + (1 << 20)
 }
 
 impl Sizes {
     /// Map names of the object with their entries.
     #[must_use]
-    pub fn entries(&self) -> [(&'static str, u32); 14] {
+    pub fn entries(&self) -> [(&'static str, u32); 15] {
         let words = u32::try_from(self.frames.div_ceil(64)).unwrap_or(u32::MAX).max(1);
         [
             ("FRAMES", words),
@@ -243,6 +263,7 @@ impl Sizes {
             ("EVENTS", self.events),
             ("AYA_LOGS", self.logs),
             ("OOM_EVENTS", self.oom_events),
+            ("HISTOGRAMS", self.histograms),
         ]
     }
 

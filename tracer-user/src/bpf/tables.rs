@@ -10,6 +10,7 @@ use std::hash::Hash;
 use tracer_common::{
     attribution::{Grave, KeyRecord, OwnerTotals, SWEPT_DIRTY, SWEPT_WRITEBACK, Sample},
     file::FileRecord,
+    histogram::HistogramKey,
     loss::{Loss, LossCount},
     owner::OwnerName,
     process::ProcessRecord,
@@ -82,6 +83,17 @@ pub fn remove(bpf: &mut Ebpf, name: &'static str, identities: &[u64]) -> Result<
             remove_all(&mut |identity| map.remove(&identity))
         }
     }
+}
+
+/// Removes counters of distributions; those that are gone already are passed over.
+pub fn remove_histograms(bpf: &mut Ebpf, keys: &[HistogramKey]) -> Result<(), BpfError> {
+    let name = "HISTOGRAMS";
+    let failed = |source| BpfError::Map { name, source };
+    let mut map = HashMap::<_, HistogramKey, u64>::try_from(bpf.map_mut(name).ok_or(BpfError::Missing(name))?).map_err(failed)?;
+    keys.iter().try_for_each(|key| match map.remove(key) {
+        Err(error) if !is_gone(&error) => Err(failed(error)),
+        _ => Ok(()),
+    })
 }
 
 /// Live samples by slot.

@@ -12,6 +12,8 @@ mod moment;
 pub mod oom;
 pub mod record;
 pub mod report;
+mod rotation;
+mod series;
 pub mod status;
 mod streaming;
 pub mod tracing;

@@ -6,6 +6,7 @@
 pub mod assemble;
 pub mod filter;
 pub mod follow;
+pub mod histograms;
 pub mod kmsg;
 pub mod marks;
 pub mod names;

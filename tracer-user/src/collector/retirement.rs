@@ -6,7 +6,12 @@ use super::{
     retired::Charged,
     session::{Session, SessionError},
 };
-use crate::{bpf::tables, cgroup::monotonic_ns};
+use crate::{
+    bpf::tables,
+    cgroup::{CgroupId, monotonic_ns, registry::State},
+};
+use std::collections::{HashMap, HashSet};
+use tracer_common::attribution::KeyRecord;
 
 /// Longest that one retirement keeps the collector from its readings, nanoseconds, but for the time that the tables take to read.
 const RETIREMENT_BUDGET_NS: u64 = 400_000_000;
@@ -60,6 +65,7 @@ impl Session {
             self.retired.add(row, charged);
         }
         self.retire_files()?;
+        self.retire_histograms(&keys)?;
         tables::remove(&mut self.running.bpf, "STACKS", &leaving.stacks)?;
         tables::remove(&mut self.running.bpf, "PROCESSES", &leaving.processes)?;
         log::debug!(
@@ -74,6 +80,16 @@ impl Session {
             monotonic_ns().saturating_sub(read_ns) / 1000
         );
         Ok(())
+    }
+
+    /// Distributions of cgroups that are gone and own nothing.
+    fn retire_histograms(&mut self, keys: &HashMap<u64, KeyRecord>) -> Result<(), SessionError> {
+        let owning: HashSet<u64> = keys.values().map(|record| record.key.owner).collect();
+        let state = |owner: u64| self.registry.get(CgroupId(owner)).map(|cgroup| cgroup.state);
+        // One without a name may be a new one of which no event has come yet.
+        let is_over = |owner| matches!(state(owner), Some(State::Dead { .. })) && !owning.contains(&owner);
+        let is_gone = |owner| state(owner) != Some(State::Alive);
+        Ok(self.histograms.retire(&mut self.running.bpf, is_over, is_gone)?)
     }
 
     /// Files of which nothing is live leave their table, once it is half full: finding them takes a look at every sample.

@@ -62,7 +62,7 @@ impl<'a> Diff<'a> {
             Some(Format::Folded) => whole(&|writer| self.folded(writer)),
             Some(Format::Svg) => whole(&|writer| self.svg(writer)),
             Some(Format::Json) => whole(&|writer| self.json(writer)),
-            Some(Format::Pprof | Format::Recording) => Err(OutputError::NotOfDiff(path.to_owned())),
+            Some(Format::Pprof | Format::Hlog | Format::Perfetto | Format::Recording) => Err(OutputError::NotOfDiff(path.to_owned())),
             None => Err(OutputError::UnknownEnding(path.to_owned())),
         }
     }

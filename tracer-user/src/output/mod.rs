@@ -8,6 +8,10 @@
 //! | [`svg`] | a flame graph |
 //! | [`json`] | the report, docs/report.schema.json |
 //! | [`pprof`] | a profile for pprof and its like |
+//! | [`hlog`] | distributions as a log of HdrHistogram |
+//! | [`perfetto`] | kinds over time for Perfetto |
+//! | [`append`] | files that grow while a recording runs |
+//! | [`histograms`] | distributions as text |
 //! | [`stream`] | lines of a recording while it runs |
 //! | [`summary`] | the terminal summary |
 //! | [`autopsy`] | OOM kills as text |
@@ -23,6 +27,7 @@
 //! | [`threads`] | stacks split by thread |
 //! | [`text`] | escaping, widths, cutting of names |
 
+pub mod append;
 pub mod autopsy;
 pub mod compare;
 pub mod diff;
@@ -31,8 +36,11 @@ pub mod figures;
 pub mod files;
 pub mod folded;
 pub mod growth;
+pub mod histograms;
+pub mod hlog;
 pub mod json;
 pub mod merged;
+pub mod perfetto;
 pub mod pprof;
 pub mod regions;
 pub mod stream;

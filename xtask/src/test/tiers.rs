@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// The compiler of the workloads. What QEMU and the BPF toolchain need, they install themselves.
-const PACKAGES: &[&str] = &["gcc", "libc6-dev"];
+const PACKAGES: &[&str] = &["gcc", "libc6-dev", "python3-venv"];
 /// Size of a workload in an emulated machine, bytes, in the short form. The bounds stay relative.
 const SMALL_BYTES: u64 = 16 << 20;
 /// The same in the long form, which has more of them at once.
