@@ -136,11 +136,11 @@ pub static HISTOGRAM_LOSSES: HashMap<u64, u64> = HashMap::with_max_entries(1024,
 
 /// Reclaims that run, by thread.
 #[map]
-pub static RECLAIMS: HashMap<u64, crate::probes::reclaim::Wait> = HashMap::with_max_entries(2048, 0);
+pub static RECLAIMS: HashMap<u64, crate::probes::reclaim::Wait> = HashMap::with_max_entries(1024, 0);
 
 /// Charges that have waited for reclaim, by thread. The oldest makes room.
 #[map]
-pub static STALLS: LruHashMap<u64, crate::probes::reclaim::Stall> = LruHashMap::with_max_entries(2048, 0);
+pub static STALLS: LruHashMap<u64, crate::probes::reclaim::Stall> = LruHashMap::with_max_entries(1024, 0);
 
 /// Entry 0: no less than there are entries in `STALLS`.
 #[map]
@@ -148,4 +148,4 @@ pub static STALLED: Array<u64> = Array::with_max_entries(1, 0);
 
 /// Tasks that are held up for being over memory.high, by thread.
 #[map]
-pub static HIGH_CALLS: HashMap<u64, crate::probes::reclaim::Wait> = HashMap::with_max_entries(2048, 0);
+pub static HIGH_CALLS: HashMap<u64, crate::probes::reclaim::Wait> = HashMap::with_max_entries(1024, 0);

@@ -3,6 +3,7 @@
 #include "workload.h"
 
 #include <fcntl.h>
+#include <linux/perf_event.h>
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -89,8 +90,24 @@ WL_FUNCTION void wl_read_page(int fd, uint64_t at) {
     if (pread(fd, page, WL_PAGE, (off_t)at) != (ssize_t)WL_PAGE) wl_die("pread");
 }
 
-// Reads a file of holes page by page: no disk, and at the cgroup's limit a reclaim of clean pages now and then. Those reads are slow that
-// take four times the median; what they take beyond it is their wait.
+// Counts a tracepoint in this thread: which reads meet a reclaim is known then, however busy the machine. -1 without a number.
+static int count_tracepoint(const char *number) {
+    if (!number) return -1;
+    struct perf_event_attr attribute = {.type = PERF_TYPE_TRACEPOINT, .size = sizeof attribute, .config = strtoull(number, NULL, 10)};
+    int fd = (int)syscall(SYS_perf_event_open, &attribute, 0, -1, -1, 0);
+    if (fd < 0) wl_die("perf_event_open");
+    return fd;
+}
+
+static uint64_t counted(int fd) {
+    uint64_t count = 0;
+    if (fd >= 0 && read(fd, &count, sizeof count) != sizeof count) wl_die("read of a counter");
+    return count;
+}
+
+// Reads a file of holes page by page: no disk, and at the cgroup's limit a reclaim of clean pages now and then. With the number of a
+// tracepoint in MEMTRAIL_RECLAIM_ID those reads are slow in which it fires once, else those that take four times the median; what they take
+// beyond the median is their wait.
 int wl_slow_reads(void) {
     uint64_t bytes = wl_even_bytes(), count = bytes / WL_PAGE, slow = 0;
     char name[64], path[4096];
@@ -102,18 +119,22 @@ int wl_slow_reads(void) {
     if (posix_fadvise(fd, 0, 0, POSIX_FADV_RANDOM) != 0) wl_die("posix_fadvise");
     uint64_t *took = calloc(count, sizeof *took), *sorted = calloc(count, sizeof *sorted);
     if (!took || !sorted) wl_die("calloc");
-    for (uint64_t i = 0; i < count; i++) took[i] = sorted[i] = 1;
+    bool *reclaimed = calloc(count, sizeof *reclaimed);
+    if (!reclaimed) wl_die("calloc");
+    for (uint64_t i = 0; i < count; i++) took[i] = sorted[i] = reclaimed[i] = 1;
+    int reclaims = count_tracepoint(getenv("MEMTRAIL_RECLAIM_ID"));
     stay_here();
     wl_step(&(struct wl_step){.name = "ready"});
     for (uint64_t i = 0; i < count; i++) {
-        uint64_t began = wl_now();
+        uint64_t before = counted(reclaims), began = wl_now();
         wl_read_page(fd, i * WL_PAGE);
         sorted[i] = took[i] = wl_now() - began;
+        reclaimed[i] = counted(reclaims) == before + 1;
     }
     qsort(sorted, count, sizeof *sorted, by_value);
     uint64_t median = sorted[count / 2];
     for (uint64_t i = 0; i < count; i++)
-        if (took[i] >= 4 * median) took[slow++] = took[i] - median;
+        if (reclaims >= 0 ? reclaimed[i] : took[i] >= 4 * median) took[slow++] = took[i] - median;
     tell(took, slow);
     wl_figure("median_ns", (double)median);
     wl_step(&(struct wl_step){.name = "ended", .function = "wl_read_page"});

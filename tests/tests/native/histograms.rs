@@ -92,7 +92,7 @@ fn native_histograms_count_every_reclaim() {
     assert_eq!(outcome.report["losses"]["stall_table_full"], 0);
 }
 
-/// In the long form: it depends on how quiet the machine is.
+/// In the long form: it depends on how quiet the machine is. The workload counts its own reclaims, so it knows which reads wait for one.
 #[test]
 #[ignore = "root"]
 fn long_histograms_of_reclaim_are_what_reads_wait_for() {
@@ -100,16 +100,22 @@ fn long_histograms_of_reclaim_are_what_reads_wait_for() {
     cgroup.limit(48 << 20).unwrap();
     let folder = tempfile::tempdir_in("/var/tmp").unwrap();
     let args = ["slow-reads", "--bytes", "1G", "--dir", folder.path().to_str().unwrap()];
-    let mut workload = Workload::start(&cgroup, &args).unwrap();
+    let id = tracefs_file("events/vmscan/mm_vmscan_memcg_reclaim_begin/id");
+    let mut workload = Workload::start_with(&cgroup, &args, &[("MEMTRAIL_RECLAIM_ID", id.trim())]).unwrap();
     workload.run_to("ready").unwrap();
     let memtrail = Memtrail::start(&record_args(cgroup.path(), Mode::Default)).unwrap();
     let steps = workload.run_to("ended").unwrap();
     let outcome = memtrail.stop().unwrap();
     let (waits, step) = (row(&outcome, &cgroup, "memcg_reclaim_ns"), steps.last().unwrap());
     println!("reclaims: {waits}, the workload's slow reads {:?}", step.figures);
-    for name in ["p50", "p90", "p99"] {
-        assert_near(name, waits[name].as_f64().unwrap(), figure(step, &format!("{name}_ns")), 0.10);
+    let (reclaims, slow) = (waits["count"].as_f64().unwrap(), figure(step, "count"));
+    assert_near("slow reads", reclaims, slow, 0.02);
+    // A read that waits for reclaim also charges, fills its page with cold caches, and may lose the CPU: some microseconds more.
+    for (name, more_ns) in [("p50", 8000.0), ("p90", 12_000.0)] {
+        let (reclaim, wait) = (waits[name].as_f64().unwrap(), figure(step, &format!("{name}_ns")));
+        assert!(reclaim <= 1.02 * wait && reclaim >= 0.9 * wait - more_ns, "{name}: reclaim {reclaim}, the read's wait {wait}");
     }
+    assert!(waits["p99"].as_f64().unwrap() <= 1.02 * figure(step, "p99_ns"));
 }
 
 #[test]
@@ -195,9 +201,8 @@ impl TracepointCount {
         /// PERF_TYPE_TRACEPOINT, and the size of the first version of `struct perf_event_attr` (include/uapi/linux/perf_event.h).
         const TRACEPOINT: u32 = 2;
         const ATTRIBUTE_BYTES: u32 = 64;
-        let roots = ["/sys/kernel/tracing", "/sys/kernel/debug/tracing"];
-        let id = roots.iter().find_map(|root| std::fs::read_to_string(format!("{root}/events/{system}/{name}/id")).ok());
-        let id: u64 = id.expect("tracefs").trim().parse().unwrap();
+        let id = tracefs_file(&format!("events/{system}/{name}/id"));
+        let id: u64 = id.trim().parse().unwrap();
         let mut attribute = [0_u64; ATTRIBUTE_BYTES as usize / 8];
         attribute[0] = u64::from(TRACEPOINT) | u64::from(ATTRIBUTE_BYTES) << 32;
         attribute[1] = id;
@@ -214,4 +219,17 @@ impl TracepointCount {
         std::fs::File::from(self.0.as_fd().try_clone_to_owned().unwrap()).read_exact(&mut count).unwrap();
         u64::from_ne_bytes(count)
     }
+}
+
+/// A file of tracefs, which is mounted for it where it is not.
+fn tracefs_file(path: &str) -> String {
+    if let Ok(text) = std::fs::read_to_string(format!("/sys/kernel/tracing/{path}")) {
+        return text;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let run = |command: &mut Command| assert!(command.status().unwrap().success(), "{command:?}");
+    run(Command::new("mount").args(["-t", "tracefs", "none"]).arg(folder.path()));
+    let text = std::fs::read_to_string(folder.path().join(path));
+    run(Command::new("umount").arg(folder.path()));
+    text.unwrap()
 }

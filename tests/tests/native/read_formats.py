@@ -4,6 +4,7 @@ Arguments: the folder with the files, and the cgroup. Fails with what differs.
 """
 
 import json
+import math
 import pathlib
 import sys
 
@@ -22,10 +23,24 @@ def same(what, found, wanted):
     assert found == wanted, f"{what}: {found}, not {wanted}"
 
 
+def at_rank(histogram, rank):
+    """The largest value like that of the given rank, counted from one."""
+    for item in histogram.get_recorded_iterator():
+        rank -= item.count_added_in_this_iter_step
+        if rank <= 0:
+            return histogram.get_highest_equivalent_value(item.value_iterated_to)
+    raise AssertionError("a rank beyond the end")
+
+
 def compare(what, histogram, row):
-    same(f"{what}: count", histogram.get_total_count(), row["count"])
+    count = row["count"]
+    same(f"{what}: count", histogram.get_total_count(), count)
     for name, percentile in PERCENTILES.items():
-        same(f"{what}: {name}", histogram.get_value_at_percentile(percentile), row[name])
+        # Java and Rust take the first value that reaches the share; the Python port rounds the rank to the nearest.
+        rank = max(math.ceil(percentile * count / 100 - 1e-9), 1)
+        same(f"{what}: {name}", at_rank(histogram, rank), row[name])
+        if int(percentile * count / 100 + 0.5) == rank:
+            same(f"{what}: {name}", histogram.get_value_at_percentile(percentile), row[name])
     same(f"{what}: max", histogram.get_max_value(), row["max"])
 
 

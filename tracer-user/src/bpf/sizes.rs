@@ -174,8 +174,8 @@ pub fn plan(wish: &Wish) -> Result<Sizes, DoesNotFit> {
         logs: if wish.diagnose { diagnosis::ON_BYTES } else { diagnosis::OFF_BYTES },
         // Two hundred kills, their victims included.
         oom_events: 512 << 10,
-        // A hundred cgroups with all metrics; a thousand that are quiet.
-        histograms: 1 << 15,
+        // Fifty cgroups with all metrics, hundreds that are quiet.
+        histograms: 1 << 14,
         bytes: 0,
     };
     if wish.exact {
@@ -240,7 +240,7 @@ fn bytes(sizes: &Sizes, cpus: u32) -> u64 {
         + u64::from(sizes.logs)
         + u64::from(sizes.oom_events);
     // Two bit tables, scratch, the small arrays, and the tables of what waits.
-    tables + sizes.frames / 4 + u64::from(cpus) * 28672 + (1 << 20)
+    tables + sizes.frames / 4 + u64::from(cpus) * 28672 + (640 << 10)
 }
 
 impl Sizes {
