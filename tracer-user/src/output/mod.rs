@@ -21,6 +21,7 @@
 //! | [`regions`] | the view of regions |
 //! | [`figures`] | what the summary and the views compute from a report |
 //! | [`compare`] | two reports compared |
+//! | [`compare_places`] | their files and regions compared |
 //! | [`diff`] | a comparison as text, JSON, folded stacks, flame graph |
 //! | [`growth`] | what grew, as a report |
 //! | [`merged`] | equal stacks added up |
@@ -30,6 +31,7 @@
 pub mod append;
 pub mod autopsy;
 pub mod compare;
+pub mod compare_places;
 pub mod diff;
 mod diff_svg;
 pub mod figures;
