@@ -24,6 +24,7 @@ mod mark;
 mod moved;
 mod namespace;
 mod nested;
+mod node;
 mod occupancy;
 mod oom;
 mod owners;
