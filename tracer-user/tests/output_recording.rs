@@ -464,3 +464,26 @@ fn changes_without_an_interval_are_damage() {
     ciborium::into_writer(&serde_json::json!({ "at_s": 1.0, "clocks": [1, 2, 3] }), &mut bytes).unwrap();
     assert!(matches!(problem(&with_frame(6, &bytes)), Problem::Corrupt { .. }));
 }
+
+/// A recording with all kinds of frames of this version: `UPDATE_GOLDEN=1` makes it, once; later versions must read it.
+#[test]
+fn a_recording_with_changes_and_distributions_stays_readable() {
+    let path = fixture("recording-v1-changes.mtrail");
+    if std::env::var_os("UPDATE_GOLDEN").is_some() && !path.exists() {
+        let mut writer = Writer::create(&path, &header()).unwrap();
+        (0..3).for_each(|index| writer.interval(&interval(index)).unwrap());
+        writer.report(&one_container()).unwrap();
+        writer.mark(&mark("peak", 1.0)).unwrap();
+        writer.interval(&interval(3)).unwrap();
+        writer.report(&one_container()).unwrap();
+        writer.finish().unwrap();
+    }
+    let recording = recording::read(&path).unwrap();
+    assert_eq!((recording.intervals.len(), recording.finished, recording.skipped_frames), (4, true, 0));
+    assert_eq!(recording.intervals[3], interval(3));
+    assert_eq!(recording.marks.len(), 1);
+    let row = &recording.report.unwrap().cgroups[0].histograms["charge_stall_ns"];
+    assert_eq!((row.count, row.p99), (10, Some(4000)));
+    let marked = recording::read_snapshot(&path, Some("peak")).unwrap();
+    assert!(marked.report.is_some() && marked.intervals == recording.intervals[3..]);
+}

@@ -53,7 +53,6 @@ static const struct {
     {"tmpfs-storm", wl_tmpfs_storm, "the same in tmpfs"},
     {"lifetimes", wl_lifetimes, "--rounds blocks of four pages that live for 10 to 100 ms; quantiles of what they really lived"},
     {"slow-reads", wl_slow_reads, "read --bytes of holes page by page; quantiles of the slow reads' waits"},
-    {"mappings", wl_mappings, "map and unmap --rounds times 1 to 1,000 pages, untouched"},
     {"getppid-storm", wl_getppid_storm, "--rounds calls of getppid; ns a call"},
 };
 #define COMMANDS (sizeof commands / sizeof commands[0])

@@ -140,18 +140,3 @@ int wl_slow_reads(void) {
     wl_step(&(struct wl_step){.name = "ended", .function = "wl_read_page"});
     return 0;
 }
-
-// Maps --rounds times without touching: sizes of 1 to 1,000 pages, each as often.
-int wl_mappings(void) {
-    uint64_t count = wl_options.rounds ? wl_options.rounds : 1000;
-    wl_step(&(struct wl_step){.name = "ready"});
-    for (uint64_t i = 0; i < count; i++) {
-        uint64_t bytes = (i * 7919 % 1000 + 1) * WL_PAGE;
-        char *start = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-        if (start == MAP_FAILED) wl_die("mmap");
-        if (munmap(start, bytes) != 0) wl_die("munmap");
-    }
-    wl_figure("count", (double)count);
-    wl_step(&(struct wl_step){.name = "ended"});
-    return 0;
-}

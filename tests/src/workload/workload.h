@@ -128,7 +128,6 @@ int wl_tmpfs_storm(void);
 int wl_getppid_storm(void);
 int wl_lifetimes(void);
 int wl_slow_reads(void);
-int wl_mappings(void);
 int wl_omit_fp(void);
 
 // tmpfs at a given or private place; used by the workload and by the storm. Returns the directory.

@@ -15,6 +15,7 @@ mod events;
 mod files;
 mod follow;
 mod freeze;
+mod fuzz;
 mod histograms;
 mod hugetlb;
 mod input;

@@ -72,7 +72,10 @@ fn long_node_of_a_day_stays_small_in_memory_and_on_disk() {
         grow(second, &mut table);
         writer.interval(&last).unwrap();
         trace.append(&encoder.interval(&last, |id| format!("/pods/{id}"))).unwrap();
-        histograms.learn(table.iter().map(|(key, count)| (*key, *count)));
+        // Not in every second: reading the table is the test's own work here.
+        if second % 10 == 9 {
+            histograms.learn(table.iter().map(|(key, count)| (*key, *count)));
+        }
         log.append(hlog::lines(&histograms.take(second as f64), |id| format!("/pods/{id}")).as_bytes()).unwrap();
         if second == 3600 {
             resident_after_an_hour = resident_bytes();
