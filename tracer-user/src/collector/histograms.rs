@@ -24,6 +24,8 @@ type Sums = BTreeMap<(u64, Metric), Distribution>;
 pub struct Histograms {
     /// The kernel's counters when they were last read.
     seen: HashMap<HistogramKey, u64>,
+    /// The same at the last retirement: a counter that stands as it stood then is idle.
+    settled: HashMap<HistogramKey, u64>,
     totals: Sums,
     /// What came since [`Histograms::take`].
     fresh: Sums,
@@ -68,17 +70,36 @@ impl Histograms {
         own.filter_map(|((_, metric), distribution)| Some((metric.name().to_owned(), distribution.row()?))).collect()
     }
 
-    /// Makes room: in the kernel, the counters of cgroups in which nothing can happen any more (`is_over`), whose sums stay here; here, if
-    /// there are too many, the sums of those that are gone.
-    pub fn retire(&mut self, bpf: &mut Ebpf, is_over: impl Fn(u64) -> bool, is_gone: impl Fn(u64) -> bool) -> Result<(), BpfError> {
+    /// Makes room: in the kernel, the counters of cgroups in which nothing can happen any more (`is_over`), and of all cgroups those that
+    /// have been idle since the last time, if the table's `room` is half taken. Their sums stay here, but for those of cgroups that are gone
+    /// (`is_gone`), if there are too many.
+    pub fn retire(
+        &mut self,
+        bpf: &mut Ebpf,
+        room: u32,
+        is_over: impl Fn(u64) -> bool,
+        is_gone: impl Fn(u64) -> bool,
+    ) -> Result<(), BpfError> {
         self.read(bpf)?;
-        let leaving: Vec<HistogramKey> = self.seen.keys().copied().filter(|key| is_over(key.owner)).collect();
-        tables::remove_histograms(bpf, &leaving)?;
-        for key in &leaving {
-            self.seen.remove(key);
-        }
+        let leaving = self.leaving(room, is_over);
+        // Read again at the removal: something may have come since.
+        self.learn(tables::take_histograms(bpf, &leaving)?);
+        self.let_go(&leaving);
         self.forget(is_gone);
         Ok(())
+    }
+
+    fn leaving(&self, room: u32, is_over: impl Fn(u64) -> bool) -> Vec<HistogramKey> {
+        let crowded = self.seen.len() > room as usize / 2;
+        let is_idle = |key: &HistogramKey, count: &u64| crowded && self.settled.get(key) == Some(count);
+        self.seen.iter().filter(|(key, count)| is_over(key.owner) || is_idle(key, count)).map(|(key, _)| *key).collect()
+    }
+
+    fn let_go(&mut self, leaving: &[HistogramKey]) {
+        for key in leaving {
+            self.seen.remove(key);
+        }
+        self.settled.clone_from(&self.seen);
     }
 
     /// Drops the oldest sums of cgroups that are gone, where there are too many.
@@ -143,6 +164,24 @@ mod tests {
         for ((owner, metric), count) in sums {
             assert_eq!(histograms.of(owner)[metric].count, count);
         }
+    }
+
+    #[test]
+    fn idle_counters_leave_a_crowded_table_and_count_on_when_they_come_again() {
+        let mut histograms = Histograms::default();
+        histograms.learn([entry(1, Metric::ReclaimNs, 1, 4), entry(1, Metric::ReclaimNs, 2, 1), entry(9, Metric::ReclaimNs, 3, 1)]);
+        // Nothing is idle before the second look; who is over leaves at once.
+        let leaving = histograms.leaving(4, |owner| owner == 9);
+        assert_eq!(leaving.iter().map(|key| key.owner).collect::<Vec<_>>(), [9]);
+        histograms.let_go(&leaving);
+        histograms.learn([entry(1, Metric::ReclaimNs, 2, 2)]);
+        assert!(histograms.leaving(100, |_| false).is_empty(), "there is room");
+        let leaving = histograms.leaving(2, |_| false);
+        assert_eq!(leaving, [entry(1, Metric::ReclaimNs, 1, 0).0]);
+        histograms.let_go(&leaving);
+        // The kernel counts from nothing again.
+        histograms.learn([entry(1, Metric::ReclaimNs, 1, 1)]);
+        assert_eq!(histograms.of(1)["memcg_reclaim_ns"].count, 4 + 2 + 1);
     }
 
     #[test]

@@ -89,7 +89,7 @@ impl Session {
         // One without a name may be a new one of which no event has come yet.
         let is_over = |owner| matches!(state(owner), Some(State::Dead { .. })) && !owning.contains(&owner);
         let is_gone = |owner| state(owner) != Some(State::Alive);
-        Ok(self.histograms.retire(&mut self.running.bpf, is_over, is_gone)?)
+        Ok(self.histograms.retire(&mut self.running.bpf, self.running.sizes.histograms, is_over, is_gone)?)
     }
 
     /// Files of which nothing is live leave their table, once it is half full: finding them takes a look at every sample.
