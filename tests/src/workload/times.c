@@ -24,13 +24,18 @@ static double quantile(const uint64_t *sorted, uint64_t count, double share) {
     return (double)sorted[rank > 0 ? rank - 1 : 0];
 }
 
-static void tell(uint64_t *values, uint64_t count) {
+// Figures "p50SUFFIX" and so on.
+static void tell(const char *suffix, uint64_t *values, uint64_t count) {
+    static const struct {
+        const char *name;
+        double share;
+    } quantiles[] = {{"p50", 0.5}, {"p90", 0.9}, {"p99", 0.99}, {"max", 1.0}};
     qsort(values, count, sizeof *values, by_value);
-    wl_figure("count", (double)count);
-    wl_figure("p50_ns", count ? quantile(values, count, 0.5) : 0);
-    wl_figure("p90_ns", count ? quantile(values, count, 0.9) : 0);
-    wl_figure("p99_ns", count ? quantile(values, count, 0.99) : 0);
-    wl_figure("max_ns", count ? (double)values[count - 1] : 0);
+    for (size_t i = 0; i < sizeof quantiles / sizeof *quantiles; i++) {
+        char name[32];
+        snprintf(name, sizeof name, "%s%s", quantiles[i].name, suffix);
+        wl_figure(name, count ? quantile(values, count, quantiles[i].share) : 0);
+    }
 }
 
 // On one CPU: memory that another one still has in a batch is freed later than it is unmapped.
@@ -47,7 +52,7 @@ static void stay_here(void) {
 
 struct block {
     char *start;
-    uint64_t born, lives;
+    uint64_t born, touched, lives;
 };
 
 WL_FUNCTION void wl_touch_block(char *start) { wl_store_pages(start, BLOCK, WL_PAGE); }
@@ -56,12 +61,13 @@ WL_FUNCTION void wl_touch_block(char *start) { wl_store_pages(start, BLOCK, WL_P
 int wl_lifetimes(void) {
     uint64_t count = wl_options.rounds ? wl_options.rounds : 2000;
     struct block *blocks = calloc(count, sizeof *blocks);
-    uint64_t *lived = calloc(count, sizeof *lived);
-    if (!blocks || !lived) wl_die("calloc");
+    // From the end of the touch to the beginning of the unmapping, and from the beginning to the end: the truth is between.
+    uint64_t *least = calloc(count, sizeof *least), *most = calloc(count, sizeof *most);
+    if (!blocks || !least || !most) wl_die("calloc");
     stay_here();
     for (uint64_t i = 0; i < count; i++) {
         blocks[i].lives = SHORTEST_NS + i * 7919 % count * (9 * SHORTEST_NS) / count;
-        lived[i] = 0;
+        least[i] = most[i] = 0;
     }
     wl_step(&(struct wl_step){.name = "ready"});
     uint64_t began = wl_now(), born = 0, ended = 0, oldest = 0;
@@ -69,18 +75,21 @@ int wl_lifetimes(void) {
         if (born < count && wl_now() >= began + born * EVERY_NS) {
             blocks[born].start = wl_map_small(BLOCK);
             blocks[born].born = wl_now();
-            wl_touch_block(blocks[born++].start);
+            wl_touch_block(blocks[born].start);
+            blocks[born++].touched = wl_now();
         }
         for (uint64_t i = oldest; i < born; i++) {
             uint64_t now = wl_now();
             if (!blocks[i].start || now < blocks[i].born + blocks[i].lives) continue;
-            lived[ended++] = now - blocks[i].born;
+            least[ended] = now - blocks[i].touched;
             if (munmap(blocks[i].start, BLOCK) != 0) wl_die("munmap");
+            most[ended++] = wl_now() - blocks[i].born;
             blocks[i].start = NULL;
         }
         while (oldest < born && !blocks[oldest].start) oldest++;
     }
-    tell(lived, count);
+    tell("_least_ns", least, count);
+    tell("_most_ns", most, count);
     wl_figure("pages", (double)(count * BLOCK / WL_PAGE));
     wl_step(&(struct wl_step){.name = "ended", .function = "wl_touch_block", .charged = {.anon = (int64_t)(count * BLOCK)}});
     return 0;
@@ -135,7 +144,8 @@ int wl_slow_reads(void) {
     uint64_t median = sorted[count / 2];
     for (uint64_t i = 0; i < count; i++)
         if (reclaims >= 0 ? reclaimed[i] : took[i] >= 4 * median) took[slow++] = took[i] - median;
-    tell(took, slow);
+    wl_figure("count", (double)slow);
+    tell("_ns", took, slow);
     wl_figure("median_ns", (double)median);
     wl_step(&(struct wl_step){.name = "ended", .function = "wl_read_page"});
     return 0;

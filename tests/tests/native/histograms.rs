@@ -23,9 +23,12 @@ fn assert_near(what: &str, found: f64, truth: f64, share: f64) {
     assert!((found / truth - 1.0).abs() <= share, "{what}: {found}, where {truth} is true");
 }
 
+/// The truth is between two figures of the workload: it may lose the CPU between its clock and its call.
 fn assert_quantiles(row: &Value, step: &Step, share: f64) {
     for name in ["p50", "p90", "p99", "max"] {
-        assert_near(name, row[name].as_f64().unwrap(), figure(step, &format!("{name}_ns")), share);
+        let [least, most] = ["least", "most"].map(|bound| figure(step, &format!("{name}_{bound}_ns")));
+        let found = row[name].as_f64().unwrap();
+        assert!(found >= least * (1.0 - share) && found <= most * (1.0 + share), "{name}: {found}, between {least} and {most}");
     }
 }
 

@@ -112,6 +112,11 @@ impl Histograms {
         }
     }
 
+    /// Counters in the kernel's table when it was last read.
+    pub fn counters(&self) -> usize {
+        self.seen.len()
+    }
+
     /// Distributions that were dropped.
     pub fn forgotten(&self) -> u64 {
         self.forgotten

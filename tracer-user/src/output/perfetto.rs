@@ -37,23 +37,25 @@ impl Encoder {
         let at = interval.clocks[1];
         let mut trace = Trace::default();
         for (id, cgroup) in &interval.cgroups {
-            let parent = track(id, "");
-            let known = self.counters.entry(id.clone()).or_insert_with(|| {
-                trace.packet.push(descriptor(at, TrackDescriptor { uuid: parent, name: path_of(id), ..TrackDescriptor::default() }));
-                HashMap::new()
-            });
+            if !self.counters.contains_key(id) {
+                let parent = TrackDescriptor { uuid: track(id, ""), name: path_of(id), ..TrackDescriptor::default() };
+                trace.packet.push(descriptor(at, parent));
+                self.counters.insert(id.clone(), HashMap::new());
+            }
+            let Some(known) = self.counters.get_mut(id) else { continue };
             let usage = cgroup.usage_bytes.map(|usage| ("usage", usage));
             for (name, bytes) in cgroup.kinds.iter().map(|(kind, bytes)| (kind.as_str(), *bytes)).chain(usage) {
+                // Most did not change; nothing is made for these.
+                if known.get(name) == Some(&bytes) {
+                    continue;
+                }
                 let uuid = track(id, name);
-                let before = known.insert(name.to_owned(), bytes);
-                if before.is_none() {
-                    let counter = Some(CounterDescriptor { unit: SIZE_BYTES });
-                    trace.packet.push(descriptor(at, TrackDescriptor { uuid, name: name.to_owned(), parent_uuid: parent, counter }));
+                if known.insert(name.to_owned(), bytes).is_none() {
+                    let (parent_uuid, counter) = (track(id, ""), Some(CounterDescriptor { unit: SIZE_BYTES }));
+                    trace.packet.push(descriptor(at, TrackDescriptor { uuid, name: name.to_owned(), parent_uuid, counter }));
                 }
-                if before != Some(bytes) {
-                    let counter_value = Some(i64::try_from(bytes).unwrap_or(i64::MAX));
-                    trace.packet.push(event(at, TrackEvent { r#type: COUNTER, track_uuid: uuid, counter_value, name: None }));
-                }
+                let counter_value = Some(i64::try_from(bytes).unwrap_or(i64::MAX));
+                trace.packet.push(event(at, TrackEvent { r#type: COUNTER, track_uuid: uuid, counter_value, name: None }));
             }
         }
         let gone: Vec<String> = self.counters.keys().filter(|id| !interval.cgroups.contains_key(*id)).cloned().collect();

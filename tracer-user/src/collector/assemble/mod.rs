@@ -234,6 +234,7 @@ fn tables(inputs: &Inputs<'_>) -> BTreeMap<String, Table> {
         "PROCESSES" => Some(inputs.processes.len()),
         "FILES" => Some(inputs.files.len()),
         "OWNER_TOTALS" => Some(inputs.totals.len()),
+        "HISTOGRAMS" => Some(inputs.histograms.counters()),
         _ => None,
     };
     let table = |(name, max_entries): (&str, u32)| {
