@@ -134,8 +134,10 @@ fn native_histograms_without_room_say_so() {
     let outcome = memtrail.stop().unwrap();
     let lost = outcome.report["losses"]["histogram_table_full"].as_u64().unwrap();
     let found = harness::report::cgroup(&outcome.report, cgroup.path()).unwrap().unwrap();
-    assert!(lost > 100 && outcome.status.code() == Some(3), "{lost} {}", outcome.status);
-    assert_eq!(found["histogram_losses"].as_u64(), Some(lost), "all of it is this cgroup's");
+    let own = found["histogram_losses"].as_u64().unwrap();
+    assert!(own > 100 && outcome.status.code() == Some(3), "{own} {}", outcome.status);
+    // Tasks of a cgroup that is not decided yet may wait for reclaim meanwhile.
+    assert!(lost >= own, "{lost} in all, {own} of this cgroup");
 }
 
 #[test]
