@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 /// Generous: emulated machines are slow.
 const START_TIMEOUT: Duration = Duration::from_secs(300);
-const STOP_TIMEOUT: Duration = Duration::from_secs(300);
+const STOP_TIMEOUT: Duration = Duration::from_secs(600);
 
 /// Every charge, or samples.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

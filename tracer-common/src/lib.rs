@@ -8,6 +8,7 @@
 
 pub mod attribution;
 pub mod diagnosis;
+pub mod dirty;
 pub mod event;
 pub mod file;
 pub mod histogram;

@@ -44,14 +44,16 @@ pub enum Loss {
     FollowedTableFull = 18,
     /// An OOM event did not fit in its ring.
     OomEventLost = 19,
+    /// The table of who made page cache dirty is full, and has no row for the rest of the owner's either. Bytes: dirtied ones.
+    DirtyTableFull = 20,
     /// The table of distributions is full: the value is not counted in its cgroup's.
-    HistogramTableFull = 20,
+    HistogramTableFull = 21,
     /// Too many tasks in reclaim at once: the wait is not measured.
-    StallTableFull = 21,
+    StallTableFull = 22,
 }
 
 /// Number of causes: entries of the `LOSSES` array.
-pub const LOSSES: usize = 22;
+pub const LOSSES: usize = 23;
 
 impl Loss {
     /// All causes, by number.
@@ -76,6 +78,7 @@ impl Loss {
         Loss::PictureRefused,
         Loss::FollowedTableFull,
         Loss::OomEventLost,
+        Loss::DirtyTableFull,
         Loss::HistogramTableFull,
         Loss::StallTableFull,
     ];
@@ -104,6 +107,7 @@ impl Loss {
             Loss::PictureRefused => "picture_refused",
             Loss::FollowedTableFull => "followed_table_full",
             Loss::OomEventLost => "oom_event_lost",
+            Loss::DirtyTableFull => "dirty_table_full",
             Loss::HistogramTableFull => "histogram_table_full",
             Loss::StallTableFull => "stall_table_full",
         }

@@ -31,6 +31,12 @@ fn file_commit(ctx: RawTracePointContext) -> i32 {
     0
 }
 
+#[raw_tracepoint(tracepoint = "writeback_dirty_folio")]
+fn folio_dirtied(ctx: RawTracePointContext) -> i32 {
+    probes::dirty::dirtied(ctx.as_ptr(), ctx.arg(0));
+    0
+}
+
 #[raw_tracepoint(tracepoint = "cgroup_mkdir")]
 fn cgroup_mkdir(ctx: RawTracePointContext) -> i32 {
     probes::cgroup::changed(CgroupChange::Made, ctx.arg(0), ctx.arg(1));

@@ -7,6 +7,7 @@ use aya_ebpf::{
 };
 use tracer_common::{
     attribution::{Grave, KeyRecord, OwnerTotals, Sample},
+    dirty::{DirtyKey, DirtyRecord},
     file::FileRecord,
     histogram::HistogramKey,
     loss::{LOSSES, LossCount},
@@ -57,6 +58,10 @@ pub static FILES: HashMap<u64, FileRecord> = HashMap::with_max_entries(1, 0);
 /// A file on its way into the table, one slot a program (see [`crate::kernel::file`]).
 #[map]
 pub static FILE_SCRATCH: PerCpuArray<crate::kernel::file::FileScratch> = PerCpuArray::with_max_entries(crate::scratch::SLOTS, 0);
+
+/// Who made page cache dirty.
+#[map]
+pub static DIRTIED: HashMap<DirtyKey, DirtyRecord> = HashMap::with_max_entries(1, 0);
 
 /// What the cgroup filter says, by owner.
 #[map]

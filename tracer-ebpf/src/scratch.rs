@@ -26,10 +26,11 @@ pub enum Slot {
     MoveAccount = 9,
     PageFree = 10,
     Oom = 11,
+    Dirty = 12,
 }
 
 /// Number of slots.
-pub const SLOTS: u32 = 12;
+pub const SLOTS: u32 = 13;
 
 /// Working memory of one program on one CPU.
 #[repr(C)]

@@ -7,6 +7,7 @@ pub mod cgroup;
 pub mod cli;
 pub mod collector;
 pub mod command;
+pub mod containers;
 pub mod date;
 pub mod diagnose;
 pub mod files;

@@ -164,14 +164,35 @@ pub struct Cgroup {
     /// Seconds from its removal to the end of the recording; null for the living, and where the removal was not seen.
     #[serde(default)]
     pub dead_for_s: Option<f64>,
-    /// Pod, where the path or the runtime tells.
+    /// Uid of the pod, where the path tells.
     pub pod: Option<String>,
-    /// Container id or name.
+    /// Id of the container, where the path tells.
     pub container: Option<String>,
+    /// Name of the pod, where the runtime or the kubelet left it on disk; so too what follows.
+    #[serde(default)]
+    pub pod_name: Option<String>,
+    /// Namespace of the pod.
+    #[serde(default)]
+    pub namespace: Option<String>,
+    /// Name of the container.
+    #[serde(default)]
+    pub container_name: Option<String>,
+    /// Image of the container, as it was asked for.
+    #[serde(default)]
+    pub image: Option<String>,
+    /// "docker", "containerd", "cri-o" or "podman", where the path tells.
+    #[serde(default)]
+    pub runtime: Option<String>,
     /// Restart count.
     pub restart: Option<u32>,
     /// Limit, bytes; null for none.
     pub limit_bytes: Option<u64>,
+    /// Limits that hold for what it is charged: its own and those of living cgroups above, innermost first.
+    #[serde(default)]
+    pub limits: Vec<LimitRow>,
+    /// The one of them with the least room, which is met first by what is charged here; null if there is none.
+    #[serde(default)]
+    pub binding_limit: Option<LimitRow>,
     /// Usage, bytes; null for the dead.
     pub usage_bytes: Option<u64>,
     /// usage - inactive_file, as the kubelet counts.
@@ -189,6 +210,19 @@ pub struct Cgroup {
     pub dirty_bytes: Option<u64>,
     /// Under writeback, bytes.
     pub writeback_bytes: Option<u64>,
+    /// Bytes of its page cache that went from clean to dirty since the start, each time counted: an estimate from samples. Null where that
+    /// is not followed; so too what follows.
+    #[serde(default)]
+    pub dirtied_bytes: Option<u64>,
+    /// Its standard error.
+    #[serde(default)]
+    pub dirtied_stderr: Option<u64>,
+    /// Bytes dirtied a second, from the first that was seen to the end of the recording.
+    #[serde(default)]
+    pub dirtied_bytes_per_s: Option<f64>,
+    /// Bytes a second that ceased to be dirty in that time: written to disk, or truncated. What was dirtied less what waits by now.
+    #[serde(default)]
+    pub cleaned_bytes_per_s: Option<f64>,
     /// Least sum of the two in the last readings; null with fewer than three of them.
     #[serde(default)]
     pub dirty_sustained_bytes: Option<u64>,
@@ -215,6 +249,21 @@ pub struct Cgroup {
     pub histogram_losses: u64,
     /// What memtrail concludes.
     pub verdicts: Vec<Verdict>,
+}
+
+/// A limit, and how near it is.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct LimitRow {
+    /// Path of the cgroup that has it.
+    pub path: String,
+    /// Bytes.
+    pub limit_bytes: u64,
+    /// Usage of that cgroup with all below it, bytes.
+    pub usage_bytes: Option<u64>,
+    /// What may still be charged, bytes.
+    pub left_bytes: Option<u64>,
+    /// Seconds until nothing is left at that cgroup's present growth; null if it does not grow, or was not followed.
+    pub reached_in_s: Option<f64>,
 }
 
 /// A distribution: nanoseconds or bytes, as its name says. Values are at most 1.6 % from the truth.
@@ -353,6 +402,19 @@ pub struct FileRow {
     /// Bytes on their way to disk, likewise.
     #[serde(default)]
     pub writeback: Option<u64>,
+    /// Bytes that went from clean to dirty since the start, whoever was first to make them resident: an estimate. Null where that is not
+    /// followed.
+    #[serde(default)]
+    pub dirtied: Option<u64>,
+    /// Its standard error.
+    #[serde(default)]
+    pub dirtied_stderr: Option<u64>,
+    /// Bytes dirtied a second, from the first that was seen to the end of the recording.
+    #[serde(default)]
+    pub dirtied_bytes_per_s: Option<f64>,
+    /// Who made them dirty, largest first; `how` is null.
+    #[serde(default)]
+    pub dirtiers: Vec<FileToucher>,
     /// "sequential" if what was written since the start came from front to back, "scattered" if not; null where too little was
     /// written to tell.
     #[serde(default)]

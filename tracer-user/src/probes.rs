@@ -224,6 +224,14 @@ pub static CATALOGUE: &[Probe] = &[
         }],
     },
     Probe {
+        name: "dirty",
+        required: false,
+        providers: &[Provider {
+            tier: Tier::Tracepoint,
+            hooks: &[hook("folio_dirtied", Attach::RawTracepoint, &["writeback_dirty_folio", "writeback_dirty_page"])],
+        }],
+    },
+    Probe {
         name: "charge",
         required: false,
         providers: &[

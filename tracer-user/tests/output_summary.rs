@@ -202,8 +202,12 @@ fn the_cgroup_view_is_a_ledger() {
     report.cgroups.push(dead);
     assert_golden("view-cgroups.txt", &views::cgroups(&report, &Selection::default()));
 
-    let selection =
-        Selection { cgroups: vec![Glob::parse("/pods/*").unwrap()], kinds: vec!["file".into()], value: Value::Charged, top: None };
+    let selection = Selection {
+        cgroups: vec![Glob::parse("/pods/*").unwrap()],
+        kinds: vec!["file".into()],
+        value: Value::Charged,
+        ..Selection::default()
+    };
     let text = views::cgroups(&report, &selection);
     assert!(text.contains("/pods/web") && !text.contains("/old") && !text.contains("anon") && text.contains("CHARGED"), "{text}");
     let none = Selection { cgroups: vec![Glob::parse("/none").unwrap()], ..Selection::default() };

@@ -24,12 +24,17 @@ struct Started<'a> {
 }
 
 /// Runs these rows side by side, traced by one memtrail for each column, all at once; fails if a figure is out of bounds. A number in
-/// `MEMTRAIL_TEST_BYTES` scales sizes down, for emulated machines; names in `MEMTRAIL_TEST_ROWS` choose among the rows.
+/// `MEMTRAIL_TEST_BYTES` scales sizes down, for emulated machines, and one in `MEMTRAIL_TEST_AT_ONCE` bounds how many rows run together;
+/// names in `MEMTRAIL_TEST_ROWS` choose among the rows.
 ///
 /// In default mode a row that is out of bounds is run once more: three standard errors leave one figure in 370 outside by nature,
 /// and a table has many. Out of bounds twice is a failure, and so is once by twice as much, which chance does not do.
 pub fn run_rows(rows: &[&Row], columns: &[Column]) -> Result<()> {
-    let mut failed = run_together(&chosen(rows)?, columns)?;
+    let mut failed = Vec::new();
+    let rows = chosen(rows)?;
+    for together in rows.chunks(at_once()?) {
+        failed.extend(run_together(together, columns)?);
+    }
     let again: Vec<&Row> = failed.iter().filter(|cell| cell.column.mode == Mode::Default && !cell.gross).map(|cell| cell.row).collect();
     if !again.is_empty() {
         println!("once more: {}", again.iter().map(|row| row.name).collect::<Vec<_>>().join(" "));
@@ -46,6 +51,13 @@ struct Failed<'a> {
     column: Column,
     gross: bool,
     why: String,
+}
+
+fn at_once() -> Result<usize> {
+    let Ok(text) = std::env::var("MEMTRAIL_TEST_AT_ONCE") else { return Ok(usize::MAX) };
+    let rows = text.parse().with_context(|| format!("MEMTRAIL_TEST_AT_ONCE is {text:?}"))?;
+    ensure!(rows > 0, "MEMTRAIL_TEST_AT_ONCE is 0");
+    Ok(rows)
 }
 
 fn chosen<'a>(rows: &[&'a Row]) -> Result<Vec<&'a Row>> {

@@ -108,6 +108,28 @@ int wl_rewrite(void) {
     return 0;
 }
 
+WL_FUNCTION void wl_write_once(int fd, const char *piece, uint64_t bytes) {
+    for (uint64_t at = 0; at < bytes; at += WL_PIECE) {
+        long put = wl_syscall3(SYS_write, fd, (long)piece, WL_PIECE);
+        if (put != (long)WL_PIECE) {
+            errno = put < 0 ? (int)-put : ENOSPC;
+            wl_die("write");
+        }
+    }
+}
+
+// Writes --bytes to --file, over what is there.
+int wl_write_once_over(void) {
+    static char piece[WL_PIECE];
+    wl_store_pages(piece, sizeof piece, WL_PAGE);
+    wl_step(&(struct wl_step){.name = "ready"});
+    int fd = wl_options.file ? open(wl_options.file, O_WRONLY | O_CLOEXEC) : -1;
+    if (fd < 0) wl_die("--file");
+    wl_write_once(fd, piece, wl_even_bytes());
+    wl_step(&(struct wl_step){.name = "written"});
+    return 0;
+}
+
 // Writes --bytes to --file past the page cache.
 int wl_direct_write(void) {
     uint64_t bytes = wl_even_bytes();

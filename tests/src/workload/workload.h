@@ -111,6 +111,8 @@ int wl_file_two_readers(void);
 int wl_append_log(void);
 int wl_rewrite(void);
 int wl_direct_write(void);
+int wl_write_once_over(void);
+int wl_container_life(void);
 int wl_many_files(void);
 int wl_sysv(void);
 int wl_tmpfs(void);

@@ -218,7 +218,7 @@ fn native_files_beyond_the_rows_are_summed() {
     }
 }
 
-/// A path of 200 levels, and names that are not text: shown as far as they are known, escaped, and valid JSON.
+/// A path of 200 levels, one as long as a path can be, and names that are not text: shown as far as they are known, escaped, and valid JSON.
 #[test]
 #[ignore = "root"]
 fn native_files_with_hostile_names() {
@@ -230,10 +230,16 @@ fn native_files_with_hostile_names() {
     }
     let wild = tmpfs.path().join(std::ffi::OsStr::from_bytes(b"a\xff\x1b[2J\"\\\n"));
     let long = tmpfs.path().join("n".repeat(255));
+    // With the name of the file and its terminator, PATH_MAX.
+    let mut longest = tmpfs.path().to_owned();
+    let room = |path: &Path| 4096 - 1 - "/memtrail-workload-00000".len() - path.as_os_str().len();
+    while room(&longest) > 1 {
+        longest.push("p".repeat((room(&longest) - 1).min(255)));
+    }
     let cgroup = TestCgroup::new("files-hostile").unwrap();
     let memtrail = exact(cgroup.path());
     // As a process in the cgroup would leave them: the names are what is tested.
-    for directory in [&deep, &wild, &long] {
+    for directory in [&deep, &wild, &long, &longest] {
         std::fs::create_dir_all(directory).unwrap();
         let directory = directory.as_os_str();
         let mut command = std::process::Command::new(harness::workload::binary().unwrap());
@@ -251,5 +257,40 @@ fn native_files_with_hostile_names() {
     // Longer than what the kernel half keeps: the end of the path, and that its beginning is missing.
     let cut = paths.iter().find(|path| path.contains("level-199")).unwrap_or_else(|| panic!("no deep file among {paths:#?}"));
     assert!(cut.starts_with(&format!("{prefix}/[...]/level-")) && cut.ends_with(&format!("level-199/{name}")), "{cut}");
+    let last = longest.file_name().unwrap().to_str().unwrap();
+    let (start, end) = (format!("{prefix}/[...]/ppp"), format!("p/{last}/{name}"));
+    assert!(paths.iter().any(|path| path.starts_with(&start) && path.ends_with(&end)), "no {start}...{end} among {paths:#?}");
     assert_sums(&outcome, cgroup.path());
+}
+
+/// A million files: tables stay bounded, the tail is summed, and sums are right.
+#[test]
+#[ignore = "root, and 6 GB of memory"]
+fn long_files_a_million_of_them() {
+    const FILES: u64 = 1_000_000;
+    let tmpfs = Tmpfs::new("files-million").unwrap();
+    let cgroup = TestCgroup::new("files-million").unwrap();
+    cgroup.limit(8 << 30).unwrap();
+    let (dir, count) = (tmpfs.path().to_str().unwrap(), FILES.to_string());
+    let memtrail = Memtrail::start(&record_args(cgroup.path(), Mode::Default)).unwrap();
+    let mut workload = Workload::start(&cgroup, &["many-files", "--processes", &count, "--dir", dir]).unwrap();
+    workload.run_to("written").unwrap();
+    let outcome = memtrail.stop().unwrap();
+    let row = report::kind(&outcome.report, cgroup.path(), "shmem").unwrap().unwrap();
+    let (live, stderr) = (row.live.unwrap(), row.live_stderr.unwrap());
+    let files = report::files(&outcome.report, cgroup.path()).unwrap();
+    let cost = &outcome.report["cost"];
+    println!(
+        "{live} ± {stderr} of {}; {} rows, {} files in the table, collector {} MB; losses {:?}",
+        FILES * 4096,
+        files.len(),
+        cost["tables"]["FILES"]["entries"],
+        cost["collector_rss_bytes"].as_u64().unwrap() / 1_000_000,
+        report::losses(&outcome.report).unwrap()
+    );
+    assert!(live.abs_diff(FILES * 4096) <= 3 * stderr, "{live} ± {stderr}");
+    assert!(files.len() <= 202, "{} rows", files.len());
+    assert_sums(&outcome, cgroup.path());
+    assert!(cost["collector_rss_bytes"].as_u64().unwrap() < 96_000_000);
+    assert!(outcome.status.success(), "{}", outcome.stderr);
 }

@@ -7,10 +7,13 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
 mod accuracy;
+mod churn;
 mod collapse;
 mod command;
+mod containers;
 mod diagnosis;
 mod diff;
+mod dirty;
 mod events;
 mod files;
 mod follow;

@@ -5,6 +5,7 @@ pub mod baseline;
 pub mod calibrate;
 pub mod cgroup;
 pub mod charge;
+pub mod dirty;
 pub mod file_commit;
 pub mod follow;
 pub mod freeze;

@@ -6,6 +6,7 @@ use serde::Serialize;
 use tracer_common::{
     FRAME_BYTES,
     attribution::{Grave, KeyRecord, OwnerTotals, Sample},
+    dirty::{DirtyKey, DirtyRecord},
     file::FileRecord,
     histogram::HistogramKey,
     process::ProcessRecord,
@@ -57,6 +58,8 @@ pub struct Sizes {
     pub processes: u32,
     /// Files.
     pub files: u32,
+    /// Files and processes that made them dirty.
+    pub dirtied: u32,
     /// Samples kept for open pictures.
     pub graveyard: u32,
     /// Owners with a filter.
@@ -84,7 +87,7 @@ pub struct Forced {
 }
 
 /// Tables that can be forced.
-const FORCIBLE: [&str; 12] = [
+const FORCIBLE: [&str; 13] = [
     "SAMPLES",
     "KEYS",
     "STACKS",
@@ -96,6 +99,7 @@ const FORCIBLE: [&str; 12] = [
     "EVENTS",
     "FOLLOWED",
     "OOM_EVENTS",
+    "DIRTIED",
     "HISTOGRAMS",
 ];
 
@@ -120,9 +124,24 @@ impl Forced {
     }
 
     fn apply(&self, sizes: &mut Sizes) {
-        let Sizes { samples, keys, stacks, processes, files, graveyard, owners, owner_totals, events, followed, oom_events, .. } = sizes;
-        let histograms = &mut sizes.histograms;
-        let fields = [samples, keys, stacks, processes, files, graveyard, owners, owner_totals, events, followed, oom_events, histograms];
+        let Sizes {
+            samples,
+            keys,
+            stacks,
+            processes,
+            files,
+            graveyard,
+            owners,
+            owner_totals,
+            events,
+            followed,
+            oom_events,
+            dirtied,
+            histograms,
+            ..
+        } = sizes;
+        let fields =
+            [samples, keys, stacks, processes, files, graveyard, owners, owner_totals, events, followed, oom_events, dirtied, histograms];
         for (field, entries) in fields.into_iter().zip(self.entries) {
             *field = entries.unwrap_or(*field);
         }
@@ -166,6 +185,7 @@ pub fn plan(wish: &Wish) -> Result<Sizes, DoesNotFit> {
         stacks: 1 << 13,
         processes: 1 << 14,
         files: 1 << 12,
+        dirtied: 1 << 12,
         graveyard: 1 << 13,
         owners: 1 << 12,
         owner_totals: owner_totals(wish.cpus_possible),
@@ -197,10 +217,20 @@ pub fn plan(wish: &Wish) -> Result<Sizes, DoesNotFit> {
         sizes.graveyard /= 2;
         sizes.processes /= 2;
         sizes.files /= 2;
+        sizes.dirtied /= 2;
         sizes.histograms /= 2;
         sizes.log2_mean = (sizes.log2_mean + 1).min(MAX_LOG2_MEAN);
         wish.forced.apply(&mut sizes);
         sizes.bytes = bytes(&sizes, wish.cpus_possible);
+    }
+    // Rather fewer graves than no recording: beyond them only the age of what was freed is lost, and counted.
+    while sizes.bytes > wish.map_memory && wish.exact && sizes.graveyard > 1 << 13 {
+        sizes.graveyard /= 2;
+        wish.forced.apply(&mut sizes);
+        sizes.bytes = bytes(&sizes, wish.cpus_possible);
+        if wish.forced.has("GRAVEYARD") {
+            break;
+        }
     }
     if sizes.bytes > wish.map_memory {
         return Err(DoesNotFit {
@@ -233,6 +263,7 @@ fn bytes(sizes: &Sizes, cpus: u32) -> u64 {
         + u64::from(sizes.stacks) * entry(size_of::<StackRecord>())
         + u64::from(sizes.processes) * entry(size_of::<ProcessRecord>())
         + u64::from(sizes.files) * entry(size_of::<FileRecord>())
+        + u64::from(sizes.dirtied) * entry(size_of::<DirtyKey>() + size_of::<DirtyRecord>())
         + u64::from(sizes.graveyard) * entry(size_of::<Grave>() + size_of::<Sample>())
         + u64::from(sizes.owners) * entry(size_of::<OwnerFilter>())
         + u64::from(sizes.owner_totals) * (HASH_ENTRY + u64::from(cpus) * size_of::<OwnerTotals>() as u64)
@@ -242,13 +273,13 @@ fn bytes(sizes: &Sizes, cpus: u32) -> u64 {
         + u64::from(sizes.logs)
         + u64::from(sizes.oom_events);
     // Two bit tables, scratch, the small arrays, and the tables of what waits.
-    tables + sizes.frames / 4 + u64::from(cpus) * 28672 + (640 << 10)
+    tables + sizes.frames / 4 + u64::from(cpus) * 31744 + (640 << 10)
 }
 
 impl Sizes {
     /// Map names of the object with their entries.
     #[must_use]
-    pub fn entries(&self) -> [(&'static str, u32); 15] {
+    pub fn entries(&self) -> [(&'static str, u32); 16] {
         let words = u32::try_from(self.frames.div_ceil(64)).unwrap_or(u32::MAX).max(1);
         [
             ("FRAMES", words),
@@ -258,6 +289,7 @@ impl Sizes {
             ("STACKS", self.stacks),
             ("PROCESSES", self.processes),
             ("FILES", self.files),
+            ("DIRTIED", self.dirtied),
             ("GRAVEYARD", self.graveyard),
             ("OWNERS", self.owners),
             ("OWNER_TOTALS", self.owner_totals),

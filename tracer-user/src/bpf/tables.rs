@@ -9,6 +9,7 @@ use aya::{
 use std::hash::Hash;
 use tracer_common::{
     attribution::{Grave, KeyRecord, OwnerTotals, SWEPT_DIRTY, SWEPT_WRITEBACK, Sample},
+    dirty::{DirtyKey, DirtyRecord},
     file::FileRecord,
     histogram::HistogramKey,
     loss::{Loss, LossCount},
@@ -133,6 +134,27 @@ pub fn owner_name(bpf: &mut Ebpf, slot: u64) -> Result<OwnerName, BpfError> {
 /// Files by identity.
 pub fn files(bpf: &Ebpf) -> Result<std::collections::HashMap<u64, FileRecord>, BpfError> {
     entries(bpf, "FILES")
+}
+
+/// Who made page cache dirty.
+pub fn dirtied(bpf: &Ebpf) -> Result<std::collections::HashMap<DirtyKey, DirtyRecord>, BpfError> {
+    entries(bpf, "DIRTIED")
+}
+
+/// Removes an entry of that table and gives its last value; `None` if it is gone already.
+pub fn take_dirtied(bpf: &mut Ebpf, key: &DirtyKey) -> Result<Option<DirtyRecord>, BpfError> {
+    let name = "DIRTIED";
+    let failed = |source| BpfError::Map { name, source };
+    let mut map = HashMap::<_, DirtyKey, DirtyRecord>::try_from(bpf.map_mut(name).ok_or(BpfError::Missing(name))?).map_err(failed)?;
+    let record = match map.get(key, 0) {
+        Ok(record) => record,
+        Err(error) if is_gone(&error) => return Ok(None),
+        Err(source) => return Err(failed(source)),
+    };
+    match map.remove(key) {
+        Err(error) if !is_gone(&error) => Err(failed(error)),
+        _ => Ok(Some(record)),
+    }
 }
 
 /// Exact bytes by owner, summed over CPUs.

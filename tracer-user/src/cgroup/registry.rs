@@ -245,7 +245,16 @@ impl Registry {
     }
 
     fn bury(&mut self, id: CgroupId, at_ns: u64, exact: bool) {
-        let Some(cgroup) = self.cgroups.get_mut(&id).filter(|c| c.state == State::Alive) else { return };
+        let Some(cgroup) = self.cgroups.get_mut(&id) else { return };
+        match cgroup.state {
+            State::Alive => {}
+            // A listing noticed it before the event was read, which has the time.
+            State::Dead { exact: false, .. } if exact => {
+                cgroup.state = State::Dead { at_ns, exact };
+                return;
+            }
+            State::Dead { .. } => return,
+        }
         cgroup.state = State::Dead { at_ns, exact };
         if self.by_path.get(&cgroup.path) == Some(&id) {
             self.by_path.remove(&cgroup.path);

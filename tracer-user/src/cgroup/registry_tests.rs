@@ -187,3 +187,16 @@ fn hostile_events_do_no_harm() {
     registry.repair(&listing(30, vec![listed(1, 0, "/"), Listed { parent: Some(CgroupId(2)), ..listed(2, 1, "/pods") }]));
     assert_eq!(registry.ancestry(CgroupId(2)).count(), 1);
 }
+
+#[test]
+fn the_event_of_a_removal_that_a_listing_noticed_first_has_the_time() {
+    let mut registry = registry();
+    registry.apply(&made(3, "/pods/a", 20));
+    registry.repair(&listing(40, vec![listed(1, 0, "/"), listed(2, 1, "/pods")]));
+    assert_eq!(state(&registry, 3), State::Dead { at_ns: 40, exact: false });
+    registry.apply(&removed(3, "/pods/a", 30));
+    assert_eq!(state(&registry, 3), State::Dead { at_ns: 30, exact: true });
+    // What is known exactly stays.
+    registry.apply(&removed(3, "/pods/a", 50));
+    assert_eq!(state(&registry, 3), State::Dead { at_ns: 30, exact: true });
+}

@@ -18,6 +18,7 @@ use crate::{
         session::Session,
         start::{Follow, Host, StartOptions},
     },
+    containers::Book,
     diagnose::glibc_arenas,
     glob::Glob,
     model::{Cgroup, Report, StackRow},
@@ -84,7 +85,7 @@ async fn demo(args: &DemoArgs, mut ground: Ground) -> Result<u8> {
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot wait for Ctrl-C")?;
     let mut terminate = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
     say("attaching");
-    let mut session = Session::start(Filter::new(vec![Glob::parse(&ground.path())?]), options(args))?;
+    let mut session = Session::start(Filter::new(vec![Glob::parse(&ground.path())?]), Book::new(std::path::Path::new("/")), options(args))?;
     let mut children = Vec::new();
     let worked = tokio::select! {
         worked = work(&mut ground, &mut children) => worked,

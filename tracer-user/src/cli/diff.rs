@@ -69,7 +69,7 @@ pub fn run(args: &DiffArgs) -> Result<u8> {
         return Err(Conflict("--value growth: a difference of live bytes is their growth: leave --value out".to_owned()).into());
     }
     let [before, after] = [Moment::read(&args.before)?, Moment::read(&args.after)?];
-    let selection = views::Selection { cgroups: args.cgroup.clone(), kinds: args.kind.clone(), value: args.value, top: None };
+    let selection = views::Selection { cgroups: args.cgroup.clone(), kinds: args.kind.clone(), value: args.value, ..Default::default() };
     let reports = [selection.apply(&before.report), selection.apply(&after.report)];
     let options = Options { value: args.value, normalize: args.normalize, same_recording: before.is_of_the_recording_of(&after) };
     let diff = Diff::new([before.name, after.name], &reports[0], &reports[1], options);

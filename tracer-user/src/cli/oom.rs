@@ -131,7 +131,7 @@ async fn watch(args: OomArgs) -> Result<u8> {
     let mut interrupts = Interrupts::catch()?;
     // Before the first kill can be seen, so that its lines are not missed.
     let log = if args.check_log { Some(Kmsg::from_now().context("cannot read the kernel's log (/dev/kmsg)")?) } else { None };
-    let mut session = Session::start(Filter::new(args.cgroup.clone()), options)?;
+    let mut session = Session::start(Filter::new(args.cgroup.clone()), args.tracing.names(), options)?;
     let mut kills = session.kills().context("cannot watch for OOM kills")?;
     eprintln!("memtrail: waiting for OOM kills ({} of tables)", units::bytes(session.running().sizes.bytes));
     let mut told = Told { args: &args, log, last: 0, kept: Vec::new(), told: 0, kills: 0, differing: 0 };

@@ -16,6 +16,7 @@ use crate::{
         session::{Session, SessionError},
         start::StartError,
     },
+    containers::NamePattern,
     glob::Glob,
     model::Report,
     output, privileges, units,
@@ -40,6 +41,12 @@ pub struct RecordArgs {
     /// Only these cgroups and what is below them; `*` within a component, `**` across. May be given again.
     #[arg(long, value_name = "GLOB", value_parser = Glob::parse)]
     pub cgroup: Vec<Glob>,
+    /// Only these pods: NAME, NAMESPACE/NAME or the uid; `*` for any part of a name. May be given again.
+    #[arg(long, value_name = "[NS/]NAME", value_parser = NamePattern::pod, conflicts_with = "command")]
+    pub pod: Vec<NamePattern>,
+    /// Only these containers: the name, or the beginning of the id; `*` for any part of a name. May be given again.
+    #[arg(long, value_name = "NAME|ID", value_parser = NamePattern::container, conflicts_with = "command")]
+    pub container: Vec<NamePattern>,
     /// Only what this process and its later children cause; children that it has already are not followed, unless given too. Ids are
     /// those that `ps` shows here. What the process held before is not known. May be given again.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..), conflicts_with = "command")]
@@ -85,6 +92,8 @@ Examples:
       the whole host for 30 seconds
   memtrail record --cgroup '/kubepods/**' -o out.svg -o out.json
       pods only, until Ctrl-C, as a flame graph and as JSON
+  memtrail record --pod shop/cart-7 --container web
+      one container of one pod, named as its runtime and the kubelet name it
   memtrail record --pid 4711 -o out.folded
       what one process and its later children cause, until Ctrl-C
   memtrail record --limit 512MiB -- ./server --port 8080
@@ -150,7 +159,7 @@ async fn record(args: RecordArgs, waiting: Option<Waiting>) -> Result<u8> {
     let interrupts = if args.command.is_empty() { Some(Interrupts::catch()?) } else { None };
     let holds_marks = series::holds_marks(&args.output, args.stream.as_deref());
     let mut marking = Marking::prepare(args.mark_signal, holds_marks)?;
-    let mut session = Session::start_following(filter, &args.pid, options).map_err(|error| advise(error, &args))?;
+    let mut session = Session::start_following(filter, args.tracing.names(), &args.pid, options).map_err(|error| advise(error, &args))?;
     let mut series = Series::begin(&mut session, &args.output, args.stream.as_deref(), args.rotation)?;
     if holds_marks {
         marking.listen();
@@ -196,7 +205,7 @@ fn filter(args: &RecordArgs, waiting: Option<&Waiting>) -> Result<Filter> {
             None => eprintln!("memtrail: the command's cgroup cannot be seen: recording the whole host"),
         }
     }
-    Ok(Filter::new(patterns))
+    Ok(Filter::new(patterns).named(args.pod.clone(), args.container.clone()))
 }
 
 /// Adds the way out that only the command line knows.

@@ -2,6 +2,7 @@
 
 use super::{moment, status::Conflict};
 use crate::{
+    containers::NamePattern,
     glob::Glob,
     model::Report,
     output::{self, Value, views},
@@ -32,6 +33,12 @@ pub struct ReportArgs {
     /// Only these cgroups. May be given again.
     #[arg(long, value_name = "GLOB", value_parser = Glob::parse)]
     pub cgroup: Vec<Glob>,
+    /// Only these pods: NAME, NAMESPACE/NAME or the uid; `*` for any part of a name. May be given again.
+    #[arg(long, value_name = "[NS/]NAME", value_parser = NamePattern::pod)]
+    pub pod: Vec<NamePattern>,
+    /// Only these containers: the name, or the beginning of the id; `*` for any part of a name. May be given again.
+    #[arg(long, value_name = "NAME|ID", value_parser = NamePattern::container)]
+    pub container: Vec<NamePattern>,
     /// Only these kinds: anon, file, shmem, hugetlb. May be given again.
     #[arg(long, value_name = "KIND", value_parser = KINDS)]
     pub kind: Vec<String>,
@@ -59,6 +66,7 @@ const EXAMPLES: &str = "\
 Examples:
   memtrail report run.mtrail                             the summary again
   memtrail report run.mtrail --view cgroups              the ledger of each cgroup
+  memtrail report run.mtrail --view pods                 pods and their containers, dead ones too
   memtrail report run.mtrail --view stacks --kind anon   stacks of anonymous memory
   memtrail report run.mtrail --view regions              heaps, arenas, thread stacks, files' copies
   memtrail report run.mtrail --view files --top 20       the largest files in memory
@@ -81,6 +89,8 @@ pub enum By {
 pub enum View {
     /// Cgroups with the ledger of each kind.
     Cgroups,
+    /// Pods and containers by name: usage, the limit that binds first, kinds with all below, and what the dead among them hold.
+    Pods,
     /// Stacks of all cgroups, whole.
     Stacks,
     /// Marks of the recording.
@@ -112,7 +122,14 @@ pub fn run(args: &ReportArgs) -> Result<u8> {
         None if value == Value::Growth => growth(None, &report, value)?,
         None => report,
     };
-    let selection = views::Selection { cgroups: args.cgroup.clone(), kinds: args.kind.clone(), value, top: args.top };
+    let selection = views::Selection {
+        cgroups: args.cgroup.clone(),
+        pods: args.pod.clone(),
+        containers: args.container.clone(),
+        kinds: args.kind.clone(),
+        value,
+        top: args.top,
+    };
     let mut selected = selection.apply(&report);
     if args.by == Some(By::Thread) {
         selected = output::threads::split(&selected).with_context(|| args.file.display().to_string())?;
@@ -131,6 +148,7 @@ pub fn run(args: &ReportArgs) -> Result<u8> {
         None if args.is_growth() => views::stacks(&selected, &selection),
         None => output::summary::render(&selected, output::summary::Options { top: args.top.unwrap_or(10), ..Default::default() }),
         Some(View::Cgroups) => views::cgroups(&report, &selection),
+        Some(View::Pods) => output::pods::table(&report, &selection),
         Some(View::Stacks) => views::stacks(&selected, &selection),
         Some(View::Marks) => String::new(),
         Some(View::Oom) => output::autopsy::view(&selected),

@@ -3,10 +3,12 @@
 use crate::{
     bpf::sizes::Forced,
     collector::start::{Follow, StartOptions},
+    containers::Book,
     probes::Tier,
     units,
 };
 use clap::ValueEnum;
+use std::path::PathBuf;
 
 /// Options of every verb that traces what others do.
 #[derive(Clone, Debug, clap::Args)]
@@ -20,9 +22,19 @@ pub struct TracingArgs {
     /// Most memory for the kernel half's tables.
     #[arg(long, value_name = "SIZE", default_value = "64MiB", value_parser = units::parse_size)]
     pub map_memory: u64,
+    /// Where the files of container runtimes and the kubelet are, which name containers and pods: the root of the host, if memtrail
+    /// runs in a container.
+    #[arg(long, value_name = "DIR", default_value = "/")]
+    pub host_root: PathBuf,
 }
 
 impl TracingArgs {
+    /// Names of containers and pods, none looked up yet.
+    #[must_use]
+    pub fn names(&self) -> Book {
+        Book::new(&self.host_root)
+    }
+
     /// What to start with: everything, until a filter says less.
     #[must_use]
     pub fn options(&self, forced: Forced) -> StartOptions {

@@ -4,6 +4,8 @@
 //! while it sleeps stands in the tables.
 
 pub mod assemble;
+mod containers;
+pub mod dirtied;
 pub mod filter;
 pub mod follow;
 pub mod histograms;

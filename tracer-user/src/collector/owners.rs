@@ -52,6 +52,10 @@ pub(super) fn write<'a>(
     // Wanted ones first: only those without room may be undecided that do not matter.
     let (wanted, others): (Vec<_>, Vec<_>) = cgroups.partition(|(_, path)| filter.wants(path));
     for (id, path) in wanted.into_iter().chain(others) {
+        // Recorded until its name is known.
+        if filter.is_undecided(path) {
+            continue;
+        }
         let verdict = if filter.wants(path) {
             OWNER_WANTED
         } else if filter.refuses_below(path) {
@@ -68,6 +72,13 @@ pub(super) fn write<'a>(
         }
     }
     Ok(())
+}
+
+/// All that are in the table. An entry that goes while it is walked may be left out.
+pub(super) fn known(bpf: &mut Ebpf) -> Result<Vec<u64>, BpfError> {
+    let map = table(bpf)?;
+    // Deleted between the step and the read.
+    Ok(map.keys().filter_map(Result::ok).collect())
 }
 
 /// Makes room in the table: nobody is charged there any more.

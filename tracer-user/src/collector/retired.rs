@@ -6,7 +6,12 @@
 //! has named them for as long. Pure but for the clock values that come in.
 
 use std::collections::{HashMap, HashSet};
-use tracer_common::{attribution::KeyRecord, process::ProcessRecord, stack::StackRecord};
+use tracer_common::{
+    attribution::KeyRecord,
+    dirty::{DirtyKey, DirtyRecord},
+    process::ProcessRecord,
+    stack::StackRecord,
+};
 
 /// How long a key must have been without live bytes, nanoseconds. A CPU's batch is drained far sooner where anything happens at all.
 const GRACE_NS: u64 = 3_000_000_000;
@@ -40,6 +45,7 @@ impl Marks {
         keys: &HashMap<u64, KeyRecord>,
         stacks: &HashMap<u64, StackRecord>,
         processes: &HashMap<u64, ProcessRecord>,
+        dirtied: &HashMap<DirtyKey, DirtyRecord>,
         gone: impl Fn(&ProcessRecord) -> bool,
         now_ns: u64,
     ) -> Leaving {
@@ -56,6 +62,10 @@ impl Marks {
         for record in keys.values() {
             named_stacks.extend([record.key.user_stack, record.key.kernel_stack]);
             named_processes.insert(record.key.process);
+        }
+        for key in dirtied.keys() {
+            named_stacks.insert(key.user_stack);
+            named_processes.insert(key.process);
         }
         let idle_stacks = stacks.keys().copied().filter(|id| !named_stacks.contains(id));
         let idle_processes = processes.iter().filter(|(id, record)| !named_processes.contains(id) && gone(record)).map(|(id, _)| *id);
@@ -195,9 +205,9 @@ mod tests {
         let stacks = HashMap::from([(11, stack()), (12, stack()), (13, stack())]);
         let gone = |record: &ProcessRecord| record.tgid != 3;
         let mut marks = Marks::default();
-        assert_eq!(marks.pass(&keys, &stacks, &processes, gone, 10 * SECOND), Leaving::default());
-        assert_eq!(marks.pass(&keys, &stacks, &processes, gone, 12 * SECOND), Leaving::default());
-        let leaving = marks.pass(&keys, &stacks, &processes, gone, 14 * SECOND);
+        assert_eq!(marks.pass(&keys, &stacks, &processes, &HashMap::new(), gone, 10 * SECOND), Leaving::default());
+        assert_eq!(marks.pass(&keys, &stacks, &processes, &HashMap::new(), gone, 12 * SECOND), Leaving::default());
+        let leaving = marks.pass(&keys, &stacks, &processes, &HashMap::new(), gone, 14 * SECOND);
         assert_eq!(leaving.keys, [1]);
         // Its stack and process are named by it still.
         assert!(leaving.stacks.is_empty() && leaving.processes.is_empty());
@@ -208,11 +218,11 @@ mod tests {
         let mut keys = HashMap::from([(1, key(1, 5, 5))]);
         let processes = HashMap::from([(1, process(1))]);
         let mut marks = Marks::default();
-        marks.pass(&keys, &HashMap::new(), &processes, |_| true, 10 * SECOND);
+        marks.pass(&keys, &HashMap::new(), &processes, &HashMap::new(), |_| true, 10 * SECOND);
         keys.insert(1, key(1, 6, 5));
-        marks.pass(&keys, &HashMap::new(), &processes, |_| true, 12 * SECOND);
+        marks.pass(&keys, &HashMap::new(), &processes, &HashMap::new(), |_| true, 12 * SECOND);
         keys.insert(1, key(1, 6, 6));
-        assert!(marks.pass(&keys, &HashMap::new(), &processes, |_| true, 15 * SECOND).keys.is_empty());
+        assert!(marks.pass(&keys, &HashMap::new(), &processes, &HashMap::new(), |_| true, 15 * SECOND).keys.is_empty());
     }
 
     #[test]
@@ -231,7 +241,7 @@ mod tests {
     fn baseline_keys_stay() {
         let keys = HashMap::from([(1, key(0, 5, 5))]);
         let mut marks = Marks::default();
-        marks.pass(&keys, &HashMap::new(), &HashMap::new(), |_| true, 10 * SECOND);
-        assert!(marks.pass(&keys, &HashMap::new(), &HashMap::new(), |_| true, 20 * SECOND).keys.is_empty());
+        marks.pass(&keys, &HashMap::new(), &HashMap::new(), &HashMap::new(), |_| true, 10 * SECOND);
+        assert!(marks.pass(&keys, &HashMap::new(), &HashMap::new(), &HashMap::new(), |_| true, 20 * SECOND).keys.is_empty());
     }
 }

@@ -1,7 +1,8 @@
 //! Retirement: what nobody needs any more leaves the kernel's tables, so that they stay as they are under churn.
 
 use super::{
-    assemble,
+    assemble::{self, Symbols as _},
+    dirtied::{self, Dirtied},
     names::{Names, is_gone},
     retired::Charged,
     session::{Session, SessionError},
@@ -11,13 +12,17 @@ use crate::{
     cgroup::{CgroupId, monotonic_ns, registry::State},
 };
 use std::collections::{HashMap, HashSet};
-use tracer_common::attribution::KeyRecord;
+use tracer_common::{
+    attribution::KeyRecord,
+    dirty::{DirtyKey, DirtyRecord},
+};
 
-/// Longest that one retirement keeps the collector from its readings, nanoseconds, but for the time that the tables take to read.
+/// Longest that one retirement keeps the collector from its readings, nanoseconds, but for the time that the tables take to read, and one
+/// batch: what was looked up for it must not be for nothing.
 const RETIREMENT_BUDGET_NS: u64 = 400_000_000;
-/// Keys whose stacks are named together in a retirement: many, since a file is read for each batch; but the budget is looked at
-/// between two.
-const RETIREMENT_BATCH: usize = 512;
+/// Keys whose stacks are named together in a retirement: many, since files and the kernel's symbols may be read for each batch; but the
+/// budget is looked at between two.
+const RETIREMENT_BATCH: usize = 2048;
 
 impl Session {
     /// Takes what nobody needs any more out of the kernel's tables, and pins the processes that own live bytes.
@@ -30,8 +35,9 @@ impl Session {
         let keys = tables::keys(&self.running.bpf)?;
         let stacks = tables::stacks(&self.running.bpf)?;
         let processes = tables::processes(&self.running.bpf)?;
+        let dirtied = tables::dirtied(&self.running.bpf)?;
         let read_ns = monotonic_ns();
-        self.occupancy = [("KEYS", keys.len()), ("STACKS", stacks.len()), ("PROCESSES", processes.len())]
+        self.occupancy = [("KEYS", keys.len()), ("STACKS", stacks.len()), ("PROCESSES", processes.len()), ("DIRTIED", dirtied.len())]
             .map(|(name, entries)| (name.to_owned(), entries as u64))
             .into();
         let feed = self.feed.as_ref();
@@ -44,16 +50,16 @@ impl Session {
                 }
             }
         }
-        let leaving = self.marks.pass(&keys, &stacks, &processes, |process| is_gone(feed, process), monotonic_ns());
+        let leaving = self.marks.pass(&keys, &stacks, &processes, &dirtied, |process| is_gone(feed, process), monotonic_ns());
         let mut names = Names::new(feed, &mut self.symbolizer);
         let mut left = 0;
         for (n, identity) in leaving.keys.iter().enumerate() {
-            // Naming stacks may take long; those that are over now leave at the next interval, with their marks as old as they are.
-            if monotonic_ns().saturating_sub(began_ns) > RETIREMENT_BUDGET_NS {
-                self.last_retirement_ns = 0;
-                break;
-            }
             if n % RETIREMENT_BATCH == 0 {
+                // Naming stacks may take long; those that are over now leave at the next interval, with their marks as old as they are.
+                if n > 0 && monotonic_ns().saturating_sub(began_ns) > RETIREMENT_BUDGET_NS {
+                    self.last_retirement_ns = 0;
+                    break;
+                }
                 let batch = leaving.keys[n..].iter().take(RETIREMENT_BATCH);
                 names.learn(batch.filter_map(|identity| keys.get(identity)), &processes, &stacks);
             }
@@ -64,7 +70,15 @@ impl Session {
             let charged = Charged { bytes: crate::ledger::charged(&record), variance: record.charged_variance, samples: record.samples };
             self.retired.add(row, charged);
         }
-        self.retire_files()?;
+        for key in Dirtied::leaving(&dirtied, self.running.sizes.dirtied as usize, read_ns) {
+            let process = processes.get(&key.process);
+            let comm = process.map_or_else(|| "[unknown process]".to_owned(), |process| names.comm(process));
+            let row = dirtied::Row { owner: key.owner, file: key.file, tgid: process.map(|process| process.tgid), comm };
+            if let Some(record) = tables::take_dirtied(&mut self.running.bpf, &key)? {
+                self.dirtied.add(row, &record);
+            }
+        }
+        self.retire_files(&dirtied)?;
         self.retire_histograms(&keys)?;
         tables::remove(&mut self.running.bpf, "STACKS", &leaving.stacks)?;
         tables::remove(&mut self.running.bpf, "PROCESSES", &leaving.processes)?;
@@ -93,13 +107,14 @@ impl Session {
     }
 
     /// Files of which nothing is live leave their table, once it is half full: finding them takes a look at every sample.
-    fn retire_files(&mut self) -> Result<(), SessionError> {
+    fn retire_files(&mut self, dirtied: &HashMap<DirtyKey, DirtyRecord>) -> Result<(), SessionError> {
         let files = tables::files(&self.running.bpf)?;
         self.occupancy.insert("FILES".to_owned(), files.len() as u64);
         if files.len() < self.running.sizes.files as usize / 2 {
             return Ok(());
         }
-        let named = tables::samples(&self.running.bpf)?.values().map(|sample| sample.file).collect();
+        let mut named: HashSet<u64> = tables::samples(&self.running.bpf)?.values().map(|sample| sample.file).collect();
+        named.extend(dirtied.keys().map(|key| key.file));
         let leaving = self.marks.files(files.into_keys(), &named, monotonic_ns());
         tables::remove(&mut self.running.bpf, "FILES", &leaving)?;
         log::debug!("retirement: {} files left", leaving.len());

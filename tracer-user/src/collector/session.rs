@@ -2,6 +2,8 @@
 
 use super::{
     assemble::{self, CpuTimes},
+    containers,
+    dirtied::Dirtied,
     filter::Filter,
     follow::{FollowError, Following},
     histograms::Histograms,
@@ -28,6 +30,7 @@ use crate::{
         poll::{Poll, Poller, default_most_open},
         registry::State,
     },
+    containers::Book,
     date,
     histogram::Increment,
     ledger::{self, growth::Slope},
@@ -90,8 +93,10 @@ pub struct Session {
     pub(super) host: Host,
     pub(super) hierarchy: Hierarchy,
     pub(super) registry: Registry,
-    poller: Poller,
+    pub(super) poller: Poller,
     pub(super) filter: Filter,
+    /// Names of containers and pods.
+    pub(super) names: Book,
     /// Processes that are followed; none if everything is recorded.
     pub(super) following: Following,
     pub(super) running: Running,
@@ -117,6 +122,9 @@ pub struct Session {
     /// What each cgroup owned for itself right after counting began.
     pub(super) first: HashMap<CgroupId, LocalFigures>,
     pub(super) retired: Retired,
+    pub(super) dirtied: Dirtied,
+    /// Dirty and writeback bytes at the first reading.
+    pub(super) unwritten_first: HashMap<CgroupId, u64>,
     pub(super) marks: Marks,
     pub(super) histograms: Histograms,
     /// Live bytes are wanted at each interval.
@@ -136,12 +144,12 @@ pub struct Session {
 
 impl Session {
     /// Starts tracing.
-    pub fn start(filter: Filter, options: StartOptions) -> Result<Session, SessionError> {
-        Session::start_following(filter, &[], options)
+    pub fn start(filter: Filter, names: Book, options: StartOptions) -> Result<Session, SessionError> {
+        Session::start_following(filter, names, &[], options)
     }
 
     /// Starts tracing. Where there are `pids`, only what these processes and their later children cause is recorded.
-    pub fn start_following(filter: Filter, pids: &[u32], mut options: StartOptions) -> Result<Session, SessionError> {
+    pub fn start_following(mut filter: Filter, mut names: Book, pids: &[u32], mut options: StartOptions) -> Result<Session, SessionError> {
         let mut phases = Phases::begin();
         let loader = Loader::prepare()?;
         let host = Host::look()?;
@@ -155,6 +163,10 @@ impl Session {
         let hierarchy = Hierarchy::find()?;
         let mut registry = Registry::new(hierarchy.hierarchy_id, MOST_CGROUPS);
         registry.repair(&listing(&hierarchy)?);
+        containers::learn(&mut names, &mut filter, registry.iter().map(|cgroup| &cgroup.path));
+        for name in containers::unmatched(&names, &filter, &registry) {
+            log::warn!("no cgroup is known to be of {name} yet");
+        }
         for pattern in filter.unmatched(registry.iter().map(|cgroup| &cgroup.path)) {
             if let Some(literal) = pattern.literal() {
                 return Err(SessionError::NoSuchCgroup(literal.to_owned(), hierarchy.mount.display().to_string()));
@@ -194,6 +206,7 @@ impl Session {
         let listener = if diagnosis::wanted() { Some(Listener::new(&mut running.bpf)?) } else { None };
         // Cgroups made between the first listing and the attachment have no event.
         registry.repair(&listing(&hierarchy)?);
+        containers::learn(&mut names, &mut filter, registry.iter().map(|cgroup| &cgroup.path));
         let read = |id: CgroupId| poller.read_one(id, &registry.get(id)?.path).ok().flatten();
         let oom = OomLog::start(&mut running.bpf, read, u64::from(host.facts.page_size))?;
         let mut session = Session {
@@ -202,6 +215,7 @@ impl Session {
             registry,
             poller,
             filter,
+            names,
             following,
             running,
             ring,
@@ -218,6 +232,8 @@ impl Session {
             cpu: CpuTimes { started: assemble::cpu_ns(), reporting: 0 },
             first: HashMap::new(),
             retired: Retired::default(),
+            dirtied: Dirtied::default(),
+            unwritten_first: HashMap::new(),
             marks: Marks::default(),
             histograms: Histograms::default(),
             live_wanted: false,
@@ -299,7 +315,10 @@ impl Session {
     /// Patterns that still match nothing.
     #[must_use]
     pub fn unmatched(&self) -> Vec<String> {
-        self.filter.unmatched(self.registry.iter().map(|c| &c.path)).iter().map(|p| p.as_str().to_owned()).collect()
+        let paths = self.filter.unmatched(self.registry.iter().map(|c| &c.path));
+        let mut unmatched: Vec<String> = paths.iter().map(|p| p.as_str().to_owned()).collect();
+        unmatched.extend(containers::unmatched(&self.names, &self.filter, &self.registry));
+        unmatched
     }
 
     /// Readable while events wait: then call [`Session::take_events`].
@@ -341,9 +360,15 @@ impl Session {
             }
         }
         if repair {
+            // Whose removal had no room in the ring has to leave its table too. Read before the listing: none of them is younger.
+            let known = owners::known(&mut self.running.bpf)?;
             self.registry.repair(&listing(&self.hierarchy)?);
-            decided = self.registry.iter().map(|cgroup| (cgroup.id, cgroup.path.clone())).collect();
+            let lives = |id: &u64| self.registry.get(CgroupId(*id)).is_some_and(|cgroup| cgroup.state == State::Alive);
+            removed.extend(known.into_iter().filter(|id| !lives(id)));
+            let living = self.registry.iter().filter(|cgroup| cgroup.state == State::Alive);
+            decided = living.map(|cgroup| (cgroup.id, cgroup.path.clone())).collect();
         }
+        containers::learn(&mut self.names, &mut self.filter, decided.iter().map(|(_, path)| path));
         // The new ones have next to nothing yet; with a repair all are told, and have their M at the next reading.
         let decided = decided.iter().map(|(id, path)| (*id, path));
         owners::write(&mut self.running.bpf, &self.filter, &self.running.rates, &HashMap::new(), decided)?;
@@ -383,6 +408,7 @@ impl Session {
     }
 
     fn point(&mut self, readings: &[(CgroupId, StatReading)]) -> Result<Interval, SessionError> {
+        self.name_containers()?;
         self.look_at_owners(readings)?;
         let at_ns = monotonic_ns();
         let at_s = seconds(at_ns.saturating_sub(self.started_ns));
@@ -397,6 +423,7 @@ impl Session {
             let figures = if reading.version == Version::V1 { &reading.local } else { &reading.subtree };
             if let (Some(dirty), Some(writeback)) = (figures.dirty, figures.writeback) {
                 let last = self.unwritten.entry(*id).or_default();
+                self.unwritten_first.entry(*id).or_insert(dirty.saturating_add(writeback));
                 last.push_back(dirty.saturating_add(writeback));
                 last.drain(..last.len().saturating_sub(SUSTAINED_READINGS));
             }
@@ -407,6 +434,7 @@ impl Session {
         }
         let read: HashSet<CgroupId> = readings.iter().map(|(id, _)| *id).collect();
         self.unwritten.retain(|id, _| read.contains(id));
+        self.unwritten_first.retain(|id, _| read.contains(id));
         // Of the others no report tells the growth.
         self.slopes.retain(|(id, _), _| self.registry.get(*id).is_some());
         if at_ns.saturating_sub(self.last_retirement_ns) > RETIREMENT_NS {

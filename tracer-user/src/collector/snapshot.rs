@@ -30,6 +30,8 @@ impl Session {
         self.cpu.reporting = assemble::cpu_ns();
         self.drain_events()?;
         self.drain_oom()?;
+        // What a runtime writes a moment after it has made the cgroup.
+        self.name_containers()?;
         if let Some(feed) = &self.feed {
             // Names of processes that began a moment ago; without them their frames would be unknown.
             if !feed.settle(SETTLE) {
@@ -43,10 +45,12 @@ impl Session {
         self.pending = swept.values().filter(|s| s.verdict == SweepVerdict::Pending && s.owner != 0).count() as u64;
         phases.end("samples swept");
         let readings = self.poll();
+        let above = self.above(&readings);
         let keys = tables::keys(&self.running.bpf)?;
         let samples = tables::samples(&self.running.bpf)?;
         let stacks = tables::stacks(&self.running.bpf)?;
         let processes = tables::processes(&self.running.bpf)?;
+        let dirtied = tables::dirtied(&self.running.bpf)?;
         let files = self.files_of(&samples)?;
         let members = self.members(&readings);
         let surveys = regions::read(
@@ -69,6 +73,8 @@ impl Session {
             facts: &self.host.facts,
             hierarchy: &self.hierarchy,
             registry: &self.registry,
+            names: &self.names,
+            above: &above,
             filter: &self.filter,
             following: &self.following,
             running: &self.running,
@@ -82,6 +88,9 @@ impl Session {
             files: &files,
             totals: &totals,
             retired: &self.retired,
+            dirtied: &dirtied,
+            dirtied_before: &self.dirtied,
+            unwritten_first: &self.unwritten_first,
             losses: self.losses()?,
             surveys: &surveys,
             histograms: &self.histograms,

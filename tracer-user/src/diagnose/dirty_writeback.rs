@@ -19,7 +19,14 @@ const USAGE_PERCENT: u128 = 70;
 const CRITICAL_PERCENT: u128 = 95;
 
 pub(super) fn verdict(cgroup: &Cgroup, report: &Report) -> Option<Verdict> {
-    let (usage, limit) = (cgroup.usage_bytes?, cgroup.limit_bytes.filter(|limit| *limit > 0)?);
+    // The limit that is met first, which may be that of a cgroup above.
+    let (whose, usage, limit) = match &cgroup.binding_limit {
+        Some(binding) => (Some(&binding.path).filter(|path| **path != cgroup.path), binding.usage_bytes?, binding.limit_bytes),
+        None => (None, cgroup.usage_bytes?, cgroup.limit_bytes?),
+    };
+    if limit == 0 {
+        return None;
+    }
     let now = cgroup.dirty_bytes?.saturating_add(cgroup.writeback_bytes?);
     let is_of_limit = |bytes: u64, percent: u128| u128::from(bytes) * 100 >= u128::from(limit) * percent;
     // Now, and in every one of the last readings: a burst that the disk takes in a second is none.
@@ -29,22 +36,20 @@ pub(super) fn verdict(cgroup: &Cgroup, report: &Report) -> Option<Verdict> {
     }
     let waiting = |file: &FileRow| file.dirty.unwrap_or(0).saturating_add(file.writeback.unwrap_or(0));
     let largest = cgroup.files.iter().filter(|file| file.kind == "file" && waiting(file) > 0).max_by_key(|file| waiting(file));
-    let of_file = largest.map(|file| {
-        let by = if file.writers.is_empty() { "not known by whom".to_owned() } else { format!("by {}", files::names(&file.writers)) };
-        format!(", about {} of it in {}, written {by}", units::bytes(waiting(file)), place(file))
-    });
+    let of_file = largest.map(|file| format!(", about {} of it in {}, {}", units::bytes(waiting(file)), place(file), by_whom(file)));
     let throttling = if report.host.cgroup == "v2" {
         "set memory.high, which slows the writer"
     } else {
         "cgroup v1 has no dirty limit of its own, only vm.dirty_bytes of the whole host slows a writer"
     };
     let text = format!(
-        "{} of page cache is dirty or under writeback, {} of the limit of {}{}: consistent with a writer faster than its disk. It cannot be \
+        "{} of page cache is dirty or under writeback, {} of the limit of {}{}: consistent with a writer faster than its disk{}. It cannot be \
          dropped before it is on disk. Write with O_DIRECT or sync in steps (fdatasync, sync_file_range); {throttling}.",
         units::bytes(now),
         percent(now, limit),
-        figures::name(cgroup),
+        whose.cloned().unwrap_or_else(|| figures::name(cgroup)),
         of_file.unwrap_or_default(),
+        rates(cgroup).unwrap_or_default(),
     );
     let evidence = [
         ("dirty_bytes", json!(cgroup.dirty_bytes)),
@@ -53,9 +58,34 @@ pub(super) fn verdict(cgroup: &Cgroup, report: &Report) -> Option<Verdict> {
         ("usage_bytes", json!(usage)),
         ("limit_bytes", json!(limit)),
         ("largest_file", json!(largest.map(|file| file.path.clone()))),
+        ("dirtied_by", json!(largest.map(|file| &file.dirtiers).and_then(|dirtiers| dirtiers.first()).map(|toucher| toucher.pid))),
+        ("dirtied_bytes_per_s", json!(cgroup.dirtied_bytes_per_s)),
+        ("cleaned_bytes_per_s", json!(cgroup.cleaned_bytes_per_s)),
     ];
     let severity = if is_of_limit(usage, CRITICAL_PERCENT) { Severity::Critical } else { Severity::Warning };
     Some(super::verdict(ID, severity, text, evidence))
+}
+
+/// `dirtied by qemu-img[7] 1.2 GiB through main > flush > write`; who was first to make it resident, where that is all there is.
+fn by_whom(file: &FileRow) -> String {
+    /// Innermost user frames.
+    const FRAMES: usize = 3;
+    let Some(first) = file.dirtiers.first() else {
+        let by = if file.writers.is_empty() { "not known by whom".to_owned() } else { format!("by {}", files::names(&file.writers)) };
+        return format!("written {by}");
+    };
+    let user: Vec<&str> = first.frames.iter().map(String::as_str).filter(|frame| !frame.ends_with("_[k]")).collect();
+    let through = user[user.len().saturating_sub(FRAMES)..].join(" > ");
+    let through = if through.is_empty() { through } else { format!(" through {through}") };
+    format!("dirtied by {}{through}", files::names(&file.dirtiers))
+}
+
+/// ` (dirtied at 210.0 MiB/s, cleaned at 90.0 MiB/s)`.
+fn rates(cgroup: &Cgroup) -> Option<String> {
+    let rate = |per_s: f64| format!("{}/s", units::bytes(per_s.max(0.0) as u64));
+    let dirtied = cgroup.dirtied_bytes_per_s.filter(|per_s| *per_s >= 1.0)?;
+    let cleaned = cgroup.cleaned_bytes_per_s.map(|per_s| format!(", cleaned at {}", rate(per_s))).unwrap_or_default();
+    Some(format!(" (dirtied at {}{cleaned})", rate(dirtied)))
 }
 
 #[cfg(test)]
@@ -111,6 +141,38 @@ mod tests {
         assert_eq!(fires(|cgroup| cgroup.usage_bytes = Some(500 * MIB)).unwrap().severity, "warning");
         let report = Report { host: crate::model::Host { cgroup: "v2".into(), ..Default::default() }, ..Report::default() };
         assert!(verdict(&cgroup(), &report).unwrap().text.contains("memory.high"));
+    }
+
+    #[test]
+    fn who_made_it_dirty_goes_before_who_was_first_to_write() {
+        let found = fires(|cgroup| {
+            let dirtier = FileToucher {
+                pid: Some(9),
+                comm: "flush".into(),
+                bytes: 900 * MIB,
+                how: None,
+                frames: ["main", "a", "b", "c", "vfs_write_[k]"].map(String::from).to_vec(),
+            };
+            cgroup.files[1].dirtiers = vec![dirtier];
+            (cgroup.dirtied_bytes_per_s, cgroup.cleaned_bytes_per_s) = (Some(210.0 * MIB as f64), Some(90.0 * MIB as f64));
+        });
+        let text = found.unwrap().text;
+        assert!(text.contains("in /disk.img, dirtied by flush[9] 900.0 MiB through a > b > c: consistent with"), "{text}");
+        assert!(text.contains("than its disk (dirtied at 210.0 MiB/s, cleaned at 90.0 MiB/s). It cannot"), "{text}");
+    }
+
+    #[test]
+    fn the_limit_that_is_met_first_counts() {
+        let pod = crate::model::LimitRow {
+            path: "/pod".into(),
+            limit_bytes: 400 * MIB,
+            usage_bytes: Some(395 * MIB),
+            left_bytes: Some(5 * MIB),
+            reached_in_s: None,
+        };
+        let found = fires(|cgroup| (cgroup.limit_bytes, cgroup.binding_limit) = (None, Some(pod))).unwrap();
+        assert!(found.text.contains("87 % of the limit of /pod,"), "{}", found.text);
+        assert_eq!(found.severity, "critical");
     }
 
     #[test]

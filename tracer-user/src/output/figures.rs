@@ -10,19 +10,32 @@ pub const FOLLOWED: [&str; 3] = ["anon", "file", "shmem"];
 /// Kinds that are shares of a cgroup's usage, so that they may be added up. Parts of `kernel`, and `swap`, are not among them.
 pub const SHARES_OF_USAGE: [&str; 7] = ["anon", "file", "shmem", "hugetlb", "kernel", "sock", "zswap"];
 
-/// `pod/container` where known, else the path; of the dead, since when: `dead container 0123456789ab (exited 12 s ago)`.
+/// `namespace/pod/container` where known, ids where names are not, else the path; of the dead, since when: `dead container shop/cart-7/web
+/// (exited 12 s ago)`.
 #[must_use]
 pub fn name(cgroup: &Cgroup) -> String {
     if cgroup.state == "dead" {
         let since = |verb: &str| cgroup.dead_for_s.and_then(units::seconds).map(|time| format!(" ({verb} {time} ago)"));
-        return match &cgroup.container {
-            Some(container) => format!("dead container {}{}", short_id(container), since("exited").unwrap_or_default()),
-            None => format!("{}{}", cgroup.path, since("removed").unwrap_or_else(|| " (dead)".to_owned())),
+        return match (&cgroup.container, &cgroup.container_name) {
+            (Some(_), Some(_)) => format!("dead container {}{}", of_pod_and_container(cgroup), since("exited").unwrap_or_default()),
+            (Some(container), None) => format!("dead container {}{}", short_id(container), since("exited").unwrap_or_default()),
+            (None, _) => format!("{}{}", cgroup.path, since("removed").unwrap_or_else(|| " (dead)".to_owned())),
         };
     }
-    match (&cgroup.pod, &cgroup.container) {
+    of_pod_and_container(cgroup)
+}
+
+/// What people call it, as far as that is known.
+pub(super) fn of_pod_and_container(cgroup: &Cgroup) -> String {
+    let pod = match (&cgroup.namespace, &cgroup.pod_name) {
+        (Some(namespace), Some(pod)) => Some(format!("{namespace}/{pod}")),
+        (None, Some(pod)) => Some(pod.clone()),
+        (_, None) => cgroup.pod.clone(),
+    };
+    match (pod, cgroup.container_name.as_ref().or(cgroup.container.as_ref())) {
         (Some(pod), Some(container)) => format!("{pod}/{container}"),
-        (Some(name), None) | (None, Some(name)) => name.clone(),
+        (Some(name), None) => name,
+        (None, Some(name)) => name.clone(),
         (None, None) => cgroup.path.clone(),
     }
 }

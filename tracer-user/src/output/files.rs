@@ -67,6 +67,11 @@ fn about(cgroup: &Cgroup, file: &FileRow) -> String {
     if file.baseline > 0 {
         parts.push(format!("{} from before the start: by whom is not known", units::bytes(file.baseline)));
     }
+    if let Some(dirtied) = file.dirtied.filter(|bytes| *bytes > 0) {
+        let rate = file.dirtied_bytes_per_s.filter(|rate| *rate >= 1.0).map(|rate| format!(" at {}/s", units::bytes(rate as u64)));
+        let by = if file.dirtiers.is_empty() { String::new() } else { format!(" by {}", names(&file.dirtiers)) };
+        parts.push(format!("dirtied {}{}{by}", figures::sampled(dirtied, file.dirtied_stderr), rate.unwrap_or_default()));
+    }
     let waiting = file.dirty.unwrap_or(0).saturating_add(file.writeback.unwrap_or(0));
     if waiting > 0 {
         parts.push(format!("{} not on disk yet", units::bytes(waiting)));

@@ -72,6 +72,13 @@ fn shortened_cgroup(cgroup: &Cgroup) -> Cgroup {
         state: cgroup.state.clone(),
         pod: cgroup.pod.clone(),
         container: cgroup.container.clone(),
+        pod_name: cgroup.pod_name.clone(),
+        namespace: cgroup.namespace.clone(),
+        container_name: cgroup.container_name.clone(),
+        image: cgroup.image.clone(),
+        runtime: cgroup.runtime.clone(),
+        limits: cgroup.limits.clone(),
+        binding_limit: cgroup.binding_limit.clone(),
         kinds: cgroup.kinds.clone(),
         subtree: cgroup.subtree.clone(),
         regions: cgroup.regions.clone(),
@@ -141,6 +148,8 @@ fn other_file(rest: &[&FileRow]) -> FileRow {
         baseline_stderr: error(|file| file.baseline_stderr),
         // Unknown as soon as one row does not know.
         dirty: rest.iter().try_fold(0_u64, |sum, file| Some(sum.saturating_add(file.dirty?))),
+        dirtied: rest.iter().try_fold(0_u64, |sum, file| Some(sum.saturating_add(file.dirtied?))),
+        dirtied_stderr: rest.iter().all(|file| file.dirtied_stderr.is_some()).then(|| error(|file| file.dirtied_stderr.unwrap_or(0))),
         writeback: rest.iter().try_fold(0_u64, |sum, file| Some(sum.saturating_add(file.writeback?))),
         ..FileRow::default()
     }

@@ -43,6 +43,7 @@ pub mod hlog;
 pub mod json;
 pub mod merged;
 pub mod perfetto;
+pub mod pods;
 pub mod pprof;
 pub mod regions;
 pub mod stream;

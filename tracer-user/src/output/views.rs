@@ -6,6 +6,7 @@
 use super::merged::{Merged, merge};
 use super::text::{escape, pad_left, pad_right};
 use super::{Value, figures};
+use crate::containers::{NamePattern, Named, Names, pattern};
 use crate::glob::Glob;
 use crate::model::{Cgroup, KindRow, Report};
 use crate::recording::Mark;
@@ -20,6 +21,10 @@ const NAME_COLUMNS: usize = 52;
 pub struct Selection {
     /// Cgroups, by any of these patterns; all if there is none.
     pub cgroups: Vec<Glob>,
+    /// Pods and containers, by any of these names; all if there is none.
+    pub pods: Vec<NamePattern>,
+    /// As `pods`.
+    pub containers: Vec<NamePattern>,
     /// Kinds, by name; all if there is none.
     pub kinds: Vec<String>,
     /// Which bytes.
@@ -30,7 +35,14 @@ pub struct Selection {
 
 impl Selection {
     pub(super) fn takes_cgroup(&self, cgroup: &Cgroup) -> bool {
-        self.cgroups.is_empty() || self.cgroups.iter().any(|glob| glob.matches(&cgroup.path))
+        let by_path = self.cgroups.is_empty() || self.cgroups.iter().any(|glob| glob.matches(&cgroup.path));
+        if !by_path || self.pods.is_empty() && self.containers.is_empty() {
+            return by_path;
+        }
+        let names = names(cgroup);
+        let of_pods = pattern::any(&self.pods, |pattern| pattern.takes_pod(&names));
+        let of_containers = pattern::any(&self.containers, |pattern| pattern.takes_container(&names));
+        (of_pods, of_containers) == (Some(true), Some(true))
     }
 
     pub(super) fn takes_kind(&self, kind: &str) -> bool {
@@ -54,6 +66,13 @@ impl Selection {
         }
         report
     }
+}
+
+/// What the report says of a cgroup's pod and container.
+fn names(cgroup: &Cgroup) -> Names {
+    let Cgroup { pod, container, pod_name, namespace, container_name, .. } = cgroup;
+    let named = Named { name: container_name.clone(), pod: pod_name.clone(), namespace: namespace.clone(), ..Named::default() };
+    Names { pod_uid: pod.clone(), container: container.clone(), runtime: None, named }
 }
 
 /// The cgroups as a tree: usage and limit, and below each its ledger, a line for each kind.
@@ -140,7 +159,9 @@ fn cgroup_line(cgroup: &Cgroup, paths: &BTreeSet<&str>) -> String {
     } else {
         (figures::known(cgroup.usage_bytes), cgroup.limit_bytes.map_or_else(|| "none".to_owned(), units::bytes))
     };
-    format!("{name}{}{}", pad_left(&usage, 12), pad_left(&limit, 12))
+    let known = cgroup.pod_name.is_some() || cgroup.container_name.is_some();
+    let people = if known { format!("  {}", escape(&super::pods::label(cgroup))) } else { String::new() };
+    format!("{name}{}{}{people}", pad_left(&usage, 12), pad_left(&limit, 12))
 }
 
 /// Two columns a level, not more than ten levels: a path can be deep.

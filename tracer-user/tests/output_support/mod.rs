@@ -4,8 +4,8 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use memtrail::model::{
-    ArenaRow, Cgroup, Cost, FileOwner, FileRow, FileToucher, HistogramRow, Host, Interval, IntervalCgroup, KindRow, PlanRow, RegionRow,
-    Report, SCHEMA, Sampling, StackRow, Table, ThreadRow, Verdict,
+    ArenaRow, Cgroup, Cost, FileOwner, FileRow, FileToucher, HistogramRow, Host, Interval, IntervalCgroup, KindRow, LimitRow, PlanRow,
+    RegionRow, Report, SCHEMA, Sampling, StackRow, Table, ThreadRow, Verdict,
 };
 use memtrail::recording::Header;
 use serde_json::json;
@@ -188,15 +188,30 @@ pub fn one_container() -> Report {
         stack("anon", "other", "sh", "none", &[], 2 * MIB),
     ];
     let usage = 15 * GIB + 900 * MIB;
+    let path = "/kubepods.slice/kubepods-pod6b21.slice/cri-containerd-ea88.scope";
+    let limit = LimitRow {
+        path: path.into(),
+        limit_bytes: 16 * GIB,
+        usage_bytes: Some(usage),
+        left_bytes: Some(16 * GIB - usage),
+        reached_in_s: Some(140.0),
+    };
     let web = Cgroup {
-        path: "/kubepods.slice/kubepods-pod6b21.slice/cri-containerd-ea88.scope".into(),
+        path: path.into(),
         id: "9007199254740993".into(),
         state: "alive".into(),
         dead_for_s: None,
         pod: Some("cart-7".into()),
         container: Some("web".into()),
+        pod_name: Some("cart-7".into()),
+        namespace: None,
+        container_name: Some("web".into()),
+        image: Some("registry.example/web:7".into()),
+        runtime: Some("containerd".into()),
         restart: Some(3),
         limit_bytes: Some(16 * GIB),
+        limits: vec![limit.clone()],
+        binding_limit: Some(limit),
         usage_bytes: Some(usage),
         working_set_bytes: Some(usage - 100 * MIB),
         mean_bytes: Some(MIB),
@@ -205,6 +220,10 @@ pub fn one_container() -> Report {
         uncovered_bytes: Some(27 * MIB as i64),
         dirty_bytes: Some(3 * MIB),
         writeback_bytes: Some(0),
+        dirtied_bytes: Some(900 * MIB),
+        dirtied_stderr: Some(30 * MIB),
+        dirtied_bytes_per_s: Some(1e6),
+        cleaned_bytes_per_s: Some(9e5),
         dirty_sustained_bytes: Some(2 * MIB),
         droppable_bytes: Some(380 * MIB),
         kubelet_reclaimable_bytes: Some(100 * MIB),
@@ -225,6 +244,10 @@ pub fn one_container() -> Report {
                 frames: vec!["main".into()],
             }],
             readers: vec![FileToucher { pid: Some(4711), comm: "java".into(), bytes: 8 * MIB, how: None, frames: vec![] }],
+            dirtied: Some(890 * MIB),
+            dirtied_stderr: Some(30 * MIB),
+            dirtied_bytes_per_s: Some(1e6),
+            dirtiers: vec![FileToucher { pid: Some(4711), comm: "java".into(), bytes: 890 * MIB, how: None, frames: vec!["main".into()] }],
             ..file("/var/log/app.log", 131, 398 * MIB)
         }],
         regions: vec![RegionRow {

@@ -22,10 +22,10 @@ use crate::{
 
 /// The compiler of the workloads. What QEMU and the BPF toolchain need, they install themselves.
 const PACKAGES: &[&str] = &["gcc", "libc6-dev", "python3-venv"];
-/// Size of a workload in an emulated machine, bytes, in the short form. The bounds stay relative.
+/// Size of a workload in an emulated machine, bytes. The bounds stay relative.
 const SMALL_BYTES: u64 = 16 << 20;
-/// The same in the long form, which has more of them at once.
-const LONG_BYTES: u64 = 32 << 20;
+/// Rows of the accuracy table that run together there: 2 GiB hold no more of them with their tracers.
+const ROWS_AT_ONCE: usize = 8;
 /// What runs in every machine in the short form; all others are for the long one.
 const IN_MACHINES: [&str; 1] = [TABLE];
 /// The accuracy table.
@@ -145,8 +145,8 @@ fn machines(args: &Args, binaries: programs::Programs, tests: PathBuf, cells: &C
     }
     let mut environment = test_environment(args);
     environment.push(("MEMTRAIL_TEST_DIR".to_owned(), "/disk".to_owned()));
-    let bytes = if args.long { LONG_BYTES } else { SMALL_BYTES };
-    environment.push(("MEMTRAIL_TEST_BYTES".to_owned(), bytes.to_string()));
+    environment.push(("MEMTRAIL_TEST_BYTES".to_owned(), SMALL_BYTES.to_string()));
+    environment.push(("MEMTRAIL_TEST_AT_ONCE".to_owned(), ROWS_AT_ONCE.to_string()));
     if !args.long {
         environment.push(("MEMTRAIL_TEST_ROWS".to_owned(), cells.short.iter().cloned().collect::<Vec<_>>().join(",")));
     }

@@ -3,13 +3,15 @@
 use super::{Accounts, Inputs};
 use crate::{
     cgroup::{
-        CgroupId, StatReading, Version, container,
+        CgroupId, StatReading, Version,
         local::{self, LocalFigures, Node},
         registry::{self, State},
         stat::{Figures, Limit},
     },
+    containers::Names,
     ledger::{self, Account, growth::Slope},
     model::{Cgroup, KindRow, StackRow},
+    output::text::escape,
 };
 use std::collections::{BTreeMap, HashMap};
 use tracer_common::kind::Kind;
@@ -65,9 +67,9 @@ impl Tree {
 
 /// The row of one cgroup.
 pub(super) fn row(inputs: &Inputs<'_>, tree: &Tree, accounts: &Accounts, stacks: Vec<StackRow>, id: CgroupId) -> Cgroup {
-    let reading = inputs.readings.iter().find(|(other, _)| *other == id).map(|(_, reading)| reading);
+    let reading = inputs.read(id);
     let known = inputs.registry.get(id);
-    let identity = known.and_then(|cgroup| container::identify(&cgroup.path));
+    let Names { pod_uid, container, runtime, named } = known.and_then(|cgroup| inputs.names.names(&cgroup.path)).unwrap_or_default();
     let alive = known.is_none_or(|cgroup| cgroup.state == State::Alive) && reading.is_some();
     let figures = reading.map(|r| if r.version == Version::V1 { &r.local } else { &r.subtree });
     let whole = reading.map(|r| &r.subtree);
@@ -76,10 +78,17 @@ pub(super) fn row(inputs: &Inputs<'_>, tree: &Tree, accounts: &Accounts, stacks:
         id: id.0.to_string(),
         state: if alive { "alive" } else { "dead" }.to_owned(),
         dead_for_s: known.and_then(|cgroup| dead_for_s(cgroup.state, inputs.now_ns)),
-        pod: identity.as_ref().and_then(|i| i.pod.clone()),
-        container: identity.as_ref().and_then(|i| i.container.clone()),
-        restart: None,
+        pod: pod_uid,
+        container,
+        pod_name: text(named.pod),
+        namespace: text(named.namespace),
+        container_name: text(named.name),
+        image: text(named.image),
+        runtime: runtime.map(|runtime| runtime.to_string()),
+        restart: named.restart,
         limit_bytes: reading.and_then(|r| r.limit).and_then(Limit::bytes),
+        limits: Vec::new(),
+        binding_limit: None,
         usage_bytes: reading.and_then(|r| r.usage),
         working_set_bytes: reading.and_then(StatReading::working_set),
         mean_bytes: mean_bytes(accounts, id),
@@ -88,6 +97,10 @@ pub(super) fn row(inputs: &Inputs<'_>, tree: &Tree, accounts: &Accounts, stacks:
         uncovered_bytes: reading.and_then(StatReading::uncovered),
         dirty_bytes: figures.and_then(|f| f.dirty),
         writeback_bytes: figures.and_then(|f| f.writeback),
+        dirtied_bytes: None,
+        dirtied_stderr: None,
+        dirtied_bytes_per_s: None,
+        cleaned_bytes_per_s: None,
         dirty_sustained_bytes: inputs.sustained.get(&id).copied(),
         droppable_bytes: whole.and_then(droppable),
         kubelet_reclaimable_bytes: whole.and_then(|f| f.inactive_file),
@@ -100,6 +113,11 @@ pub(super) fn row(inputs: &Inputs<'_>, tree: &Tree, accounts: &Accounts, stacks:
         histogram_losses: 0,
         verdicts: Vec::new(),
     }
+}
+
+/// As outputs may show what somebody else has chosen.
+fn text(name: Option<String>) -> Option<String> {
+    name.map(|name| escape(&name))
 }
 
 /// What a sample of the cgroup's charges stands for on average.

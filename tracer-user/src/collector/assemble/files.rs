@@ -3,7 +3,11 @@
 //! Sums are those of the samples that the ledger's figures come from, so a cgroup's rows add up to its live and baseline bytes of
 //! file and shmem. What has no record of its file, or no room among the rows, is in one row `[other]`.
 
-use super::{Inputs, Symbols, describe, wanted};
+use super::{
+    Inputs, Symbols, describe,
+    dirtied::{Part, Parts},
+    wanted,
+};
 use crate::{
     cgroup::CgroupId,
     files::{self, Resolver, mounts::device_text, resolve::file_system_name},
@@ -60,6 +64,8 @@ struct Sum {
     dirty: u64,
     writeback: u64,
     touchers: HashMap<(u64, Option<How>), Touched>,
+    /// What of it was made dirty.
+    dirtied: Part,
     /// When and where it was written: nanoseconds and offsets.
     writes: Vec<(u64, u64)>,
 }
@@ -73,7 +79,12 @@ struct Touched {
 }
 
 /// The file rows of every wanted owner, largest first.
-pub(super) fn by_owner(inputs: &Inputs<'_>, symbols: &mut dyn Symbols, resolver: &mut Resolver) -> HashMap<u64, Vec<FileRow>> {
+pub(super) fn by_owner(
+    inputs: &Inputs<'_>,
+    symbols: &mut dyn Symbols,
+    resolver: &mut Resolver,
+    dirtied: &Parts,
+) -> HashMap<u64, Vec<FileRow>> {
     let mut owners: HashMap<u64, HashMap<(Kind, u64), Sum>> = HashMap::new();
     let mut hows: HashMap<u64, Option<How>> = HashMap::new();
     for (slot, sample) in inputs.samples {
@@ -111,19 +122,38 @@ pub(super) fn by_owner(inputs: &Inputs<'_>, symbols: &mut dyn Symbols, resolver:
             }
         }
     }
-    owners.into_iter().map(|(owner, files)| (owner, rows(inputs, symbols, resolver, files))).collect()
+    // Also what is no longer in memory.
+    for (owner, files) in dirtied.iter() {
+        let rows = owners.entry(owner).or_default();
+        for (file, part) in files {
+            rows.entry((Kind::File, *file)).or_default().dirtied = part.clone();
+        }
+    }
+    owners.into_iter().map(|(owner, files)| (owner, rows(inputs, symbols, resolver, dirtied, files))).collect()
 }
 
-fn rows(inputs: &Inputs<'_>, symbols: &mut dyn Symbols, resolver: &mut Resolver, files: HashMap<(Kind, u64), Sum>) -> Vec<FileRow> {
+fn rows(
+    inputs: &Inputs<'_>,
+    symbols: &mut dyn Symbols,
+    resolver: &mut Resolver,
+    dirtied: &Parts,
+    files: HashMap<(Kind, u64), Sum>,
+) -> Vec<FileRow> {
     let mut files: Vec<((Kind, u64), Sum)> = files.into_iter().collect();
-    files.sort_by_key(|((kind, file), sum)| (*file == 0, std::cmp::Reverse(sum.live + sum.baseline), *kind, *file));
+    let size = |sum: &Sum| std::cmp::Reverse((sum.live + sum.baseline, sum.dirtied.bytes()));
+    files.sort_by_key(|((kind, file), sum)| (*file == 0, size(sum), *kind, *file));
     let mut other = Sum::default();
     let mut rows = Vec::new();
     for ((kind, file), sum) in files {
         match inputs.files.get(&file) {
             Some(record) if rows.len() < MOST_ROWS => {
                 let stacks = if rows.len() < FILES_WITH_STACKS { STACKS } else { 0 };
-                rows.push(row(inputs, symbols, resolver, (kind, record), sum, stacks));
+                let part = (kind == Kind::File).then(|| sum.dirtied.clone());
+                let mut row = row(inputs, symbols, resolver, (kind, record), sum, stacks);
+                if let Some(part) = part {
+                    dirtied.describe_file(inputs, symbols, &part, stacks, &mut row);
+                }
+                rows.push(row);
             }
             _ => {
                 other.live += sum.live;
@@ -132,11 +162,14 @@ fn rows(inputs: &Inputs<'_>, symbols: &mut dyn Symbols, resolver: &mut Resolver,
                 other.baseline_variance += sum.baseline_variance;
                 other.dirty += sum.dirty;
                 other.writeback += sum.writeback;
+                other.dirtied.merge(&sum.dirtied);
             }
         }
     }
-    if other.live + other.baseline > 0 {
-        rows.push(FileRow { path: OTHER.to_owned(), kind: "other".to_owned(), ..figures(&other) });
+    if other.live + other.baseline + other.dirtied.bytes() > 0 {
+        let mut row = FileRow { path: OTHER.to_owned(), kind: "other".to_owned(), ..figures(&other) };
+        dirtied.figures(inputs, &other.dirtied, &mut row);
+        rows.push(row);
     }
     rows
 }
@@ -266,7 +299,11 @@ fn how<'a>(mut innermost_first: impl Iterator<Item = &'a str>) -> Option<How> {
 
 /// Writes the cgroup into its file rows, once it is known what it is.
 pub(super) fn set_owner(cgroup: &mut Cgroup) {
-    let owner = FileOwner { cgroup: cgroup.path.clone(), container: cgroup.container.clone(), state: cgroup.state.clone() };
+    let owner = FileOwner {
+        cgroup: cgroup.path.clone(),
+        container: cgroup.container_name.clone().or_else(|| cgroup.container.clone()),
+        state: cgroup.state.clone(),
+    };
     for file in &mut cgroup.files {
         file.owner = Some(owner.clone());
     }

@@ -2,7 +2,9 @@
 
 mod cgroups;
 mod cost;
+mod dirtied;
 mod files;
+mod limits;
 mod regions;
 mod stacks;
 mod threads;
@@ -11,6 +13,7 @@ pub use cost::{CpuTimes, cpu_ns};
 pub use stacks::describe;
 
 use super::{
+    dirtied::Dirtied,
     filter::Filter,
     follow::Following,
     histograms::{self, Histograms},
@@ -21,6 +24,7 @@ use super::{
 use crate::{
     bpf::{stats::Estimate, tables::Swept},
     cgroup::{CgroupId, Hierarchy, Registry, StatReading, local::LocalFigures},
+    containers::Book,
     date, diagnose,
     files::Resolver,
     histogram::{Distribution, LIVE_AGE},
@@ -35,6 +39,7 @@ use std::{
 use tracer_common::{
     FRAME_BYTES,
     attribution::{KEY_BASELINE, KeyRecord, OwnerTotals, Sample},
+    dirty::{DirtyKey, DirtyRecord},
     file::FileRecord,
     kind::Kind,
     process::ProcessRecord,
@@ -79,6 +84,10 @@ pub struct Inputs<'a> {
     pub hierarchy: &'a Hierarchy,
     /// Their names.
     pub registry: &'a Registry,
+    /// What they are called by those who run them.
+    pub names: &'a Book,
+    /// Figures of cgroups that are not wanted, but above one that is.
+    pub above: &'a HashMap<CgroupId, StatReading>,
     /// Which are wanted.
     pub filter: &'a Filter,
     /// Whose charges are recorded; everyone's if there is none.
@@ -105,6 +114,12 @@ pub struct Inputs<'a> {
     pub totals: &'a HashMap<u64, OwnerTotals>,
     /// Losses by cause.
     pub losses: BTreeMap<String, Option<u64>>,
+    /// Who made page cache dirty.
+    pub dirtied: &'a HashMap<DirtyKey, DirtyRecord>,
+    /// The same of those that left the kernel's tables.
+    pub dirtied_before: &'a Dirtied,
+    /// Dirty and writeback bytes of each cgroup at its first reading.
+    pub unwritten_first: &'a HashMap<CgroupId, u64>,
     /// Keys that left the kernel's tables.
     pub retired: &'a Retired,
     /// Processes' regions, and where samples are in them.
@@ -133,6 +148,13 @@ pub struct Inputs<'a> {
     pub cpu: CpuTimes,
 }
 
+impl Inputs<'_> {
+    /// The kernel's figures of a wanted cgroup that is alive.
+    fn read(&self, id: CgroupId) -> Option<&StatReading> {
+        self.readings.iter().find(|(other, _)| *other == id).map(|(_, reading)| reading)
+    }
+}
+
 /// What the samples say, by owner and kind.
 type Accounts = HashMap<(u64, Kind), Account>;
 
@@ -150,7 +172,8 @@ pub fn report(inputs: &Inputs<'_>, symbols: &mut dyn Symbols) -> Report {
     }
     let tree = cgroups::Tree::new(inputs, &accounts);
     let mut stacks_by_owner = stacks::by_owner(inputs, symbols);
-    let mut files_by_owner = files::by_owner(inputs, symbols, &mut Resolver::new());
+    let dirtied = dirtied::Parts::new(inputs);
+    let mut files_by_owner = files::by_owner(inputs, symbols, &mut Resolver::new(), &dirtied);
     let mut regions_by_owner = regions::by_owner(inputs);
     let ages = live_ages(inputs);
     let mut ids: HashSet<CgroupId> = inputs.readings.iter().map(|(id, _)| *id).collect();
@@ -160,8 +183,10 @@ pub fn report(inputs: &Inputs<'_>, symbols: &mut dyn Symbols) -> Report {
         .into_iter()
         .map(|id| {
             let mut row = cgroups::row(inputs, &tree, &accounts, stacks_by_owner.remove(&id.0).unwrap_or_default(), id);
+            row.limits = limits::of(inputs, id);
             row.files = files_by_owner.remove(&id.0).unwrap_or_default();
             files::set_owner(&mut row);
+            dirtied.describe_cgroup(inputs, id, &mut row);
             let shown = regions_by_owner.remove(&id.0).unwrap_or_default();
             (row.regions, row.arenas) = (shown.regions, shown.arenas);
             row.histograms = inputs.histograms.of(id.0);
@@ -171,6 +196,7 @@ pub fn report(inputs: &Inputs<'_>, symbols: &mut dyn Symbols) -> Report {
         })
         .collect();
     cgroups.sort_by(|a, b| size_of_row(b).cmp(&size_of_row(a)).then_with(|| a.path.cmp(&b.path)));
+    limits::settle(&mut cgroups);
     let duration = inputs.now_ns.saturating_sub(inputs.started_ns);
     let mut report = Report {
         schema: SCHEMA,
@@ -234,6 +260,7 @@ fn tables(inputs: &Inputs<'_>) -> BTreeMap<String, Table> {
         "PROCESSES" => Some(inputs.processes.len()),
         "FILES" => Some(inputs.files.len()),
         "OWNER_TOTALS" => Some(inputs.totals.len()),
+        "DIRTIED" => Some(inputs.dirtied.len()),
         "HISTOGRAMS" => Some(inputs.histograms.counters()),
         _ => None,
     };

@@ -122,18 +122,26 @@ fn size(cgroup: &Cgroup, report: &Report) -> String {
             (None, _) => "usage unknown".to_owned(),
         };
     };
-    let mut size = match (cgroup.limit_bytes, limited_ancestor(cgroup, report)) {
-        (Some(limit), _) => against(usage, limit),
-        (None, Some((ancestor, used, limit))) => {
-            format!("{}, {} {}", units::bytes(usage), text::cut_middle(&name(ancestor), 20), against(used, limit))
-        }
-        (None, None) => format!("{}, no limit", units::bytes(usage)),
+    let above =
+        |name: &str, used: u64, limit: u64| format!("{}, {} {}", units::bytes(usage), text::cut_middle(name, 20), against(used, limit));
+    let binding = cgroup.binding_limit.as_ref().filter(|limit| limit.path != cgroup.path);
+    let mut size = match (binding, cgroup.limit_bytes, limited_ancestor(cgroup, report)) {
+        // What is met first is what matters, also where the cgroup has a limit of its own.
+        (Some(limit), ..) => above(&name_of(&limit.path, report), limit.usage_bytes.unwrap_or(0), limit.limit_bytes),
+        (None, Some(limit), _) => against(usage, limit),
+        (None, None, Some((ancestor, used, limit))) => above(&name(ancestor), used, limit),
+        (None, None, None) => format!("{}, no limit", units::bytes(usage)),
     };
     // Usage counts the children too; say so where most of it is theirs.
     if let Some(own) = own.filter(|own| *own < usage / 10 * 9) {
         size.push_str(&format!(", own {}", units::bytes(own)));
     }
     size
+}
+
+/// What the cgroup at that path is called, where the report has it.
+fn name_of(path: &str, report: &Report) -> String {
+    report.cgroups.iter().find(|other| other.path == path).map_or_else(|| text::escape(path), name)
 }
 
 fn against(usage: u64, limit: u64) -> String {
@@ -162,8 +170,12 @@ fn growth(cgroup: &Cgroup) -> Option<String> {
 
 /// `limit in 2 min 20 s`, if it comes within so many seconds.
 fn time_to_limit(cgroup: &Cgroup, within: f64) -> Option<String> {
-    let is_growing = figures::growth(cgroup)? >= STEADY_BYTES_PER_S;
-    let seconds = figures::seconds_to_limit(cgroup).filter(|seconds| is_growing && *seconds >= 1.0 && *seconds <= within)?;
+    let (seconds, is_growing) = match &cgroup.binding_limit {
+        // That one grows, or the time would not be known.
+        Some(limit) if limit.path != cgroup.path => (limit.reached_in_s, true),
+        _ => (figures::seconds_to_limit(cgroup), figures::growth(cgroup)? >= STEADY_BYTES_PER_S),
+    };
+    let seconds = seconds.filter(|seconds| is_growing && *seconds >= 1.0 && *seconds <= within)?;
     units::seconds(seconds).map(|time| format!("limit in {time}"))
 }
 

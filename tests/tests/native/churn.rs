@@ -1,0 +1,138 @@
+//! Containers that come and go by the hundred: all that they touched is found, under their names, in bounded memory.
+
+use harness::cgroup::TestCgroup;
+use harness::memtrail::{Memtrail, Mode, record_args};
+use harness::place::{Folder, Tmpfs};
+use harness::report;
+use serde_json::Value;
+use std::process::{Child, Command, Stdio};
+
+const KINDS: [(&str, &str); 3] = [("anon", "wl_life_anon"), ("file", "wl_life_file"), ("shmem", "wl_life_shmem")];
+
+/// What is run: so many cgroups at once, so often, with 1 to 4 times the unit of each kind.
+struct Churn {
+    cgroups: usize,
+    rounds: usize,
+    unit: u64,
+    /// Most memory that the collector may take, bytes; `None` where its report has more rows than that allows, 17 KB each: all that ever
+    /// were are in it.
+    collector: Option<u64>,
+}
+
+impl Churn {
+    fn bytes(&self, n: usize) -> u64 {
+        self.unit * (1 + n as u64 % 4)
+    }
+
+    /// 50 to 500 ms.
+    fn milliseconds(n: usize) -> u64 {
+        50 + n as u64 * 37 % 450
+    }
+}
+
+/// Starts one container's life.
+fn live(cgroup: &TestCgroup, churn: &Churn, n: usize, folder: &str, file: &str) -> Child {
+    let mut command = Command::new(harness::workload::binary().unwrap());
+    let (bytes, milliseconds) = (churn.bytes(n).to_string(), Churn::milliseconds(n).to_string());
+    command.args(["container-life", "--dir", folder, "--file", file, "--bytes", &bytes, "--milliseconds", &milliseconds]);
+    command.stdin(Stdio::null()).stdout(Stdio::null());
+    harness::workload::enter(&mut command, cgroup).unwrap();
+    command.spawn().unwrap()
+}
+
+/// Bytes of rows whose stack goes through that function, over all cgroups, and the variance of their figures.
+fn through(report: &Value, function: &str, figure: &str) -> u64 {
+    let rows = report["cgroups"].as_array().unwrap().iter().flat_map(|cgroup| cgroup["stacks"].as_array().unwrap());
+    let has = |row: &&Value| row["frames"].as_array().unwrap().iter().any(|frame| frame == function);
+    rows.filter(has).map(|row| row[figure].as_u64().unwrap()).sum()
+}
+
+fn of_kind(report: &Value, kind: &str, figure: &str) -> Vec<u64> {
+    report["cgroups"].as_array().unwrap().iter().filter_map(|cgroup| cgroup["kinds"][kind][figure].as_u64()).collect()
+}
+
+fn run(name: &str, churn: &Churn) {
+    let (folder, tmpfs) = (Folder::new(name).unwrap(), Tmpfs::new(&format!("{name}-tmpfs")).unwrap());
+    let parent = TestCgroup::new(name).unwrap();
+    parent.limit(16 << 30).unwrap();
+    let memtrail = Memtrail::start(&record_args(parent.path(), Mode::Default)).unwrap();
+    let (mut touched, mut kept) = (0_u64, 0_u64);
+    let began = std::time::Instant::now();
+    for round in 0..churn.rounds {
+        let place = |root: &std::path::Path| root.join(round.to_string());
+        for root in [folder.path(), tmpfs.path()] {
+            std::fs::create_dir(place(root)).unwrap();
+        }
+        let lives: Vec<(TestCgroup, Child)> = (0..churn.cgroups)
+            .map(|n| {
+                let cgroup = parent.child(&format!("c{round}-{n}")).unwrap();
+                let file = place(tmpfs.path()).join(n.to_string());
+                let child = live(&cgroup, churn, n, place(folder.path()).to_str().unwrap(), file.to_str().unwrap());
+                (cgroup, child)
+            })
+            .collect();
+        for (mut cgroup, mut child) in lives {
+            assert!(child.wait().unwrap().success());
+            cgroup.remove().unwrap();
+        }
+        let of_round: u64 = (0..churn.cgroups).map(|n| churn.bytes(n)).sum();
+        touched += of_round;
+        kept += of_round;
+        // What two rounds left is what is there at any time.
+        if round >= 2 {
+            for root in [folder.path(), tmpfs.path()] {
+                std::fs::remove_dir_all(root.join((round - 2).to_string())).unwrap();
+            }
+            kept -= of_round;
+        }
+    }
+    let took = began.elapsed();
+    let outcome = memtrail.stop().unwrap();
+    let report = &outcome.report;
+    let cost = &report["cost"];
+    let rss = cost["collector_rss_bytes"].as_u64().unwrap();
+    println!(
+        "{} cgroups x {} in {took:.1?}, {} rows: collector {} MB at most, {} % of a CPU; losses {:?}",
+        churn.cgroups,
+        churn.rounds,
+        report["cgroups"].as_array().unwrap().len(),
+        rss / 1_000_000,
+        cost["cpu_percent"],
+        report::losses(report).unwrap()
+    );
+    let allowed = |bytes: u64, errors: Vec<u64>| {
+        let sigma = errors.into_iter().map(|error| (error as f64).powi(2)).sum::<f64>().sqrt() as u64;
+        (bytes / 50).max(3 * sigma)
+    };
+    for (kind, function) in KINDS {
+        let (charged, allowed) = (through(report, function, "charged"), allowed(touched, of_kind(report, kind, "charged_stderr")));
+        println!("{kind}: {charged} charged through {function} of {touched} touched, allowed {allowed}");
+        assert!(charged.abs_diff(touched) <= allowed, "{kind}: {charged} of {touched}, allowed {allowed}");
+    }
+    let live: u64 = of_kind(report, "shmem", "live").into_iter().sum();
+    let allowed = allowed(kept, of_kind(report, "shmem", "live_stderr"));
+    println!("shmem: {live} live of {kept} kept, allowed {allowed}");
+    assert!(live.abs_diff(kept) <= allowed, "{live} of {kept}, allowed {allowed}");
+    for cgroup in report["cgroups"].as_array().unwrap() {
+        let path = cgroup["path"].as_str().unwrap();
+        assert!(path.starts_with(parent.path()), "a cgroup without its name: {cgroup}");
+    }
+    assert!(churn.collector.is_none_or(|most| rss < most), "{rss} bytes of memory");
+    // What did not fit in a ring was counted, and found by a listing: no bytes are lost by it.
+    let names_only = ["ring_full", "file_table_full", "process_records", "recursion_misses"];
+    let others = report::losses(report).unwrap().into_keys().find(|cause| !names_only.contains(&cause.as_str()));
+    assert_eq!(others, None, "{}", outcome.stderr);
+}
+
+#[test]
+#[ignore = "root"]
+fn native_churn_of_a_hundred_cgroups() {
+    run("churn", &Churn { cgroups: 100, rounds: 3, unit: 256 << 10, collector: Some(96_000_000) });
+}
+
+#[test]
+#[ignore = "root, and minutes"]
+fn long_churn_of_six_hundred_cgroups() {
+    // 1 to 4 MiB in all, a third of each kind.
+    run("churn-long", &Churn { cgroups: 600, rounds: 20, unit: 320 << 10, collector: None });
+}

@@ -1,0 +1,35 @@
+//! Who made page cache dirty: summed in the kernel half by owner, file, process and stack, from folios that are taken by bytes.
+
+/// Under what dirtied bytes are summed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[repr(C)]
+pub struct DirtyKey {
+    /// kernfs id of the memory cgroup that the folio is charged to.
+    pub owner: u64,
+    /// Identity of the file (see [`crate::file`]); 0 if it could not be read.
+    pub file: u64,
+    /// Identity of the process that made it dirty (see [`crate::process`]).
+    pub process: u64,
+    /// Identity of its user stack (see [`crate::stack`]); 0 for none.
+    pub user_stack: u64,
+}
+crate::assert_size!(DirtyKey, 32);
+
+/// The sums.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct DirtyRecord {
+    /// Estimated bytes that went from clean to dirty: sums of weights.
+    pub bytes: u64,
+    /// Variance of `bytes`, in frames squared.
+    pub variance: u64,
+    /// Folios taken.
+    pub samples: u64,
+    /// Monotonic nanoseconds of the first.
+    pub first_ns: u64,
+    /// Monotonic nanoseconds of the last.
+    pub last_ns: u64,
+}
+crate::assert_size!(DirtyRecord, 40);
+
+crate::plain_data!(DirtyKey, DirtyRecord);

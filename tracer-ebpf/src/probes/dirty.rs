@@ -1,0 +1,107 @@
+//! A folio of the page cache became dirty: raw tracepoint `writeback:writeback_dirty_folio` (`_page` before 5.18), on every tier. It fires once
+//! from clean to dirty, in the task that writes, with the folio charged and in its file. tmpfs does not come here: it is never written to disk.
+//!
+//! Taken by bytes at the host's M, since a file may be written over and over: what small cgroups are sampled more finely for is live memory.
+
+use crate::{
+    atomic,
+    attribute::{control, decide, followed, stack},
+    globals::setting,
+    kernel::{
+        file, folio,
+        memcg::{self, Owner},
+        task,
+    },
+    loss,
+    maps::{DIRTIED, OWNERS},
+    scratch::{self, Slot},
+};
+use aya_ebpf::helpers::bpf_ktime_get_ns;
+use core::ffi::c_void;
+use tracer_common::{
+    FRAME_BYTES,
+    attribution::variance_in_frames,
+    dirty::{DirtyKey, DirtyRecord},
+    loss::Loss,
+    sampling::thinned,
+    settings::{OWNER_REFUSED, OWNER_REFUSED_ALONE},
+};
+
+/// Handles the event.
+#[inline(always)]
+pub fn dirtied(ctx: *mut c_void, folio: u64) {
+    if control().is_none() {
+        return;
+    }
+    let Some(order) = folio::order(folio) else { return };
+    let taken = decide::take(order);
+    if taken == 0 {
+        return;
+    }
+    let owner = match memcg::owner(folio) {
+        Some(Owner::Cgroup(id)) => id,
+        Some(_) => return,
+        None => {
+            loss::count(Loss::OwnerUnreadable, FRAME_BYTES << (order & 31));
+            return;
+        }
+    };
+    let weight = dirty_weight(owner, order as u64, taken);
+    if weight == 0 || !followed::wants(0) {
+        return;
+    }
+    let file = file::identity(folio, Slot::Dirty);
+    let Some(scratch) = scratch::enter(Slot::Dirty) else { return };
+    // SAFETY: plain helper.
+    let now = unsafe { bpf_ktime_get_ns() };
+    let toucher = task::current(now);
+    let user_stack = if toucher.kernel_thread { 0 } else { stack::record(ctx, Slot::Dirty, stack::Side::User, scratch) };
+    scratch::leave(scratch);
+    let key = DirtyKey { owner, file, process: toucher.process, user_stack };
+    add(&key, weight << (order & 31), variance_in_frames(weight, order & 31), now);
+}
+
+/// The weight per frame of a taken folio at the host's M, 0 if it is let go or its owner is not wanted. A global function, so that it is
+/// verified once (see [`crate::attribute::stack`]).
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn dirty_weight(owner: u64, order: u64, weight_per_frame: u64) -> u64 {
+    if let Some(entry) = OWNERS.get_ptr(owner) {
+        // SAFETY: a map value of plain numbers.
+        let verdict = unsafe { (*entry).verdict };
+        if verdict == OWNER_REFUSED || verdict == OWNER_REFUSED_ALONE {
+            return 0;
+        }
+    }
+    thinned(weight_per_frame, order as u32 & 31, setting!(log2_coarsest), decide::random())
+}
+
+#[inline(always)]
+fn add(key: &DirtyKey, bytes: u64, variance: u64, now: u64) {
+    let mut record = DIRTIED.get_ptr_mut(key);
+    if record.is_none() {
+        let new = DirtyRecord { bytes: 0, variance: 0, samples: 0, first_ns: now, last_ns: now };
+        // Before there can be no room for it: what finds none is summed here, without file and process.
+        let rest = DirtyKey { owner: key.owner, file: 0, process: 0, user_stack: 0 };
+        if DIRTIED.get_ptr(rest).is_none() {
+            let _ = DIRTIED.insert(rest, new, 1);
+        }
+        // One that another CPU has just made stays; whether there is one now is all that matters.
+        let refused = DIRTIED.insert(key, &new, 1).err().unwrap_or(0);
+        record = DIRTIED.get_ptr_mut(key);
+        if record.is_none() {
+            record = DIRTIED.get_ptr_mut(rest);
+        }
+        if record.is_none() {
+            loss::count(loss::of_insert(refused, Loss::DirtyTableFull), bytes);
+        }
+    }
+    let Some(record) = record else { return };
+    // SAFETY: a map value; counters are only added to, atomically.
+    unsafe {
+        atomic::add(&raw mut (*record).bytes, bytes);
+        atomic::add(&raw mut (*record).variance, variance);
+        atomic::add(&raw mut (*record).samples, 1);
+        (*record).last_ns = now;
+    }
+}
