@@ -4,8 +4,21 @@ use std::error::Error;
 use std::path::Path;
 
 /// Everything but [`WITHOUT_FRAME_POINTERS`].
-const WITH_FRAME_POINTERS: [&str; 12] =
-    ["main.c", "anon.c", "churn.c", "huge.c", "collapse.c", "swap.c", "file.c", "logs.c", "shmem.c", "process.c", "regions.c", "storm.c"];
+const WITH_FRAME_POINTERS: [&str; 13] = [
+    "main.c",
+    "anon.c",
+    "churn.c",
+    "huge.c",
+    "collapse.c",
+    "swap.c",
+    "file.c",
+    "logs.c",
+    "shmem.c",
+    "process.c",
+    "regions.c",
+    "storm.c",
+    "times.c",
+];
 const WITHOUT_FRAME_POINTERS: [&str; 1] = ["omit_fp.c"];
 
 fn main() -> Result<(), Box<dyn Error>> {

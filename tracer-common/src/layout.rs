@@ -133,6 +133,8 @@ kernel_layout! {
     task_self_exec_id = Member("task_struct", "self_exec_id");
     /// Command name.
     task_comm = Member("task_struct", "comm");
+    /// Pages over memory.high for which it has yet to wait.
+    task_over_high = Member("task_struct", "memcg_nr_pages_over_high");
     /// Memory descriptor, null for kernel threads.
     task_mm = Member("task_struct", "mm");
     /// Task flags (PF_KTHREAD).

@@ -11,6 +11,7 @@ pub mod diagnosis;
 pub mod dirty;
 pub mod event;
 pub mod file;
+pub mod histogram;
 pub mod kind;
 pub mod layout;
 pub mod loss;

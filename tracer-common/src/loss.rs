@@ -46,10 +46,14 @@ pub enum Loss {
     OomEventLost = 19,
     /// The table of who made page cache dirty is full, and has no row for the rest of the owner's either. Bytes: dirtied ones.
     DirtyTableFull = 20,
+    /// The table of distributions is full: the value is not counted in its cgroup's.
+    HistogramTableFull = 21,
+    /// Too many tasks in reclaim at once: the wait is not measured.
+    StallTableFull = 22,
 }
 
 /// Number of causes: entries of the `LOSSES` array.
-pub const LOSSES: usize = 21;
+pub const LOSSES: usize = 23;
 
 impl Loss {
     /// All causes, by number.
@@ -75,6 +79,8 @@ impl Loss {
         Loss::FollowedTableFull,
         Loss::OomEventLost,
         Loss::DirtyTableFull,
+        Loss::HistogramTableFull,
+        Loss::StallTableFull,
     ];
 
     /// The name used in every output.
@@ -102,6 +108,8 @@ impl Loss {
             Loss::FollowedTableFull => "followed_table_full",
             Loss::OomEventLost => "oom_event_lost",
             Loss::DirtyTableFull => "dirty_table_full",
+            Loss::HistogramTableFull => "histogram_table_full",
+            Loss::StallTableFull => "stall_table_full",
         }
     }
 }

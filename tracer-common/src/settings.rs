@@ -51,10 +51,12 @@ pub struct Control {
     pub open_pictures: u64,
     /// One bit for each rotating bank that an open picture holds: no epoch may begin in it.
     pub held_banks: u64,
+    /// 1: the probes on `mem_cgroup_charge` are attached, which end the stalls that reclaim begins.
+    pub charge_stalls: u64,
     /// The last epoch that counted in each rotating bank.
     pub bank_epochs: [u64; crate::attribution::ROTATING_BANKS],
 }
-crate::assert_size!(Control, 104);
+crate::assert_size!(Control, 112);
 crate::plain_data!(Control);
 
 /// What the filter says about an owner; the value of the `OWNERS` table.

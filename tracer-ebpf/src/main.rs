@@ -7,6 +7,7 @@ mod atomic;
 mod attribute;
 mod diagnose;
 mod globals;
+mod histogram;
 mod kernel;
 mod loss;
 mod maps;
@@ -65,6 +66,18 @@ fn process_exit(_ctx: RawTracePointContext) -> i32 {
 #[raw_tracepoint(tracepoint = "mark_victim")]
 fn oom_victim(ctx: RawTracePointContext) -> i32 {
     probes::oom::marked(ctx.as_ptr(), ctx.arg(0));
+    0
+}
+
+#[raw_tracepoint(tracepoint = "mm_vmscan_memcg_reclaim_begin")]
+fn reclaim_begin(_ctx: RawTracePointContext) -> i32 {
+    probes::reclaim::began();
+    0
+}
+
+#[raw_tracepoint(tracepoint = "mm_vmscan_memcg_reclaim_end")]
+fn reclaim_end(_ctx: RawTracePointContext) -> i32 {
+    probes::reclaim::ended();
     0
 }
 
@@ -275,6 +288,18 @@ fn move_account_kprobe(ctx: ProbeContext) -> u32 {
     0
 }
 
+#[fentry]
+fn charge_fentry(_ctx: FEntryContext) -> i32 {
+    probes::reclaim::charge_entered();
+    0
+}
+
+#[kprobe]
+fn charge_kprobe(_ctx: ProbeContext) -> u32 {
+    probes::reclaim::charge_entered();
+    0
+}
+
 #[fexit]
 fn charge_fexit(ctx: FExitContext) -> i32 {
     probes::charge::called(argument(ctx.as_ptr(), 3) as i32);
@@ -284,6 +309,30 @@ fn charge_fexit(ctx: FExitContext) -> i32 {
 #[kretprobe]
 fn charge_kretprobe(ctx: RetProbeContext) -> u32 {
     probes::charge::called(ctx.ret::<i32>());
+    0
+}
+
+#[fentry]
+fn high_fentry(_ctx: FEntryContext) -> i32 {
+    probes::reclaim::high_entered();
+    0
+}
+
+#[fexit]
+fn high_fexit(_ctx: FExitContext) -> i32 {
+    probes::reclaim::high_returned();
+    0
+}
+
+#[kprobe]
+fn high_kprobe(_ctx: ProbeContext) -> u32 {
+    probes::reclaim::high_entered();
+    0
+}
+
+#[kretprobe]
+fn high_kretprobe(_ctx: RetProbeContext) -> u32 {
+    probes::reclaim::high_returned();
     0
 }
 

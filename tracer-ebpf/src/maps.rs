@@ -9,6 +9,7 @@ use tracer_common::{
     attribution::{Grave, KeyRecord, OwnerTotals, Sample},
     dirty::{DirtyKey, DirtyRecord},
     file::FileRecord,
+    histogram::HistogramKey,
     loss::{LOSSES, LossCount},
     oom::{OomCall, OomKill},
     owner::OwnerName,
@@ -129,3 +130,27 @@ pub static OOM_CALL: Array<OomCall> = Array::with_max_entries(1, 0);
 /// kprobe tier: folios on their way through shmem_add_to_page_cache, by thread.
 #[map]
 pub static SHMEM_CALLS: HashMap<u64, u64> = HashMap::with_max_entries(1024, 0);
+
+/// Distributions: counts by cgroup, metric and bucket.
+#[map]
+pub static HISTOGRAMS: HashMap<HistogramKey, u64> = HashMap::with_max_entries(1, 0);
+
+/// Values that found no room there, by cgroup.
+#[map]
+pub static HISTOGRAM_LOSSES: HashMap<u64, u64> = HashMap::with_max_entries(1024, 0);
+
+/// Reclaims that run, by thread.
+#[map]
+pub static RECLAIMS: HashMap<u64, crate::probes::reclaim::Wait> = HashMap::with_max_entries(1024, 0);
+
+/// Charges that have waited for reclaim, by thread. The oldest makes room.
+#[map]
+pub static STALLS: LruHashMap<u64, crate::probes::reclaim::Stall> = LruHashMap::with_max_entries(1024, 0);
+
+/// Entry 0: no less than there are entries in `STALLS`.
+#[map]
+pub static STALLED: Array<u64> = Array::with_max_entries(1, 0);
+
+/// Tasks that are held up for being over memory.high, by thread.
+#[map]
+pub static HIGH_CALLS: HashMap<u64, crate::probes::reclaim::Wait> = HashMap::with_max_entries(1024, 0);

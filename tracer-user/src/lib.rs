@@ -12,6 +12,7 @@ pub mod date;
 pub mod diagnose;
 pub mod files;
 pub mod glob;
+pub mod histogram;
 pub mod kernel;
 pub mod ledger;
 pub mod model;

@@ -101,6 +101,7 @@ const MIGRATE: &[&str] = &["mem_cgroup_migrate"];
 const REPLACE: &[&str] = &["mem_cgroup_replace_folio"];
 const SWAPOUT: &[&str] = &["memcg1_swapout", "mem_cgroup_swapout"];
 const MOVE_ACCOUNT: &[&str] = &["mem_cgroup_move_account"];
+const HIGH: &[&str] = &["__mem_cgroup_handle_over_high", "mem_cgroup_handle_over_high"];
 const CHARGE: &[&str] = &["__mem_cgroup_charge", "mem_cgroup_charge"];
 
 /// Every kill, on every tier. The call of the killer adds its reasons; it is not static, so no kernel inlines it.
@@ -234,8 +235,39 @@ pub static CATALOGUE: &[Probe] = &[
         name: "charge",
         required: false,
         providers: &[
-            Provider { tier: Tier::Fentry, hooks: &[Hook { parameters: Some(3), ..hook("charge_fexit", Attach::Fexit, CHARGE) }] },
-            Provider { tier: Tier::Kprobe, hooks: &[hook("charge_kretprobe", Attach::Kretprobe, CHARGE)] },
+            Provider {
+                tier: Tier::Fentry,
+                hooks: &[
+                    Hook { parameters: Some(3), ..hook("charge_fexit", Attach::Fexit, CHARGE) },
+                    hook("charge_fentry", Attach::Fentry, CHARGE),
+                ],
+            },
+            Provider {
+                tier: Tier::Kprobe,
+                hooks: &[hook("charge_kretprobe", Attach::Kretprobe, CHARGE), hook("charge_kprobe", Attach::Kprobe, CHARGE)],
+            },
+        ],
+    },
+    Probe {
+        name: "reclaim",
+        required: false,
+        providers: &[Provider {
+            tier: Tier::Tracepoint,
+            hooks: &[
+                hook("reclaim_end", Attach::RawTracepoint, &["mm_vmscan_memcg_reclaim_end"]),
+                hook("reclaim_begin", Attach::RawTracepoint, &["mm_vmscan_memcg_reclaim_begin"]),
+            ],
+        }],
+    },
+    Probe {
+        name: "high",
+        required: false,
+        providers: &[
+            Provider { tier: Tier::Fentry, hooks: &[hook("high_fexit", Attach::Fexit, HIGH), hook("high_fentry", Attach::Fentry, HIGH)] },
+            Provider {
+                tier: Tier::Kprobe,
+                hooks: &[hook("high_kretprobe", Attach::Kretprobe, HIGH), hook("high_kprobe", Attach::Kprobe, HIGH)],
+            },
         ],
     },
     Probe {

@@ -4,7 +4,7 @@
 
 mod output_support;
 
-use memtrail::model::{Cgroup, KindRow, Report, Sampling, StackRow};
+use memtrail::model::{Cgroup, FileRow, KindRow, RegionRow, Report, Sampling, StackRow};
 use memtrail::output::Value;
 use memtrail::output::diff::{Diff, Options, Shown};
 use output_support::*;
@@ -172,4 +172,29 @@ fn files_are_written_by_their_ending_and_profiles_are_refused() {
     }
     assert!(diff.write(Path::new("d.txt")).unwrap_err().to_string().contains("unknown ending"));
     assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 3);
+}
+
+#[test]
+fn files_and_regions_that_grew_are_named() {
+    let mut sides = sides();
+    let region =
+        |class: &str, live| RegionRow { class: class.into(), comm: "java".into(), live, live_stderr: live / 20, ..RegionRow::default() };
+    let log = |live| FileRow { live_stderr: live / 20, ..file("/var/log/a\n.log", 7, live) };
+    sides[0].cgroups[0].files = vec![log(4 * MIB), file("/same", 8, 5 * MIB), file("[other]", 0, 9 * MIB)];
+    sides[1].cgroups[0].files = vec![log(68 * MIB), file("/same", 8, 5 * MIB)];
+    sides[0].cgroups[0].regions = vec![region("glibc-arena", 10 * MIB), region("thread-stack", MIB)];
+    sides[1].cgroups[0].regions = vec![region("glibc-arena", 40 * MIB), region("glibc-arena", 34 * MIB), region("thread-stack", MIB)];
+    let compared = diff(&sides, Options::default());
+    let text = compared.text(Shown::default());
+    assert!(text.contains("+64.0 MiB ± 3.4 MiB  file  /var/log/a\\x0a.log  /pods/a\n"), "{text}");
+    assert!(text.contains("+64.0 MiB ± 2.7 MiB  glibc-arena  java  /pods/a\n"), "{text}");
+    assert!(!text.contains("/same") && !text.contains("thread-stack") && !text.contains("[other]"), "{text}");
+    let mut json = Vec::new();
+    compared.json(&mut json).unwrap();
+    let json: serde_json::Value = serde_json::from_slice(&json).unwrap();
+    assert_eq!((json["files"][0]["path"].as_str(), json["files"][0]["change"].as_u64()), (Some("/var/log/a\n.log"), Some(64 * MIB)));
+    assert_eq!((json["regions"].as_array().unwrap().len(), json["regions"][0]["after"].as_u64()), (1, Some(74 * MIB)));
+    // Charged bytes have neither file nor region.
+    let charged = diff(&sides, Options { value: Value::Charged, ..Options::default() });
+    assert!(!charged.text(Shown::default()).contains("FILE"));
 }

@@ -4,7 +4,7 @@
 
 mod output_support;
 
-use memtrail::model::SCHEMA;
+use memtrail::model::{Interval, SCHEMA};
 use memtrail::recording::{self, Header, Mark, Problem, Recording, RecordingError, Writer};
 use output_support::*;
 use std::path::{Path, PathBuf};
@@ -411,4 +411,79 @@ fn forged_marks_do_not_deceive() {
     assert!(recording::read_at(&path, &hostile).unwrap().report.is_some());
     let view = memtrail::output::views::marks(&recording::read(&path).unwrap().marks);
     assert!(!view.chars().any(|c| c.is_control() && c != '\n'), "{view}");
+}
+
+/// 100 cgroups of which three change a second, as on a quiet host.
+fn quiet(second: u64, random: &mut Random, last: &mut Interval) {
+    last.at_s = second as f64;
+    last.clocks =
+        [1_000_000_000 * second + random.next() % 1_000_000, 2_000_000_000 * second, 1_772_330_584_000_000_000 + 1_000_000_000 * second];
+    for _ in 0..3 {
+        let id = (1000 + random.below(100)).to_string();
+        let cgroup = last.cgroups.entry(id).or_default();
+        cgroup.usage_bytes = Some((random.next() % GIB) & !4095);
+        for kind in ["anon", "file", "kernel", "shmem", "sock"] {
+            cgroup.kinds.insert(kind.to_owned(), (random.next() % GIB) & !4095);
+        }
+    }
+}
+
+#[test]
+fn an_hour_of_a_quiet_host_with_a_hundred_cgroups_is_a_megabyte() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("quiet.mtrail");
+    let mut writer = Writer::create(&path, &header()).unwrap();
+    let (mut random, mut last) = (Random::new(7), interval(0));
+    let losses = (0..30).map(|n| (format!("a_cause_of_loss_{n}"), Some(0)));
+    last.losses.extend(losses);
+    let mut written = Vec::new();
+    for second in 0..3600 {
+        quiet(second, &mut random, &mut last);
+        writer.interval(&last).unwrap();
+        if second % 100 == 0 {
+            written.push(last.clone());
+        }
+    }
+    writer.finish().unwrap();
+    let length = std::fs::metadata(&path).unwrap().len();
+    println!("{length} bytes an hour");
+    assert!(length < 1_500_000, "{length}");
+    let read = recording::read(&path).unwrap();
+    assert_eq!(read.intervals.iter().step_by(100).cloned().collect::<Vec<_>>(), written);
+    // As a version reads it that does not know changes: a whole interval a minute.
+    let whole = recording::read_snapshot(&path, None).unwrap();
+    assert_eq!(whole.intervals, read.intervals[3599..]);
+    let mut count = 0;
+    recording::read_series(&path, &mut |_| count += 1).unwrap();
+    assert_eq!(count, 3600);
+}
+
+#[test]
+fn changes_without_an_interval_are_damage() {
+    let mut bytes = Vec::new();
+    ciborium::into_writer(&serde_json::json!({ "at_s": 1.0, "clocks": [1, 2, 3] }), &mut bytes).unwrap();
+    assert!(matches!(problem(&with_frame(6, &bytes)), Problem::Corrupt { .. }));
+}
+
+/// A recording with all kinds of frames of this version: `UPDATE_GOLDEN=1` makes it, once; later versions must read it.
+#[test]
+fn a_recording_with_changes_and_distributions_stays_readable() {
+    let path = fixture("recording-v1-changes.mtrail");
+    if std::env::var_os("UPDATE_GOLDEN").is_some() && !path.exists() {
+        let mut writer = Writer::create(&path, &header()).unwrap();
+        (0..3).for_each(|index| writer.interval(&interval(index)).unwrap());
+        writer.report(&one_container()).unwrap();
+        writer.mark(&mark("peak", 1.0)).unwrap();
+        writer.interval(&interval(3)).unwrap();
+        writer.report(&one_container()).unwrap();
+        writer.finish().unwrap();
+    }
+    let recording = recording::read(&path).unwrap();
+    assert_eq!((recording.intervals.len(), recording.finished, recording.skipped_frames), (4, true, 0));
+    assert_eq!(recording.intervals[3], interval(3));
+    assert_eq!(recording.marks.len(), 1);
+    let row = &recording.report.unwrap().cgroups[0].histograms["charge_stall_ns"];
+    assert_eq!((row.count, row.p99), (10, Some(4000)));
+    let marked = recording::read_snapshot(&path, Some("peak")).unwrap();
+    assert!(marked.report.is_some() && marked.intervals == recording.intervals[3..]);
 }

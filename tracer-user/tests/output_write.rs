@@ -30,12 +30,15 @@ fn each_ending_gives_its_format() {
 
 #[test]
 fn unknown_endings_name_the_known_ones() {
-    for name in ["a.pb", "a.gz", "a.hlog", "a", "folded", "a.txt", ".folded.gz"] {
+    for name in ["a.pb", "a.gz", "a.hlogs", "a", "folded", "a.txt", ".folded.gz"] {
         for error in
             [check_target(Path::new(name)).unwrap_err(), write(Path::new(name), &one_container(), WriteOptions::default()).unwrap_err()]
         {
             let text = error.to_string();
-            assert!(text.starts_with(&format!("{name}: unknown ending")) && text.contains(".folded .svg .json .pb.gz .mtrail"), "{text}");
+            assert!(
+                text.starts_with(&format!("{name}: unknown ending")) && text.contains(".folded .svg .json .pb.gz .hlog .pftrace .mtrail"),
+                "{text}"
+            );
             assert_eq!(text.lines().count(), 1);
         }
     }

@@ -54,6 +54,8 @@ static const struct {
     {"fault-storm", wl_fault_storm, "touch and drop --bytes, --rounds times; ns a fault"},
     {"file-storm", wl_file_storm, "write and truncate a file, --rounds times; ns a page"},
     {"tmpfs-storm", wl_tmpfs_storm, "the same in tmpfs"},
+    {"lifetimes", wl_lifetimes, "--rounds blocks of four pages that live for 10 to 100 ms; quantiles of what they really lived"},
+    {"slow-reads", wl_slow_reads, "read --bytes of holes page by page; quantiles of the slow reads' waits"},
     {"getppid-storm", wl_getppid_storm, "--rounds calls of getppid; ns a call"},
 };
 #define COMMANDS (sizeof commands / sizeof commands[0])

@@ -129,6 +129,8 @@ int wl_fault_storm(void);
 int wl_file_storm(void);
 int wl_tmpfs_storm(void);
 int wl_getppid_storm(void);
+int wl_lifetimes(void);
+int wl_slow_reads(void);
 int wl_omit_fp(void);
 
 // tmpfs at a given or private place; used by the workload and by the storm. Returns the directory.

@@ -4,6 +4,7 @@ use crate::{
     atomic,
     attribute::{collapse, control, decide, end, followed, frames, key, stack},
     globals::setting,
+    histogram,
     kernel::{
         file, folio,
         memcg::{self, Owner},
@@ -16,7 +17,9 @@ use crate::{
 use aya_ebpf::helpers::{bpf_get_current_task, bpf_ktime_get_ns};
 use core::ffi::c_void;
 use tracer_common::{
-    attribution::{KEY_OWN, Key, OwnerTotals, Sample, sample_slot},
+    FRAME_BYTES,
+    attribution::{KEY_BASELINE, KEY_OWN, Key, OwnerTotals, Sample, sample_slot},
+    histogram::Metric,
     kind::Kind,
     loss::Loss,
     sampling::thinned,
@@ -113,6 +116,19 @@ extern "C" fn filter(owner: u64, order: u64, weight_per_frame: u64, count: u64) 
     weight
 }
 
+/// Whether the filter is known not to want that owner.
+#[inline(always)]
+pub fn refused(owner: u64) -> bool {
+    if setting!(filtered) == 0 {
+        return false;
+    }
+    match OWNERS.get_ptr(owner) {
+        // SAFETY: a map value of plain numbers.
+        Some(filter) => unsafe { (*filter).verdict == OWNER_REFUSED || (*filter).verdict == OWNER_REFUSED_ALONE },
+        None => false,
+    }
+}
+
 /// Whether the filter is known to want that owner, or there is none.
 #[inline(always)]
 pub fn wanted(owner: u64) -> bool {
@@ -203,11 +219,20 @@ pub fn keep(scratch: &mut Scratch, control: &Control, frame: u64, key: &Key) -> 
     let identity = key::credit(&mut scratch.key, key, weight, order, control.epoch, now)?;
     scratch.sample.key = identity;
     if store(scratch, frame) {
+        if key.flags & KEY_BASELINE == 0 {
+            count_size(key.owner, order, weight);
+        }
         return Some(identity);
     }
     // No room: take it back, so that what is charged is also uncharged one day. The loss was counted.
     key::debit(identity, weight, order, 1 << (order & 31), control.epoch);
     None
+}
+
+/// Adds a taken folio to the distribution of sizes, with as many as it stands for.
+#[inline(always)]
+pub fn count_size(owner: u64, order: u32, weight_per_frame: u64) {
+    histogram::add_weighted(owner, Metric::ChargeBytes, FRAME_BYTES << (order & 31), weight_per_frame / FRAME_BYTES);
 }
 
 /// Stores the sample in `scratch` and marks its frames.

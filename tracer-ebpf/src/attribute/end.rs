@@ -3,17 +3,29 @@
 use crate::{
     atomic,
     attribute::{collapse, frames, key},
+    histogram,
     kernel::{folio::MAX_SPLIT_ORDER, task},
     loss,
     maps::{FRAMES, GRAVEYARD, SAMPLES},
 };
-use aya_ebpf::helpers::bpf_get_current_task;
+use aya_ebpf::helpers::{bpf_get_current_task, bpf_ktime_get_ns};
 use tracer_common::{
+    FRAME_BYTES,
     attribution::{Grave, Sample, sample_slot},
+    histogram::Metric,
     loss::Loss,
 };
 
-/// The folio of `order` at `frame`, a whole one or a piece of a split one, is uncharged: ends what stands for it.
+/// The folio of `order` at `frame`, a whole one or a piece of a split one, is uncharged now: ends what stands for it, and counts how long
+/// it lived.
+#[inline(always)]
+pub fn uncharged(frame: u64, order: u32) {
+    if frames::is_set(&FRAMES, frame) {
+        end_sample(frame, order as u64, 1);
+    }
+}
+
+/// Ends what stands for the folio, if anything does: its uncharge was missed, or it is decided anew.
 #[inline(always)]
 pub fn folio(frame: u64, order: u32) {
     if frames::is_set(&FRAMES, frame) {
@@ -21,16 +33,16 @@ pub fn folio(frame: u64, order: u32) {
     }
 }
 
-/// The slow path: a sample covers this folio.
+/// The same where a sample is known to cover the folio.
 #[inline(always)]
 pub fn covered(frame: u64, order: u32) {
-    end_sample(frame, order as u64);
+    end_sample(frame, order as u64, 0);
 }
 
 /// A global function, so that it is verified once (see [`super::stack`]).
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn end_sample(frame: u64, order: u64) -> u64 {
+extern "C" fn end_sample(frame: u64, order: u64, is_uncharge: u64) -> u64 {
     let order = order as u32;
     let Some(control) = super::control() else { return 0 };
     frames::clear(&FRAMES, frame, order);
@@ -44,7 +56,9 @@ extern "C" fn end_sample(frame: u64, order: u64) -> u64 {
             if task::collapse_flag(bpf_get_current_task()) != 0 {
                 collapse::collapse_ended(slot);
             }
-            key::debit(key, (*sample).weight_per_frame, (*sample).order, frames, control.epoch);
+            let weight = (*sample).weight_per_frame;
+            let owner = key::debit(key, weight, (*sample).order, frames, control.epoch);
+            count_lifetime(owner, (*sample).charged_ns, weight / FRAME_BYTES * frames, is_uncharge);
             if control.open_pictures != 0 && epoch < control.epoch {
                 bury(sample, slot, frame, frames, control.epoch);
             }
@@ -56,6 +70,16 @@ extern "C" fn end_sample(frame: u64, order: u64) -> u64 {
         }
     }
     1
+}
+
+/// Adds an uncharge of as many pages to the distribution of lifetimes. Memory older than the trace has none (0).
+#[inline(always)]
+fn count_lifetime(owner: u64, charged_ns: u64, pages: u64, is_uncharge: u64) {
+    if is_uncharge != 0 && charged_ns != 0 && owner != 0 {
+        // SAFETY: plain helper.
+        let lived_ns = unsafe { bpf_ktime_get_ns() }.wrapping_sub(charged_ns);
+        histogram::add_weighted(owner, Metric::LifetimeNs, lived_ns, pages);
+    }
 }
 
 /// The folio's share of its sample lives on elsewhere: the record here loses it, no counter changes.

@@ -1,6 +1,6 @@
 //! Calls of `mem_cgroup_charge` and their failures: what the kernel tried, beside what the commits say was done.
 
-use crate::{attribute::control, maps::CHARGE_CALLS};
+use crate::{attribute::control, maps::CHARGE_CALLS, probes::reclaim};
 
 /// Counts one call.
 #[inline(always)]
@@ -8,6 +8,7 @@ pub fn called(result: i32) {
     if control().is_none() {
         return;
     }
+    reclaim::charge_returned();
     if let Some(calls) = CHARGE_CALLS.get_ptr_mut(0) {
         // SAFETY: this CPU's own value.
         unsafe {

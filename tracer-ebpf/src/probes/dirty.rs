@@ -1,11 +1,12 @@
 //! A folio of the page cache became dirty: raw tracepoint `writeback:writeback_dirty_folio` (`_page` before 5.18), on every tier. It fires once
 //! from clean to dirty, in the task that writes, with the folio charged and in its file. tmpfs does not come here: it is never written to disk.
 //!
-//! Taken by bytes at the host's M, since a file may be written over and over: what small cgroups are sampled more finely for is live memory.
+//! Taken by bytes, and more coarsely than what is live: a file may be written over and over, and each page that is written for the first
+//! time has its chance at its insertion too.
 
 use crate::{
     atomic,
-    attribute::{control, decide, followed, stack},
+    attribute::{commit, control, decide, followed, stack},
     globals::setting,
     kernel::{
         file, folio,
@@ -13,7 +14,7 @@ use crate::{
         task,
     },
     loss,
-    maps::{DIRTIED, OWNERS},
+    maps::DIRTIED,
     scratch::{self, Slot},
 };
 use aya_ebpf::helpers::bpf_ktime_get_ns;
@@ -23,9 +24,11 @@ use tracer_common::{
     attribution::variance_in_frames,
     dirty::{DirtyKey, DirtyRecord},
     loss::Loss,
-    sampling::thinned,
-    settings::{OWNER_REFUSED, OWNER_REFUSED_ALONE},
+    sampling::{MIN_LOG2_MEAN, thinned},
 };
+
+/// log2 of the times that M is larger here than the host's.
+const COARSER: u32 = 2;
 
 /// Handles the event.
 #[inline(always)]
@@ -61,19 +64,17 @@ pub fn dirtied(ctx: *mut c_void, folio: u64) {
     add(&key, weight << (order & 31), variance_in_frames(weight, order & 31), now);
 }
 
-/// The weight per frame of a taken folio at the host's M, 0 if it is let go or its owner is not wanted. A global function, so that it is
+/// The weight per frame of a taken folio, 0 if it is let go or its owner is not wanted. A global function, so that it is
 /// verified once (see [`crate::attribute::stack`]).
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn dirty_weight(owner: u64, order: u64, weight_per_frame: u64) -> u64 {
-    if let Some(entry) = OWNERS.get_ptr(owner) {
-        // SAFETY: a map value of plain numbers.
-        let verdict = unsafe { (*entry).verdict };
-        if verdict == OWNER_REFUSED || verdict == OWNER_REFUSED_ALONE {
-            return 0;
-        }
+    if commit::refused(owner) {
+        return 0;
     }
-    thinned(weight_per_frame, order as u32 & 31, setting!(log2_coarsest), decide::random())
+    let log2_mean = setting!(log2_coarsest);
+    let log2_mean = if log2_mean == MIN_LOG2_MEAN { log2_mean } else { log2_mean + COARSER };
+    thinned(weight_per_frame, order as u32 & 31, log2_mean, decide::random())
 }
 
 #[inline(always)]

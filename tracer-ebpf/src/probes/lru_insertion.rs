@@ -76,6 +76,7 @@ pub fn settle_as(control: &Control, slot: Slot, folio: u64, frame: u64, sample: 
         end::covered(frame, order);
         return;
     };
+    commit::count_size(owner, order, weight);
     // SAFETY: as above.
     unsafe {
         (*sample).weight_per_frame = weight;

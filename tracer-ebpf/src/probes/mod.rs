@@ -16,6 +16,7 @@ pub mod oom;
 pub mod owner;
 pub mod page_alloc;
 pub mod page_free;
+pub mod reclaim;
 pub mod shmem_commit;
 pub mod swapin;
 pub mod swapout;

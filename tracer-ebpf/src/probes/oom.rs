@@ -11,7 +11,7 @@ use crate::{
     kernel::{memcg, oom, pointer, read, task, word},
     loss,
     maps::{OOM_CALL, OOM_EVENTS, OOM_RECORD, OWNERS},
-    probes::freeze,
+    probes::{freeze, reclaim},
     scratch::{self, Slot},
 };
 use aya_ebpf::helpers::{bpf_get_current_pid_tgid, bpf_get_current_task, bpf_ktime_get_ns};
@@ -33,6 +33,7 @@ const SELF: u32 = 1;
 /// The OOM killer is called with this `struct oom_control`. The OOM lock is held until the call ends.
 #[inline(always)]
 pub fn called(oom_control: u64) {
+    reclaim::oom_began();
     let Some(call) = OOM_CALL.get_ptr_mut(0) else { return };
     // SAFETY: a map value, guarded by the OOM lock. The caller stands last: it makes the rest valid.
     unsafe {

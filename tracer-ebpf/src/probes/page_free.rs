@@ -19,7 +19,7 @@ pub fn freed(page: u64, order: u32) {
     }
     let Some(control) = control() else { return };
     charged_unseen(control, page, frame, order);
-    end::covered(frame, order);
+    end::uncharged(frame, order);
 }
 
 /// A folio that was mapped but never reached the LRU (mlocked before it could) is charged all the same. It is anonymous, by the tag

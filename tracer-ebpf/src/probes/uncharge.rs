@@ -17,7 +17,7 @@ pub fn uncharged(folio: u64) {
     let Some(control) = control() else { return };
     let Some(order) = folio::order(folio) else { return };
     let Some(frame) = folio::frame_of(folio) else { return };
-    end::folio(frame, order);
+    end::uncharged(frame, order);
     if control.owner_totals == 0 || is_typed(folio) {
         return;
     }

@@ -2,6 +2,7 @@
 
 pub mod attach;
 pub mod baseline;
+pub mod batch;
 pub mod calibrate;
 pub mod diagnosis;
 mod loader;

@@ -8,6 +8,7 @@ use tracer_common::{
     attribution::{Grave, KeyRecord, OwnerTotals, Sample},
     dirty::{DirtyKey, DirtyRecord},
     file::FileRecord,
+    histogram::HistogramKey,
     process::ProcessRecord,
     sampling::{MAX_LOG2_MEAN, MIN_LOG2_MEAN},
     settings::{Followed, OwnerFilter},
@@ -73,6 +74,8 @@ pub struct Sizes {
     pub logs: u32,
     /// Bytes of the ring of OOM events.
     pub oom_events: u32,
+    /// Counters of distributions.
+    pub histograms: u32,
     /// Bytes of all maps.
     pub bytes: u64,
 }
@@ -84,7 +87,7 @@ pub struct Forced {
 }
 
 /// Tables that can be forced.
-const FORCIBLE: [&str; 12] = [
+const FORCIBLE: [&str; 13] = [
     "SAMPLES",
     "KEYS",
     "STACKS",
@@ -97,6 +100,7 @@ const FORCIBLE: [&str; 12] = [
     "FOLLOWED",
     "OOM_EVENTS",
     "DIRTIED",
+    "HISTOGRAMS",
 ];
 
 impl Forced {
@@ -121,9 +125,23 @@ impl Forced {
 
     fn apply(&self, sizes: &mut Sizes) {
         let Sizes {
-            samples, keys, stacks, processes, files, graveyard, owners, owner_totals, events, followed, oom_events, dirtied, ..
+            samples,
+            keys,
+            stacks,
+            processes,
+            files,
+            graveyard,
+            owners,
+            owner_totals,
+            events,
+            followed,
+            oom_events,
+            dirtied,
+            histograms,
+            ..
         } = sizes;
-        let fields = [samples, keys, stacks, processes, files, graveyard, owners, owner_totals, events, followed, oom_events, dirtied];
+        let fields =
+            [samples, keys, stacks, processes, files, graveyard, owners, owner_totals, events, followed, oom_events, dirtied, histograms];
         for (field, entries) in fields.into_iter().zip(self.entries) {
             *field = entries.unwrap_or(*field);
         }
@@ -176,6 +194,8 @@ pub fn plan(wish: &Wish) -> Result<Sizes, DoesNotFit> {
         logs: if wish.diagnose { diagnosis::ON_BYTES } else { diagnosis::OFF_BYTES },
         // Two hundred kills, their victims included.
         oom_events: 512 << 10,
+        // Fifty cgroups with all metrics, hundreds that are quiet.
+        histograms: 1 << 14,
         bytes: 0,
     };
     if wish.exact {
@@ -183,8 +203,10 @@ pub fn plan(wish: &Wish) -> Result<Sizes, DoesNotFit> {
         let frames = wish.traced_bytes.min(wish.ram_bytes).div_ceil(FRAME_BYTES);
         // A tenth more: folios are held for a moment after their uncharge, and kernels overshoot a limit.
         sizes.samples = u32::try_from(frames + frames / 10).unwrap_or(u32::MAX).max(1 << 14);
+        // Cgroups with a limit, which are few.
+        sizes.histograms /= 2;
         // What a victim frees while its picture is read is a folio a grave; beyond this its bytes stay right, their age is lost.
-        sizes.graveyard = sizes.samples.min(1 << 16);
+        sizes.graveyard = sizes.samples.min(58 << 10);
     }
     wish.forced.apply(&mut sizes);
     sizes.bytes = bytes(&sizes, wish.cpus_possible);
@@ -196,6 +218,7 @@ pub fn plan(wish: &Wish) -> Result<Sizes, DoesNotFit> {
         sizes.processes /= 2;
         sizes.files /= 2;
         sizes.dirtied /= 2;
+        sizes.histograms /= 2;
         sizes.log2_mean = (sizes.log2_mean + 1).min(MAX_LOG2_MEAN);
         wish.forced.apply(&mut sizes);
         sizes.bytes = bytes(&sizes, wish.cpus_possible);
@@ -245,17 +268,18 @@ fn bytes(sizes: &Sizes, cpus: u32) -> u64 {
         + u64::from(sizes.owners) * entry(size_of::<OwnerFilter>())
         + u64::from(sizes.owner_totals) * (HASH_ENTRY + u64::from(cpus) * size_of::<OwnerTotals>() as u64)
         + u64::from(sizes.followed) * (HASH_ENTRY + 8 + size_of::<Followed>() as u64)
+        + u64::from(sizes.histograms) * entry(size_of::<HistogramKey>())
         + u64::from(sizes.events)
         + u64::from(sizes.logs)
         + u64::from(sizes.oom_events);
-    // Two bit tables, scratch and the small arrays.
-    tables + sizes.frames / 4 + u64::from(cpus) * 31744 + (256 << 10)
+    // Two bit tables, scratch, the small arrays, and the tables of what waits.
+    tables + sizes.frames / 4 + u64::from(cpus) * 31744 + (640 << 10)
 }
 
 impl Sizes {
     /// Map names of the object with their entries.
     #[must_use]
-    pub fn entries(&self) -> [(&'static str, u32); 15] {
+    pub fn entries(&self) -> [(&'static str, u32); 16] {
         let words = u32::try_from(self.frames.div_ceil(64)).unwrap_or(u32::MAX).max(1);
         [
             ("FRAMES", words),
@@ -273,6 +297,7 @@ impl Sizes {
             ("EVENTS", self.events),
             ("AYA_LOGS", self.logs),
             ("OOM_EVENTS", self.oom_events),
+            ("HISTOGRAMS", self.histograms),
         ]
     }
 
@@ -337,6 +362,6 @@ mod tests {
         assert!(error.to_string().contains("--map-memory "), "{error}");
         let again = Wish { map_memory: error.needed, ..wish(true, 24 * GIB, 24 * GIB) };
         assert_eq!(plan(&again).unwrap().log2_mean, 12);
-        assert!(plan(&wish(true, 24 * GIB, GIB / 2)).is_ok());
+        assert_eq!(plan(&wish(true, 24 * GIB, GIB / 2)).map(drop), Ok(()));
     }
 }

@@ -11,6 +11,7 @@ use tracer_common::{
     attribution::{Grave, KeyRecord, OwnerTotals, SWEPT_DIRTY, SWEPT_WRITEBACK, Sample},
     dirty::{DirtyKey, DirtyRecord},
     file::FileRecord,
+    histogram::HistogramKey,
     loss::{Loss, LossCount},
     owner::OwnerName,
     process::ProcessRecord,
@@ -83,6 +84,22 @@ pub fn remove(bpf: &mut Ebpf, name: &'static str, identities: &[u64]) -> Result<
             remove_all(&mut |identity| map.remove(&identity))
         }
     }
+}
+
+/// Removes counters of distributions and gives their last values; those that are gone already are passed over.
+pub fn take_histograms(bpf: &mut Ebpf, keys: &[HistogramKey]) -> Result<Vec<(HistogramKey, u64)>, BpfError> {
+    let name = "HISTOGRAMS";
+    let failed = |source| BpfError::Map { name, source };
+    let mut map = HashMap::<_, HistogramKey, u64>::try_from(bpf.map_mut(name).ok_or(BpfError::Missing(name))?).map_err(failed)?;
+    let mut taken = Vec::with_capacity(keys.len());
+    for key in keys {
+        match map.get(key, 0).and_then(|count| map.remove(key).map(|()| count)) {
+            Ok(count) => taken.push((*key, count)),
+            Err(error) if is_gone(&error) => {}
+            Err(error) => return Err(failed(error)),
+        }
+    }
+    Ok(taken)
 }
 
 /// Live samples by slot.

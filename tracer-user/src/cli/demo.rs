@@ -69,7 +69,7 @@ It needs root, 300 MB of memory, and takes some seconds. It leaves nothing behin
 pub fn run(args: &DemoArgs) -> Result<u8> {
     for file in &args.output {
         output::check_target(file)?;
-        if output::Format::of(file) == Some(output::Format::Recording) {
+        if matches!(output::Format::of(file), Some(output::Format::Recording | output::Format::Perfetto)) {
             bail!("{}: the demo writes no recordings: use memtrail record", file.display());
         }
     }

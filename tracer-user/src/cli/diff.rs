@@ -61,7 +61,7 @@ Examples:
 pub fn run(args: &DiffArgs) -> Result<u8> {
     for file in &args.output {
         output::check_target(file)?;
-        if matches!(Format::of(file), Some(Format::Pprof | Format::Recording)) {
+        if matches!(Format::of(file), Some(Format::Pprof | Format::Hlog | Format::Perfetto | Format::Recording)) {
             return Err(output::OutputError::NotOfDiff(file.clone()).into());
         }
     }

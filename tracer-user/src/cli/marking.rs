@@ -1,12 +1,9 @@
 //! Marks of the recording that runs here: where the wishes come from, and what is done with them.
 
-use super::{status::Conflict, streaming::Streaming};
-use crate::{
-    collector::{
-        marks::{self, Listener, Request},
-        session::Session,
-    },
-    recording::{Mark, Writer},
+use super::{series::Series, status::Conflict};
+use crate::collector::{
+    marks::{self, Listener, Request},
+    session::Session,
 };
 use anyhow::{Context as _, Result};
 use clap::ValueEnum;
@@ -85,16 +82,10 @@ impl Marking {
     }
 
     /// Makes the mark and answers. A failure is the asker's to know; the recording goes on.
-    pub fn take(&mut self, wish: Wish, session: &mut Session, writers: &mut [Writer], mut streaming: Option<&mut Streaming>) {
+    pub fn take(&mut self, wish: Wish, session: &mut Session, series: &mut Series) {
         self.signals += u64::from(matches!(wish, Wish::Signal));
         let signals = self.signals;
-        let mut make = |name: &str| {
-            let at_s = self.make(name, session, writers)?;
-            if let Some(streaming) = streaming.as_mut() {
-                streaming.mark(name, at_s);
-            }
-            anyhow::Ok(at_s)
-        };
+        let mut make = |name: &str| self.make(name, session, series);
         match wish {
             Wish::Asked(request) => {
                 let result = make(&request.name);
@@ -110,20 +101,11 @@ impl Marking {
     }
 
     /// A snapshot in every recording, named. Its time in seconds.
-    fn make(&mut self, name: &str, session: &mut Session, writers: &mut [Writer]) -> Result<f64> {
+    fn make(&mut self, name: &str, session: &mut Session, series: &mut Series) -> Result<f64> {
         marks::check_name(name).map_err(anyhow::Error::msg)?;
         anyhow::ensure!(!self.names.contains(name), "there is a mark {name} already");
         anyhow::ensure!(self.names.len() < marks::MOST_MARKS, "it has {} marks, and more do not fit", marks::MOST_MARKS);
-        let mut at_s = session.elapsed_s();
-        if !writers.is_empty() {
-            let report = session.report()?;
-            at_s = report.duration_s;
-            let mark = Mark { name: name.to_owned(), at_s, clocks: session.clocks() };
-            for writer in writers {
-                writer.report(&report)?;
-                writer.mark(&mark)?;
-            }
-        }
+        let at_s = series.mark(name, session)?;
         self.names.insert(name.to_owned());
         log::info!("mark {name} at {at_s:.3} s");
         Ok(at_s)

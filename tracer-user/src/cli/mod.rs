@@ -13,6 +13,8 @@ pub mod oom;
 mod pulse;
 pub mod record;
 pub mod report;
+mod rotation;
+mod series;
 pub mod status;
 mod streaming;
 pub mod tracing;

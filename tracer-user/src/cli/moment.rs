@@ -18,10 +18,7 @@ impl Moment {
     /// Reads `FILE`, or `FILE@MARK`. A file of the whole name is a file.
     pub fn read(argument: &Path) -> Result<Moment> {
         let (file, mark) = split(argument).filter(|_| !argument.exists()).unwrap_or((argument, None));
-        let recording = match mark {
-            Some(mark) => recording::read_at(file, mark)?,
-            None => recording::read(file)?,
-        };
+        let recording = recording::read_snapshot(file, mark)?;
         let report = last_report(file, recording)?;
         Ok(Moment { name: argument.display().to_string(), file: file.to_owned(), report })
     }

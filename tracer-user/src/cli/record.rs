@@ -4,7 +4,9 @@ use super::{
     launch::{Launched, Waiting},
     marking::{MarkSignal, Marking},
     pulse::{Beat, Pulse},
-    status,
+    rotation::Rotation,
+    series::{self, Series},
+    status::{self, Conflict},
     streaming::Streaming,
     tracing::TracingArgs,
 };
@@ -18,7 +20,7 @@ use crate::{
     containers::NamePattern,
     glob::Glob,
     model::Report,
-    output, privileges, recording, units,
+    output, privileges, units,
 };
 use anyhow::{Context as _, Result};
 use clap::Args;
@@ -56,7 +58,7 @@ pub struct RecordArgs {
     /// Cgroups in the summary.
     #[arg(long, value_name = "N", default_value_t = 10)]
     pub top: usize,
-    /// Write a report; the ending chooses the format: .folded .svg .json .pb.gz .mtrail. May be given again.
+    /// Write a report; the ending chooses the format: .folded .svg .json .pb.gz .hlog .pftrace .mtrail. May be given again.
     #[arg(short, long, value_name = "FILE")]
     pub output: Vec<PathBuf>,
     /// Write a line of JSON an interval while it runs, to a file, a named pipe, or - for standard output.
@@ -65,6 +67,9 @@ pub struct RecordArgs {
     /// Time between two readings of the kernel's figures.
     #[arg(long, value_name = "TIME", default_value = "1s", value_parser = units::parse_duration)]
     pub interval: Duration,
+    /// When a recording goes on in a new file.
+    #[command(flatten)]
+    pub rotation: Rotation,
     /// Make a mark, signal-1, signal-2, ..., whenever this signal comes.
     #[arg(long, value_name = "SIGNAL", value_enum, conflicts_with = "command")]
     pub mark_signal: Option<MarkSignal>,
@@ -130,6 +135,9 @@ pub fn run(args: RecordArgs) -> Result<u8> {
     for file in &args.output {
         output::check_target(file)?;
     }
+    if !args.rotation.is_none() && !args.output.iter().any(|file| output::Format::of(file) == Some(output::Format::Recording)) {
+        return Err(Conflict("--rotate-size, --rotate-every: there is no recording to rotate: add -o FILE.mtrail".to_owned()).into());
+    }
     let with_command = !args.command.is_empty();
     let to_stdout = args.output.iter().any(|file| file.as_os_str() == "-");
     if let Some(path) = &args.stream {
@@ -150,15 +158,10 @@ async fn record(args: RecordArgs, waiting: Option<Waiting>) -> Result<u8> {
     // Before anything says that it is recording: a Ctrl-C then ends it with its report. With a command its signals are caught, and
     // passed on.
     let interrupts = if args.command.is_empty() { Some(Interrupts::catch()?) } else { None };
-    let records = args.output.iter().any(|file| output::Format::of(file) == Some(output::Format::Recording));
-    let holds_marks = records || args.stream.is_some();
+    let holds_marks = series::holds_marks(&args.output, args.stream.as_deref());
     let mut marking = Marking::prepare(args.mark_signal, holds_marks)?;
     let mut session = Session::start_following(filter, args.tracing.names(), &args.pid, options).map_err(|error| advise(error, &args))?;
-    let mut writers = Vec::new();
-    for file in args.output.iter().filter(|file| output::Format::of(file) == Some(output::Format::Recording)) {
-        writers.push(recording::Writer::create(file, &session.header())?);
-    }
-    let mut streaming = args.stream.as_deref().map(Streaming::start).transpose()?;
+    let mut series = Series::begin(&mut session, &args.output, args.stream.as_deref(), args.rotation)?;
     if holds_marks {
         marking.listen();
     }
@@ -166,16 +169,17 @@ async fn record(args: RecordArgs, waiting: Option<Waiting>) -> Result<u8> {
     give_up_privileges(&args);
     announce(&session, &args, waiting.as_ref());
     let mut launched = waiting.map(Waiting::release).transpose()?;
-    follow(&mut session, &args, &mut writers, &mut marking, streaming.as_mut(), launched.as_mut(), interrupts).await?;
+    follow(&mut session, &args, &mut series, &mut marking, launched.as_mut(), interrupts).await?;
     drop(marking);
     // While the command's cgroup still exists: afterwards the kernel has no figures of it.
     let report = session.report()?;
+    let ended = series.end(&mut session);
     let unmatched = session.unmatched();
     drop(session);
     if let Some(launched) = &mut launched {
         eprintln!("memtrail: {}", launched.epitaph()?);
     }
-    finish(&args, &report, writers, streaming)?;
+    finish(&args, &report, series).and(ended)?;
     if !unmatched.is_empty() {
         anyhow::bail!("no cgroup matched {} during the recording", unmatched.join(", "));
     }
@@ -262,9 +266,8 @@ impl Interrupts {
 async fn follow(
     session: &mut Session,
     args: &RecordArgs,
-    writers: &mut [recording::Writer],
+    series: &mut Series,
     marking: &mut Marking,
-    mut streaming: Option<&mut Streaming>,
     mut launched: Option<&mut Launched>,
     mut interrupts: Option<Interrupts>,
 ) -> Result<()> {
@@ -294,15 +297,9 @@ async fn follow(
             },
             () = interrupted => break,
             ended = command => if ended? { break },
-            wish = marking.next() => marking.take(wish, session, writers, streaming.as_deref_mut()),
+            wish = marking.next() => marking.take(wish, session, series),
             beat = pulse.next(session) => if beat? == Beat::Tick {
-                let interval = session.interval()?;
-                for writer in writers.iter_mut() {
-                    writer.interval(&interval)?;
-                }
-                if let Some(streaming) = streaming.as_deref_mut() {
-                    streaming.interval(session, interval);
-                }
+                series.interval(session)?;
                 if progress {
                     eprint!("\r\x1b[Kmemtrail: {} ", units::duration(Duration::from_secs(started.elapsed().as_secs())));
                 }
@@ -316,21 +313,12 @@ async fn follow(
 }
 
 /// Writes everything; the first failure is reported after all were tried.
-fn finish(args: &RecordArgs, report: &Report, writers: Vec<recording::Writer>, streaming: Option<Streaming>) -> Result<()> {
-    let mut first_failure = None;
-    let streams_to_stdout = streaming.as_ref().is_some_and(Streaming::is_stdout);
-    for mut writer in writers {
-        let result = writer.report(report).and_then(|()| writer.finish());
+fn finish(args: &RecordArgs, report: &Report, series: Series) -> Result<()> {
+    let streams_to_stdout = series.streams_to_stdout();
+    let mut first_failure = series.finish(report).err();
+    for file in args.output.iter().filter(|file| !series::takes(file)) {
+        let result = output::write(file, report, output::WriteOptions::default());
         first_failure = first_failure.or(result.err().map(anyhow::Error::from));
-    }
-    for file in &args.output {
-        if output::Format::of(file) != Some(output::Format::Recording) {
-            let result = output::write(file, report, output::WriteOptions::default());
-            first_failure = first_failure.or(result.err().map(anyhow::Error::from));
-        }
-    }
-    if let Some(streaming) = streaming {
-        first_failure = first_failure.or(streaming.finish().err());
     }
     let with_command = !args.command.is_empty();
     let to_stdout = args.output.iter().any(|file| file.as_os_str() == "-");

@@ -6,11 +6,16 @@ use crate::{
     glob::Glob,
     model::Report,
     output::{self, Value, views},
-    recording, units,
+    recording::{self, Point},
+    units,
 };
 use anyhow::{Context as _, Result, bail};
 use clap::{Args, ValueEnum};
-use std::{io::Write as _, path::PathBuf};
+use std::{
+    collections::HashMap,
+    io::Write as _,
+    path::{Path, PathBuf},
+};
 
 /// Kinds that can be selected.
 pub(super) const KINDS: [&str; 7] = ["anon", "file", "shmem", "hugetlb", "kernel", "sock", "swap"];
@@ -52,7 +57,7 @@ pub struct ReportArgs {
     /// Most rows.
     #[arg(long, value_name = "N")]
     pub top: Option<usize>,
-    /// Write a report instead; the ending chooses the format: .folded .svg .json .pb.gz. May be given again.
+    /// Write a report instead; the ending chooses the format: .folded .svg .json .pb.gz .hlog .pftrace. May be given again.
     #[arg(short, long, value_name = "FILE")]
     pub output: Vec<PathBuf>,
 }
@@ -65,6 +70,8 @@ Examples:
   memtrail report run.mtrail --view stacks --kind anon   stacks of anonymous memory
   memtrail report run.mtrail --view regions              heaps, arenas, thread stacks, files' copies
   memtrail report run.mtrail --view files --top 20       the largest files in memory
+  memtrail report run.mtrail --view histograms           waits for memory, sizes, lifetimes
+  memtrail report run.mtrail -o run.pftrace              memory over time, for Perfetto's viewer
   memtrail report run.mtrail --view oom                  an autopsy for each OOM kill
   memtrail report run.mtrail --value charged -o out.svg  a flame graph of all charges
   memtrail report run.mtrail --from warm --to loaded     what grew between two marks
@@ -94,6 +101,8 @@ pub enum View {
     Files,
     /// What anonymous memory is for, by process; malloc's arenas.
     Regions,
+    /// Distributions: waits for memory, sizes, lifetimes.
+    Histograms,
 }
 
 /// Shows a recording.
@@ -103,12 +112,9 @@ pub fn run(args: &ReportArgs) -> Result<u8> {
     }
     check(args)?;
     if args.view == Some(View::Marks) {
-        return print(&views::marks(&recording::read(&args.file)?.marks));
+        return print(&views::marks(&recording::read_snapshot(&args.file, None)?.marks));
     }
-    let at = |mark: Option<&String>| match mark {
-        Some(mark) => recording::read_at(&args.file, mark),
-        None => recording::read(&args.file),
-    };
+    let at = |mark: Option<&String>| recording::read_snapshot(&args.file, mark.map(String::as_str));
     let report = moment::last_report(&args.file, at(args.to.as_ref())?)?;
     let value = args.value();
     let report = match &args.from {
@@ -129,6 +135,10 @@ pub fn run(args: &ReportArgs) -> Result<u8> {
         selected = output::threads::split(&selected).with_context(|| args.file.display().to_string())?;
     }
     for file in &args.output {
+        if output::Format::of(file) == Some(output::Format::Perfetto) {
+            write_trace(&args.file, file, &report)?;
+            continue;
+        }
         output::write(file, &selected, output::WriteOptions { value, ..Default::default() })?;
     }
     if !args.output.is_empty() {
@@ -144,6 +154,7 @@ pub fn run(args: &ReportArgs) -> Result<u8> {
         Some(View::Oom) => output::autopsy::view(&selected),
         Some(View::Files) => output::files::table(&report, &selection),
         Some(View::Regions) => output::regions::render(&report, &selection),
+        Some(View::Histograms) => output::histograms::render(&report, &selection),
     };
     print(&text)
 }
@@ -158,6 +169,27 @@ impl ReportArgs {
     fn is_growth(&self) -> bool {
         self.from.is_some() || self.value() == Value::Growth
     }
+}
+
+/// Kinds over time, of the whole recording. Cgroups that are not in its report are known by their number only.
+fn write_trace(recording: &Path, file: &Path, report: &Report) -> Result<()> {
+    let paths: HashMap<&str, &str> = report.cgroups.iter().map(|cgroup| (cgroup.id.as_str(), cgroup.path.as_str())).collect();
+    let path_of = |id: &str| paths.get(id).map_or_else(|| format!("[cgroup {id}]"), |path| (*path).to_owned());
+    output::write_whole(file, |writer| {
+        let (mut encoder, mut written) = (output::perfetto::Encoder::default(), Ok(()));
+        let each = &mut |point: Point<'_>| {
+            let packets = match point {
+                Point::Interval(interval) => encoder.interval(interval, path_of),
+                Point::Mark(mark) => encoder.mark(mark),
+            };
+            if written.is_ok() {
+                written = writer.write_all(&packets);
+            }
+        };
+        recording::read_series(recording, each).map_err(std::io::Error::other)?;
+        written
+    })
+    .with_context(|| format!("{}: cannot write", file.display()))
 }
 
 fn print(text: &str) -> Result<u8> {
@@ -182,7 +214,9 @@ fn growth(before: Option<&Report>, after: &Report, value: Value) -> Result<Repor
 
 /// An output that holds live and charged bytes of every stack, so that there is no choice.
 fn whole_rows(args: &ReportArgs) -> Option<&PathBuf> {
-    args.output.iter().find(|file| matches!(output::Format::of(file), Some(output::Format::Json | output::Format::Pprof)))
+    args.output
+        .iter()
+        .find(|file| matches!(output::Format::of(file), Some(output::Format::Json | output::Format::Pprof | output::Format::Hlog)))
 }
 
 /// Refuses what cannot be told before anything is read.

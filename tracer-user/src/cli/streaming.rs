@@ -4,6 +4,7 @@ use super::status::Conflict;
 use crate::{
     cgroup::CgroupId,
     collector::session::Session,
+    histogram::Increment,
     model::Interval,
     output::stream::{self, Stream},
 };
@@ -15,6 +16,8 @@ pub struct Streaming {
     path: PathBuf,
     stream: Stream,
     before: Option<Interval>,
+    /// What came to the distributions since the last line that had room.
+    unsent: Increment,
 }
 
 impl Streaming {
@@ -29,7 +32,7 @@ impl Streaming {
     /// Opens the target. A named pipe may wait for its reader; the recording does not.
     pub fn start(path: &Path) -> Result<Streaming> {
         let stream = Stream::open(path).with_context(|| format!("{}: cannot write the stream", path.display()))?;
-        Ok(Streaming { path: path.to_owned(), stream, before: None })
+        Ok(Streaming { path: path.to_owned(), stream, before: None, unsent: Increment::default() })
     }
 
     /// Whether the lines go to standard output.
@@ -37,12 +40,24 @@ impl Streaming {
         self.path.as_os_str() == "-"
     }
 
-    /// The line of an interval.
-    pub fn interval(&mut self, session: &Session, interval: Interval) {
-        let path_of = |id: &str| id.parse().map_or_else(|_| id.to_owned(), |id| session.cgroup_name(CgroupId(id)));
+    /// The line of an interval. Distributions that find no room in the queue come with the next line.
+    pub fn interval(&mut self, session: &Session, interval: Interval, increment: Increment) {
+        self.unsent.merge(increment);
+        let path_of = |id: &str| path_of(session, id);
         let dropped = self.stream.dropped();
-        self.stream.send(&stream::interval_line(&interval, self.before.as_ref(), path_of, session.cost(), dropped));
+        let line = stream::interval_line(&interval, self.before.as_ref(), &self.unsent, path_of, session.cost(), dropped);
+        if self.stream.send(&line) {
+            self.unsent = Increment::default();
+        }
         self.before = Some(interval);
+    }
+
+    /// The last line: distributions since the last interval.
+    pub fn end(&mut self, session: &Session, increment: Increment) {
+        self.unsent.merge(increment);
+        let path_of = |id: &str| path_of(session, id);
+        let dropped = self.stream.dropped();
+        self.stream.send(&stream::end_line(session.elapsed_s(), &self.unsent, path_of, dropped));
     }
 
     /// The line of a mark.
@@ -63,4 +78,8 @@ impl Streaming {
             None => Ok(()),
         }
     }
+}
+
+fn path_of(session: &Session, id: &str) -> String {
+    id.parse().map_or_else(|_| id.to_owned(), |id| session.cgroup_name(CgroupId(id)))
 }

@@ -8,6 +8,7 @@ mod containers;
 pub mod dirtied;
 pub mod filter;
 pub mod follow;
+pub mod histograms;
 pub mod kmsg;
 pub mod marks;
 pub mod names;

@@ -7,9 +7,15 @@ use super::{
     retired::Charged,
     session::{Session, SessionError},
 };
-use crate::{bpf::tables, cgroup::monotonic_ns};
+use crate::{
+    bpf::tables,
+    cgroup::{CgroupId, monotonic_ns, registry::State},
+};
 use std::collections::{HashMap, HashSet};
-use tracer_common::dirty::{DirtyKey, DirtyRecord};
+use tracer_common::{
+    attribution::KeyRecord,
+    dirty::{DirtyKey, DirtyRecord},
+};
 
 /// Longest that one retirement keeps the collector from its readings, nanoseconds, but for the time that the tables take to read, and one
 /// batch: what was looked up for it must not be for nothing.
@@ -73,6 +79,7 @@ impl Session {
             }
         }
         self.retire_files(&dirtied)?;
+        self.retire_histograms(&keys)?;
         tables::remove(&mut self.running.bpf, "STACKS", &leaving.stacks)?;
         tables::remove(&mut self.running.bpf, "PROCESSES", &leaving.processes)?;
         log::debug!(
@@ -87,6 +94,16 @@ impl Session {
             monotonic_ns().saturating_sub(read_ns) / 1000
         );
         Ok(())
+    }
+
+    /// Distributions of cgroups that are gone and own nothing.
+    fn retire_histograms(&mut self, keys: &HashMap<u64, KeyRecord>) -> Result<(), SessionError> {
+        let owning: HashSet<u64> = keys.values().map(|record| record.key.owner).collect();
+        let state = |owner: u64| self.registry.get(CgroupId(owner)).map(|cgroup| cgroup.state);
+        // One without a name may be a new one of which no event has come yet.
+        let is_over = |owner| matches!(state(owner), Some(State::Dead { .. })) && !owning.contains(&owner);
+        let is_gone = |owner| state(owner) != Some(State::Alive);
+        Ok(self.histograms.retire(&mut self.running.bpf, self.running.sizes.histograms, is_over, is_gone)?)
     }
 
     /// Files of which nothing is live leave their table, once it is half full: finding them takes a look at every sample.

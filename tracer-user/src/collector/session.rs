@@ -6,6 +6,7 @@ use super::{
     dirtied::Dirtied,
     filter::Filter,
     follow::{FollowError, Following},
+    histograms::Histograms,
     names::Names,
     oom::{Kills, OomLog},
     owners,
@@ -16,7 +17,7 @@ use super::{
 };
 use crate::{
     bpf::{
-        BpfError, Loader,
+        BpfError, Loader, batch,
         diagnosis::{self, Listener},
         stats, tables,
     },
@@ -31,19 +32,22 @@ use crate::{
     },
     containers::Book,
     date,
-    ledger::growth::Slope,
+    histogram::Increment,
+    ledger::{self, growth::Slope},
     model::{Interval, IntervalCgroup},
     process::{Feed, FeedOptions},
     symbolize::Symbolizer,
 };
 use aya::maps::{MapData, RingBuf};
 use std::{
-    collections::{HashMap, HashSet, VecDeque},
+    collections::{BTreeMap, HashMap, HashSet, VecDeque},
     os::fd::{AsFd as _, OwnedFd},
     time::SystemTime,
 };
 use tracer_common::{
+    attribution::{KEY_BASELINE, KeyRecord},
     event::{CgroupChange, CgroupEvent},
+    kind::Kind,
     loss::Loss,
 };
 
@@ -124,6 +128,9 @@ pub struct Session {
     /// Dirty and writeback bytes at the first reading.
     pub(super) unwritten_first: HashMap<CgroupId, u64>,
     pub(super) marks: Marks,
+    pub(super) histograms: Histograms,
+    /// Live bytes are wanted at each interval.
+    live_wanted: bool,
     pub(super) last_retirement_ns: u64,
     /// Samples whose end the sweep had to make, and those that never got an owner, at the last snapshot.
     pub(super) pending: u64,
@@ -231,6 +238,8 @@ impl Session {
             dirtied: Dirtied::default(),
             unwritten_first: HashMap::new(),
             marks: Marks::default(),
+            histograms: Histograms::default(),
+            live_wanted: false,
             last_retirement_ns: monotonic_ns(),
             pending: 0,
             poll_errors: 0,
@@ -371,6 +380,27 @@ impl Session {
         Ok(())
     }
 
+    /// From now on intervals have live bytes, which takes a reading of all keys.
+    pub fn want_live(&mut self) {
+        self.live_wanted = true;
+    }
+
+    /// What came to the distributions since the last call.
+    pub fn distributions(&mut self) -> Result<Increment, SessionError> {
+        self.histograms.read(&self.running.bpf)?;
+        Ok(self.last_distributions())
+    }
+
+    /// The same as of the last report, and nothing that came later.
+    pub fn last_distributions(&mut self) -> Increment {
+        let mut increment = self.histograms.take(self.elapsed_s());
+        increment.cgroups.retain(|owner, _| match self.registry.get(CgroupId(*owner)) {
+            Some(cgroup) => self.filter.wants(&cgroup.path),
+            None => self.filter.is_open(),
+        });
+        increment
+    }
+
     /// One point of the series: reads every wanted cgroup.
     pub fn interval(&mut self) -> Result<Interval, SessionError> {
         self.drain_events()?;
@@ -403,6 +433,9 @@ impl Session {
             }
             interval.cgroups.insert(id.0.to_string(), IntervalCgroup { usage_bytes: reading.usage, kinds, ..IntervalCgroup::default() });
         }
+        if self.live_wanted {
+            self.add_live(&mut interval)?;
+        }
         let read: HashSet<CgroupId> = readings.iter().map(|(id, _)| *id).collect();
         self.unwritten.retain(|id, _| read.contains(id));
         self.unwritten_first.retain(|id, _| read.contains(id));
@@ -420,6 +453,26 @@ impl Session {
         interval.tables = self.occupancy.clone();
         interval.losses = self.losses()?;
         Ok(interval)
+    }
+
+    /// Adds the live bytes of each cgroup with what is below it, as its other figures are.
+    fn add_live(&self, interval: &mut Interval) -> Result<(), SessionError> {
+        let mut sums: BTreeMap<(CgroupId, &str), i64> = BTreeMap::new();
+        for (_, record) in batch::entries::<u64, KeyRecord>(&self.running.bpf, "KEYS")? {
+            let kind = u8::try_from(record.key.kind).ok().and_then(Kind::from_number);
+            if let Some(kind) = kind.filter(|_| record.key.flags & KEY_BASELINE == 0) {
+                for cgroup in self.registry.ancestry(CgroupId(record.key.owner)) {
+                    *sums.entry((cgroup.id, kind.name())).or_default() += ledger::live(&record);
+                }
+            }
+        }
+        for ((id, kind), bytes) in sums {
+            if let Some(cgroup) = interval.cgroups.get_mut(&id.0.to_string()) {
+                // Between two tables that are read one after the other a sum may be short by what moved.
+                cgroup.live.insert(kind.to_owned(), u64::try_from(bytes).unwrap_or(0));
+            }
+        }
+        Ok(())
     }
 
     /// Tells the kernel half how large the cgroups are now, which decides how finely they are sampled.
@@ -450,6 +503,7 @@ impl Session {
         losses.insert("dead_cgroups_forgotten".to_owned(), Some(counters.forgotten));
         losses.insert("cgroup_read_errors".to_owned(), Some(self.poll_errors));
         losses.insert("retired_rows_folded".to_owned(), Some(self.retired.folded));
+        losses.insert("histograms_forgotten".to_owned(), Some(self.histograms.forgotten()));
         losses.insert("samples_without_owner".to_owned(), Some(self.pending));
         let (kills, victims) = self.oom.lost();
         losses.insert("oom_autopsies_dropped".to_owned(), Some(kills));

@@ -2,6 +2,7 @@
 
 use super::{
     assemble::{self, Inputs},
+    histograms,
     names::Names,
     phases::Phases,
     regions,
@@ -65,6 +66,8 @@ impl Session {
             keys.values().map(|record| record.key.owner).chain(self.retired.rows().map(|(row, _)| row.owner)).collect();
         self.name_the_dead(&keys, &samples)?;
         self.registry.retain_dead(|id| owning.contains(&id.0), MOST_DEAD);
+        self.histograms.read(&self.running.bpf)?;
+        let histogram_losses = histograms::lost(&self.running.bpf)?;
         let sustained = self.unwritten.iter().filter(|(_, last)| last.len() >= LEAST_SUSTAINED);
         let sustained = sustained.filter_map(|(id, last)| Some((*id, *last.iter().min()?))).collect();
         let inputs = Inputs {
@@ -91,6 +94,8 @@ impl Session {
             unwritten_first: &self.unwritten_first,
             losses: self.losses()?,
             surveys: &surveys,
+            histograms: &self.histograms,
+            histogram_losses: &histogram_losses,
             programs: self.moments.estimate(monotonic_ns().saturating_sub(self.started_ns)),
             sustained: &sustained,
             slopes: &self.slopes,

@@ -251,7 +251,8 @@ pub fn start(
     phases.end("programs attached");
     // A probe that stepped down to tracepoints at the attachment counts nothing: the totals would have a hole.
     let totals = COUNTED.iter().all(|name| attached.iter().any(|probe| probe.name == *name && probe.tier.is_some_and(Tier::is_typed)));
-    let control = Control { enabled: 1, owner_totals: u64::from(totals), ..Control::default() };
+    let stalls = attached.iter().any(|probe| probe.name == "charge" && probe.tier.is_some());
+    let control = Control { enabled: 1, owner_totals: u64::from(totals), charge_stalls: u64::from(stalls), ..Control::default() };
     let mut baseline = None;
     if options.follow != Follow::Yes {
         bpf::set_control(&mut bpf, Control { baseline: 1, ..control })?;

@@ -8,6 +8,7 @@
 //! at both have no part in the difference.
 
 use super::Value;
+use super::compare_places::{self, PlaceChange};
 use crate::model::{Cgroup, Report, StackRow};
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
@@ -58,7 +59,7 @@ impl Change {
         bytes > 0 && bytes / 2 >= self.stderr()
     }
 
-    fn add(&mut self, other: Change) {
+    pub(super) fn add(&mut self, other: Change) {
         self.before = self.before.saturating_add(other.before);
         self.after = self.after.saturating_add(other.after);
         self.variance += other.variance;
@@ -100,6 +101,10 @@ pub struct Comparison<'a> {
     pub kinds: Vec<KindChange>,
     /// All stacks with bytes on either side, largest change first.
     pub stacks: Vec<StackChange<'a>>,
+    /// Files with a change, largest first.
+    pub files: Vec<PlaceChange>,
+    /// Regions with a change, largest first.
+    pub regions: Vec<PlaceChange>,
 }
 
 impl Comparison<'_> {
@@ -115,7 +120,10 @@ impl Comparison<'_> {
     /// No stack and no kind has another figure than before.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.kinds.is_empty() && self.stacks.iter().all(|stack| stack.change.bytes() == 0)
+        self.kinds.is_empty()
+            && self.files.is_empty()
+            && self.regions.is_empty()
+            && self.stacks.iter().all(|stack| stack.change.bytes() == 0)
     }
 }
 
@@ -125,14 +133,20 @@ pub fn compare<'a>(before: &'a Report, after: &'a Report, options: Options) -> C
     // What a forged recording says of its length may be no number.
     let scale = Some(after.duration_s / before.duration_s).filter(|scale| options.normalize && scale.is_finite() && *scale > 0.0);
     let sides = [Side::new(before, scale.unwrap_or(1.0), options), Side::new(after, 1.0, options)];
-    Comparison { scale, kinds: kinds(&sides, options), stacks: stacks(&sides, options) }
+    Comparison {
+        scale,
+        kinds: kinds(&sides, options),
+        stacks: stacks(&sides, options),
+        files: compare_places::files(&sides),
+        regions: compare_places::regions(&sides),
+    }
 }
 
 /// One side, with what makes a figure of it a figure of the comparison.
-struct Side<'a> {
-    report: &'a Report,
+pub(super) struct Side<'a> {
+    pub(super) report: &'a Report,
     scale: f64,
-    value: Value,
+    pub(super) value: Value,
     /// Variance of a charged byte, bytes squared.
     per_charged_byte: f64,
     same_recording: bool,
@@ -145,12 +159,12 @@ impl<'a> Side<'a> {
         Side { report, scale, value: options.value, per_charged_byte, same_recording: options.same_recording }
     }
 
-    fn path(&self, cgroup: &'a Cgroup) -> Cow<'a, str> {
+    pub(super) fn path(&self, cgroup: &'a Cgroup) -> Cow<'a, str> {
         if self.same_recording { Cow::Borrowed(&cgroup.path) } else { without_command_id(&cgroup.path) }
     }
 
     /// Bytes and their variance, scaled.
-    fn figure(&self, bytes: u64, live_stderr: u64) -> (u64, f64) {
+    pub(super) fn figure(&self, bytes: u64, live_stderr: u64) -> (u64, f64) {
         let variance = match self.value {
             Value::Charged => bytes as f64 * self.per_charged_byte,
             Value::Live | Value::Growth => (live_stderr as f64).powi(2),
@@ -160,7 +174,7 @@ impl<'a> Side<'a> {
 }
 
 /// The change that both sides' figures make.
-fn change(index: usize, (bytes, variance): (u64, f64)) -> Change {
+pub(super) fn change(index: usize, (bytes, variance): (u64, f64)) -> Change {
     if index == 0 { Change { before: bytes, after: 0, variance } } else { Change { before: 0, after: bytes, variance } }
 }
 

@@ -4,6 +4,7 @@
 //! formats are described in docs/diff.md.
 
 use super::compare::{Change, Comparison, KindChange, StackChange, compare};
+use super::compare_places::PlaceChange;
 use super::diff_svg::{self, Columns};
 use super::text::{escape, pad_left, pad_right};
 use super::write::{is_stdout, write_stdout_with, write_whole};
@@ -18,6 +19,12 @@ pub use super::compare::Options;
 
 /// Columns of the name of a cgroup or kind.
 const NAME_COLUMNS: usize = 40;
+
+/// Columns of a change.
+const CHANGE_COLUMNS: usize = 26;
+
+/// Most files and regions of the text, unless told otherwise.
+const MOST_PLACES: usize = 10;
 
 /// The kernel's figures of a kind that is not followed differ by less for nothing: they are batched by CPU.
 const BATCHING_BYTES: u64 = 1 << 20;
@@ -62,7 +69,7 @@ impl<'a> Diff<'a> {
             Some(Format::Folded) => whole(&|writer| self.folded(writer)),
             Some(Format::Svg) => whole(&|writer| self.svg(writer)),
             Some(Format::Json) => whole(&|writer| self.json(writer)),
-            Some(Format::Pprof | Format::Recording) => Err(OutputError::NotOfDiff(path.to_owned())),
+            Some(Format::Pprof | Format::Hlog | Format::Perfetto | Format::Recording) => Err(OutputError::NotOfDiff(path.to_owned())),
             None => Err(OutputError::UnknownEnding(path.to_owned())),
         }
     }
@@ -92,6 +99,8 @@ impl<'a> Diff<'a> {
         let value = if self.options.value == Value::Charged { "charged" } else { "live" };
         push(&mut text, &format!("{} {value} in all", signed(self.comparison.total())));
         self.push_kinds(&mut text, shown);
+        Self::push_places(&mut text, "FILE", &self.comparison.files, shown);
+        Self::push_places(&mut text, "REGION", &self.comparison.regions, shown);
         self.push_stacks(&mut text, shown);
         text
     }
@@ -124,6 +133,24 @@ impl<'a> Diff<'a> {
                 [units::bytes(kind.change.before), units::bytes(kind.change.after), signed(kind.change), stat]
             };
             push(text, &line(&name, figures.each_ref().map(String::as_str)));
+        }
+    }
+
+    /// The largest changes of files or regions.
+    fn push_places(text: &mut String, title: &str, places: &[PlaceChange], shown: Shown) {
+        let told: Vec<&PlaceChange> = places.iter().filter(|place| Self::is_shown(place.change, shown)).collect();
+        let most = shown.top.unwrap_or(MOST_PLACES);
+        if told.is_empty() {
+            return;
+        }
+        push(text, "");
+        push(text, &format!("{}  {title}", pad_left("CHANGE", CHANGE_COLUMNS)));
+        for place in told.iter().take(most) {
+            let about = escape(&format!("{}  {}  {}", place.class, place.name, place.cgroup));
+            push(text, &format!("{}  {about}", pad_left(&signed(place.change), CHANGE_COLUMNS)));
+        }
+        if told.len() > most {
+            push(text, &format!("{} more not shown: --top", told.len() - most));
         }
     }
 
@@ -234,6 +261,9 @@ impl<'a> Diff<'a> {
             });
             merged(object, stack.change)
         };
+        let place = |name: &str, place: &PlaceChange| {
+            merged(json!({ "cgroup": place.cgroup, "class": place.class, name: place.name }), place.change)
+        };
         let document = json!({
             "schema": 1,
             "tool": format!("memtrail {}", env!("CARGO_PKG_VERSION")),
@@ -244,6 +274,8 @@ impl<'a> Diff<'a> {
             "after": side(1),
             "total": figures(self.comparison.total()),
             "kinds": self.comparison.kinds.iter().map(kind).collect::<Vec<_>>(),
+            "files": self.comparison.files.iter().map(|file| place("path", file)).collect::<Vec<_>>(),
+            "regions": self.comparison.regions.iter().map(|region| place("comm", region)).collect::<Vec<_>>(),
             "stacks": self.comparison.stacks.iter().filter(|stack| stack.change.bytes() != 0).map(stack).collect::<Vec<_>>(),
         });
         serde_json::to_writer_pretty(&mut writer, &document).map_err(io::Error::from)?;

@@ -8,6 +8,10 @@
 //! | [`svg`] | a flame graph |
 //! | [`json`] | the report, docs/report.schema.json |
 //! | [`pprof`] | a profile for pprof and its like |
+//! | [`hlog`] | distributions as a log of HdrHistogram |
+//! | [`perfetto`] | kinds over time for Perfetto |
+//! | [`append`] | files that grow while a recording runs |
+//! | [`histograms`] | distributions as text |
 //! | [`stream`] | lines of a recording while it runs |
 //! | [`summary`] | the terminal summary |
 //! | [`autopsy`] | OOM kills as text |
@@ -17,22 +21,28 @@
 //! | [`regions`] | the view of regions |
 //! | [`figures`] | what the summary and the views compute from a report |
 //! | [`compare`] | two reports compared |
+//! | [`compare_places`] | their files and regions compared |
 //! | [`diff`] | a comparison as text, JSON, folded stacks, flame graph |
 //! | [`growth`] | what grew, as a report |
 //! | [`merged`] | equal stacks added up |
 //! | [`threads`] | stacks split by thread |
 //! | [`text`] | escaping, widths, cutting of names |
 
+pub mod append;
 pub mod autopsy;
 pub mod compare;
+pub mod compare_places;
 pub mod diff;
 mod diff_svg;
 pub mod figures;
 pub mod files;
 pub mod folded;
 pub mod growth;
+pub mod histograms;
+pub mod hlog;
 pub mod json;
 pub mod merged;
+pub mod perfetto;
 pub mod pods;
 pub mod pprof;
 pub mod regions;

@@ -4,8 +4,10 @@
 //! A reader can be slow, or stand still: [`Stream`] hands lines to a thread of its own through a short queue, and drops whole lines, counted,
 //! when that is full. The recording never waits for it.
 
-use crate::model::{Interval, IntervalCgroup};
+use crate::histogram::{Distribution, Increment};
+use crate::model::{HistogramRow, Interval, IntervalCgroup};
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::os::fd::AsFd as _;
@@ -36,28 +38,52 @@ pub struct Cost {
     pub map_bytes: u64,
 }
 
-/// The line of an interval. `path_of` names a cgroup by its id; rates are over the time since the interval before.
+/// The line of an interval. `path_of` names a cgroup by its id; rates are over the time since the interval before; `increment` is what came
+/// to the distributions since the line before.
 #[must_use]
-pub fn interval_line(interval: &Interval, before: Option<&Interval>, path_of: impl Fn(&str) -> String, cost: Cost, dropped: u64) -> Value {
+pub fn interval_line(
+    interval: &Interval,
+    before: Option<&Interval>,
+    increment: &Increment,
+    path_of: impl Fn(&str) -> String,
+    cost: Cost,
+    dropped: u64,
+) -> Value {
     let seconds = before.map(|before| interval.at_s - before.at_s).filter(|seconds| *seconds > 0.0);
-    let cgroups = interval.cgroups.iter().map(|(id, cgroup)| {
+    let histograms: BTreeMap<String, &Metrics> = increment.cgroups.iter().map(|(id, metrics)| (id.to_string(), metrics)).collect();
+    let living = interval.cgroups.iter().map(|(id, cgroup)| {
         let before = before.and_then(|before| before.cgroups.get(id));
-        cgroup_object(id, &path_of(id), cgroup, before, seconds)
+        cgroup_object(id, &path_of(id), cgroup, before, histograms.get(id).copied(), seconds)
     });
+    // Those that are gone, and still free what they own.
+    let others = histograms.iter().filter(|(id, _)| !interval.cgroups.contains_key(*id));
+    let others = others.map(|(id, metrics)| cgroup_object(id, &path_of(id), &IntervalCgroup::default(), None, Some(metrics), seconds));
+    let cgroups: Vec<Value> = living.chain(others).collect();
     let Cost { cpu_percent, collector_rss_bytes, map_bytes } = cost;
     json!({
         "schema": SCHEMA,
         "type": "interval",
         "at_s": interval.at_s,
         "time_s": interval.clocks[2] as f64 / 1e9,
-        "cgroups": cgroups.collect::<Vec<_>>(),
+        "histograms_from_s": increment.from_s,
+        "cgroups": cgroups,
         "losses": interval.losses,
         "cost": { "cpu_percent": cpu_percent, "collector_rss_bytes": collector_rss_bytes, "map_bytes": map_bytes },
         "dropped_lines": dropped,
     })
 }
 
-fn cgroup_object(id: &str, path: &str, cgroup: &IntervalCgroup, before: Option<&IntervalCgroup>, seconds: Option<f64>) -> Value {
+/// Distributions of a cgroup by name.
+type Metrics = BTreeMap<&'static str, Distribution>;
+
+fn cgroup_object(
+    id: &str,
+    path: &str,
+    cgroup: &IntervalCgroup,
+    before: Option<&IntervalCgroup>,
+    histograms: Option<&Metrics>,
+    seconds: Option<f64>,
+) -> Value {
     let rate = |now: u64, before: Option<u64>| Some((now as f64 - before? as f64) / seconds?);
     let kinds = cgroup.kinds.iter().map(|(kind, bytes)| {
         let rate = rate(*bytes, before.and_then(|before| before.kinds.get(kind)).copied());
@@ -70,6 +96,25 @@ fn cgroup_object(id: &str, path: &str, cgroup: &IntervalCgroup, before: Option<&
         "usage_bytes": cgroup.usage_bytes,
         "usage_bytes_per_s": usage_rate,
         "kinds": kinds.collect::<serde_json::Map<_, _>>(),
+        "live": cgroup.live,
+        "histograms": histogram_rows(histograms),
+    })
+}
+
+fn histogram_rows(metrics: Option<&Metrics>) -> BTreeMap<&'static str, HistogramRow> {
+    metrics.into_iter().flatten().filter_map(|(name, distribution)| Some((*name, distribution.row()?))).collect()
+}
+
+/// The last line: what came to the distributions after the last interval.
+#[must_use]
+pub fn end_line(at_s: f64, increment: &Increment, path_of: impl Fn(&str) -> String, dropped: u64) -> Value {
+    let cgroup = |(id, metrics): (&u64, &Metrics)| {
+        let id = id.to_string();
+        json!({ "path": path_of(&id), "id": id, "histograms": histogram_rows(Some(metrics)) })
+    };
+    let cgroups: Vec<Value> = increment.cgroups.iter().map(cgroup).collect();
+    json!({
+        "schema": SCHEMA, "type": "end", "at_s": at_s, "histograms_from_s": increment.from_s, "cgroups": cgroups, "dropped_lines": dropped,
     })
 }
 
@@ -142,16 +187,18 @@ impl Stream {
         Stream { lines: Some(lines), sent: 0, dropped: 0, written, done }
     }
 
-    /// Sends a line, or drops it if the reader is behind. Never waits.
-    pub fn send(&mut self, line: &Value) {
-        let Some(lines) = &self.lines else { return };
+    /// Sends a line, or drops it if the reader is behind: then `false`. Never waits.
+    pub fn send(&mut self, line: &Value) -> bool {
+        let Some(lines) = &self.lines else { return false };
         let mut bytes = line.to_string().into_bytes();
         bytes.push(b'\n');
-        match lines.try_send(bytes) {
+        let result = lines.try_send(bytes);
+        match &result {
             Ok(()) => self.sent += 1,
             Err(TrySendError::Full(_)) => self.dropped += 1,
             Err(TrySendError::Disconnected(_)) => self.lines = None,
         }
+        result.is_ok()
     }
 
     /// Lines dropped so far.
@@ -175,7 +222,6 @@ impl Stream {
 #[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
-    use std::collections::BTreeMap;
     use std::io::{BufRead, BufReader, Read};
 
     #[test]
@@ -188,19 +234,33 @@ mod tests {
             Interval { at_s, clocks, cgroups: BTreeMap::from([("9007199254740993".to_owned(), cgroup)]), losses, ..Interval::default() }
         };
         let (first, second) = (interval(1.0, None, 4096), interval(3.0, Some(8192), 0));
-        let line = interval_line(&second, Some(&first), |id| format!("/\n{id}"), Cost::default(), 7);
+        let mut waits = Distribution::default();
+        waits.add(7, 2);
+        // Of a cgroup that is gone.
+        let cgroups = BTreeMap::from([(5, BTreeMap::from([("memcg_reclaim_ns", waits)]))]);
+        let increment = Increment { from_s: 1.0, to_s: 3.0, cgroups };
+        let line = interval_line(&second, Some(&first), &increment, |id| format!("/\n{id}"), Cost::default(), 7);
         let cgroup = &line["cgroups"][0];
         assert_eq!((cgroup["path"].as_str(), cgroup["id"].as_str()), (Some("/\n9007199254740993"), Some("9007199254740993")));
         assert_eq!(cgroup["kinds"]["anon"], json!({ "stat": 0, "bytes_per_s": -2048.0 }));
         assert!(cgroup["usage_bytes_per_s"].is_null() && cgroup["usage_bytes"] == 8192, "a rate needs two figures");
         assert_eq!(line["losses"], json!({ "ring_full": 2, "recursion_misses": null }));
         assert_eq!((line["time_s"].as_f64(), line["dropped_lines"].as_u64()), (Some(1_772_330_584.5), Some(7)));
+        let gone = &line["cgroups"][1];
+        assert_eq!((gone["id"].as_str(), gone["usage_bytes"].is_null()), (Some("5"), true));
+        assert_eq!(
+            (&gone["histograms"]["memcg_reclaim_ns"]["count"], &gone["histograms"]["memcg_reclaim_ns"]["max"]),
+            (&json!(2), &json!(7))
+        );
+        assert!(line["cgroups"][0]["histograms"].as_object().unwrap().is_empty());
+        let end = end_line(4.0, &increment, str::to_owned, 1);
+        assert_eq!((&end["type"], &end["cgroups"][0]["histograms"]["memcg_reclaim_ns"]["p50"]), (&json!("end"), &json!(7)));
         assert!(!line.to_string().contains('\n'), "a line is a line, whatever the names");
-        let alone = interval_line(&first, None, str::to_owned, Cost::default(), 0);
+        let alone = interval_line(&first, None, &Increment::default(), str::to_owned, Cost::default(), 0);
         assert!(alone["cgroups"][0]["kinds"]["anon"]["bytes_per_s"].is_null() && alone["cost"]["cpu_percent"].is_null());
         // Two readings of one moment have no rate.
         assert!(
-            interval_line(&first, Some(&first), str::to_owned, Cost::default(), 0)["cgroups"][0]["kinds"]["anon"]["bytes_per_s"].is_null()
+            interval_line(&first, Some(&first), &Increment::default(), str::to_owned, Cost::default(), 0)["cgroups"][0]["kinds"]["anon"]["bytes_per_s"].is_null()
         );
     }
 

@@ -3,7 +3,7 @@
 //! The bytes go to a temporary file in the same directory, which replaces the target when they are on the disk. A symbolic link at the
 //! target is replaced, not followed.
 
-use super::{Value, folded, json, pprof, svg};
+use super::{Value, folded, hlog, json, pprof, svg};
 use crate::model::Report;
 use std::fs::Permissions;
 use std::io::{self, BufWriter, Write};
@@ -11,7 +11,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 /// The endings that can be written, as messages list them.
-const KNOWN: &str = ".folded .svg .json .pb.gz .mtrail";
+const KNOWN: &str = ".folded .svg .json .pb.gz .hlog .pftrace .mtrail";
 
 /// A format, known by the ending of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -24,6 +24,10 @@ pub enum Format {
     Json,
     /// [`pprof`].
     Pprof,
+    /// [`hlog`].
+    Hlog,
+    /// [`super::perfetto`], which is written from the series of a recording.
+    Perfetto,
     /// [`crate::recording`], which has a writer of its own.
     Recording,
 }
@@ -33,8 +37,8 @@ impl Format {
     #[must_use]
     pub fn of(path: &Path) -> Option<Format> {
         let name = path.file_name()?.as_encoded_bytes();
-        let endings = [".folded", ".svg", ".json", ".pb.gz", ".mtrail"];
-        let formats = [Format::Folded, Format::Svg, Format::Json, Format::Pprof, Format::Recording];
+        let endings = [".folded", ".svg", ".json", ".pb.gz", ".hlog", ".pftrace", ".mtrail"];
+        let formats = [Format::Folded, Format::Svg, Format::Json, Format::Pprof, Format::Hlog, Format::Perfetto, Format::Recording];
         endings.into_iter().zip(formats).find(|(ending, _)| name.ends_with(ending.as_bytes())).map(|(_, format)| format)
     }
 }
@@ -63,6 +67,9 @@ pub enum OutputError {
     /// A recording cannot be made from a report alone.
     #[error("{}: a recording is written while tracing, not from a report: use .folded, .svg, .json or .pb.gz", .0.display())]
     Recording(PathBuf),
+    /// A series cannot be made from a report alone.
+    #[error("{}: memory over time is written while tracing, or from a recording: use record or report", .0.display())]
+    Series(PathBuf),
     /// Profiles and recordings have no place for a difference.
     #[error("{}: a difference is written as .folded, .svg or .json", .0.display())]
     NotOfDiff(PathBuf),
@@ -125,6 +132,9 @@ pub fn write(path: &Path, report: &Report, options: WriteOptions) -> Result<(), 
     if format == Format::Recording {
         return Err(OutputError::Recording(path.to_owned()));
     }
+    if format == Format::Perfetto {
+        return Err(OutputError::Series(path.to_owned()));
+    }
     check_target(path)?;
     write_whole(path, |writer| render(format, report, options.value, writer))
         .map_err(|source| OutputError::Io { path: path.to_owned(), source })
@@ -159,7 +169,8 @@ fn render(format: Format, report: &Report, value: Value, writer: impl Write) -> 
         Format::Svg => svg::write(report, value, writer),
         Format::Json => json::write(report, writer),
         Format::Pprof => pprof::write(report, value, writer),
-        Format::Recording => Err(io::Error::from(io::ErrorKind::Unsupported)),
+        Format::Hlog => hlog::write(report, writer),
+        Format::Recording | Format::Perfetto => Err(io::Error::from(io::ErrorKind::Unsupported)),
     }
 }
 
@@ -178,7 +189,7 @@ pub fn write_whole(path: &Path, fill: impl FnOnce(&mut dyn Write) -> io::Result<
     temporary.persist(path).map(drop).map_err(|error| error.error)
 }
 
-fn temporary_in(directory: &Path) -> io::Result<tempfile::NamedTempFile> {
+pub(super) fn temporary_in(directory: &Path) -> io::Result<tempfile::NamedTempFile> {
     tempfile::Builder::new().prefix(".memtrail-").tempfile_in(directory)
 }
 
@@ -215,7 +226,8 @@ mod tests {
             ("a.mtrail", Some(Format::Recording)),
             ("a.pb.gz", Some(Format::Pprof)),
             ("a.gz", None),
-            ("a.hlog", None),
+            ("a.hlog", Some(Format::Hlog)),
+            ("a.pftrace", Some(Format::Perfetto)),
             ("json", None),
             ("-", None),
             ("a.JSON", None),

@@ -36,11 +36,13 @@ pub(super) enum Kind {
     End = 4,
     /// [`super::Mark`]: names the report before it.
     Mark = 5,
+    /// [`super::changes::Changes`]: an interval as what changed since the one before.
+    Changes = 6,
 }
 
 impl Kind {
     pub(super) fn from_number(number: u32) -> Option<Kind> {
-        [Kind::Header, Kind::Interval, Kind::Report, Kind::End, Kind::Mark].into_iter().find(|kind| *kind as u32 == number)
+        [Kind::Header, Kind::Interval, Kind::Report, Kind::End, Kind::Mark, Kind::Changes].into_iter().find(|kind| *kind as u32 == number)
     }
 }
 

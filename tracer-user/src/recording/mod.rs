@@ -3,13 +3,14 @@
 //! The format is described byte by byte in docs/recording.md. A recording can be read while it is written; a cut tail costs its last frame
 //! only. It never needs the kernel that it was made on, and it never trusts a file: every length has a bound, every frame a checksum.
 
+mod changes;
 mod frame;
 mod payload;
 mod reader;
 mod writer;
 
 pub use frame::{FORMAT, MAX_PLAIN, MAX_STORED};
-pub use reader::{read, read_at, read_at_from, read_from};
+pub use reader::{Point, read, read_at, read_at_from, read_from, read_series, read_snapshot};
 pub use writer::Writer;
 
 use crate::model::{Host, Interval, Report};
@@ -47,7 +48,7 @@ pub struct Mark {
 pub struct Recording {
     /// The first frame.
     pub header: Header,
-    /// In the order of the file.
+    /// In the order of the file; of [`read_snapshot`] and [`read_series`] the last one alone.
     pub intervals: Vec<Interval>,
     /// The last whole snapshot, or that of the mark asked for.
     pub report: Option<Report>,

@@ -3,6 +3,7 @@
 //! Never panics on content and never allocates more than the bounds of [`super::frame`] and [`super::payload`] allow. Snapshots of the
 //! report are checked but decoded only when asked for: a long recording has many, and the last one counts.
 
+use super::changes::Changes;
 use super::frame::{self, HEAD_BYTES, Head, Kind, PREAMBLE_BYTES};
 use super::{Fault, Header, Mark, Problem, Recording, RecordingError, payload};
 use crate::model::{Interval, Report, SCHEMA};
@@ -21,6 +22,8 @@ const MAX_INTERVAL_ITEMS: u64 = 128 << 20;
 enum Entry {
     /// A point of the series.
     Interval(Interval),
+    /// A point of the series, as what changed since the one before.
+    Changes { offset: u64, changes: Changes },
     /// A snapshot, not decoded yet.
     Report(StoredReport),
     /// The name of the snapshot before it.
@@ -106,6 +109,11 @@ impl<R: Read> Reader<R> {
                 let (interval, items) = unpack(offset, head.plain, &bytes, "an interval")?;
                 self.last_size = (u64::from(head.plain), items);
                 Ok(Some(Entry::Interval(interval)))
+            }
+            Some(Kind::Changes) => {
+                let (changes, items) = unpack(offset, head.plain, &bytes, "an interval")?;
+                self.last_size = (u64::from(head.plain), items);
+                Ok(Some(Entry::Changes { offset, changes }))
             }
             Some(Kind::Report) => Ok(Some(Entry::Report(StoredReport { offset, plain: head.plain, bytes }))),
             Some(Kind::Mark) => {
@@ -206,7 +214,7 @@ pub fn read(path: &Path) -> Result<Recording, RecordingError> {
 /// # Errors
 /// As [`read`].
 pub fn read_from(source: impl Read, path: &Path) -> Result<Recording, RecordingError> {
-    collect(source, None).map_err(|fault| fault.at(path, "read"))
+    collect(source, None, &mut Keep::All(Vec::new())).map_err(|fault| fault.at(path, "read"))
 }
 
 /// Reads a recording with the snapshot of a mark as its report.
@@ -223,27 +231,118 @@ pub fn read_at(path: &Path, mark: &str) -> Result<Recording, RecordingError> {
 /// # Errors
 /// As [`read_at`].
 pub fn read_at_from(source: impl Read, path: &Path, mark: &str) -> Result<Recording, RecordingError> {
-    collect(source, Some(mark)).map_err(|fault| fault.at(path, "read"))
+    collect(source, Some(mark), &mut Keep::All(Vec::new())).map_err(|fault| fault.at(path, "read"))
 }
 
-fn collect(source: impl Read, wanted: Option<&str>) -> Result<Recording, Fault> {
-    let mut reader = Reader::open(source)?;
-    let (mut intervals, mut marks, mut skipped_frames) = (Vec::new(), Vec::<Mark>::new(), 0);
-    let (mut last_report, mut marked_report) = (None::<StoredReport>, None);
-    let (mut bytes, mut items) = (0, 0);
-    while let Some(entry) = reader.entry()? {
-        if matches!(entry, Entry::Interval(_) | Entry::Mark(_)) {
-            bytes += reader.last_size.0;
-            items += reader.last_size.1;
-            if bytes > MAX_INTERVAL_BYTES || items > MAX_INTERVAL_ITEMS {
-                let what = format!("its intervals and marks hold more than {MAX_INTERVAL_BYTES} bytes or {MAX_INTERVAL_ITEMS} values");
-                return Err(Problem::TooLarge { what }.into());
-            }
+/// Reads a recording of any length for its snapshot, that of a mark or the last: of the intervals only the last is kept.
+///
+/// # Errors
+/// As [`read_at`], but that the number of intervals has no bound.
+pub fn read_snapshot(path: &Path, mark: Option<&str>) -> Result<Recording, RecordingError> {
+    let file = File::open(path).map_err(|error| RecordingError::io(path, "open", error))?;
+    collect(BufReader::new(file), mark, &mut Keep::Last(None)).map_err(|fault| fault.at(path, "read"))
+}
+
+/// Reads a recording of any length and gives each interval and mark to `each` as it comes; of the intervals only the last is kept.
+///
+/// # Errors
+/// As [`read_snapshot`].
+pub fn read_series(path: &Path, each: &mut dyn FnMut(Point<'_>)) -> Result<Recording, RecordingError> {
+    let file = File::open(path).map_err(|error| RecordingError::io(path, "open", error))?;
+    collect(BufReader::new(file), None, &mut Keep::Given(None, each)).map_err(|fault| fault.at(path, "read"))
+}
+
+/// What [`read_series`] gives.
+#[derive(Clone, Copy, Debug)]
+pub enum Point<'a> {
+    /// A point of the series.
+    Interval(&'a Interval),
+    /// A named moment.
+    Mark(&'a Mark),
+}
+
+/// What becomes of the intervals.
+enum Keep<'a> {
+    All(Vec<Interval>),
+    Last(Option<Interval>),
+    Given(Option<Interval>, &'a mut dyn FnMut(Point<'_>)),
+}
+
+impl Keep<'_> {
+    /// The last interval, to be changed to the next; `None` if there is none.
+    fn base(&mut self) -> Option<Interval> {
+        match self {
+            Keep::All(intervals) => intervals.last().cloned(),
+            Keep::Last(last) | Keep::Given(last, _) => last.take(),
         }
+    }
+
+    fn push(&mut self, interval: Interval) {
+        match self {
+            Keep::All(intervals) => intervals.push(interval),
+            Keep::Last(last) => *last = Some(interval),
+            Keep::Given(last, each) => each(Point::Interval(last.insert(interval))),
+        }
+    }
+
+    fn mark(&mut self, mark: &Mark) {
+        if let Keep::Given(_, each) = self {
+            each(Point::Mark(mark));
+        }
+    }
+
+    fn intervals(&mut self) -> Vec<Interval> {
+        match self {
+            Keep::All(intervals) => std::mem::take(intervals),
+            Keep::Last(last) | Keep::Given(last, _) => last.take().into_iter().collect(),
+        }
+    }
+}
+
+/// Bytes and values that what is kept takes at most, decompressed. An interval made from changes takes what its base takes, and they.
+#[derive(Default)]
+struct Budget {
+    kept: (u64, u64),
+    base: (u64, u64),
+}
+
+impl Budget {
+    fn add(&mut self, entry: &Entry, size: (u64, u64), keeps_all: bool) -> Result<(), Problem> {
+        let plus = |a: (u64, u64), b: (u64, u64)| (a.0.saturating_add(b.0), a.1.saturating_add(b.1));
         match entry {
-            Entry::Interval(interval) => intervals.push(interval),
+            Entry::Interval(_) => self.base = size,
+            Entry::Changes { .. } => self.base = plus(self.base, size),
+            Entry::Mark(_) => self.kept = plus(self.kept, size),
+            Entry::Report(_) | Entry::Unknown => return Ok(()),
+        }
+        if keeps_all && !matches!(entry, Entry::Mark(_)) {
+            self.kept = plus(self.kept, self.base);
+        }
+        let (bytes, items) = plus(self.kept, if keeps_all { (0, 0) } else { self.base });
+        if bytes > MAX_INTERVAL_BYTES || items > MAX_INTERVAL_ITEMS {
+            let what = format!("its intervals and marks hold more than {MAX_INTERVAL_BYTES} bytes or {MAX_INTERVAL_ITEMS} values");
+            return Err(Problem::TooLarge { what });
+        }
+        Ok(())
+    }
+}
+
+fn collect(source: impl Read, wanted: Option<&str>, keep: &mut Keep<'_>) -> Result<Recording, Fault> {
+    let mut reader = Reader::open(source)?;
+    let (mut marks, mut skipped_frames) = (Vec::<Mark>::new(), 0);
+    let (mut last_report, mut marked_report) = (None::<StoredReport>, None);
+    let mut budget = Budget::default();
+    while let Some(entry) = reader.entry()? {
+        budget.add(&entry, reader.last_size, matches!(keep, Keep::All(_)))?;
+        match entry {
+            Entry::Interval(interval) => keep.push(interval),
+            Entry::Changes { offset, changes } => {
+                let before = keep.base().ok_or_else(|| corrupt(offset, "changes without an interval before"))?;
+                keep.push(changes.apply(before));
+            }
             Entry::Report(report) => last_report = Some(report),
             Entry::Mark(mark) => {
+                keep.mark(&mark);
                 if Some(mark.name.as_str()) == wanted {
                     marked_report.clone_from(&last_report);
                 }
@@ -262,7 +361,7 @@ fn collect(source: impl Read, wanted: Option<&str>) -> Result<Recording, Fault> 
     };
     let report = report.map(|report| report.unpack()).transpose()?;
     let Reader { header, truncated, finished, .. } = reader;
-    Ok(Recording { header, intervals, report, marks, truncated, finished, skipped_frames })
+    Ok(Recording { header, intervals: keep.intervals(), report, marks, truncated, finished, skipped_frames })
 }
 
 /// Decompresses, counts and decodes; also says how many items there were.

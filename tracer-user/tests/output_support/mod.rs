@@ -4,8 +4,8 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use memtrail::model::{
-    ArenaRow, Cgroup, Cost, FileOwner, FileRow, FileToucher, Host, Interval, IntervalCgroup, KindRow, LimitRow, PlanRow, RegionRow, Report,
-    SCHEMA, Sampling, StackRow, Table, ThreadRow, Verdict,
+    ArenaRow, Cgroup, Cost, FileOwner, FileRow, FileToucher, HistogramRow, Host, Interval, IntervalCgroup, KindRow, LimitRow, PlanRow,
+    RegionRow, Report, SCHEMA, Sampling, StackRow, Table, ThreadRow, Verdict,
 };
 use memtrail::recording::Header;
 use serde_json::json;
@@ -282,8 +282,17 @@ pub fn one_container() -> Report {
         }],
         histograms: BTreeMap::from([(
             "charge_stall_ns".to_owned(),
-            json!({ "count": 10, "p50": 1000, "p90": 2000, "p99": 4000, "p999": 4000, "max": 4100, "hdr": "AA==" }),
+            HistogramRow {
+                count: 10,
+                p50: Some(1000),
+                p90: Some(2000),
+                p99: Some(4000),
+                p999: Some(4000),
+                max: Some(4100),
+                hdr: Some("AA==".into()),
+            },
         )]),
+        histogram_losses: 0,
         verdicts: vec![Verdict {
             id: "glibc-arenas".into(),
             severity: "critical".into(),

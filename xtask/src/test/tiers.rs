@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// The compiler of the workloads. What QEMU and the BPF toolchain need, they install themselves.
-const PACKAGES: &[&str] = &["gcc", "libc6-dev"];
+const PACKAGES: &[&str] = &["gcc", "libc6-dev", "python3-venv"];
 /// Size of a workload in an emulated machine, bytes. The bounds stay relative.
 const SMALL_BYTES: u64 = 16 << 20;
 /// Rows of the accuracy table that run together there: 2 GiB hold no more of them with their tracers.

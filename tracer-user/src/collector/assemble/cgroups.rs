@@ -110,6 +110,7 @@ pub(super) fn row(inputs: &Inputs<'_>, tree: &Tree, accounts: &Accounts, stacks:
         regions: Vec::new(),
         arenas: Vec::new(),
         histograms: BTreeMap::new(),
+        histogram_losses: 0,
         verdicts: Vec::new(),
     }
 }

@@ -12,13 +12,22 @@ mod threads;
 pub use cost::{CpuTimes, cpu_ns};
 pub use stacks::describe;
 
-use super::{dirtied::Dirtied, filter::Filter, follow::Following, regions::Surveys, retired::Retired, start::Running};
+use super::{
+    dirtied::Dirtied,
+    filter::Filter,
+    follow::Following,
+    histograms::{self, Histograms},
+    regions::Surveys,
+    retired::Retired,
+    start::Running,
+};
 use crate::{
     bpf::{stats::Estimate, tables::Swept},
     cgroup::{CgroupId, Hierarchy, Registry, StatReading, local::LocalFigures},
     containers::Book,
     date, diagnose,
     files::Resolver,
+    histogram::{Distribution, LIVE_AGE},
     kernel::facts::Facts,
     ledger::{self, Account, growth::Slope},
     model::{self, Cgroup, Cost, KindRow, Migration, PlanRow, Report, SCHEMA, Sampling, Table},
@@ -115,6 +124,10 @@ pub struct Inputs<'a> {
     pub retired: &'a Retired,
     /// Processes' regions, and where samples are in them.
     pub surveys: &'a Surveys,
+    /// Distributions, and what found no room in them, by cgroup.
+    pub histograms: &'a Histograms,
+    /// Likewise.
+    pub histogram_losses: &'a HashMap<u64, u64>,
     /// What the programs ran, if that was ever measured.
     pub programs: Option<Estimate>,
     /// Least dirty and writeback bytes of the last readings.
@@ -162,6 +175,7 @@ pub fn report(inputs: &Inputs<'_>, symbols: &mut dyn Symbols) -> Report {
     let dirtied = dirtied::Parts::new(inputs);
     let mut files_by_owner = files::by_owner(inputs, symbols, &mut Resolver::new(), &dirtied);
     let mut regions_by_owner = regions::by_owner(inputs);
+    let ages = live_ages(inputs);
     let mut ids: HashSet<CgroupId> = inputs.readings.iter().map(|(id, _)| *id).collect();
     ids.extend(accounts.keys().map(|(owner, _)| CgroupId(*owner)).filter(|id| wanted(inputs, *id)));
     ids.extend(regions_by_owner.keys().map(|owner| CgroupId(*owner)));
@@ -175,6 +189,9 @@ pub fn report(inputs: &Inputs<'_>, symbols: &mut dyn Symbols) -> Report {
             dirtied.describe_cgroup(inputs, id, &mut row);
             let shown = regions_by_owner.remove(&id.0).unwrap_or_default();
             (row.regions, row.arenas) = (shown.regions, shown.arenas);
+            row.histograms = inputs.histograms.of(id.0);
+            row.histograms.extend(ages.get(&id.0).and_then(Distribution::row).map(|ages| (LIVE_AGE.to_owned(), ages)));
+            row.histogram_losses = inputs.histogram_losses.get(&id.0).copied().unwrap_or(0);
             row
         })
         .collect();
@@ -234,6 +251,16 @@ pub fn evidence(inputs: &Inputs<'_>, symbols: &mut dyn Symbols) -> Vec<(CgroupId
     owners.into_iter().map(row).collect()
 }
 
+/// Ages of what was charged since the start and is live, by owner.
+fn live_ages(inputs: &Inputs<'_>) -> HashMap<u64, Distribution> {
+    let of = |sample: &Sample| {
+        let key = inputs.keys.get(&sample.key).filter(|record| record.key.flags & KEY_BASELINE == 0)?;
+        let pages = u64::try_from(sample.frames_left).ok()? * (sample.weight_per_frame / FRAME_BYTES);
+        Some((key.key.owner, sample.charged_ns, pages))
+    };
+    histograms::live_ages(inputs.samples.values().filter_map(of), inputs.now_ns)
+}
+
 fn migration(inputs: &Inputs<'_>) -> Migration {
     let tier = inputs.running.attached.iter().find(|probe| probe.name == "migrate").and_then(|probe| probe.tier);
     let followed = match tier {
@@ -253,6 +280,7 @@ fn tables(inputs: &Inputs<'_>) -> BTreeMap<String, Table> {
         "FILES" => Some(inputs.files.len()),
         "OWNER_TOTALS" => Some(inputs.totals.len()),
         "DIRTIED" => Some(inputs.dirtied.len()),
+        "HISTOGRAMS" => Some(inputs.histograms.counters()),
         _ => None,
     };
     let table = |(name, max_entries): (&str, u32)| {

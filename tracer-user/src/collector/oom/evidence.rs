@@ -10,6 +10,7 @@ use crate::{
     cgroup::{CgroupId, StatReading, monotonic_ns},
     collector::{
         assemble::{self, Inputs},
+        histograms::Histograms,
         names::Names,
         regions,
         session::{Session, SessionError},
@@ -81,6 +82,8 @@ impl Session {
             dirtied: &dirtied,
             dirtied_before: &self.dirtied,
             unwritten_first: &self.unwritten_first,
+            histograms: &Histograms::default(),
+            histogram_losses: &HashMap::new(),
             surveys: &surveys,
             programs: None,
             sustained: &HashMap::new(),

@@ -5,7 +5,7 @@
 use super::{COLUMNS, Line, Style};
 use crate::model::{Cgroup, FileRow, KindRow, Report, StackRow};
 use crate::output::merged::{Merged, merge};
-use crate::output::{Value, figures, files, text};
+use crate::output::{Value, figures, files, histograms, text};
 use crate::units;
 
 /// Most stacks of a cgroup, and frames of a stack.
@@ -69,7 +69,7 @@ impl Block {
         stacks.truncate(STACKS);
         Block {
             head: vec![Line::new(headline(cgroup, report), style), Line::new(format!("  {}", kinds(cgroup, value)), Style::Plain)],
-            verdicts: verdicts(cgroup),
+            verdicts: verdicts(cgroup).into_iter().chain(waits(cgroup)).collect(),
             files: dominant_files(cgroup),
             flat: stacks.iter().map(flat).collect(),
             tall: stacks.iter().map(tall).collect(),
@@ -250,6 +250,11 @@ fn dominant_files(cgroup: &Cgroup) -> Vec<Line> {
     let is_told = |file: &&FileRow| cgroup.verdicts.iter().any(|verdict| verdict.text.contains(&file.path));
     let large = files.filter(|file| files::bytes(file) >= LARGE_FILE && !is_told(file));
     large.map(|file| Line::new(format!("    {}", files::summary_line(file, COLUMNS - 4)), Style::Plain)).collect()
+}
+
+/// A line for long waits for memory.
+fn waits(cgroup: &Cgroup) -> Option<Line> {
+    histograms::waits(cgroup).map(|line| Line::new(format!("  {}", text::cut_middle(&line, COLUMNS - 2)), Style::Plain))
 }
 
 fn verdicts(cgroup: &Cgroup) -> Vec<Line> {

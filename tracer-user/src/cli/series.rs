@@ -1,0 +1,181 @@
+//! What a recording writes while it runs: recordings, logs of distributions, traces, the stream. One owner for all of them, so that each
+//! gets every interval and every mark.
+
+use super::{rotation::Rotation, streaming::Streaming};
+use crate::{
+    cgroup::CgroupId,
+    collector::session::Session,
+    date,
+    histogram::Increment,
+    model::Report,
+    output::{
+        Format,
+        append::{AppendError, AppendFile},
+        hlog, perfetto,
+    },
+    recording::{Header, Mark, Writer},
+};
+use anyhow::{Context as _, Result};
+use std::{
+    path::{Path, PathBuf},
+    time::Instant,
+};
+
+/// Everything that grows while it runs.
+pub struct Series {
+    header: Header,
+    rotation: Rotation,
+    recordings: Vec<Part>,
+    logs: Vec<AppendFile>,
+    traces: Vec<(AppendFile, perfetto::Encoder)>,
+    streaming: Option<Streaming>,
+}
+
+/// A recording, or its newest part.
+struct Part {
+    writer: Writer,
+    began: Instant,
+}
+
+impl Part {
+    fn begin(path: &Path, header: &Header) -> Result<Part> {
+        Ok(Part { writer: Writer::create(path, header)?, began: Instant::now() })
+    }
+}
+
+/// Whether a file of that name is written while the recording runs.
+pub fn takes(file: &Path) -> bool {
+    matches!(Format::of(file), Some(Format::Recording | Format::Hlog | Format::Perfetto))
+}
+
+/// Whether any of these has a place for marks.
+pub fn holds_marks(outputs: &[PathBuf], stream: Option<&Path>) -> bool {
+    stream.is_some() || outputs.iter().any(|file| matches!(Format::of(file), Some(Format::Recording | Format::Perfetto)))
+}
+
+impl Series {
+    /// Begins those of the outputs that are written while it runs, and the stream.
+    pub fn begin(session: &mut Session, outputs: &[PathBuf], stream: Option<&Path>, rotation: Rotation) -> Result<Series> {
+        let header = session.header();
+        let (mut recordings, mut logs, mut traces) = (Vec::new(), Vec::new(), Vec::new());
+        for file in outputs {
+            let create =
+                |head: &str| AppendFile::create(file, head.as_bytes()).with_context(|| format!("{}: cannot write", file.display()));
+            match Format::of(file) {
+                Some(Format::Recording) => recordings.push(Part::begin(file, &header)?),
+                Some(Format::Hlog) => logs.push(create(&log_head(&header))?),
+                Some(Format::Perfetto) => traces.push((create("")?, perfetto::Encoder::default())),
+                _ => {}
+            }
+        }
+        let streaming = stream.map(Streaming::start).transpose()?;
+        if streaming.is_some() {
+            session.want_live();
+        }
+        Ok(Series { header, rotation, recordings, logs, traces, streaming })
+    }
+
+    /// Takes an interval and gives it to all.
+    pub fn interval(&mut self, session: &mut Session) -> Result<()> {
+        let interval = session.interval()?;
+        for part in &mut self.recordings {
+            part.writer.interval(&interval)?;
+        }
+        let path_of = |id: &str| id.parse().map_or_else(|_| id.to_owned(), |id| session.cgroup_name(CgroupId(id)));
+        for (file, encoder) in &mut self.traces {
+            append(file, &encoder.interval(&interval, path_of))?;
+        }
+        if !self.logs.is_empty() || self.streaming.is_some() {
+            let increment = session.distributions()?;
+            self.log(session, &increment)?;
+            if let Some(streaming) = &mut self.streaming {
+                streaming.interval(session, interval, increment);
+            }
+        }
+        self.rotate(session)
+    }
+
+    /// Names this moment everywhere; its time in seconds.
+    pub fn mark(&mut self, name: &str, session: &mut Session) -> Result<f64> {
+        let mut at_s = session.elapsed_s();
+        if !self.recordings.is_empty() {
+            let report = session.report()?;
+            at_s = report.duration_s;
+            for part in &mut self.recordings {
+                part.writer.report(&report)?;
+            }
+        }
+        let mark = Mark { name: name.to_owned(), at_s, clocks: session.clocks() };
+        for part in &mut self.recordings {
+            part.writer.mark(&mark)?;
+        }
+        for (file, encoder) in &mut self.traces {
+            append(file, &encoder.mark(&mark))?;
+        }
+        if let Some(streaming) = &mut self.streaming {
+            streaming.mark(name, at_s);
+        }
+        Ok(at_s)
+    }
+
+    /// What came to the distributions between the last interval and the report, so that all intervals add up to it.
+    pub fn end(&mut self, session: &mut Session) -> Result<()> {
+        let increment = session.last_distributions();
+        self.log(session, &increment)?;
+        if let Some(streaming) = &mut self.streaming {
+            streaming.end(session, increment);
+        }
+        Ok(())
+    }
+
+    /// Ends everything; the first failure after all were tried.
+    pub fn finish(self, report: &Report) -> Result<()> {
+        let mut first_failure = None;
+        for mut part in self.recordings {
+            let result = part.writer.report(report).and_then(|()| part.writer.finish());
+            first_failure = first_failure.or(result.err().map(anyhow::Error::from));
+        }
+        for file in self.logs.into_iter().chain(self.traces.into_iter().map(|(file, _)| file)) {
+            let path = file.path().to_owned();
+            let result = file.sync().with_context(|| format!("{}: cannot write", path.display()));
+            first_failure = first_failure.or(result.err());
+        }
+        if let Some(streaming) = self.streaming {
+            first_failure = first_failure.or(streaming.finish().err());
+        }
+        first_failure.map_or(Ok(()), Err)
+    }
+
+    /// Whether lines go to standard output.
+    pub fn streams_to_stdout(&self) -> bool {
+        self.streaming.as_ref().is_some_and(Streaming::is_stdout)
+    }
+
+    fn log(&mut self, session: &Session, increment: &Increment) -> Result<()> {
+        let lines = hlog::lines(increment, |id| session.cgroup_name(CgroupId(id)));
+        self.logs.iter_mut().try_for_each(|file| append(file, lines.as_bytes()))
+    }
+
+    /// Ends recordings that are long enough, and begins them anew under the same name.
+    fn rotate(&mut self, session: &mut Session) -> Result<()> {
+        for part in &mut self.recordings {
+            if self.rotation.is_due(part.writer.length(), part.began.elapsed()) {
+                let path = part.writer.path().to_owned();
+                part.writer.report(&session.report()?)?;
+                part.writer.end()?;
+                self.rotation.put_aside(&path)?;
+                *part = Part::begin(&path, &self.header)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn log_head(header: &Header) -> String {
+    let started_s = date::parse_rfc3339(&header.started).unwrap_or(0) as f64;
+    hlog::head(&header.tool, &header.started, started_s)
+}
+
+fn append(file: &mut AppendFile, piece: &[u8]) -> Result<()> {
+    file.append(piece).map_err(|error: AppendError| anyhow::Error::from(error).context(format!("{}: cannot write", file.path().display())))
+}
