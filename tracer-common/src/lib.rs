@@ -13,6 +13,7 @@ pub mod file;
 pub mod kind;
 pub mod layout;
 pub mod loss;
+pub mod mapping;
 pub mod oom;
 pub mod owner;
 pub mod process;

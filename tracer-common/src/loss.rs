@@ -44,10 +44,15 @@ pub enum Loss {
     FollowedTableFull = 18,
     /// An OOM event did not fit in its ring.
     OomEventLost = 19,
+    /// The table of address space by stack is full: a call is not counted.
+    MappingTableFull = 20,
+    /// A call that changed a process's mappings did not fit in the ring, or met another thread's in its entry: the origin of some region is
+    /// not known, or that of an earlier one.
+    MappingEventLost = 21,
 }
 
 /// Number of causes: entries of the `LOSSES` array.
-pub const LOSSES: usize = 20;
+pub const LOSSES: usize = 22;
 
 impl Loss {
     /// All causes, by number.
@@ -72,6 +77,8 @@ impl Loss {
         Loss::PictureRefused,
         Loss::FollowedTableFull,
         Loss::OomEventLost,
+        Loss::MappingTableFull,
+        Loss::MappingEventLost,
     ];
 
     /// The name used in every output.
@@ -98,6 +105,8 @@ impl Loss {
             Loss::PictureRefused => "picture_refused",
             Loss::FollowedTableFull => "followed_table_full",
             Loss::OomEventLost => "oom_event_lost",
+            Loss::MappingTableFull => "mapping_table_full",
+            Loss::MappingEventLost => "mapping_event_lost",
         }
     }
 }

@@ -9,6 +9,7 @@ use tracer_common::{
     attribution::{Grave, KeyRecord, OwnerTotals, Sample},
     file::FileRecord,
     loss::{LOSSES, LossCount},
+    mapping::{CALLS, Mapper, MappingCall, MappingCounts, MappingRecord},
     oom::{OomCall, OomKill},
     owner::OwnerName,
     process::ProcessRecord,
@@ -124,3 +125,23 @@ pub static OOM_CALL: Array<OomCall> = Array::with_max_entries(1, 0);
 /// kprobe tier: folios on their way through shmem_add_to_page_cache, by thread.
 #[map]
 pub static SHMEM_CALLS: HashMap<u64, u64> = HashMap::with_max_entries(1024, 0);
+
+/// How much each process maps, by thread-group id. The one that is idle for longest makes room.
+#[map]
+pub static MAPPERS: LruHashMap<u32, Mapper> = LruHashMap::with_max_entries(1, 0);
+
+/// Calls that change an address space and are not over, by thread.
+#[map]
+pub static MAPPING_CALLS: Array<MappingCall> = Array::with_max_entries(CALLS, 0);
+
+/// Address space asked for, by [`tracer_common::mapping::MappingKey`].
+#[map]
+pub static MAPPINGS: HashMap<u64, MappingRecord> = HashMap::with_max_entries(1, 0);
+
+/// What calls did to address spaces, in order.
+#[map]
+pub static MAPPING_EVENTS: RingBuf = RingBuf::with_byte_size(1024 * 1024, 0);
+
+/// How many calls there were, per CPU.
+#[map]
+pub static MAPPING_COUNTS: PerCpuArray<MappingCounts> = PerCpuArray::with_max_entries(1, 0);

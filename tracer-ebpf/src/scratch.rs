@@ -7,6 +7,7 @@ use crate::{loss, maps::SCRATCH};
 use tracer_common::{
     attribution::{KeyRecord, Sample},
     loss::Loss,
+    mapping::MappingRecord,
     stack::{Bases, StackRecord},
 };
 
@@ -26,10 +27,11 @@ pub enum Slot {
     MoveAccount = 9,
     PageFree = 10,
     Oom = 11,
+    Mapping = 12,
 }
 
 /// Number of slots.
-pub const SLOTS: u32 = 12;
+pub const SLOTS: u32 = 13;
 
 /// Working memory of one program on one CPU.
 #[repr(C)]
@@ -43,6 +45,8 @@ pub struct Scratch {
     pub stack: StackRecord,
     /// What its frames are relative to.
     pub bases: Bases,
+    /// A record of address space on its way into the table.
+    pub mapping: MappingRecord,
 }
 
 /// The slot's memory, until [`leave`]; counts and returns `None` if it is in use.

@@ -5,6 +5,7 @@ pub mod baseline;
 pub mod calibrate;
 pub mod diagnosis;
 mod loader;
+pub mod mappings;
 pub mod picture;
 pub mod program_info;
 pub mod sizes;

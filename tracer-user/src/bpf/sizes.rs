@@ -7,6 +7,7 @@ use tracer_common::{
     FRAME_BYTES,
     attribution::{Grave, KeyRecord, OwnerTotals, Sample},
     file::FileRecord,
+    mapping::{CALLS, Mapper, MappingCall, MappingRecord},
     process::ProcessRecord,
     sampling::{MAX_LOG2_MEAN, MIN_LOG2_MEAN},
     settings::{Followed, OwnerFilter},
@@ -70,6 +71,12 @@ pub struct Sizes {
     pub logs: u32,
     /// Bytes of the ring of OOM events.
     pub oom_events: u32,
+    /// Keys of address space.
+    pub mappings: u32,
+    /// Processes whose rate of mapping is known.
+    pub mappers: u32,
+    /// Bytes of the ring of mappings.
+    pub mapping_events: u32,
     /// Bytes of all maps.
     pub bytes: u64,
 }
@@ -81,8 +88,21 @@ pub struct Forced {
 }
 
 /// Tables that can be forced.
-const FORCIBLE: [&str; 11] =
-    ["SAMPLES", "KEYS", "STACKS", "PROCESSES", "FILES", "GRAVEYARD", "OWNERS", "OWNER_TOTALS", "EVENTS", "FOLLOWED", "OOM_EVENTS"];
+const FORCIBLE: [&str; 13] = [
+    "SAMPLES",
+    "KEYS",
+    "STACKS",
+    "PROCESSES",
+    "FILES",
+    "GRAVEYARD",
+    "OWNERS",
+    "OWNER_TOTALS",
+    "EVENTS",
+    "FOLLOWED",
+    "OOM_EVENTS",
+    "MAPPINGS",
+    "MAPPING_EVENTS",
+];
 
 impl Forced {
     /// Adds `NAME=N`.
@@ -105,8 +125,37 @@ impl Forced {
     }
 
     fn apply(&self, sizes: &mut Sizes) {
-        let Sizes { samples, keys, stacks, processes, files, graveyard, owners, owner_totals, events, followed, oom_events, .. } = sizes;
-        let fields = [samples, keys, stacks, processes, files, graveyard, owners, owner_totals, events, followed, oom_events];
+        let Sizes {
+            samples,
+            keys,
+            stacks,
+            processes,
+            files,
+            graveyard,
+            owners,
+            owner_totals,
+            events,
+            followed,
+            oom_events,
+            mappings,
+            mapping_events,
+            ..
+        } = sizes;
+        let fields = [
+            samples,
+            keys,
+            stacks,
+            processes,
+            files,
+            graveyard,
+            owners,
+            owner_totals,
+            events,
+            followed,
+            oom_events,
+            mappings,
+            mapping_events,
+        ];
         for (field, entries) in fields.into_iter().zip(self.entries) {
             *field = entries.unwrap_or(*field);
         }
@@ -158,6 +207,10 @@ pub fn plan(wish: &Wish) -> Result<Sizes, DoesNotFit> {
         logs: if wish.diagnose { diagnosis::ON_BYTES } else { diagnosis::OFF_BYTES },
         // Two hundred kills, their victims included.
         oom_events: 512 << 10,
+        mappings: 1 << 12,
+        mappers: 1 << 11,
+        // Seven thousand calls; a thread in a storm sends some 3000 a second, and the ring is looked at twenty times.
+        mapping_events: 512 << 10,
         bytes: 0,
     };
     if wish.exact {
@@ -166,7 +219,7 @@ pub fn plan(wish: &Wish) -> Result<Sizes, DoesNotFit> {
         // A tenth more: folios are held for a moment after their uncharge, and kernels overshoot a limit.
         sizes.samples = u32::try_from(frames + frames / 10).unwrap_or(u32::MAX).max(1 << 14);
         // What a victim frees while its picture is read is a folio a grave; beyond this its bytes stay right, their age is lost.
-        sizes.graveyard = sizes.samples.min(1 << 16);
+        sizes.graveyard = sizes.samples.min(7 << 13);
     }
     wish.forced.apply(&mut sizes);
     sizes.bytes = bytes(&sizes, wish.cpus_possible);
@@ -177,6 +230,7 @@ pub fn plan(wish: &Wish) -> Result<Sizes, DoesNotFit> {
         sizes.graveyard /= 2;
         sizes.processes /= 2;
         sizes.files /= 2;
+        sizes.mappings /= 2;
         sizes.log2_mean = (sizes.log2_mean + 1).min(MAX_LOG2_MEAN);
         wish.forced.apply(&mut sizes);
         sizes.bytes = bytes(&sizes, wish.cpus_possible);
@@ -218,15 +272,19 @@ fn bytes(sizes: &Sizes, cpus: u32) -> u64 {
         + u64::from(sizes.followed) * (HASH_ENTRY + 8 + size_of::<Followed>() as u64)
         + u64::from(sizes.events)
         + u64::from(sizes.logs)
-        + u64::from(sizes.oom_events);
+        + u64::from(sizes.oom_events)
+        + u64::from(sizes.mappings) * entry(size_of::<MappingRecord>())
+        + u64::from(sizes.mappers) * entry(size_of::<Mapper>())
+        + u64::from(CALLS) * size_of::<MappingCall>() as u64
+        + u64::from(sizes.mapping_events);
     // Two bit tables, scratch and the small arrays.
-    tables + sizes.frames / 4 + u64::from(cpus) * 28672 + (256 << 10)
+    tables + sizes.frames / 4 + u64::from(cpus) * 32768 + (256 << 10)
 }
 
 impl Sizes {
     /// Map names of the object with their entries.
     #[must_use]
-    pub fn entries(&self) -> [(&'static str, u32); 14] {
+    pub fn entries(&self) -> [(&'static str, u32); 17] {
         let words = u32::try_from(self.frames.div_ceil(64)).unwrap_or(u32::MAX).max(1);
         [
             ("FRAMES", words),
@@ -243,6 +301,9 @@ impl Sizes {
             ("EVENTS", self.events),
             ("AYA_LOGS", self.logs),
             ("OOM_EVENTS", self.oom_events),
+            ("MAPPINGS", self.mappings),
+            ("MAPPERS", self.mappers),
+            ("MAPPING_EVENTS", self.mapping_events),
         ]
     }
 

@@ -6,7 +6,9 @@
 pub mod assemble;
 pub mod filter;
 pub mod follow;
+mod jvms;
 pub mod kmsg;
+pub mod mappings;
 pub mod marks;
 pub mod names;
 pub mod oom;

@@ -6,7 +6,12 @@ use super::{
     retired::Charged,
     session::{Session, SessionError},
 };
-use crate::{bpf::tables, cgroup::monotonic_ns};
+use crate::{
+    bpf::{self, tables},
+    cgroup::monotonic_ns,
+};
+use std::collections::{HashMap, HashSet};
+use tracer_common::process::ProcessRecord;
 
 /// Longest that one retirement keeps the collector from its readings, nanoseconds, but for the time that the tables take to read.
 const RETIREMENT_BUDGET_NS: u64 = 400_000_000;
@@ -39,6 +44,8 @@ impl Session {
                 }
             }
         }
+        self.marks.named = self.retire_mappings(&processes)?;
+        let feed = self.feed.as_ref();
         let leaving = self.marks.pass(&keys, &stacks, &processes, |process| is_gone(feed, process), monotonic_ns());
         let mut names = Names::new(feed, &mut self.symbolizer);
         let mut left = 0;
@@ -74,6 +81,29 @@ impl Session {
             monotonic_ns().saturating_sub(read_ns) / 1000
         );
         Ok(())
+    }
+
+    /// Forgets the mappings of processes that are gone: their ranges at once, what they asked for when its table is a quarter full. The
+    /// stacks and processes that the others name.
+    fn retire_mappings(&mut self, processes: &HashMap<u64, ProcessRecord>) -> Result<(HashSet<u64>, HashSet<u64>), SessionError> {
+        let Some(mappings) = &self.mappings else { return Ok(Default::default()) };
+        let feed = self.feed.as_ref();
+        let gone = |process: &u64| processes.get(process).is_none_or(|process| is_gone(feed, process));
+        let (mut stacks, mut named) = mappings.with(|spaces| {
+            spaces.retain(|process| !gone(&process));
+            spaces.named()
+        });
+        let mut records = bpf::mappings::records(&self.running.bpf)?;
+        self.occupancy.insert("MAPPINGS".to_owned(), records.len() as u64);
+        if records.len() > self.running.sizes.mappings as usize / 4 {
+            let leaving: Vec<u64> = records.extract_if(|_, record| gone(&record.key.process)).map(|(identity, _)| identity).collect();
+            bpf::mappings::remove(&mut self.running.bpf, &leaving)?;
+        }
+        for record in records.values() {
+            stacks.insert(record.key.user_stack);
+            named.insert(record.key.process);
+        }
+        Ok((stacks, named))
     }
 
     /// Files of which nothing is live leave their table, once it is half full: finding them takes a look at every sample.

@@ -4,6 +4,7 @@ use super::{
     assemble::{self, CpuTimes},
     filter::Filter,
     follow::{FollowError, Following},
+    mappings::Mappings,
     names::Names,
     oom::{Kills, OomLog},
     owners,
@@ -96,6 +97,8 @@ pub struct Session {
     listener: Option<Listener>,
     /// Looks into processes for their regions.
     pub(super) surveying: regions::Surveying,
+    /// Who mapped what; `None` where that is not followed.
+    pub(super) mappings: Option<Mappings>,
     /// OOM kills so far.
     pub(super) oom: OomLog,
     /// Processes and their mappings; `None` where perf events are refused.
@@ -189,6 +192,8 @@ impl Session {
         registry.repair(&listing(&hierarchy)?);
         let read = |id: CgroupId| poller.read_one(id, &registry.get(id)?.path).ok().flatten();
         let oom = OomLog::start(&mut running.bpf, read, u64::from(host.facts.page_size))?;
+        let followed = running.attached.iter().any(|probe| probe.name == "mapping" && probe.tier.is_some());
+        let mappings = if followed { Some(Mappings::start(&mut running.bpf)?) } else { None };
         let mut session = Session {
             host,
             hierarchy,
@@ -200,6 +205,7 @@ impl Session {
             ring,
             listener,
             surveying: regions::Surveying::start().map_err(SessionError::Thread)?,
+            mappings,
             oom,
             feed,
             symbolizer: Names::symbolizer(),

@@ -42,6 +42,7 @@ pub fn shortened(report: &Report) -> Report {
         cgroups: _,
         oom,
         migration,
+        mapping,
         surveyed,
     } = report;
     Report {
@@ -59,6 +60,7 @@ pub fn shortened(report: &Report) -> Report {
         losses: losses.clone(),
         cgroups,
         oom: oom.clone(),
+        mapping: mapping.clone(),
         surveyed: surveyed.clone(),
     }
 }
@@ -75,6 +77,7 @@ fn shortened_cgroup(cgroup: &Cgroup) -> Cgroup {
         kinds: cgroup.kinds.clone(),
         subtree: cgroup.subtree.clone(),
         regions: cgroup.regions.clone(),
+        mappings: cgroup.mappings.clone(),
         arenas: cgroup.arenas.clone(),
         histograms: cgroup.histograms.clone(),
         verdicts: cgroup.verdicts.clone(),

@@ -33,6 +33,7 @@ pub mod folded;
 pub mod growth;
 pub mod json;
 pub mod merged;
+pub mod nmt;
 pub mod pprof;
 pub mod regions;
 pub mod stream;

@@ -3,11 +3,13 @@
 mod cgroups;
 mod cost;
 mod files;
+mod mappings;
 mod regions;
 mod stacks;
 mod threads;
 
 pub use cost::{CpuTimes, cpu_ns};
+pub use mappings::Mapped;
 pub use stacks::describe;
 
 use super::{filter::Filter, follow::Following, regions::Surveys, retired::Retired, start::Running};
@@ -34,7 +36,7 @@ use tracer_common::{
 };
 
 /// A stack in words.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Resolved {
     /// Outermost first.
     pub frames: Vec<String>,
@@ -101,6 +103,8 @@ pub struct Inputs<'a> {
     pub retired: &'a Retired,
     /// Processes' regions, and where samples are in them.
     pub surveys: &'a Surveys,
+    /// Who mapped what; `None` where that is not followed.
+    pub mapped: Option<&'a Mapped>,
     /// What the programs ran, if that was ever measured.
     pub programs: Option<Estimate>,
     /// Least dirty and writeback bytes of the last readings.
@@ -139,7 +143,8 @@ pub fn report(inputs: &Inputs<'_>, symbols: &mut dyn Symbols) -> Report {
     let tree = cgroups::Tree::new(inputs, &accounts);
     let mut stacks_by_owner = stacks::by_owner(inputs, symbols);
     let mut files_by_owner = files::by_owner(inputs, symbols, &mut Resolver::new());
-    let mut regions_by_owner = regions::by_owner(inputs);
+    let mut regions_by_owner = regions::by_owner(inputs, symbols);
+    let mut mappings_by_owner = mappings::by_owner(inputs, symbols);
     let mut ids: HashSet<CgroupId> = inputs.readings.iter().map(|(id, _)| *id).collect();
     ids.extend(accounts.keys().map(|(owner, _)| CgroupId(*owner)).filter(|id| wanted(inputs, *id)));
     ids.extend(regions_by_owner.keys().map(|owner| CgroupId(*owner)));
@@ -151,6 +156,7 @@ pub fn report(inputs: &Inputs<'_>, symbols: &mut dyn Symbols) -> Report {
             files::set_owner(&mut row);
             let shown = regions_by_owner.remove(&id.0).unwrap_or_default();
             (row.regions, row.arenas) = (shown.regions, shown.arenas);
+            row.mappings = mappings_by_owner.as_mut().map(|rows| rows.remove(&id.0).unwrap_or_default());
             row
         })
         .collect();
@@ -184,6 +190,7 @@ pub fn report(inputs: &Inputs<'_>, symbols: &mut dyn Symbols) -> Report {
         losses: inputs.losses.clone(),
         cgroups,
         oom: Vec::new(),
+        mapping: inputs.mapped.map(|mapped| mapped.summary.clone()),
         surveyed: regions::surveyed(inputs),
     };
     diagnose::conclude(&mut report);
@@ -208,6 +215,7 @@ fn tables(inputs: &Inputs<'_>) -> BTreeMap<String, Table> {
         "PROCESSES" => Some(inputs.processes.len()),
         "FILES" => Some(inputs.files.len()),
         "OWNER_TOTALS" => Some(inputs.totals.len()),
+        "MAPPINGS" => inputs.mapped.map(|mapped| mapped.records.len()),
         _ => None,
     };
     let table = |(name, max_entries): (&str, u32)| {
