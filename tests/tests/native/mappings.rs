@@ -203,7 +203,7 @@ fn long_mappings_of_a_jvm() {
     assert!(in_method(&stacks[0]), "{:?}", stacks[0]);
     let leaked: u64 = stacks.iter().filter(|row| in_method(row)).map(|row| row.live).sum();
     println!("through leakBuffers: {leaked}");
-    assert!(leaked >= 64 * MIB * 9 / 10 && leaked < 66 * MIB, "{leaked}");
+    assert!((64 * MIB * 9 / 10..66 * MIB).contains(&leaked), "{leaked}");
 
     let rows = report::cgroup(report, cgroup.path()).unwrap().unwrap()["regions"].as_array().unwrap();
     let sum = |class: &str, figure: &str| -> u64 {
