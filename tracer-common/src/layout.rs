@@ -265,6 +265,13 @@ kernel_layout! {
     mm_pgtables = Member("mm_struct", "pgtables_bytes");
     /// Mapped address space, pages.
     mm_total_vm = Member("mm_struct", "total_vm");
+    /// End of the heap.
+    mm_brk = Member("mm_struct", "brk");
+    /// Length that a free place is looked for.
+    unmapped_length = Member("vm_unmapped_area_info", "length");
+    /// The tracepoints of the mmap lock give the memory descriptor and how it is locked (2), or the cgroup's path between them (3: 5.11 up
+    /// to 6.13, where enabling them makes each locking walk that path).
+    mmap_lock_arguments = Arguments("mmap_lock_released");
     /// oom_score_adj.
     signal_oom_score_adj = Member("signal_struct", "oom_score_adj");
     /// Thread id.

@@ -15,6 +15,7 @@ pub mod histogram;
 pub mod kind;
 pub mod layout;
 pub mod loss;
+pub mod mapping;
 pub mod oom;
 pub mod owner;
 pub mod process;

@@ -50,10 +50,15 @@ pub enum Loss {
     HistogramTableFull = 21,
     /// Too many tasks in reclaim at once: the wait is not measured.
     StallTableFull = 22,
+    /// The table of address space by stack is full: a call is not counted.
+    MappingTableFull = 23,
+    /// A call that changed a process's mappings did not fit in the ring, or met another thread's in its entry: the origin of some region is
+    /// not known, or that of an earlier one.
+    MappingEventLost = 24,
 }
 
 /// Number of causes: entries of the `LOSSES` array.
-pub const LOSSES: usize = 23;
+pub const LOSSES: usize = 25;
 
 impl Loss {
     /// All causes, by number.
@@ -81,6 +86,8 @@ impl Loss {
         Loss::DirtyTableFull,
         Loss::HistogramTableFull,
         Loss::StallTableFull,
+        Loss::MappingTableFull,
+        Loss::MappingEventLost,
     ];
 
     /// The name used in every output.
@@ -110,6 +117,8 @@ impl Loss {
             Loss::DirtyTableFull => "dirty_table_full",
             Loss::HistogramTableFull => "histogram_table_full",
             Loss::StallTableFull => "stall_table_full",
+            Loss::MappingTableFull => "mapping_table_full",
+            Loss::MappingEventLost => "mapping_event_lost",
         }
     }
 }

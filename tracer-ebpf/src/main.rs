@@ -19,6 +19,7 @@ use aya_ebpf::{
     macros::{fentry, fexit, kprobe, kretprobe, raw_tracepoint},
     programs::{FEntryContext, FExitContext, ProbeContext, RawTracePointContext, RetProbeContext},
 };
+use globals::layout;
 use probes::argument;
 use scratch::Slot;
 use tracer_common::{event::CgroupChange, kind::Kind};
@@ -122,6 +123,28 @@ fn migration_pte_removed(ctx: RawTracePointContext) -> i32 {
 #[raw_tracepoint(tracepoint = "remove_migration_pmd")]
 fn migration_pmd_removed(ctx: RawTracePointContext) -> i32 {
     probes::migration_pte::ended(ctx.arg(0), ctx.arg(1), 0, true);
+    0
+}
+
+/// Up to 6.13 these two have the cgroup's path behind the memory descriptor.
+#[raw_tracepoint(tracepoint = "mmap_lock_acquire_returned")]
+fn mmap_lock_taken(ctx: RawTracePointContext) -> i32 {
+    let [write, success] = probes::two_arguments(ctx.as_ptr(), layout!(mmap_lock_arguments) == Some(2));
+    if write as u8 != 0 && success as u8 != 0 {
+        probes::mapping::locked(ctx.arg(0));
+    }
+    0
+}
+
+#[raw_tracepoint(tracepoint = "mmap_lock_released")]
+fn mmap_lock_released(ctx: RawTracePointContext) -> i32 {
+    probes::mapping::unlocking(ctx.as_ptr(), ctx.arg(0));
+    0
+}
+
+#[raw_tracepoint(tracepoint = "vm_unmapped_area")]
+fn unmapped_area(ctx: RawTracePointContext) -> i32 {
+    probes::mapping::found(ctx.arg(0), ctx.arg(1));
     0
 }
 
@@ -333,6 +356,46 @@ fn high_kprobe(_ctx: ProbeContext) -> u32 {
 #[kretprobe]
 fn high_kretprobe(_ctx: RetProbeContext) -> u32 {
     probes::reclaim::high_returned();
+    0
+}
+
+// Address space: the system calls, which take their registers as their one argument.
+
+#[fentry]
+fn brk_fentry(_ctx: FEntryContext) -> i32 {
+    probes::mapping::brk_entered();
+    0
+}
+
+#[fexit]
+fn brk_fexit(ctx: FExitContext) -> i32 {
+    mapping_returned(&ctx, probes::mapping::BRK)
+}
+
+#[fexit]
+fn mmap_fexit(ctx: FExitContext) -> i32 {
+    mapping_returned(&ctx, probes::mapping::MMAP)
+}
+
+#[fexit]
+fn munmap_fexit(ctx: FExitContext) -> i32 {
+    mapping_returned(&ctx, probes::mapping::MUNMAP)
+}
+
+#[fexit]
+fn mremap_fexit(ctx: FExitContext) -> i32 {
+    mapping_returned(&ctx, probes::mapping::MREMAP)
+}
+
+#[fexit]
+fn mprotect_fexit(ctx: FExitContext) -> i32 {
+    mapping_returned(&ctx, probes::mapping::MPROTECT)
+}
+
+#[inline(always)]
+fn mapping_returned(ctx: &FExitContext, call: u64) -> i32 {
+    let c = ctx.as_ptr();
+    probes::mapping::returned(c, call, argument(c, 0), argument(c, 1));
     0
 }
 

@@ -11,6 +11,7 @@ use tracer_common::{
     file::FileRecord,
     histogram::HistogramKey,
     loss::{LOSSES, LossCount},
+    mapping::{CALLS, Mapper, MappingCall, MappingCounts, MappingRecord},
     oom::{OomCall, OomKill},
     owner::OwnerName,
     process::ProcessRecord,
@@ -154,3 +155,22 @@ pub static STALLED: Array<u64> = Array::with_max_entries(1, 0);
 /// Tasks that are held up for being over memory.high, by thread.
 #[map]
 pub static HIGH_CALLS: HashMap<u64, crate::probes::reclaim::Wait> = HashMap::with_max_entries(1024, 0);
+/// How much each process maps, by thread-group id. The one that is idle for longest makes room.
+#[map]
+pub static MAPPERS: LruHashMap<u32, Mapper> = LruHashMap::with_max_entries(1, 0);
+
+/// Calls that change an address space and are not over, by thread.
+#[map]
+pub static MAPPING_CALLS: Array<MappingCall> = Array::with_max_entries(CALLS, 0);
+
+/// Address space asked for, by [`tracer_common::mapping::MappingKey`].
+#[map]
+pub static MAPPINGS: HashMap<u64, MappingRecord> = HashMap::with_max_entries(1, 0);
+
+/// What calls did to address spaces, in order.
+#[map]
+pub static MAPPING_EVENTS: RingBuf = RingBuf::with_byte_size(1024 * 1024, 0);
+
+/// How many calls there were, per CPU.
+#[map]
+pub static MAPPING_COUNTS: PerCpuArray<MappingCounts> = PerCpuArray::with_max_entries(1, 0);

@@ -7,6 +7,7 @@ use crate::{loss, maps::SCRATCH};
 use tracer_common::{
     attribution::{KeyRecord, Sample},
     loss::Loss,
+    mapping::MappingRecord,
     stack::{Bases, StackRecord},
 };
 
@@ -27,10 +28,11 @@ pub enum Slot {
     PageFree = 10,
     Oom = 11,
     Dirty = 12,
+    Mapping = 13,
 }
 
 /// Number of slots.
-pub const SLOTS: u32 = 13;
+pub const SLOTS: u32 = 14;
 
 /// Working memory of one program on one CPU.
 #[repr(C)]
@@ -44,6 +46,8 @@ pub struct Scratch {
     pub stack: StackRecord,
     /// What its frames are relative to.
     pub bases: Bases,
+    /// A record of address space on its way into the table.
+    pub mapping: MappingRecord,
 }
 
 /// The slot's memory, until [`leave`]; counts and returns `None` if it is in use.

@@ -46,6 +46,9 @@ pub struct Report {
     /// Those of the last quarter of an hour, by victim and by who grew; null if there was none and the host was not short of memory.
     #[serde(default)]
     pub oom_loops: Option<crate::oom::loops::Loops>,
+    /// Calls that changed address spaces; null where they are not followed.
+    #[serde(default)]
+    pub mapping: Option<MappingSummary>,
     /// How much of the processes' memory was looked at for regions.
     #[serde(default)]
     pub surveyed: Surveyed,
@@ -242,6 +245,9 @@ pub struct Cgroup {
     pub files: Vec<FileRow>,
     /// Regions of anonymous memory, largest resident first.
     pub regions: Vec<RegionRow>,
+    /// Address space asked for since the start, by stack, the 200 largest, largest first; null where that is not followed.
+    #[serde(default)]
+    pub mappings: Option<Vec<MappingRow>>,
     /// glibc's malloc arenas, of each process that has others than the main one.
     #[serde(default)]
     pub arenas: Vec<ArenaRow>,
@@ -497,10 +503,66 @@ pub struct RegionRow {
     /// Its standard error.
     #[serde(default)]
     pub live_stderr: u64,
-    /// Stack that mapped them, outermost first; null where that was not seen.
+    /// Stack that mapped most of them, outermost first; null where that was not seen.
     pub origin: Option<Vec<String>>,
-    /// Stacks that made them accessible (brk, mprotect); empty while those are not followed.
-    pub growers: Vec<serde_json::Value>,
+    /// Stacks that mapped them, those with most address space first; what was not seen is in none.
+    #[serde(default)]
+    pub origins: Vec<OriginRow>,
+    /// Stacks that made them accessible afterwards: brk, mprotect, mmap over a reservation. In the same order.
+    pub growers: Vec<OriginRow>,
+}
+
+/// Address space of regions by who mapped it, or made it accessible.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct OriginRow {
+    /// "mmap", "brk", "mremap" or "mprotect".
+    pub call: String,
+    /// "complete", "cut: REASON" or "none".
+    pub status: String,
+    /// Outermost first.
+    pub frames: Vec<String>,
+    /// Bytes of address space, resident or not.
+    pub bytes: u64,
+    /// Thread id on the host; null if there were several.
+    pub tid: Option<u32>,
+    /// Seconds from the first such call to the end of the recording.
+    pub oldest_s: f64,
+}
+
+/// Address space that one stack of one process asked for since the start, given back or not, resident or not.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct MappingRow {
+    /// Thread-group id on the host.
+    pub pid: u32,
+    /// Name of the thread-group leader.
+    pub comm: String,
+    /// "mmap", "brk" or "mremap".
+    pub call: String,
+    /// "complete", "cut: REASON" or "none".
+    pub status: String,
+    /// Outermost first.
+    pub frames: Vec<String>,
+    /// Bytes.
+    pub bytes: u64,
+    /// Its standard error; 0 where no call was passed over.
+    pub bytes_stderr: u64,
+    /// Calls.
+    pub calls: u64,
+    /// Seconds from the last of them that was recorded to the end of the recording.
+    pub last_s: f64,
+}
+
+/// How far calls that change address spaces were followed.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MappingSummary {
+    /// Calls of processes that are followed.
+    pub calls: u64,
+    /// Of these: passed over because their process mapped in a storm. The others stand for them.
+    pub thinned: u64,
+    /// Ranges of living processes whose origin is known.
+    pub ranges: u64,
+    /// Ranges that found no room.
+    pub dropped: u64,
 }
 
 /// glibc's malloc arenas of one process. What glibc's main arena holds is in the regions brk-heap and mmap-malloc.

@@ -280,6 +280,32 @@ pub static CATALOGUE: &[Probe] = &[
         ],
     },
     Probe {
+        name: "mapping",
+        required: false,
+        providers: &[
+            Provider {
+                tier: Tier::Fentry,
+                hooks: &[
+                    hook("mmap_fexit", Attach::Fexit, &["__x64_sys_mmap"]),
+                    hook("munmap_fexit", Attach::Fexit, &["__x64_sys_munmap"]),
+                    hook("mremap_fexit", Attach::Fexit, &["__x64_sys_mremap"]),
+                    hook("mprotect_fexit", Attach::Fexit, &["__x64_sys_mprotect"]),
+                    hook("brk_fexit", Attach::Fexit, &["__x64_sys_brk"]),
+                    hook("brk_fentry", Attach::Fentry, &["__x64_sys_brk"]),
+                ],
+            },
+            // The release first: an entry that is made must be taken away again.
+            Provider {
+                tier: Tier::Tracepoint,
+                hooks: &[
+                    hook("mmap_lock_released", Attach::RawTracepoint, &["mmap_lock_released"]),
+                    hook("unmapped_area", Attach::RawTracepoint, &["vm_unmapped_area"]),
+                    hook("mmap_lock_taken", Attach::RawTracepoint, &["mmap_lock_acquire_returned"]),
+                ],
+            },
+        ],
+    },
+    Probe {
         name: "cgroups",
         required: false,
         providers: &[Provider {

@@ -48,6 +48,7 @@ static const struct {
     {"threads-malloc", wl_threads_malloc, "--threads that malloc --bytes in all and free every second block"},
     {"regions", wl_regions, "fill malloc's heap, a mapped block, and arenas and stacks of --threads with --bytes in all"},
     {"left-behind", wl_left_behind, "fill malloc's heap, fork, and end; the child stays"},
+    {"reserve", wl_reserve, "ask for address space by mmap, brk, mprotect and mremap, and touch none of it"},
     {"omit-fp", wl_omit_fp, "touch from functions without frame pointers"},
     {"oom", wl_oom, "touch up to --bytes without a pause"},
     {"grow", wl_grow, "touch 1 MiB every --milliseconds up to --bytes, in a child"},
@@ -56,6 +57,7 @@ static const struct {
     {"tmpfs-storm", wl_tmpfs_storm, "the same in tmpfs"},
     {"lifetimes", wl_lifetimes, "--rounds blocks of four pages that live for 10 to 100 ms; quantiles of what they really lived"},
     {"slow-reads", wl_slow_reads, "read --bytes of holes page by page; quantiles of the slow reads' waits"},
+    {"mmap-storm", wl_mmap_storm, "map and unmap 64 KiB, --rounds times, touching nothing; ns a pair"},
     {"getppid-storm", wl_getppid_storm, "--rounds calls of getppid; ns a call"},
 };
 #define COMMANDS (sizeof commands / sizeof commands[0])

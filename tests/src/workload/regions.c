@@ -8,7 +8,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 // Below glibc's threshold for mappings of their own, above what its caches of small blocks keep.
@@ -127,5 +129,50 @@ int wl_left_behind(void) {
     while (getppid() == parent) usleep(1000);
     wl_figure("heap_bytes", (double)(wl_options.bytes / BLOCK * BLOCK));
     wl_step(&(struct wl_step){.name = "left"});
+    return 0;
+}
+
+// The calls themselves, not libc's functions, which have no frame pointers.
+WL_FUNCTION char *wl_map_untouched(uint64_t bytes, uint64_t protection) {
+    long at = wl_syscall6(SYS_mmap, 0, (long)bytes, (long)protection, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (at < 0 && at > -4096) {
+        errno = (int)-at;
+        wl_die("mmap");
+    }
+    return (char *)at;
+}
+
+WL_FUNCTION void wl_grow_heap(uint64_t bytes) {
+    long end = wl_syscall3(SYS_brk, 0, 0, 0);
+    if (wl_syscall3(SYS_brk, end + (long)bytes, 0, 0) != end + (long)bytes) {
+        errno = ENOMEM;
+        wl_die("brk");
+    }
+}
+
+WL_FUNCTION void wl_open_half(char *start, uint64_t bytes) {
+    if (wl_syscall3(SYS_mprotect, (long)start, (long)(bytes / 2), PROT_READ | PROT_WRITE) != 0) wl_die("mprotect");
+}
+
+WL_FUNCTION char *wl_move(char *start, uint64_t from, uint64_t to) {
+    long at = wl_syscall6(SYS_mremap, (long)start, (long)from, (long)to, MREMAP_MAYMOVE, 0, 0);
+    if (at < 0 && at > -4096) wl_die("mremap");
+    return (char *)at;
+}
+
+// Address space that nobody touches: --bytes by mmap, as much reserved and half of that opened, a quarter by brk, an eighth that is
+// made twice as long by mremap; and a sixteenth that is given back.
+int wl_reserve(void) {
+    uint64_t bytes = wl_even_bytes();
+    ready();
+    wl_map_untouched(bytes, PROT_READ | PROT_WRITE);
+    char *reserved = wl_map_untouched(bytes, PROT_NONE);
+    wl_open_half(reserved, bytes);
+    wl_grow_heap(bytes / 4);
+    char *small = wl_map_untouched(bytes / 8, PROT_READ);
+    wl_move(small, bytes / 8, bytes / 4);
+    char *back = wl_map_untouched(bytes / 16, PROT_READ);
+    if (munmap(back, bytes / 16) != 0) wl_die("munmap");
+    wl_step(&(struct wl_step){.name = "reserved"});
     return 0;
 }

@@ -82,6 +82,20 @@ int wl_tmpfs_storm(void) {
     return 0;
 }
 
+WL_FUNCTION void wl_storm_map(void) {
+    long at = wl_syscall6(SYS_mmap, 0, 65536, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if ((at < 0 && at > -4096) || wl_syscall3(SYS_munmap, at, 65536, 0) != 0) wl_die("mmap and munmap");
+}
+
+int wl_mmap_storm(void) {
+    uint64_t rounds = rounds_or(1000000);
+    ready();
+    uint64_t began = wl_now();
+    for (uint64_t i = 0; i < rounds; i++) wl_storm_map();
+    ended("wl_storm_map", "ns_per_pair", began, rounds, (struct wl_kinds){0});
+    return 0;
+}
+
 int wl_getppid_storm(void) {
     uint64_t rounds = rounds_or(10000000);
     ready();

@@ -87,6 +87,17 @@ WL_INLINE long wl_syscall3(long number, long a, long b, long c) {
     return result;
 }
 
+WL_INLINE long wl_syscall6(long number, long a, long b, long c, long d, long e, long f) {
+    long result;
+    register long fourth __asm__("r10") = d, fifth __asm__("r8") = e, sixth __asm__("r9") = f;
+    WL_FRAME();
+    __asm__ volatile("syscall"
+                     : "=a"(result)
+                     : "a"(number), "D"(a), "S"(b), "d"(c), "r"(fourth), "r"(fifth), "r"(sixth)
+                     : "rcx", "r11", "memory");
+    return result;
+}
+
 // One store a page.
 WL_INLINE void wl_store_pages(char *start, uint64_t bytes, uint64_t stride) {
     WL_FRAME();
@@ -124,10 +135,12 @@ int wl_spawn_short(void);
 int wl_short_main(void);
 int wl_threads_malloc(void);
 int wl_regions(void);
+int wl_reserve(void);
 int wl_left_behind(void);
 int wl_fault_storm(void);
 int wl_file_storm(void);
 int wl_tmpfs_storm(void);
+int wl_mmap_storm(void);
 int wl_getppid_storm(void);
 int wl_lifetimes(void);
 int wl_slow_reads(void);

@@ -24,6 +24,7 @@ mod hugetlb;
 mod input;
 mod lifecycle;
 mod losses;
+mod mappings;
 mod mark;
 mod moved;
 mod namespace;

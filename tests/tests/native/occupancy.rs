@@ -54,7 +54,10 @@ fn occupancy(name: &str, arguments: &[&str]) {
         cost["cpu_percent"]
     );
     println!("programs: {} runs, {} ns; losses {:?}", cost["events"], cost["bpf_ns"], outcome.report["losses"]);
-    assert_eq!(report::losses(&outcome.report).unwrap(), BTreeMap::new());
+    let mut losses = report::losses(&outcome.report).unwrap();
+    // Of so many thread ids a few meet in one entry while both change their mappings: counted, and no memory.
+    assert!(losses.remove("mapping_event_lost").is_none_or(|calls| calls < processes() / 100), "{:?}", outcome.report["losses"]);
+    assert_eq!(losses, BTreeMap::new());
     for (table, peaks) in peaks {
         let shown = &cost["tables"][table];
         let room = shown["max_entries"].as_u64().unwrap();

@@ -5,6 +5,7 @@ pub mod file;
 pub mod folio;
 pub mod memcg;
 pub mod oom;
+pub mod registers;
 pub mod task;
 
 use aya_ebpf::helpers::{bpf_probe_read_kernel, generated};

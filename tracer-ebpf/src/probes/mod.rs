@@ -10,6 +10,7 @@ pub mod file_commit;
 pub mod follow;
 pub mod freeze;
 pub mod lru_insertion;
+pub mod mapping;
 pub mod migrate;
 pub mod migration_pte;
 pub mod oom;
@@ -24,7 +25,7 @@ pub mod sweep;
 pub mod uncharge;
 
 use aya_ebpf::helpers::bpf_probe_read_kernel;
-use core::ffi::c_void;
+use core::{arch::asm, ffi::c_void};
 
 /// Argument `n` of a raw tracepoint, fentry or fexit program as a plain number. A typed pointer could not be shifted
 /// to a frame number: the verifier refuses arithmetic on it. Read through the helper it is a scalar.
@@ -32,4 +33,20 @@ use core::ffi::c_void;
 pub fn argument(ctx: *mut c_void, n: usize) -> u64 {
     // SAFETY: the context of these programs is an array of u64, as long as the target has arguments.
     unsafe { bpf_probe_read_kernel(ctx.cast::<u64>().add(n)) }.unwrap_or(0)
+}
+
+/// Arguments 1 and 2 of a raw tracepoint's, or 2 and 3. By hand: the compiler would choose an address and load from it, which the verifier
+/// refuses.
+#[inline(always)]
+pub fn two_arguments(ctx: *mut c_void, early: bool) -> [u64; 2] {
+    let (first, second): (u64, u64);
+    // SAFETY: loads from the context, which is an array of u64 as long as the tracepoint has arguments.
+    unsafe {
+        if early {
+            asm!("{a} = *(u64 *)({ctx} + 8)", "{b} = *(u64 *)({ctx} + 16)", a = out(reg) first, b = lateout(reg) second, ctx = in(reg) ctx);
+        } else {
+            asm!("{a} = *(u64 *)({ctx} + 16)", "{b} = *(u64 *)({ctx} + 24)", a = out(reg) first, b = lateout(reg) second, ctx = in(reg) ctx);
+        }
+    }
+    [first, second]
 }

@@ -6,6 +6,7 @@ pub mod batch;
 pub mod calibrate;
 pub mod diagnosis;
 mod loader;
+pub mod mappings;
 pub mod picture;
 pub mod program_info;
 pub mod sizes;

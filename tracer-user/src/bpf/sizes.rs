@@ -9,6 +9,7 @@ use tracer_common::{
     dirty::{DirtyKey, DirtyRecord},
     file::FileRecord,
     histogram::HistogramKey,
+    mapping::{CALLS, Mapper, MappingCall, MappingRecord},
     process::ProcessRecord,
     sampling::{MAX_LOG2_MEAN, MIN_LOG2_MEAN},
     settings::{Followed, OwnerFilter},
@@ -76,6 +77,12 @@ pub struct Sizes {
     pub oom_events: u32,
     /// Counters of distributions.
     pub histograms: u32,
+    /// Keys of address space.
+    pub mappings: u32,
+    /// Processes whose rate of mapping is known.
+    pub mappers: u32,
+    /// Bytes of the ring of mappings.
+    pub mapping_events: u32,
     /// Bytes of all maps.
     pub bytes: u64,
 }
@@ -87,7 +94,7 @@ pub struct Forced {
 }
 
 /// Tables that can be forced.
-const FORCIBLE: [&str; 13] = [
+const FORCIBLE: [&str; 15] = [
     "SAMPLES",
     "KEYS",
     "STACKS",
@@ -101,6 +108,8 @@ const FORCIBLE: [&str; 13] = [
     "OOM_EVENTS",
     "DIRTIED",
     "HISTOGRAMS",
+    "MAPPINGS",
+    "MAPPING_EVENTS",
 ];
 
 impl Forced {
@@ -138,10 +147,27 @@ impl Forced {
             oom_events,
             dirtied,
             histograms,
+            mappings,
+            mapping_events,
             ..
         } = sizes;
-        let fields =
-            [samples, keys, stacks, processes, files, graveyard, owners, owner_totals, events, followed, oom_events, dirtied, histograms];
+        let fields = [
+            samples,
+            keys,
+            stacks,
+            processes,
+            files,
+            graveyard,
+            owners,
+            owner_totals,
+            events,
+            followed,
+            oom_events,
+            dirtied,
+            histograms,
+            mappings,
+            mapping_events,
+        ];
         for (field, entries) in fields.into_iter().zip(self.entries) {
             *field = entries.unwrap_or(*field);
         }
@@ -196,6 +222,10 @@ pub fn plan(wish: &Wish) -> Result<Sizes, DoesNotFit> {
         oom_events: 512 << 10,
         // Fifty cgroups with all metrics, hundreds that are quiet.
         histograms: 1 << 14,
+        mappings: 1 << 12,
+        mappers: 1 << 11,
+        // Seven thousand calls; a thread in a storm sends some 3000 a second, and the ring is looked at twenty times.
+        mapping_events: 512 << 10,
         bytes: 0,
     };
     if wish.exact {
@@ -206,7 +236,7 @@ pub fn plan(wish: &Wish) -> Result<Sizes, DoesNotFit> {
         // Cgroups with a limit, which are few.
         sizes.histograms /= 2;
         // What a victim frees while its picture is read is a folio a grave; beyond this its bytes stay right, their age is lost.
-        sizes.graveyard = sizes.samples.min(58 << 10);
+        sizes.graveyard = sizes.samples.min(52 << 10);
     }
     wish.forced.apply(&mut sizes);
     sizes.bytes = bytes(&sizes, wish.cpus_possible);
@@ -219,6 +249,7 @@ pub fn plan(wish: &Wish) -> Result<Sizes, DoesNotFit> {
         sizes.files /= 2;
         sizes.dirtied /= 2;
         sizes.histograms /= 2;
+        sizes.mappings /= 2;
         sizes.log2_mean = (sizes.log2_mean + 1).min(MAX_LOG2_MEAN);
         wish.forced.apply(&mut sizes);
         sizes.bytes = bytes(&sizes, wish.cpus_possible);
@@ -271,15 +302,19 @@ fn bytes(sizes: &Sizes, cpus: u32) -> u64 {
         + u64::from(sizes.histograms) * entry(size_of::<HistogramKey>())
         + u64::from(sizes.events)
         + u64::from(sizes.logs)
-        + u64::from(sizes.oom_events);
+        + u64::from(sizes.oom_events)
+        + u64::from(sizes.mappings) * entry(size_of::<MappingRecord>())
+        + u64::from(sizes.mappers) * entry(size_of::<Mapper>())
+        + u64::from(CALLS) * size_of::<MappingCall>() as u64
+        + u64::from(sizes.mapping_events);
     // Two bit tables, scratch, the small arrays, and the tables of what waits.
-    tables + sizes.frames / 4 + u64::from(cpus) * 31744 + (640 << 10)
+    tables + sizes.frames / 4 + u64::from(cpus) * 34816 + (640 << 10)
 }
 
 impl Sizes {
     /// Map names of the object with their entries.
     #[must_use]
-    pub fn entries(&self) -> [(&'static str, u32); 16] {
+    pub fn entries(&self) -> [(&'static str, u32); 19] {
         let words = u32::try_from(self.frames.div_ceil(64)).unwrap_or(u32::MAX).max(1);
         [
             ("FRAMES", words),
@@ -298,6 +333,9 @@ impl Sizes {
             ("AYA_LOGS", self.logs),
             ("OOM_EVENTS", self.oom_events),
             ("HISTOGRAMS", self.histograms),
+            ("MAPPINGS", self.mappings),
+            ("MAPPERS", self.mappers),
+            ("MAPPING_EVENTS", self.mapping_events),
         ]
     }
 

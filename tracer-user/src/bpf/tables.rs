@@ -21,7 +21,7 @@ use tracer_common::{
 
 /// All entries of a hash table. An entry that is deleted while the table is walked may make the walk start over, so identities seen
 /// twice are given once.
-fn entries<K: Pod + Eq + Hash, V: Pod>(bpf: &Ebpf, name: &'static str) -> Result<std::collections::HashMap<K, V>, BpfError> {
+pub(super) fn entries<K: Pod + Eq + Hash, V: Pod>(bpf: &Ebpf, name: &'static str) -> Result<std::collections::HashMap<K, V>, BpfError> {
     let failed = |source| BpfError::Map { name, source };
     let map = HashMap::<_, K, V>::try_from(bpf.map(name).ok_or(BpfError::Missing(name))?).map_err(failed)?;
     let mut found = std::collections::HashMap::new();
@@ -274,7 +274,7 @@ pub fn remove_graves(bpf: &mut Ebpf, graves: &[Grave]) -> Result<(), BpfError> {
     })
 }
 
-fn is_gone(error: &MapError) -> bool {
+pub(super) fn is_gone(error: &MapError) -> bool {
     match error {
         MapError::KeyNotFound | MapError::ElementNotFound => true,
         MapError::SyscallError(error) => error.io_error.raw_os_error() == Some(libc::ENOENT),

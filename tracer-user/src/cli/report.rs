@@ -54,6 +54,9 @@ pub struct ReportArgs {
     /// Split live bytes by thread: `comm/tid` for the process, with the thread's own name where known.
     #[arg(long, value_enum)]
     pub by: Option<By>,
+    /// With --view regions: a JVM's account of its memory (`jcmd PID VM.native_memory summary`), to be shown beside its regions.
+    #[arg(long, value_name = "FILE")]
+    pub nmt: Option<PathBuf>,
     /// Most rows.
     #[arg(long, value_name = "N")]
     pub top: Option<usize>,
@@ -69,6 +72,7 @@ Examples:
   memtrail report run.mtrail --view pods                 pods and their containers, dead ones too
   memtrail report run.mtrail --view stacks --kind anon   stacks of anonymous memory
   memtrail report run.mtrail --view regions              heaps, arenas, thread stacks, files' copies
+  memtrail report run.mtrail --view regions --nmt f      beside what the JVM says of itself
   memtrail report run.mtrail --view files --top 20       the largest files in memory
   memtrail report run.mtrail --view histograms           waits for memory, sizes, lifetimes
   memtrail report run.mtrail -o run.pftrace              memory over time, for Perfetto's viewer
@@ -153,10 +157,25 @@ pub fn run(args: &ReportArgs) -> Result<u8> {
         Some(View::Marks) => String::new(),
         Some(View::Oom) => output::autopsy::view(&selected),
         Some(View::Files) => output::files::table(&report, &selection),
-        Some(View::Regions) => output::regions::render(&report, &selection),
         Some(View::Histograms) => output::histograms::render(&report, &selection),
+        Some(View::Regions) => match &args.nmt {
+            Some(account) => beside_nmt(&report, &selection, account)?,
+            None => output::regions::render(&report, &selection),
+        },
     };
     print(&text)
+}
+
+/// The regions with the JVM's own account before them.
+fn beside_nmt(report: &Report, selection: &views::Selection, account: &std::path::Path) -> Result<String> {
+    use output::nmt;
+    use std::io::Read as _;
+    let name = || account.display().to_string();
+    let mut text = String::new();
+    std::fs::File::open(account).and_then(|file| file.take(nmt::MOST_BYTES).read_to_string(&mut text)).with_context(name)?;
+    let categories = nmt::parse(&text).with_context(name)?;
+    let table = nmt::render(report, |cgroup| selection.takes_cgroup(cgroup), &categories)?;
+    Ok(format!("{table}\n{}", output::regions::render(report, selection)))
 }
 
 impl ReportArgs {
@@ -223,6 +242,9 @@ fn whole_rows(args: &ReportArgs) -> Option<&PathBuf> {
 fn check(args: &ReportArgs) -> Result<(), Conflict> {
     if args.view == Some(View::Marks) && !args.output.is_empty() {
         return Err(Conflict("--view marks: a list for the terminal: leave -o out".to_owned()));
+    }
+    if args.nmt.is_some() && args.view != Some(View::Regions) {
+        return Err(Conflict("--nmt: beside the regions of a process only: use --view regions".to_owned()));
     }
     if args.by == Some(By::Thread) {
         let value = args.value();

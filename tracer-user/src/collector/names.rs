@@ -47,6 +47,24 @@ impl<'a> Names<'a> {
         self.symbolizer.learn(unknown);
     }
 
+    /// Looks up user stacks alike: process and stack by identity.
+    pub fn learn_stacks(
+        &mut self,
+        wanted: impl Iterator<Item = (u64, u64)>,
+        processes: &HashMap<u64, ProcessRecord>,
+        stacks: &HashMap<u64, StackRecord>,
+    ) {
+        let mut unknown = Unknown::default();
+        for (process, stack) in wanted {
+            if let (Some(process), Some(stack)) = (processes.get(&process), stacks.get(&stack))
+                && let (Some(image), Some(feed)) = (self.image(process), self.feed)
+            {
+                self.symbolizer.gather_user(&image, &user_addresses(process, stack), feed.file_store(), &mut unknown);
+            }
+        }
+        self.symbolizer.learn(unknown);
+    }
+
     /// What a process ran when it was first seen.
     fn image(&self, process: &ProcessRecord) -> Option<Image> {
         // The guard is held only for the copy: the reader of the rings waits for it.

@@ -11,6 +11,7 @@ use crate::{
     process::{FileIdentity, feed::OpenedFiles, listing, sys},
     region::{
         Class, Region, Survey,
+        classify::Claim,
         place::{self, Sampled},
         survey,
     },
@@ -27,12 +28,13 @@ use std::{
 use tracer_common::{
     attribution::{KEY_BASELINE, KEY_OWN, KeyRecord, Sample},
     kind::Kind,
+    mapping::MappingRecord,
     process::ProcessRecord,
 };
 
 /// Most processes read for one report, those with most memory first.
 const MOST_PROCESSES: usize = 128;
-/// Processes without live samples are read from this size on.
+/// Processes without live samples are read from this size on, or if they asked for so much address space since the start.
 const LEAST_ANONYMOUS_BYTES: u64 = 4 << 20;
 /// Longest wait for one process. One of 60,000 mappings takes a second.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -102,6 +104,9 @@ impl Surveys {
     }
 }
 
+/// Ranges whose class is told by who reserved them, by thread-group id.
+pub type Reserved = HashMap<u32, Vec<Claim>>;
+
 /// Tables that the samples are joined with.
 pub struct Tables<'a> {
     /// Keys by identity.
@@ -110,6 +115,8 @@ pub struct Tables<'a> {
     pub samples: &'a HashMap<u64, Sample>,
     /// Processes by identity.
     pub processes: &'a HashMap<u64, ProcessRecord>,
+    /// Address space asked for; empty where that is not followed.
+    pub mappings: &'a HashMap<u64, MappingRecord>,
 }
 
 /// The thread that looks into processes. It is started before the others give up their privileges, and outlives each reading: a process
@@ -147,14 +154,20 @@ impl Surveying {
 }
 
 /// Reads the processes that have live anonymous samples, and the large ones of `members`: processes of wanted cgroups.
-/// `opened` gives files that are open already, for their symbols.
-pub fn read(thread: &Surveying, tables: &Tables<'_>, members: &HashMap<u32, CgroupId>, opened: Option<OpenedFiles>) -> Surveys {
+/// `opened` gives files that are open already, for their symbols; `reserved` ranges of processes whose class is told by who reserved them.
+pub fn read(
+    thread: &Surveying,
+    tables: &Tables<'_>,
+    members: &HashMap<u32, CgroupId>,
+    opened: Option<OpenedFiles>,
+    reserved: Reserved,
+) -> Surveys {
     let began_ns = sys::monotonic_ns();
     let (samples, elsewhere) = samples_by_process(tables);
-    let tgids = most_memory_first(&samples, members);
+    let tgids = most_memory_first(&samples, members, tables);
     let mut surveys = Surveys { left_out: tgids.len() as u64, ..Surveys::default() };
     let (sender, messages) = sync_channel(1);
-    let surveyor = Surveyor { sender, opened, samples, elsewhere };
+    let surveyor = Surveyor { sender, opened, reserved, samples, elsewhere };
     // A process that did not let go of the thread at the last reading may still hold it.
     if thread.0.try_send((surveyor, tgids)).is_err() {
         log::warn!("regions stay unknown: a process that does not let its memory be read holds up the others");
@@ -181,12 +194,17 @@ pub fn read(thread: &Surveying, tables: &Tables<'_>, members: &HashMap<u32, Cgro
     surveys
 }
 
-/// Processes with live samples, and large ones.
-fn most_memory_first(samples: &HashMap<u32, Touched>, members: &HashMap<u32, CgroupId>) -> Vec<u32> {
+/// Processes with live samples, and those that are large or have asked for much.
+fn most_memory_first(samples: &HashMap<u32, Touched>, members: &HashMap<u32, CgroupId>, tables: &Tables<'_>) -> Vec<u32> {
     let mut sizes: HashMap<u32, u64> = HashMap::new();
     for tgid in members.keys().take(MOST_MEMBERS) {
         if let Some(bytes) = survey::anonymous_bytes(*tgid).filter(|bytes| *bytes >= LEAST_ANONYMOUS_BYTES) {
             sizes.insert(*tgid, bytes);
+        }
+    }
+    for record in tables.mappings.values().filter(|record| record.bytes >= LEAST_ANONYMOUS_BYTES) {
+        if let Some(process) = tables.processes.get(&record.key.process).filter(|process| members.contains_key(&process.tgid)) {
+            sizes.entry(process.tgid).or_default();
         }
     }
     for (tgid, touched) in samples {
@@ -214,6 +232,7 @@ enum Message {
 struct Surveyor {
     sender: SyncSender<Message>,
     opened: Option<OpenedFiles>,
+    reserved: Reserved,
     samples: HashMap<u32, Touched>,
     elsewhere: Vec<Sampled>,
 }
@@ -225,7 +244,8 @@ impl Surveyor {
         let mut read = Vec::new();
         for tgid in tgids.into_iter().take(MOST_PROCESSES) {
             let touched = self.samples.remove(&tgid).unwrap_or_default().samples;
-            let message = match Survey::of_process(tgid, &mut opened) {
+            let reserved = self.reserved.remove(&tgid).unwrap_or_default();
+            let message = match Survey::of_process(tgid, &mut opened, &reserved) {
                 Ok((survey, mut memory)) => {
                     let placing = place::place(touched, &survey.maps.vmas, memory.pages());
                     self.elsewhere.extend(placing.missing);

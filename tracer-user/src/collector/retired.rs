@@ -32,6 +32,8 @@ pub struct Leaving {
 /// Marks of one pass for the next.
 #[derive(Debug, Default)]
 pub struct Marks {
+    /// Stacks and processes that something else than a key names.
+    pub named: (HashSet<u64>, HashSet<u64>),
     keys: HashMap<u64, u64>,
     stacks: HashMap<u64, u64>,
     processes: HashMap<u64, u64>,
@@ -56,8 +58,7 @@ impl Marks {
                 && processes.get(&record.key.process).is_none_or(&gone)
         };
         let leaving_keys = ripe(&mut self.keys, keys.iter().filter(|(_, record)| idle(record)).map(|(id, _)| *id), now_ns);
-        let mut named_stacks = HashSet::new();
-        let mut named_processes = HashSet::new();
+        let (mut named_stacks, mut named_processes) = std::mem::take(&mut self.named);
         // Those that leave too: until they are named, they need their stacks and process.
         for record in keys.values() {
             named_stacks.extend([record.key.user_stack, record.key.kernel_stack]);

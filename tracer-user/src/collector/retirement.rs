@@ -8,13 +8,14 @@ use super::{
     session::{Session, SessionError},
 };
 use crate::{
-    bpf::tables,
+    bpf::{self, tables},
     cgroup::{CgroupId, monotonic_ns, registry::State},
 };
 use std::collections::{HashMap, HashSet};
 use tracer_common::{
     attribution::KeyRecord,
     dirty::{DirtyKey, DirtyRecord},
+    process::ProcessRecord,
 };
 
 /// Longest that one retirement keeps the collector from its readings, nanoseconds, but for the time that the tables take to read, and one
@@ -50,6 +51,8 @@ impl Session {
                 }
             }
         }
+        self.marks.named = self.retire_mappings(&processes)?;
+        let feed = self.feed.as_ref();
         let leaving = self.marks.pass(&keys, &stacks, &processes, &dirtied, |process| is_gone(feed, process), monotonic_ns());
         let mut names = Names::new(feed, &mut self.symbolizer);
         let mut left = 0;
@@ -104,6 +107,29 @@ impl Session {
         let is_over = |owner| matches!(state(owner), Some(State::Dead { .. })) && !owning.contains(&owner);
         let is_gone = |owner| state(owner) != Some(State::Alive);
         Ok(self.histograms.retire(&mut self.running.bpf, self.running.sizes.histograms, is_over, is_gone)?)
+    }
+
+    /// Forgets the mappings of processes that are gone: their ranges at once, what they asked for when its table is a quarter full. The
+    /// stacks and processes that the others name.
+    fn retire_mappings(&mut self, processes: &HashMap<u64, ProcessRecord>) -> Result<(HashSet<u64>, HashSet<u64>), SessionError> {
+        let Some(mappings) = &self.mappings else { return Ok(Default::default()) };
+        let feed = self.feed.as_ref();
+        let gone = |process: &u64| processes.get(process).is_none_or(|process| is_gone(feed, process));
+        let (mut stacks, mut named) = mappings.with(|spaces| {
+            spaces.retain(|process| !gone(&process));
+            spaces.named()
+        });
+        let mut records = bpf::mappings::records(&self.running.bpf)?;
+        self.occupancy.insert("MAPPINGS".to_owned(), records.len() as u64);
+        if records.len() > self.running.sizes.mappings as usize / 4 {
+            let leaving: Vec<u64> = records.extract_if(|_, record| gone(&record.key.process)).map(|(identity, _)| identity).collect();
+            bpf::mappings::remove(&mut self.running.bpf, &leaving)?;
+        }
+        for record in records.values() {
+            stacks.insert(record.key.user_stack);
+            named.insert(record.key.process);
+        }
+        Ok((stacks, named))
     }
 
     /// Files of which nothing is live leave their table, once it is half full: finding them takes a look at every sample.

@@ -7,6 +7,7 @@ use super::{
     filter::Filter,
     follow::{FollowError, Following},
     histograms::Histograms,
+    mappings::Mappings,
     names::Names,
     oom::{Kills, OomLog},
     owners,
@@ -107,6 +108,8 @@ pub struct Session {
     pub(super) surveying: regions::Surveying,
     /// What processes of cgroups close to their limits are like.
     pub(super) ahead: regions::ahead::Ahead,
+    /// Who mapped what; `None` where that is not followed.
+    pub(super) mappings: Option<Mappings>,
     /// OOM kills so far.
     pub(super) oom: OomLog,
     /// Processes and their mappings; `None` where perf events are refused.
@@ -211,6 +214,8 @@ impl Session {
         containers::learn(&mut names, &mut filter, registry.iter().map(|cgroup| &cgroup.path));
         let read = |id: CgroupId| poller.read_one(id, &registry.get(id)?.path).ok().flatten();
         let oom = OomLog::start(&mut running.bpf, read, u64::from(host.facts.page_size))?;
+        let followed = running.attached.iter().any(|probe| probe.name == "mapping" && probe.tier.is_some());
+        let mappings = if followed { Some(Mappings::start(&mut running.bpf)?) } else { None };
         let mut session = Session {
             host,
             hierarchy,
@@ -224,6 +229,7 @@ impl Session {
             listener,
             surveying: regions::Surveying::start().map_err(SessionError::Thread)?,
             ahead: regions::ahead::Ahead::default(),
+            mappings,
             oom,
             feed,
             symbolizer: Names::symbolizer(),

@@ -1,21 +1,25 @@
 //! The snapshot that a report is made from: the tables as they are now, the kernel's figures beside them, and the names.
 
 use super::{
-    assemble::{self, Inputs},
+    assemble::{self, Inputs, Mapped},
     histograms,
     names::Names,
     phases::Phases,
-    regions,
+    regions::{self, Surveys},
     session::{MOST_DEAD, Session, SessionError, moved_frames},
 };
 use crate::{
-    bpf::tables::{self, SweepVerdict},
+    bpf::{
+        self,
+        tables::{self, SweepVerdict},
+    },
     cgroup::{CgroupId, monotonic_ns},
-    model::Report,
+    model::{MappingSummary, Report},
     oom::Autopsy,
     process::Feed,
 };
 use std::collections::{HashMap, HashSet};
+use tracer_common::mapping::MappingRecord;
 
 /// Longest wait for process records before a report.
 const SETTLE: std::time::Duration = std::time::Duration::from_secs(2);
@@ -48,18 +52,23 @@ impl Session {
         let above = self.above(&readings);
         let keys = tables::keys(&self.running.bpf)?;
         let samples = tables::samples(&self.running.bpf)?;
-        let stacks = tables::stacks(&self.running.bpf)?;
         let processes = tables::processes(&self.running.bpf)?;
         let dirtied = tables::dirtied(&self.running.bpf)?;
         let files = self.files_of(&samples)?;
         let members = self.members(readings.iter().map(|(id, _)| *id));
         self.ahead.stop();
+        let records = if self.mappings.is_some() { bpf::mappings::records(&self.running.bpf)? } else { HashMap::new() };
+        let reserved = self.reserved_by_jvms(&members, &processes)?;
         let surveys = regions::read(
             &self.surveying,
-            &regions::Tables { keys: &keys, samples: &samples, processes: &processes },
+            &regions::Tables { keys: &keys, samples: &samples, processes: &processes, mappings: &records },
             &members,
             self.feed.as_ref().map(Feed::opened_files),
+            reserved,
         );
+        let mapped = self.mapped(&surveys, records)?;
+        // After whoever names some.
+        let stacks = tables::stacks(&self.running.bpf)?;
         let totals = tables::owner_totals(&self.running.bpf)?;
         // What a cgroup was charged for is told by its name, also when nothing of it is left.
         let owning: HashSet<u64> =
@@ -96,6 +105,7 @@ impl Session {
             surveys: &surveys,
             histograms: &self.histograms,
             histogram_losses: &histogram_losses,
+            mapped: mapped.as_ref(),
             programs: self.moments.estimate(monotonic_ns().saturating_sub(self.started_ns)),
             sustained: &sustained,
             slopes: &self.slopes,
@@ -109,12 +119,25 @@ impl Session {
         phases.end("tables read");
         let mut names = Names::new(self.feed.as_ref(), &mut self.symbolizer);
         names.learn(keys.values().filter(|record| assemble::wanted(&inputs, CgroupId(record.key.owner))), &processes, &stacks);
+        names.learn_stacks(mapped.iter().flat_map(Mapped::stacks), &processes, &stacks);
         phases.end("names looked up");
         let mut report = assemble::report(&inputs, &mut names);
         phases.end("report made");
         report.oom = self.autopsies().iter().map(Autopsy::to_value).collect();
         report.oom_loops = Some(self.loops()).filter(|loops| loops.kills > 0 || !loops.verdicts.is_empty());
         Ok(report)
+    }
+
+    /// Who mapped what is in the surveys, and what was asked for; `None` where that is not followed.
+    fn mapped(&self, surveys: &Surveys, records: HashMap<u64, MappingRecord>) -> Result<Option<Mapped>, SessionError> {
+        let Some(mappings) = &self.mappings else { return Ok(None) };
+        let (spaces, ranges, dropped) = mappings.with(|spaces| {
+            let wanted = surveys.processes.iter().filter_map(|process| Some((process.tgid, spaces.of(process.tgid)?.clone())));
+            (wanted.collect(), spaces.len() as u64, spaces.dropped())
+        });
+        let counts = bpf::mappings::counts(&self.running.bpf)?;
+        let summary = MappingSummary { calls: counts.calls, thinned: counts.thinned, ranges, dropped };
+        Ok(Some(Mapped { spaces, records, summary }))
     }
 
     /// Processes of these cgroups. One that moves meanwhile may be seen twice: the later one stands.

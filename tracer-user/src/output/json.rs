@@ -43,6 +43,7 @@ pub fn shortened(report: &Report) -> Report {
         oom,
         oom_loops,
         migration,
+        mapping,
         surveyed,
     } = report;
     Report {
@@ -61,6 +62,7 @@ pub fn shortened(report: &Report) -> Report {
         cgroups,
         oom: oom.clone(),
         oom_loops: oom_loops.clone(),
+        mapping: mapping.clone(),
         surveyed: surveyed.clone(),
     }
 }
@@ -84,6 +86,7 @@ fn shortened_cgroup(cgroup: &Cgroup) -> Cgroup {
         kinds: cgroup.kinds.clone(),
         subtree: cgroup.subtree.clone(),
         regions: cgroup.regions.clone(),
+        mappings: cgroup.mappings.clone(),
         arenas: cgroup.arenas.clone(),
         histograms: cgroup.histograms.clone(),
         verdicts: cgroup.verdicts.clone(),

@@ -42,6 +42,7 @@ pub mod histograms;
 pub mod hlog;
 pub mod json;
 pub mod merged;
+pub mod nmt;
 pub mod perfetto;
 pub mod pods;
 pub mod pprof;

@@ -1,16 +1,21 @@
-//! The view of regions for `report --view regions`: for each cgroup and process, what its anonymous memory is for, and malloc's arenas.
+//! The view of regions for `report --view regions`: for each cgroup and process, what its anonymous memory is for, who mapped it, malloc's
+//! arenas, and what address space was asked for since the start.
 //!
 //! Pure. What is unknown is `?`; what the selection leaves out is said.
 
 use super::figures;
 use super::text::{escape, pad_left, pad_right, wrap};
 use super::views::Selection;
-use crate::model::{ArenaRow, Cgroup, RegionRow, Report};
+use crate::model::{ArenaRow, Cgroup, MappingRow, OriginRow, RegionRow, Report};
 use crate::units;
 use std::collections::BTreeMap;
 
 /// Width of the first column.
 const NAME_COLUMNS: usize = 24;
+/// Stacks shown of a row, and of a process.
+const STACKS: usize = 3;
+/// Innermost frames shown of each.
+const FRAMES: usize = 6;
 
 /// Regions of all chosen cgroups; `--top` limits the processes.
 #[must_use]
@@ -21,6 +26,9 @@ pub fn render(report: &Report, selection: &Selection) -> String {
         for row in &cgroup.regions {
             let size = sizes.entry(row.pid).or_default();
             *size = size.saturating_add(row.resident.unwrap_or(row.live));
+        }
+        for row in cgroup.mappings.iter().flatten() {
+            sizes.entry(Some(row.pid)).or_default();
         }
         processes.extend(sizes.into_iter().map(|(pid, size)| (size, cgroup, pid)));
     }
@@ -37,6 +45,9 @@ pub fn render(report: &Report, selection: &Selection) -> String {
     } else if processes.len() < all {
         push(&mut text, &format!("{} more processes not shown", all - processes.len()));
     }
+    if let Some(mapping) = report.mapping.as_ref().filter(|mapping| mapping.thinned > 0) {
+        push(&mut text, &format!("{} of {} calls that change mappings were passed over: storms", mapping.thinned, mapping.calls));
+    }
     if report.surveyed.left_out > 0 {
         push(&mut text, &format!("{} processes were not read", report.surveyed.left_out));
     }
@@ -51,23 +62,54 @@ pub fn render(report: &Report, selection: &Selection) -> String {
 
 fn process(text: &mut String, cgroup: &Cgroup, pid: Option<u32>) {
     let rows: Vec<&RegionRow> = cgroup.regions.iter().filter(|row| row.pid == pid).collect();
-    let comm = rows.first().map_or("?", |row| row.comm.as_str());
+    let asked: Vec<&MappingRow> = cgroup.mappings.iter().flatten().filter(|row| Some(row.pid) == pid).collect();
+    let comm = rows.first().map(|row| &row.comm).or(asked.first().map(|row| &row.comm)).map_or("?", String::as_str);
     let pid_text = pid.map_or_else(String::new, |pid| format!("[{pid}]"));
     push(text, &escape(&format!("{comm}{pid_text}  {}", cgroup.path)));
-    push(text, &line("  REGION", ["COUNT", "RESERVED", "RESIDENT", "LIVE"], "RECOGNISED BY"));
+    if !rows.is_empty() {
+        push(text, &line("  REGION", ["COUNT", "RESERVED", "RESIDENT", "LIVE"], "RECOGNISED BY"));
+    }
     for row in rows {
         let count = row.count.map_or_else(|| "?".to_owned(), |count| count.to_string());
         let live = figures::sampled(row.live, Some(row.live_stderr));
         let cells = [count, figures::known(row.reserved), figures::known(row.resident), live];
         let by = row.recognised_by.as_deref().unwrap_or("-");
         push(text, &line(&format!("  {}", escape(&row.class)), cells.each_ref().map(String::as_str), &escape(by)));
+        origins(text, "mapped", &row.origins);
+        origins(text, "taken into use", &row.growers);
     }
     for row in cgroup.arenas.iter().filter(|row| Some(row.pid) == pid) {
         for line in wrap(&arenas(row), super::summary::COLUMNS - 2) {
             push(text, &format!("  {line}"));
         }
     }
+    for row in asked.iter().take(STACKS) {
+        let calls = if row.calls == 1 { "1 call".to_owned() } else { format!("{} calls", row.calls) };
+        let bytes = figures::sampled(row.bytes, Some(row.bytes_stderr));
+        stack(text, "  ", &format!("asked for since the start: {bytes}, {} in {calls}", escape(&row.call)), &row.frames);
+    }
+    if asked.len() > STACKS {
+        let rest = asked[STACKS..].iter().fold(0, |sum: u64, row| sum.saturating_add(row.bytes));
+        push(text, &format!("  asked for by {} more stacks: {}", asked.len() - STACKS, units::bytes(rest)));
+    }
     push(text, "");
+}
+
+/// Who did it to how much of the address space.
+fn origins(text: &mut String, what: &str, rows: &[OriginRow]) {
+    for row in rows.iter().take(STACKS) {
+        let thread = row.tid.map(|tid| format!(", thread {tid}")).unwrap_or_default();
+        stack(text, "    ", &format!("{what}: {} by {}{thread}", units::bytes(row.bytes), escape(&row.call)), &row.frames);
+    }
+}
+
+/// A line, and behind it the innermost frames of a stack.
+fn stack(text: &mut String, indent: &str, head: &str, frames: &[String]) {
+    let shown: Vec<String> = frames[frames.len().saturating_sub(FRAMES)..].iter().map(|frame| escape(frame)).collect();
+    let through = if shown.is_empty() { String::new() } else { format!(", through {}", shown.join(" > ")) };
+    for line in wrap(&format!("{head}{through}"), super::summary::COLUMNS - indent.len()) {
+        push(text, &format!("{indent}{line}"));
+    }
 }
 
 /// `9 glibc arenas (most 16: 8 a CPU) in 8 heaps: 512.0 MiB reserved, ...`.

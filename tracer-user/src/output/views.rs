@@ -34,7 +34,9 @@ pub struct Selection {
 }
 
 impl Selection {
-    pub(super) fn takes_cgroup(&self, cgroup: &Cgroup) -> bool {
+    /// Whether a cgroup is chosen.
+    #[must_use]
+    pub fn takes_cgroup(&self, cgroup: &Cgroup) -> bool {
         let by_path = self.cgroups.is_empty() || self.cgroups.iter().any(|glob| glob.matches(&cgroup.path));
         if !by_path || self.pods.is_empty() && self.containers.is_empty() {
             return by_path;
@@ -62,6 +64,7 @@ impl Selection {
             if !self.takes_kind("anon") {
                 cgroup.regions.clear();
                 cgroup.arenas.clear();
+                cgroup.mappings.iter_mut().for_each(Vec::clear);
             }
         }
         report

@@ -84,8 +84,8 @@ fn open_all(cpus: &[usize], ring_bytes: usize, watermark_bytes: usize) -> Result
                 .include_kernel()
                 .include_hv()
                 .mmap(true)
+                // Not of data, which nobody needs for names: a program that maps in a storm would fill the rings.
                 .mmap2(true)
-                .mmap_data(true)
                 .comm(true)
                 .comm_exec(true)
                 .task(true)

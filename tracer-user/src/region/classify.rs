@@ -36,6 +36,8 @@ pub mod by {
     pub const GO_ADDRESS: &str = "address of Go's first arena";
     /// The JVM's own description of itself.
     pub const VM_STRUCTS: &str = "the JVM's vmStructs";
+    /// Functions of the JVM in the stack that reserved it.
+    pub const RESERVED_BY: &str = "the JVM's stack that reserved it";
 }
 
 /// A range of one class.

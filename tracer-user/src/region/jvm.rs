@@ -2,7 +2,8 @@
 //! `gHotSpotVMStructs` (src/hotspot/share/runtime/vmStructs.cpp), an array of fields with their offsets and, of static ones, addresses.
 //!
 //! Found in the library's dynamic symbols (read from the file that memtrail opened), its values in the process's memory. Nothing is asked
-//! of the JVM. Metaspace is not in that description before JDK 22, so it stays without a class.
+//! of the JVM. Metaspace and the collector's tables are not in that description (before JDK 22): they are told by the functions of the JVM
+//! that reserved them, where those were seen and its library has their names.
 
 use super::PAGE_BYTES;
 use super::classify::{Claim, by};
@@ -26,6 +27,27 @@ const WANTED: [(&str, &str); 6] = [
     ("CodeCache", "_low_bound"),
     ("CodeCache", "_high_bound"),
 ];
+
+/// What a stack that reserved address space tells of it, by the JVM's own functions (innermost frames of src/hotspot). `None` for everything
+/// else: a stack of a thread, say, that one of them started.
+#[must_use]
+pub fn reserved_by(frames: &[String]) -> Option<Class> {
+    // G1 and what all collectors share; Parallel; Shenandoah. ZGC reserves its heap otherwise.
+    const COLLECTOR: [&str; 6] = ["G1", "CardTable::", "ParMarkBitMap::", "ParallelCompactData::", "ShenandoahHeap::", "MarkBitMap::"];
+    let reserves = |frame: &String| frame.starts_with("os::") && frame.contains("reserve_memory");
+    if !frames.iter().any(reserves) {
+        return None;
+    }
+    let begins = |names: &[&str]| frames.iter().any(|frame| names.iter().any(|name| frame.starts_with(name)));
+    if begins(&["metaspace::", "Metaspace::"]) {
+        Some(Class::JavaMetaspace)
+    } else if begins(&["ReservedHeapSpace::"]) {
+        // The heap, which describes itself.
+        None
+    } else {
+        begins(&COLLECTOR).then_some(Class::JavaGc)
+    }
+}
 
 /// The file of the JVM, which has no other name on Linux.
 #[must_use]
@@ -117,5 +139,27 @@ impl elf::Dynamic {
             Some(offset) if library.read_at(&mut bytes, offset).is_ok() => bytes,
             _ => [0; NAME_BYTES],
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As JDK 17 has them.
+    #[test]
+    fn what_the_jvm_reserves() {
+        let told = |frames: &[&str]| reserved_by(&frames.iter().map(|frame| (*frame).to_owned()).collect::<Vec<_>>());
+        const RESERVE: &str = "os::reserve_memory(unsigned long, bool, MEMFLAGS)";
+        let class_space =
+            ["universe_init()", "Metaspace::reserve_address_space_for_compressed_classes(unsigned long)", RESERVE, "__GI___mmap64"];
+        assert_eq!(told(&class_space), Some(Class::JavaMetaspace));
+        assert_eq!(told(&["metaspace::VirtualSpaceNode::create_node(unsigned long)", RESERVE]), Some(Class::JavaMetaspace));
+        assert_eq!(told(&["G1CollectedHeap::initialize()", "G1CMMarkStack::resize(unsigned long)", RESERVE]), Some(Class::JavaGc));
+        let heap = ["G1CollectedHeap::initialize()", "ReservedHeapSpace::try_reserve_range(char*)", "os::attempt_reserve_memory_at(char*)"];
+        assert_eq!(told(&heap), None);
+        assert_eq!(told(&["G1CollectedHeap::initialize()", "os::create_thread(Thread*)", "__pthread_create_2_1", "mmap64"]), None);
+        assert_eq!(told(&["main", RESERVE]), None);
+        assert_eq!(told(&["metaspace::x()", "malloc"]), None);
     }
 }

@@ -12,6 +12,7 @@ pub mod classify;
 pub mod elf;
 pub mod environment;
 pub mod glibc;
+pub mod intervals;
 pub mod jvm;
 pub mod maps;
 pub mod memory;
@@ -42,6 +43,8 @@ pub enum Class {
     JavaCode,
     /// Classes of a JVM.
     JavaMetaspace,
+    /// Tables of a JVM's collector.
+    JavaGc,
     /// Memory of the Go runtime.
     GoHeap,
     /// Private copies of a file's pages, and an ELF segment's zeroed rest.
@@ -64,7 +67,7 @@ pub enum Class {
 
 impl Class {
     /// All of them.
-    pub const ALL: [Class; 16] = [
+    pub const ALL: [Class; 17] = [
         Class::BrkHeap,
         Class::GlibcArena,
         Class::ThreadStack,
@@ -72,6 +75,7 @@ impl Class {
         Class::JavaHeap,
         Class::JavaCode,
         Class::JavaMetaspace,
+        Class::JavaGc,
         Class::GoHeap,
         Class::FilePrivate,
         Class::FileShared,
@@ -94,6 +98,7 @@ impl Class {
             Class::JavaHeap => "java-heap",
             Class::JavaCode => "java-code",
             Class::JavaMetaspace => "java-metaspace",
+            Class::JavaGc => "java-gc",
             Class::GoHeap => "go-heap",
             Class::FilePrivate => "file-private",
             Class::FileShared => "file-shared",

@@ -54,16 +54,18 @@ pub struct Arenas {
 }
 
 impl Survey {
-    /// Reads a living process, and leaves its memory open for more questions. `opened` gives files that are open already.
+    /// Reads a living process, and leaves its memory open for more questions. `opened` gives files that are open already, `reserved` ranges
+    /// whose class the stack that reserved them tells.
     ///
     /// # Errors
     /// When it is gone, or not ours to read.
-    pub fn of_process(tgid: u32, opened: &mut Opened<'_>) -> io::Result<(Survey, ProcessMemory)> {
+    pub fn of_process(tgid: u32, opened: &mut Opened<'_>, reserved: &[Claim]) -> io::Result<(Survey, ProcessMemory)> {
         let mut memory = ProcessMemory::open(tgid)?;
         let maps = Maps::of_process(tgid)?;
         let environment = Environment::of_process(tgid).ok();
         let layout = layout(&maps, environment.as_ref());
-        let known = jvm_claims(&maps, &mut memory, opened);
+        let mut known = jvm_claims(&maps, &mut memory, opened);
+        known.extend_from_slice(reserved);
         let classified = classify(&maps.vmas, &mut memory, layout, &known);
         let resident = resident(&maps, &classified.regions, memory.pages());
         let threads = fs::read(format!("/proc/{tgid}/status")).ok().and_then(|status| status_field(&status, b"Threads:"));
@@ -169,7 +171,7 @@ mod tests {
 
     #[test]
     fn this_very_process() {
-        let (survey, _) = Survey::of_process(std::process::id(), &mut |_| None).unwrap();
+        let (survey, _) = Survey::of_process(std::process::id(), &mut |_| None, &[]).unwrap();
         let regions = survey.classified.regions.iter().zip(&survey.resident);
         let sum: u64 = regions.filter_map(|(_, bytes)| *bytes).sum();
         let known = anonymous_bytes(std::process::id()).unwrap();
@@ -178,7 +180,7 @@ mod tests {
         // The test runs on a thread of its own.
         let here = &raw const sum as u64;
         assert_eq!(survey.classified.at(here).unwrap().class, Class::ThreadStack);
-        assert!(Survey::of_process(u32::MAX - 1, &mut |_| None).is_err());
+        assert!(Survey::of_process(u32::MAX - 1, &mut |_| None, &[]).is_err());
     }
 
     #[test]

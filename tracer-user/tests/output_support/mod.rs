@@ -4,8 +4,8 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use memtrail::model::{
-    ArenaRow, Cgroup, Cost, FileOwner, FileRow, FileToucher, HistogramRow, Host, Interval, IntervalCgroup, KindRow, LimitRow, PlanRow,
-    RegionRow, Report, SCHEMA, Sampling, StackRow, Table, ThreadRow, Verdict,
+    ArenaRow, Cgroup, Cost, FileOwner, FileRow, FileToucher, HistogramRow, Host, Interval, IntervalCgroup, KindRow, LimitRow, MappingRow,
+    MappingSummary, OriginRow, PlanRow, RegionRow, Report, SCHEMA, Sampling, StackRow, Table, ThreadRow, Verdict,
 };
 use memtrail::recording::Header;
 use serde_json::json;
@@ -99,6 +99,7 @@ pub fn empty_report() -> Report {
         schema: SCHEMA,
         tool: "memtrail 0.1.0".into(),
         host: host(),
+        mapping: Some(MappingSummary { calls: 5120, thinned: 1024, ranges: 96, dropped: 0 }),
         started: "2026-03-01T02:03:04Z".into(),
         ended: "2026-03-01T02:05:24Z".into(),
         duration_s: 140.0,
@@ -125,6 +126,18 @@ pub fn kind(stat: u64, baseline: u64, live: u64) -> KindRow {
 
 pub fn counter(stat: u64) -> KindRow {
     KindRow { stat: Some(stat), source: "stat".into(), ..KindRow::default() }
+}
+
+/// Address space of a region.
+pub fn origin(call: &str, bytes: u64, function: &str, tid: Option<u32>) -> OriginRow {
+    OriginRow {
+        call: call.into(),
+        status: "complete".into(),
+        frames: vec!["start_thread".into(), function.into()],
+        bytes,
+        tid,
+        oldest_s: 60.0,
+    }
 }
 
 pub fn stack(kind: &str, region: &str, comm: &str, status: &str, frames: &[&str], live: u64) -> StackRow {
@@ -261,8 +274,20 @@ pub fn one_container() -> Report {
             live: 2 * GIB,
             live_stderr: 40 * MIB,
             origin: Some(vec!["start_thread".into(), "arena_get2".into()]),
-            growers: vec![],
+            origins: vec![origin("mmap", 4 * GIB, "arena_get2", None)],
+            growers: vec![origin("mprotect", 3 * GIB + 200 * MIB, "grow_heap", Some(4720))],
         }],
+        mappings: Some(vec![MappingRow {
+            pid: 4711,
+            comm: "java".into(),
+            call: "mmap".into(),
+            status: "complete".into(),
+            frames: vec!["start_thread".into(), "arena_get2".into()],
+            bytes: 4 * GIB,
+            bytes_stderr: 0,
+            calls: 32,
+            last_s: 12.5,
+        }]),
         arenas: vec![ArenaRow {
             pid: 4711,
             comm: "java".into(),

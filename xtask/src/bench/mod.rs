@@ -44,6 +44,8 @@ enum Row {
     File,
     /// tmpfs writes
     Tmpfs,
+    /// mmap and munmap, nothing touched
+    Mmap,
     /// System calls that touch no memory
     Getppid,
     /// Attach, detach, memory, and the idle collector

@@ -24,10 +24,11 @@ pub struct Storm {
 }
 
 /// All of them.
-pub const ALL: [Storm; 4] = [
+pub const ALL: [Storm; 5] = [
     Storm { row: Row::Fault, name: "fault-storm", unit: "fault", arguments: &["--bytes", "64M", "--rounds", "2"], figure: "ns_per_fault" },
     Storm { row: Row::File, name: "file-storm", unit: "page", arguments: &["--bytes", "32M", "--rounds", "4"], figure: "ns_per_page" },
     Storm { row: Row::Tmpfs, name: "tmpfs-storm", unit: "page", arguments: &["--bytes", "32M", "--rounds", "4"], figure: "ns_per_page" },
+    Storm { row: Row::Mmap, name: "mmap-storm", unit: "pair", arguments: &["--rounds", "100000"], figure: "ns_per_pair" },
     Storm { row: Row::Getppid, name: "getppid-storm", unit: "call", arguments: &["--rounds", "500000"], figure: "ns_per_call" },
 ];
 

@@ -108,6 +108,7 @@ pub(super) fn row(inputs: &Inputs<'_>, tree: &Tree, accounts: &Accounts, stacks:
         stacks,
         files: Vec::new(),
         regions: Vec::new(),
+        mappings: None,
         arenas: Vec::new(),
         histograms: BTreeMap::new(),
         histogram_losses: 0,

@@ -5,11 +5,13 @@ mod cost;
 mod dirtied;
 mod files;
 mod limits;
+mod mappings;
 mod regions;
 mod stacks;
 mod threads;
 
 pub use cost::{CpuTimes, cpu_ns};
+pub use mappings::Mapped;
 pub use stacks::describe;
 
 use super::{
@@ -47,7 +49,7 @@ use tracer_common::{
 };
 
 /// A stack in words.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Resolved {
     /// Outermost first.
     pub frames: Vec<String>,
@@ -128,6 +130,8 @@ pub struct Inputs<'a> {
     pub histograms: &'a Histograms,
     /// Likewise.
     pub histogram_losses: &'a HashMap<u64, u64>,
+    /// Who mapped what; `None` where that is not followed.
+    pub mapped: Option<&'a Mapped>,
     /// What the programs ran, if that was ever measured.
     pub programs: Option<Estimate>,
     /// Least dirty and writeback bytes of the last readings.
@@ -174,7 +178,8 @@ pub fn report(inputs: &Inputs<'_>, symbols: &mut dyn Symbols) -> Report {
     let mut stacks_by_owner = stacks::by_owner(inputs, symbols);
     let dirtied = dirtied::Parts::new(inputs);
     let mut files_by_owner = files::by_owner(inputs, symbols, &mut Resolver::new(), &dirtied);
-    let mut regions_by_owner = regions::by_owner(inputs);
+    let mut regions_by_owner = regions::by_owner(inputs, symbols);
+    let mut mappings_by_owner = mappings::by_owner(inputs, symbols);
     let ages = live_ages(inputs);
     let mut ids: HashSet<CgroupId> = inputs.readings.iter().map(|(id, _)| *id).collect();
     ids.extend(accounts.keys().map(|(owner, _)| CgroupId(*owner)).filter(|id| wanted(inputs, *id)));
@@ -192,6 +197,7 @@ pub fn report(inputs: &Inputs<'_>, symbols: &mut dyn Symbols) -> Report {
             row.histograms = inputs.histograms.of(id.0);
             row.histograms.extend(ages.get(&id.0).and_then(Distribution::row).map(|ages| (LIVE_AGE.to_owned(), ages)));
             row.histogram_losses = inputs.histogram_losses.get(&id.0).copied().unwrap_or(0);
+            row.mappings = mappings_by_owner.as_mut().map(|rows| rows.remove(&id.0).unwrap_or_default());
             row
         })
         .collect();
@@ -227,6 +233,7 @@ pub fn report(inputs: &Inputs<'_>, symbols: &mut dyn Symbols) -> Report {
         cgroups,
         oom: Vec::new(),
         oom_loops: None,
+        mapping: inputs.mapped.map(|mapped| mapped.summary.clone()),
         surveyed: regions::surveyed(inputs),
     };
     diagnose::conclude(&mut report);
@@ -239,7 +246,7 @@ pub fn evidence(inputs: &Inputs<'_>, symbols: &mut dyn Symbols) -> Vec<(CgroupId
     let tree = cgroups::Tree::new(inputs, &accounts);
     let dirtied = dirtied::Parts::new(inputs);
     let mut files_by_owner = files::by_owner(inputs, symbols, &mut Resolver::new(), &dirtied);
-    let mut regions_by_owner = regions::by_owner(inputs);
+    let mut regions_by_owner = regions::by_owner(inputs, symbols);
     let owners: HashSet<u64> = accounts.keys().map(|(owner, _)| *owner).chain(regions_by_owner.keys().copied()).collect();
     let row = |owner: u64| {
         let mut row = cgroups::row(inputs, &tree, &accounts, Vec::new(), CgroupId(owner));
@@ -281,6 +288,7 @@ fn tables(inputs: &Inputs<'_>) -> BTreeMap<String, Table> {
         "OWNER_TOTALS" => Some(inputs.totals.len()),
         "DIRTIED" => Some(inputs.dirtied.len()),
         "HISTOGRAMS" => Some(inputs.histograms.counters()),
+        "MAPPINGS" => inputs.mapped.map(|mapped| mapped.records.len()),
         _ => None,
     };
     let table = |(name, max_entries): (&str, u32)| {

@@ -1,6 +1,10 @@
 //! The regions of each cgroup: rows by process and class, arenas, and what of each key is in which class.
 
-use super::{Inputs, wanted};
+use super::{
+    Inputs, Symbols,
+    mappings::{self, Known},
+    wanted,
+};
 use crate::{
     cgroup::CgroupId,
     collector::regions::Process,
@@ -67,7 +71,7 @@ pub(super) struct Shown {
 type Place = (u64, usize, Class, Option<&'static str>);
 
 /// The rows of every wanted cgroup.
-pub(super) fn by_owner(inputs: &Inputs<'_>) -> HashMap<u64, Shown> {
+pub(super) fn by_owner(inputs: &Inputs<'_>, symbols: &mut dyn Symbols) -> HashMap<u64, Shown> {
     let live = live_by_place(inputs);
     let mut shown: HashMap<u64, Shown> = HashMap::new();
     for (index, process) in inputs.surveys.processes.iter().enumerate() {
@@ -75,11 +79,12 @@ pub(super) fn by_owner(inputs: &Inputs<'_>) -> HashMap<u64, Shown> {
         owners.extend(process.owner.map(|id| id.0));
         owners.sort_unstable();
         owners.dedup();
+        let known = mappings::of_process(inputs, symbols, process);
         for owner in owners.into_iter().filter(|owner| wanted(inputs, CgroupId(*owner))) {
             let part = |class, by| live.get(&(owner, index, class, by)).copied().unwrap_or_default();
             let at_home = process.owner == Some(CgroupId(owner));
             let shown = shown.entry(owner).or_default();
-            shown.regions.extend(rows(process, at_home, part));
+            shown.regions.extend(rows(process, at_home, &known, part));
             if let Some(arenas) = process.survey.arenas().filter(|_| at_home) {
                 let known = live.iter().filter(|((of, process, class, _), _)| (*of, *process, *class) == (owner, index, Class::GlibcArena));
                 let live = known.fold(0, |sum: u64, (_, part)| sum.saturating_add(part.live));
@@ -109,7 +114,7 @@ fn live_by_place(inputs: &Inputs<'_>) -> HashMap<Place, Part> {
 }
 
 /// The classes of one process. Those that never hold anonymous memory are left out, and what holds none and is not writable.
-fn rows(process: &Process, at_home: bool, live: impl Fn(Class, Option<&'static str>) -> Part) -> Vec<RegionRow> {
+fn rows(process: &Process, at_home: bool, known: &Known, live: impl Fn(Class, Option<&'static str>) -> Part) -> Vec<RegionRow> {
     #[derive(Default)]
     struct Sum {
         count: u64,
@@ -146,8 +151,9 @@ fn rows(process: &Process, at_home: bool, live: impl Fn(Class, Option<&'static s
                 resident: sum.resident.filter(|_| at_home),
                 live: part.live,
                 live_stderr: ledger::standard_error(part.live_variance),
-                origin: None,
-                growers: Vec::new(),
+                origin: known.origins(class, by).first().map(|row| row.frames.clone()),
+                origins: known.origins(class, by).to_vec(),
+                growers: known.growers(class, by).to_vec(),
             }
         })
         .filter(|row| at_home || row.live > 0)
@@ -217,7 +223,7 @@ mod tests {
     #[test]
     fn rows_by_class_without_text_and_shared_memory() {
         let live = |class, _| Part { live: if class == Class::BrkHeap { 8192 } else { 0 }, ..Part::default() };
-        let rows = rows(&process(), true, live);
+        let rows = rows(&process(), true, &Known::default(), live);
         let expected = [
             ("brk-heap", [1, 0x4000, 12288, 8192].map(Some)),
             ("file-private", [1, 0x2000, 4096, 0].map(Some)),
@@ -229,6 +235,6 @@ mod tests {
     #[test]
     fn of_a_process_in_another_cgroup_only_live_bytes_are_known() {
         let live = |class, _| Part { live: if class == Class::BrkHeap { 8192 } else { 0 }, ..Part::default() };
-        assert_eq!(found(&rows(&process(), false, live)), [("brk-heap", [None, None, None, Some(8192)])]);
+        assert_eq!(found(&rows(&process(), false, &Known::default(), live)), [("brk-heap", [None, None, None, Some(8192)])]);
     }
 }

@@ -188,11 +188,15 @@ pub fn describe(
     if let Some(stack) = stacks.get(&key.kernel_stack) {
         resolved.frames.extend(symbols.kernel(stack).into_iter().map(|name| format!("{name}_[k]")));
     }
+    root_cut(&mut resolved);
+    row(resolved.status, resolved.frames)
+}
+
+/// Gives a cut stack a root of its own, so that it never merges with a whole one.
+pub(super) fn root_cut(resolved: &mut Resolved) {
     if resolved.status.starts_with("cut") {
-        // Its own root, so that it never merges with a whole stack.
         resolved.frames.insert(0, format!("[{}]", resolved.status));
     }
-    row(resolved.status, resolved.frames)
 }
 
 #[cfg(test)]

@@ -48,7 +48,7 @@ impl Session {
         let swept = tables::sweep(&mut self.running.bpf, of_files.into_iter())?;
         let files = self.files_of(&samples)?;
         let owners: HashSet<u64> = keys.values().map(|record| record.key.owner).collect();
-        let joined = regions::Tables { keys: &keys, samples: &samples, processes: &tables.processes };
+        let joined = regions::Tables { keys: &keys, samples: &samples, processes: &tables.processes, mappings: &HashMap::new() };
         let (surveys, ages) = self.ahead.at(kill.at_ns, &joined, |known| owners.contains(&known.owner.0));
         let mut readings: Vec<(CgroupId, StatReading)> = self
             .oom
@@ -85,6 +85,8 @@ impl Session {
             histograms: &Histograms::default(),
             histogram_losses: &HashMap::new(),
             surveys: &surveys,
+            // Who mapped a region is told of the living.
+            mapped: None,
             programs: None,
             sustained: &HashMap::new(),
             slopes: &self.slopes,

@@ -1,7 +1,7 @@
 //! Surveys ahead of an OOM kill. A killed process takes its mappings with it, so the processes of a cgroup that comes close to its limit
 //! are looked into before: rarely, a few at a time, on the thread that looks into processes. What is known is as old as it says.
 
-use super::{LEAST_ANONYMOUS_BYTES, Message, PATIENCE, Place, Process, Surveying, Surveyor, Surveys, Tables, Touched};
+use super::{LEAST_ANONYMOUS_BYTES, Message, PATIENCE, Place, Process, Reserved, Surveying, Surveyor, Surveys, Tables, Touched};
 use crate::{
     cgroup::{CgroupId, StatReading, monotonic_ns, stat::Limit},
     collector::session::Session,
@@ -107,7 +107,8 @@ impl Ahead {
         let tgids: Vec<u32> = sizes.into_iter().map(|(_, tgid)| tgid).take(MOST_AT_ONCE).collect();
         // Two messages a process at most: the thread never waits for the next interval.
         let (sender, messages) = sync_channel(2 * MOST_AT_ONCE);
-        let surveyor = Surveyor { sender, opened, samples: HashMap::<u32, Touched>::new(), elsewhere: Vec::new() };
+        let surveyor =
+            Surveyor { sender, opened, reserved: Reserved::new(), samples: HashMap::<u32, Touched>::new(), elsewhere: Vec::new() };
         // A process that holds the thread up: the next look waits too.
         if !tgids.is_empty() && thread.0.try_send((surveyor, tgids)).is_ok() {
             self.pending = Some(Pending { messages, members, began_ns: now_ns });

@@ -105,7 +105,7 @@ fn samples_are_placed_by_address_in_what_the_process_was() {
         (12, sample(2, 0x6000)),
         (13, sample(3, 0x6000)),
     ]);
-    let tables = Tables { keys: &keys, samples: &samples, processes: &processes };
+    let tables = Tables { keys: &keys, samples: &samples, processes: &processes, mappings: &HashMap::new() };
     let (surveys, ages) = ahead.at(70 * SECOND, &tables, |_| true);
     assert_eq!(surveys.places.keys().collect::<Vec<_>>(), [&10]);
     assert_eq!((surveys.processes.len(), ages.get(&7)), (1, Some(&20.0)));

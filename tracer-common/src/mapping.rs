@@ -1,0 +1,362 @@
+//! Address space: what a process asked the kernel for, by which stack. Nothing of it need be resident.
+//!
+//! Calls are rare, so each is taken, with its stack. A process that maps in a storm is thinned ([`MappingCall::begin`], [`Mapper::weight`]): the sums stay right on
+//! average, and carry their variance.
+
+use crate::{FRAME_BYTES, mix64};
+
+/// What a call did. The number goes over the border, in events and keys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[repr(u32)]
+pub enum Change {
+    /// mmap at a place that was free.
+    Mapped = 1,
+    /// mmap over what the program had reserved there (`MAP_FIXED`): takes no more address space.
+    Placed = 2,
+    /// brk, upwards.
+    Grown = 3,
+    /// munmap, or what a smaller brk or mremap gives back.
+    Unmapped = 4,
+    /// mremap: moved, or longer.
+    Moved = 5,
+    /// mprotect: may be written from now on.
+    Opened = 6,
+}
+
+impl Change {
+    /// The change with that number.
+    #[must_use]
+    pub const fn from_number(number: u32) -> Option<Change> {
+        match number {
+            1 => Some(Change::Mapped),
+            2 => Some(Change::Placed),
+            3 => Some(Change::Grown),
+            4 => Some(Change::Unmapped),
+            5 => Some(Change::Moved),
+            6 => Some(Change::Opened),
+            _ => None,
+        }
+    }
+
+    /// The system call, as in outputs.
+    #[must_use]
+    pub const fn call(self) -> &'static str {
+        match self {
+            Change::Mapped | Change::Placed => "mmap",
+            Change::Grown => "brk",
+            Change::Unmapped => "munmap",
+            Change::Moved => "mremap",
+            Change::Opened => "mprotect",
+        }
+    }
+}
+
+/// One call, through the ring to user space.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct MappingEvent {
+    /// Identity of the process.
+    pub process: u64,
+    /// Identity of the user stack, 0 for none.
+    pub user_stack: u64,
+    /// First address; 0 if it is not known.
+    pub start: u64,
+    /// Bytes, whole pages.
+    pub length: u64,
+    /// mremap: where it was.
+    pub from: u64,
+    /// mremap: how long it was.
+    pub from_length: u64,
+    /// Monotonic nanoseconds.
+    pub at_ns: u64,
+    /// Thread-group id, initial namespace.
+    pub tgid: u32,
+    /// Thread id.
+    pub tid: u32,
+    /// Number of the [`Change`].
+    pub change: u32,
+    /// How many calls it stands for.
+    pub weight: u32,
+}
+crate::assert_size!(MappingEvent, 72);
+
+/// Who asked for address space. All fields are compared when two meet.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[repr(C)]
+pub struct MappingKey {
+    /// kernfs id of the caller's memory cgroup.
+    pub owner: u64,
+    /// Identity of the process.
+    pub process: u64,
+    /// Identity of the user stack, 0 for none.
+    pub user_stack: u64,
+    /// Number of the [`Change`].
+    pub change: u32,
+    /// Zero: no padding.
+    pub reserved: u32,
+}
+crate::assert_size!(MappingKey, 32);
+
+impl MappingKey {
+    /// The identity under which it is stored; never 0.
+    #[inline(always)]
+    #[must_use]
+    pub const fn hash(&self) -> u64 {
+        let mut h = mix64(0x6d61_7070, self.owner);
+        h = mix64(h, self.process);
+        h = mix64(h, self.user_stack);
+        mix64(h, self.change as u64) | 1
+    }
+}
+
+/// Address space that was asked for since the start, given back or not.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct MappingRecord {
+    /// Who.
+    pub key: MappingKey,
+    /// Bytes.
+    pub bytes: u64,
+    /// Calls.
+    pub calls: u64,
+    /// Variance of `bytes`, in pages squared: 0 while no call was thinned.
+    pub variance: u64,
+    /// Monotonic nanoseconds of the last call that was taken.
+    pub last_ns: u64,
+}
+crate::assert_size!(MappingRecord, 64);
+
+/// Calls counted on one CPU.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct MappingCounts {
+    /// Calls of processes that are followed: those that were taken, and those that they stand for.
+    pub calls: u64,
+    /// Of these: not taken.
+    pub thinned: u64,
+}
+crate::assert_size!(MappingCounts, 16);
+
+/// The call that a thread is in, and how many it made; entry of an array, by the thread's id.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct MappingCall {
+    /// Thread, as `bpf_get_current_pid_tgid` gives it.
+    pub thread: u64,
+    /// Memory descriptor that the call changes.
+    pub mm: u64,
+    /// Pages of address space before the call.
+    pub total_vm: u64,
+    /// End of the heap before the call.
+    pub brk: u64,
+    /// The free place that the kernel has found; 0: none was looked for.
+    pub found: u64,
+    /// How long that is.
+    pub found_length: u64,
+    /// State of a generator of random numbers; never 0 once it is used.
+    pub random: u64,
+    /// When the window began, jiffies.
+    pub window: u64,
+    /// Calls in this window.
+    pub calls: u32,
+    /// Of these: large ones that were taken for that.
+    pub large: u32,
+    /// How many calls the running one stands for; 0: it is passed over, or none runs.
+    pub weight: u32,
+    /// Zero: no padding.
+    pub reserved: u32,
+}
+crate::assert_size!(MappingCall, 80);
+
+/// Entries. Two threads whose ids agree in these bits share one: if one is in a call when the other begins one, that call is lost
+/// (counted).
+pub const CALLS: u32 = 2048;
+
+/// A process is followed from the call on with which it has asked for so much. Below it is what loaders and libraries take in each of a
+/// thousand short processes.
+pub const FOLLOWED_FROM: u64 = 1 << 20;
+
+/// Length of a window in jiffies: a tenth of a second where the kernel counts 250 of them.
+pub const WINDOW: u64 = 25;
+/// Calls of one thread that are all taken in a window.
+pub const FREE_CALLS: u32 = 256;
+/// log2 of what one call stands for beyond that.
+pub const STORM_SHIFT: u32 = 6;
+/// A call for so many bytes is taken amid a storm of smaller ones, up to [`FREE_CALLS`] in a window.
+pub const LARGE: u64 = 4 << 20;
+/// Calls of one process that are all taken in a window, of those that its threads' windows let through.
+pub const FREE_OF_PROCESS: u64 = 1024;
+/// log2 of what one of them stands for beyond that.
+pub const PROCESS_SHIFT: u32 = 4;
+
+impl MappingCall {
+    /// A thread begins a call, and its weight is decided. False: another thread's call is lost by that.
+    #[inline(always)]
+    pub fn begin(&mut self, thread: u64, jiffies: u64) -> bool {
+        let mut alone = true;
+        if self.thread != thread {
+            alone = self.weight == 0;
+            self.thread = thread;
+            self.window = jiffies;
+            self.calls = 0;
+            self.large = 0;
+            // Any odd number will do: what is random is which of many calls it meets.
+            self.random = mix64(thread, jiffies) | 1;
+        }
+        if jiffies.wrapping_sub(self.window) > WINDOW {
+            self.window = jiffies;
+            self.calls = 0;
+            self.large = 0;
+        }
+        self.calls = self.calls.wrapping_add(1);
+        self.weight = if self.calls <= FREE_CALLS {
+            1
+        } else if self.next_random() >> (64 - STORM_SHIFT) == 0 {
+            1 << STORM_SHIFT
+        } else {
+            0
+        };
+        self.found = 0;
+        alone
+    }
+
+    /// The running call is for so many bytes: a large one stands for itself alone, whatever was decided before, so that its weight
+    /// does not depend on chance.
+    #[inline(always)]
+    pub fn is_for(&mut self, bytes: u64) {
+        if bytes >= LARGE && self.large < FREE_CALLS {
+            self.large += 1;
+            self.weight = 1;
+        }
+    }
+
+    /// xorshift64*, as [`crate::sampling::Sampler`] has it.
+    #[inline(always)]
+    fn next_random(&mut self) -> u64 {
+        let mut x = self.random;
+        x ^= x >> 12;
+        x ^= x << 25;
+        x ^= x >> 27;
+        self.random = x;
+        x.wrapping_mul(0x2545_f491_4f6c_dd1d)
+    }
+}
+
+/// How much a process maps; entry of a table by thread-group id. The table forgets the idle: they begin anew then.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Mapper {
+    /// When the window began, jiffies.
+    pub window: u64,
+    /// Calls in this window.
+    pub calls: u64,
+    /// Bytes of address space asked for so far.
+    pub grown: u64,
+}
+crate::assert_size!(Mapper, 24);
+
+impl Mapper {
+    /// How many of its like a call stands for, 0 if it is passed over; 1 on average, whatever came before.
+    #[inline(always)]
+    pub fn weight(&mut self, jiffies: u64, random: u64) -> u64 {
+        if jiffies.wrapping_sub(self.window) > WINDOW {
+            self.window = jiffies;
+            self.calls = 0;
+        }
+        self.calls = self.calls.wrapping_add(1);
+        if self.calls <= FREE_OF_PROCESS {
+            1
+        } else if random >> (64 - PROCESS_SHIFT) == 0 {
+            1 << PROCESS_SHIFT
+        } else {
+            0
+        }
+    }
+}
+
+/// Variance that a taken call adds to a sum of bytes, in pages squared: w (w - 1) size^2. Lengths over 4 GiB count as that.
+#[inline(always)]
+#[must_use]
+pub const fn variance_in_pages(length: u64, weight: u64) -> u64 {
+    const MOST_PAGES: u64 = 1 << 20;
+    let pages = length / FRAME_BYTES;
+    let pages = if pages < MOST_PAGES { pages } else { MOST_PAGES };
+    pages * pages * weight * weight.wrapping_sub(1)
+}
+
+crate::plain_data!(MappingEvent, MappingKey, MappingRecord, MappingCounts, MappingCall, Mapper);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sampling::Sampler;
+
+    #[test]
+    fn a_storm_is_thinned_without_bias() {
+        const CALLS: u64 = 200_000;
+        let mut call = MappingCall::default();
+        let (mut sum, mut variance, mut taken) = (0, 0, 0);
+        for n in 0..CALLS {
+            assert!(call.begin(7, (1 << 32) + n / 1000));
+            let weight = call.weight as u64;
+            sum += weight;
+            variance += variance_in_pages(FRAME_BYTES, weight);
+            taken += u64::from(weight > 0);
+        }
+        let error = (variance as f64).sqrt();
+        assert!((sum as f64 - CALLS as f64).abs() < 3.0 * error && error < CALLS as f64 / 20.0, "{sum} ± {error}");
+        assert!(taken < CALLS / 32, "{taken}");
+    }
+
+    #[test]
+    fn a_process_of_many_threads_is_thinned_without_bias() {
+        const CALLS: u64 = 100_000;
+        let (mut sampler, mut mapper) = (Sampler::seeded(7, 20), Mapper::default());
+        let mut sum = 0;
+        for n in 0..CALLS {
+            sum += mapper.weight((1 << 32) + n / 1000, sampler.next_random());
+        }
+        assert!(sum.abs_diff(CALLS) < CALLS / 20, "{sum}");
+        assert!(mapper.calls > FREE_OF_PROCESS);
+    }
+
+    #[test]
+    fn a_large_call_amid_a_storm_stands_for_itself_until_there_are_many() {
+        let mut call = MappingCall::default();
+        for _ in 0..10_000 {
+            call.begin(7, 5);
+            call.is_for(LARGE - 1);
+        }
+        assert_eq!((call.large, call.weight == 1), (0, false));
+        for n in 0..2 * FREE_CALLS {
+            call.begin(7, 5);
+            call.is_for(LARGE);
+            assert!(n >= FREE_CALLS || call.weight == 1);
+        }
+        assert_eq!(call.large, FREE_CALLS);
+    }
+
+    #[test]
+    fn a_call_that_another_thread_runs_over_is_told() {
+        let mut call = MappingCall::default();
+        assert!(call.begin(1, 5));
+        assert!(call.begin(1, 5), "the same thread: its call never ended");
+        assert!(!call.begin(2, 5));
+        call.weight = 0;
+        assert!(call.begin(1, 5));
+        assert_eq!(call.calls, 1);
+    }
+
+    #[test]
+    fn no_length_overflows_the_variance_of_a_call() {
+        assert_eq!(variance_in_pages(u64::MAX, 1), 0);
+        assert_eq!(variance_in_pages(u64::MAX, 1 << 10), (1 << 40) * 1024 * 1023);
+    }
+
+    #[test]
+    fn changes_keep_their_numbers() {
+        for number in 0..10 {
+            assert!(Change::from_number(number).is_none_or(|change| change as u32 == number));
+        }
+    }
+}

@@ -1,0 +1,48 @@
+//! Address space that processes asked for: the kernel half's table and its events.
+
+use super::{BpfError, tables};
+use aya::{
+    Ebpf,
+    maps::{HashMap as BpfHashMap, PerCpuArray},
+};
+use std::collections::HashMap;
+use tracer_common::mapping::{MappingCounts, MappingEvent, MappingRecord};
+
+const TABLE: &str = "MAPPINGS";
+
+/// Address space by identity of who asked for it.
+pub fn records(bpf: &Ebpf) -> Result<HashMap<u64, MappingRecord>, BpfError> {
+    tables::entries(bpf, TABLE)
+}
+
+/// Removes records; those that are gone already are passed over.
+pub fn remove(bpf: &mut Ebpf, identities: &[u64]) -> Result<(), BpfError> {
+    let failed = |source| BpfError::Map { name: TABLE, source };
+    let mut map = BpfHashMap::<_, u64, MappingRecord>::try_from(bpf.map_mut(TABLE).ok_or(BpfError::Missing(TABLE))?).map_err(failed)?;
+    identities.iter().try_for_each(|identity| match map.remove(identity) {
+        Err(error) if !tables::is_gone(&error) => Err(failed(error)),
+        _ => Ok(()),
+    })
+}
+
+/// Calls so far, and how many of them were passed over in storms; summed over CPUs.
+pub fn counts(bpf: &Ebpf) -> Result<MappingCounts, BpfError> {
+    let name = "MAPPING_COUNTS";
+    let failed = |source| BpfError::Map { name, source };
+    let map = PerCpuArray::<_, MappingCounts>::try_from(bpf.map(name).ok_or(BpfError::Missing(name))?).map_err(failed)?;
+    let values = map.get(&0, 0).map_err(failed)?;
+    Ok(values.iter().fold(MappingCounts::default(), |sum, one| MappingCounts {
+        calls: sum.calls.wrapping_add(one.calls),
+        thinned: sum.thinned.wrapping_add(one.thinned),
+    }))
+}
+
+/// The event in an entry of the ring; `None` for one that is too short.
+#[must_use]
+pub fn decode(bytes: &[u8]) -> Option<MappingEvent> {
+    if bytes.len() < size_of::<MappingEvent>() {
+        return None;
+    }
+    // SAFETY: long enough, and every bit pattern is a value of this plain type; the read does not need alignment.
+    Some(unsafe { std::ptr::read_unaligned(bytes.as_ptr().cast()) })
+}
