@@ -45,9 +45,9 @@ fn native_histograms_of_lifetimes_and_sizes_are_the_workloads_own() {
     let lifetimes = row(&outcome, &cgroup, "lifetime_ns");
     println!("lifetimes: {lifetimes}, the workload's own: {:?}", step.figures);
     assert_quantiles(lifetimes, step, 0.02);
-    // Every page, and what the program itself used and gave back meanwhile.
+    // Every page, within the bound of the tracepoint tier, and what the program itself used and gave back meanwhile.
     let (count, pages) = (lifetimes["count"].as_u64().unwrap(), figure(step, "pages") as u64);
-    assert!((pages..=pages + 16).contains(&count), "{count} of {pages}");
+    assert!((pages - pages / 100..=pages + 16).contains(&count), "{count} of {pages}");
     let sizes = row(&outcome, &cgroup, "charge_bytes");
     assert!(sizes["count"].as_u64().unwrap() >= count && (4096..4100).contains(&sizes["p50"].as_u64().unwrap()), "{sizes}");
     assert_eq!(outcome.report["losses"]["histogram_table_full"], 0);
