@@ -133,9 +133,14 @@ pub fn stack_share(report: &Value, path: &str, function: &str) -> Result<Option<
     Ok((all > 0).then(|| under as f64 / all as f64))
 }
 
-/// Losses above zero, except recursion misses, which only have to be printed.
+/// Losses above zero, except recursion misses, which only have to be printed, and as many stale samples as there were of these: an uncharge
+/// that the kernel passed over leaves one.
 pub fn losses(report: &Value) -> Result<BTreeMap<String, u64>> {
-    let losses: BTreeMap<String, Option<u64>> = BTreeMap::deserialize(&report["losses"]).context("losses of the report")?;
+    let mut losses: BTreeMap<String, Option<u64>> = BTreeMap::deserialize(&report["losses"]).context("losses of the report")?;
+    let passed_over = losses.get("recursion_misses").copied().flatten().unwrap_or(0);
+    if let Some(Some(stale)) = losses.get_mut("stale_sample") {
+        *stale = stale.saturating_sub(passed_over);
+    }
     Ok(losses
         .into_iter()
         .filter_map(|(cause, count)| Some((cause, count?)))
@@ -212,6 +217,13 @@ mod tests {
     #[test]
     fn losses_leave_out_recursion_and_unknown() {
         assert_eq!(losses(&report()).unwrap(), BTreeMap::from([("key_table_full".to_owned(), 2)]));
+    }
+
+    #[test]
+    fn stale_samples_count_beyond_what_was_passed_over() {
+        let of = |stale: u64| losses(&json!({"losses": {"stale_sample": stale, "recursion_misses": 4}})).unwrap();
+        assert_eq!(of(4), BTreeMap::new());
+        assert_eq!(of(5), BTreeMap::from([("stale_sample".to_owned(), 1)]));
     }
 
     #[test]

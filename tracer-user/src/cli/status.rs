@@ -1,5 +1,7 @@
 //! Exit statuses and the one line that says what went wrong.
 
+use std::collections::BTreeMap;
+
 /// Could not run, or failed.
 pub const FAILED: u8 = 1;
 /// Finished, but something was lost or a kind is not followed.
@@ -56,15 +58,30 @@ fn usage_line(text: &str) -> String {
 }
 
 /// Whether the losses of a report are more than what costs no bytes or is bounded by reconciliation: recursion misses, files that
-/// found no room in their table, whose bytes stand under `other files`, and calls that changed address space, which is not memory.
+/// found no room in their table, whose bytes stand under `other files`, and calls that changed address space, which is not memory. A
+/// sample whose uncharge the kernel passed over, since the program ran already, is stale for that reason: as many of them as were passed
+/// over are no loss of their own.
 #[must_use]
-pub fn lost(losses: &std::collections::BTreeMap<String, Option<u64>>) -> bool {
-    losses.iter().any(|(cause, count)| !NO_BYTES.contains(&cause.as_str()) && count.is_some_and(|count| count > 0))
+pub fn lost(losses: &BTreeMap<String, Option<u64>>) -> bool {
+    let passed_over = losses.get("recursion_misses").copied().flatten().unwrap_or(0);
+    let allowed = |cause: &str| if cause == "stale_sample" { passed_over } else { 0 };
+    losses.iter().any(|(cause, count)| !NO_BYTES.contains(&cause.as_str()) && count.is_some_and(|count| count > allowed(cause)))
 }
 
 #[cfg(test)]
 mod tests {
-    use super::usage_line;
+    use super::{lost, usage_line};
+
+    #[test]
+    fn what_the_kernel_passed_over_is_no_loss_of_another_cause() {
+        let losses = |stale, passed_over| {
+            lost(&[("stale_sample", stale), ("recursion_misses", passed_over)].map(|(cause, n)| (cause.to_owned(), n)).into())
+        };
+        assert!(!losses(Some(0), Some(18)));
+        assert!(!losses(Some(16), Some(18)));
+        assert!(losses(Some(19), Some(18)));
+        assert!(losses(Some(1), None));
+    }
 
     #[test]
     fn a_wrong_command_line_is_told_in_one_line() {
