@@ -122,7 +122,9 @@ fn native_mappings_in_a_storm() {
     assert!(bytes.abs_diff(known) <= 3 * stderr + MIB, "{bytes} ± {stderr}, known {known}");
     assert_eq!(calls, bytes / (64 << 10));
     assert!(mapping["thinned"].as_u64().unwrap() > ROUNDS, "{mapping}");
-    assert!(mapping["calls"].as_u64().unwrap() >= 2 * ROUNDS - 100, "{mapping}");
+    // These are estimated as well: a pair is two calls.
+    let least = 2.0 * ROUNDS as f64 * (1.0 - 3.0 * stderr as f64 / known as f64) - 100.0;
+    assert!(mapping["calls"].as_u64().unwrap() as f64 >= least, "{mapping}, at least {least}");
     assert!(mapping["ranges"].as_u64().unwrap() < 10_000, "{mapping}");
     assert!(recorded.outcome.status.success(), "{}", recorded.outcome.stderr);
 }

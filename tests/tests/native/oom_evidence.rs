@@ -104,7 +104,7 @@ fn native_oom_names_the_file_that_waits_for_the_disk() {
     assert!(dirty.abs_diff(80 * MIB) <= 3 * error + MIB, "{dirty} ± {error} of 80 MiB");
     assert!(autopsy.sources["files"].starts_with("frozen picture; dirty and writeback asked "), "{:?}", autopsy.sources);
     let sentence = autopsy.verdict.as_deref().unwrap();
-    assert_says(sentence, &[format!("of it in {image}, written by {writer}"), "of it not on disk yet".into()]);
+    assert_says(sentence, &[format!("of it in {image}, dirtied by {writer}"), "of it not on disk yet".into()]);
 }
 
 /// Half of what is in the arenas is free blocks; in those of another process all is in use.

@@ -308,8 +308,8 @@ fn json(value: &impl serde::Serialize) -> String {
 /// Writes the autopsy to the directory, and removes the oldest beyond the bound: only files of this name.
 fn keep_in(dir: &Path, autopsy: &Autopsy, number: u64) -> Result<()> {
     let time: String = autopsy.time.chars().filter(|c| c.is_ascii_alphanumeric()).collect();
-    let name = format!("{PREFIX}{time}-{}-{}-{number}.json", autopsy.event, std::process::id());
-    let path = dir.join(name);
+    let name = format!("{PREFIX}{time}-{}-{}-{number:06}.json", autopsy.event, std::process::id());
+    let path = dir.join(&name);
     let content = json(&autopsy.to_value());
     output::write_whole(&path, |writer| writer.write_all(content.as_bytes()))
         .with_context(|| format!("{}: cannot write", path.display()))?;
@@ -320,13 +320,18 @@ fn keep_in(dir: &Path, autopsy: &Autopsy, number: u64) -> Result<()> {
     files.sort_unstable();
     let mut bytes: u64 = files.iter().map(|(_, bytes)| bytes).sum();
     let mut left = files.len();
-    for (name, size) in files {
-        if left <= 1 || (left <= MOST_FILES && bytes <= MOST_BYTES) {
+    // Not the one just written, wherever a clock that was set back puts it.
+    for (older, size) in files.into_iter().filter(|(other, _)| *other != name) {
+        if left <= MOST_FILES && bytes <= MOST_BYTES {
             break;
         }
-        let path = dir.join(name);
-        std::fs::remove_file(&path).with_context(|| format!("{}: cannot remove", path.display()))?;
-        (left, bytes) = (left - 1, bytes - size);
+        let path = dir.join(older);
+        match std::fs::remove_file(&path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(error).with_context(|| format!("{}: cannot remove", path.display()));
+            }
+            _ => (left, bytes) = (left - 1, bytes - size),
+        }
     }
     Ok(())
 }

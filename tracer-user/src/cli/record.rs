@@ -173,13 +173,13 @@ async fn record(args: RecordArgs, waiting: Option<Waiting>) -> Result<u8> {
     drop(marking);
     // While the command's cgroup still exists: afterwards the kernel has no figures of it.
     let report = session.report()?;
-    let ended = series.end(&mut session);
+    series.end(&mut session);
     let unmatched = session.unmatched();
     drop(session);
     if let Some(launched) = &mut launched {
         eprintln!("memtrail: {}", launched.epitaph()?);
     }
-    finish(&args, &report, series).and(ended)?;
+    finish(&args, &report, series)?;
     if !unmatched.is_empty() {
         anyhow::bail!("no cgroup matched {} during the recording", unmatched.join(", "));
     }

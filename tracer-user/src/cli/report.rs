@@ -246,6 +246,17 @@ fn check(args: &ReportArgs) -> Result<(), Conflict> {
     if args.nmt.is_some() && args.view != Some(View::Regions) {
         return Err(Conflict("--nmt: beside the regions of a process only: use --view regions".to_owned()));
     }
+    if args.nmt.is_some() && !args.output.is_empty() {
+        return Err(Conflict("--nmt: a table for the terminal: leave -o out".to_owned()));
+    }
+    let is_trace = |file: &&std::path::PathBuf| output::Format::of(file) == Some(output::Format::Perfetto);
+    if let Some(file) = args.output.iter().find(is_trace) {
+        let chosen = !(args.cgroup.is_empty() && args.pod.is_empty() && args.container.is_empty() && args.kind.is_empty());
+        if chosen || args.from.is_some() || args.by.is_some() {
+            let name = file.display();
+            return Err(Conflict(format!("{name}: a trace holds the whole recording: leave the filters, --from and --by out")));
+        }
+    }
     if args.by == Some(By::Thread) {
         let value = args.value();
         if value != Value::Live {

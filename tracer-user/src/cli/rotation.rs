@@ -11,11 +11,26 @@ use std::{
 #[derive(Clone, Copy, Debug, Default, clap::Args)]
 pub struct Rotation {
     /// End a .mtrail file at this size and go on in a new one; ended ones are called NAME.1.mtrail, NAME.2.mtrail, ...
-    #[arg(long, value_name = "SIZE", value_parser = crate::units::parse_size)]
+    #[arg(long, value_name = "SIZE", value_parser = part_size)]
     pub rotate_size: Option<u64>,
     /// The same after this time.
-    #[arg(long, value_name = "TIME", value_parser = crate::units::parse_duration)]
+    #[arg(long, value_name = "TIME", value_parser = part_duration)]
     pub rotate_every: Option<Duration>,
+}
+
+/// Smallest part: each begins with a whole reading and ends with a report, so smaller ones would be nothing but that.
+const LEAST_BYTES: u64 = 1 << 20;
+/// Shortest part, likewise.
+const LEAST_TIME: Duration = Duration::from_secs(10);
+
+fn part_size(text: &str) -> Result<u64, String> {
+    let size = crate::units::parse_size(text).map_err(|error| error.to_string())?;
+    if size < LEAST_BYTES { Err("a part has 1 MiB at least".to_owned()) } else { Ok(size) }
+}
+
+fn part_duration(text: &str) -> Result<Duration, String> {
+    let time = crate::units::parse_duration(text).map_err(|error| error.to_string())?;
+    if time < LEAST_TIME { Err("a part has 10 s at least".to_owned()) } else { Ok(time) }
 }
 
 impl Rotation {

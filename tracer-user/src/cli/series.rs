@@ -29,6 +29,8 @@ pub struct Series {
     logs: Vec<AppendFile>,
     traces: Vec<(AppendFile, perfetto::Encoder)>,
     streaming: Option<Streaming>,
+    /// The first failure of an output. The others go on, and so does that one if it can.
+    failure: Option<anyhow::Error>,
 }
 
 /// A recording, or its newest part.
@@ -40,6 +42,15 @@ struct Part {
 impl Part {
     fn begin(path: &Path, header: &Header) -> Result<Part> {
         Ok(Part { writer: Writer::create(path, header)?, began: Instant::now() })
+    }
+
+    /// Ends this part and begins the next.
+    fn next(&mut self, rotation: Rotation, header: &Header, session: &mut Session) -> Result<Part> {
+        let path = self.writer.path().to_owned();
+        self.writer.report(&session.report()?)?;
+        self.writer.end()?;
+        rotation.put_aside(&path)?;
+        Part::begin(&path, header)
     }
 }
 
@@ -72,46 +83,50 @@ impl Series {
         if streaming.is_some() {
             session.want_live();
         }
-        Ok(Series { header, rotation, recordings, logs, traces, streaming })
+        Ok(Series { header, rotation, recordings, logs, traces, streaming, failure: None })
     }
 
-    /// Takes an interval and gives it to all.
+    /// Takes an interval and gives it to all. An output that cannot be written is told of at once and at the end; it stops nothing.
     pub fn interval(&mut self, session: &mut Session) -> Result<()> {
         let interval = session.interval()?;
+        let mut results = Vec::new();
         for part in &mut self.recordings {
-            part.writer.interval(&interval)?;
+            results.push(part.writer.interval(&interval).map_err(anyhow::Error::from));
         }
         let path_of = |id: &str| id.parse().map_or_else(|_| id.to_owned(), |id| session.cgroup_name(CgroupId(id)));
         for (file, encoder) in &mut self.traces {
-            append(file, &encoder.interval(&interval, path_of))?;
+            results.push(append(file, &encoder.interval(&interval, path_of)));
         }
         if !self.logs.is_empty() || self.streaming.is_some() {
             let increment = session.distributions()?;
-            self.log(session, &increment)?;
+            self.log(session, &increment, &mut results);
             if let Some(streaming) = &mut self.streaming {
                 streaming.interval(session, interval, increment);
             }
         }
-        self.rotate(session)
+        self.rotate(session, &mut results);
+        self.note(results);
+        Ok(())
     }
 
     /// Names this moment everywhere; its time in seconds.
     pub fn mark(&mut self, name: &str, session: &mut Session) -> Result<f64> {
-        let mut at_s = session.elapsed_s();
+        let (mut at_s, mut results) = (session.elapsed_s(), Vec::new());
         if !self.recordings.is_empty() {
             let report = session.report()?;
             at_s = report.duration_s;
             for part in &mut self.recordings {
-                part.writer.report(&report)?;
+                results.push(part.writer.report(&report).map_err(anyhow::Error::from));
             }
         }
         let mark = Mark { name: name.to_owned(), at_s, clocks: session.clocks() };
         for part in &mut self.recordings {
-            part.writer.mark(&mark)?;
+            results.push(part.writer.mark(&mark).map_err(anyhow::Error::from));
         }
         for (file, encoder) in &mut self.traces {
-            append(file, &encoder.mark(&mark))?;
+            results.push(append(file, &encoder.mark(&mark)));
         }
+        self.note(results);
         if let Some(streaming) = &mut self.streaming {
             streaming.mark(name, at_s);
         }
@@ -119,18 +134,18 @@ impl Series {
     }
 
     /// What came to the distributions between the last interval and the report, so that all intervals add up to it.
-    pub fn end(&mut self, session: &mut Session) -> Result<()> {
-        let increment = session.last_distributions();
-        self.log(session, &increment)?;
+    pub fn end(&mut self, session: &mut Session) {
+        let (increment, mut results) = (session.last_distributions(), Vec::new());
+        self.log(session, &increment, &mut results);
+        self.note(results);
         if let Some(streaming) = &mut self.streaming {
             streaming.end(session, increment);
         }
-        Ok(())
     }
 
-    /// Ends everything; the first failure after all were tried.
+    /// Ends everything; the first failure of all, after all were tried.
     pub fn finish(self, report: &Report) -> Result<()> {
-        let mut first_failure = None;
+        let mut first_failure = self.failure;
         for mut part in self.recordings {
             let result = part.writer.report(report).and_then(|()| part.writer.finish());
             first_failure = first_failure.or(result.err().map(anyhow::Error::from));
@@ -151,23 +166,32 @@ impl Series {
         self.streaming.as_ref().is_some_and(Streaming::is_stdout)
     }
 
-    fn log(&mut self, session: &Session, increment: &Increment) -> Result<()> {
+    fn log(&mut self, session: &Session, increment: &Increment, results: &mut Vec<Result<()>>) {
         let lines = hlog::lines(increment, |id| session.cgroup_name(CgroupId(id)));
-        self.logs.iter_mut().try_for_each(|file| append(file, lines.as_bytes()))
+        results.extend(self.logs.iter_mut().map(|file| append(file, lines.as_bytes())));
     }
 
-    /// Ends recordings that are long enough, and begins them anew under the same name.
-    fn rotate(&mut self, session: &mut Session) -> Result<()> {
-        for part in &mut self.recordings {
-            if self.rotation.is_due(part.writer.length(), part.began.elapsed()) {
-                let path = part.writer.path().to_owned();
-                part.writer.report(&session.report()?)?;
-                part.writer.end()?;
-                self.rotation.put_aside(&path)?;
-                *part = Part::begin(&path, &self.header)?;
+    /// Ends recordings that are long enough, and begins them anew under the same name. One that cannot be begun anew ends with its part.
+    fn rotate(&mut self, session: &mut Session, results: &mut Vec<Result<()>>) {
+        let (rotation, header) = (self.rotation, &self.header);
+        self.recordings.retain_mut(|part| {
+            if !rotation.is_due(part.writer.length(), part.began.elapsed()) {
+                return true;
             }
+            let next = part.next(rotation, header, session);
+            let is_begun = next.is_ok();
+            results.push(next.map(|next| *part = next));
+            is_begun
+        });
+    }
+
+    /// Says what failed, the first time.
+    fn note(&mut self, results: Vec<Result<()>>) {
+        let Some(error) = results.into_iter().find_map(Result::err) else { return };
+        if self.failure.is_none() {
+            eprintln!("memtrail: {error:#}; what else is written goes on");
+            self.failure = Some(error);
         }
-        Ok(())
     }
 }
 

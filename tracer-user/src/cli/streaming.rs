@@ -11,6 +11,9 @@ use crate::{
 use anyhow::{Context as _, Result};
 use std::path::{Path, PathBuf};
 
+/// Cgroups whose distributions wait for a reader.
+const MOST_UNSENT: usize = 1 << 12;
+
 /// Where lines go, and what the next one is compared with.
 pub struct Streaming {
     path: PathBuf,
@@ -42,6 +45,14 @@ impl Streaming {
 
     /// The line of an interval. Distributions that find no room in the queue come with the next line.
     pub fn interval(&mut self, session: &Session, interval: Interval, increment: Increment) {
+        if !self.stream.is_open() {
+            self.unsent = Increment::default();
+            return;
+        }
+        if self.unsent.cgroups.len() > MOST_UNSENT {
+            // The reader stands still. What comes next says from when on it is.
+            self.unsent = Increment::default();
+        }
         self.unsent.merge(increment);
         let path_of = |id: &str| path_of(session, id);
         let dropped = self.stream.dropped();

@@ -104,11 +104,17 @@ impl Histograms {
 
     /// Drops the oldest sums of cgroups that are gone, where there are too many.
     fn forget(&mut self, is_gone: impl Fn(u64) -> bool) {
-        let surplus = self.totals.len().saturating_sub(MOST);
-        let oldest: Vec<(u64, Metric)> = self.totals.keys().copied().filter(|(owner, _)| is_gone(*owner)).take(surplus).collect();
-        for key in oldest {
+        let oldest = |sums: &Sums| -> Vec<(u64, Metric)> {
+            let surplus = sums.len().saturating_sub(MOST);
+            sums.keys().copied().filter(|(owner, _)| is_gone(*owner)).take(surplus).collect()
+        };
+        for key in oldest(&self.totals) {
             self.totals.remove(&key);
             self.forgotten += 1;
+        }
+        // As many only if nobody asks for them.
+        for key in oldest(&self.fresh) {
+            self.fresh.remove(&key);
         }
     }
 

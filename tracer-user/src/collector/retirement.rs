@@ -41,18 +41,16 @@ impl Session {
         self.occupancy = [("KEYS", keys.len()), ("STACKS", stacks.len()), ("PROCESSES", processes.len()), ("DIRTIED", dirtied.len())]
             .map(|(name, entries)| (name.to_owned(), entries as u64))
             .into();
+        self.marks.named = self.retire_mappings()?;
         let feed = self.feed.as_ref();
         if let Some(feed) = feed {
             let mut registry = feed.registry();
             registry.clear_pins();
-            for record in keys.values() {
-                if let Some(process) = processes.get(&record.key.process) {
-                    registry.pin(process.tgid, process.first_seen_ns);
-                }
+            let named = keys.values().map(|record| &record.key.process).chain(dirtied.keys().map(|key| &key.process));
+            for process in named.chain(&self.marks.named.1).filter_map(|process| processes.get(process)) {
+                registry.pin(process.tgid, process.first_seen_ns);
             }
         }
-        self.marks.named = self.retire_mappings(&processes)?;
-        let feed = self.feed.as_ref();
         let leaving = self.marks.pass(&keys, &stacks, &processes, &dirtied, |process| is_gone(feed, process), monotonic_ns());
         let mut names = Names::new(feed, &mut self.symbolizer);
         let mut left = 0;
@@ -111,15 +109,18 @@ impl Session {
 
     /// Forgets the mappings of processes that are gone: their ranges at once, what they asked for when its table is a quarter full. The
     /// stacks and processes that the others name.
-    fn retire_mappings(&mut self, processes: &HashMap<u64, ProcessRecord>) -> Result<(HashSet<u64>, HashSet<u64>), SessionError> {
+    fn retire_mappings(&mut self) -> Result<(HashSet<u64>, HashSet<u64>), SessionError> {
         let Some(mappings) = &self.mappings else { return Ok(Default::default()) };
         let feed = self.feed.as_ref();
+        // Processes after what names them: whatever is named has its record by then, unless it is gone.
+        let (_, before) = mappings.with(|spaces| spaces.named());
+        let mut records = bpf::mappings::records(&self.running.bpf)?;
+        let processes: HashMap<u64, ProcessRecord> = tables::processes(&self.running.bpf)?;
         let gone = |process: &u64| processes.get(process).is_none_or(|process| is_gone(feed, process));
         let (mut stacks, mut named) = mappings.with(|spaces| {
-            spaces.retain(|process| !gone(&process));
+            spaces.retain(|process| !before.contains(&process) || !gone(&process));
             spaces.named()
         });
-        let mut records = bpf::mappings::records(&self.running.bpf)?;
         self.occupancy.insert("MAPPINGS".to_owned(), records.len() as u64);
         if records.len() > self.running.sizes.mappings as usize / 4 {
             let leaving: Vec<u64> = records.extract_if(|_, record| gone(&record.key.process)).map(|(identity, _)| identity).collect();

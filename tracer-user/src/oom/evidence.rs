@@ -97,7 +97,7 @@ pub(super) fn correct_stale(case: &Case, whole: &OomLevel, kinds: &mut BTreeMap<
 pub(super) fn shorten(autopsy: &mut Autopsy) {
     autopsy.files.truncate(MOST_FILES.0);
     for file in autopsy.files.iter_mut().skip(MOST_FILES.1) {
-        file.writers.iter_mut().chain(&mut file.readers).for_each(|toucher| toucher.frames.clear());
+        file.writers.iter_mut().chain(&mut file.readers).chain(&mut file.dirtiers).for_each(|toucher| toucher.frames.clear());
     }
 }
 

@@ -146,7 +146,7 @@ pub fn look(kills: &[Autopsy], now_s: f64, memory: Option<Memory>, cgroups: &[Li
         window_s: WINDOW_S,
         kills: kills.len() as u64,
         memcg: of("memcg"),
-        global: kills.len() as u64 - of("memcg") - kills.iter().filter(|kill| kill.constraint.is_none()).count() as u64,
+        global: of("none"),
         victims: victims(&kills),
         growers: growers(&kills),
         memory_bytes: memory.map(|memory| memory.total),
@@ -286,8 +286,9 @@ impl<'a> Tree<'a> {
         rows
     }
 
-    fn own_limit(&self, path: &str) -> Option<u64> {
-        self.by_id.values().find(|cgroup| cgroup.path == path).and_then(|cgroup| cgroup.limit)
+    /// A cgroup's own limit, `Some(None)` for none; `None` if the cgroup is not there to be asked.
+    fn own_limit(&self, path: &str) -> Option<Option<u64>> {
+        self.by_id.values().find(|cgroup| cgroup.path == path).map(|cgroup| cgroup.limit)
     }
 }
 
@@ -322,11 +323,12 @@ fn repeated(killed: &Killed, tree: &Tree<'_>) -> Option<Finding> {
             } else {
                 let path = &grower.cgroup;
                 let action = match tree.own_limit(path) {
-                    Some(limit) => format!(
+                    Some(Some(limit)) => format!(
                         "Look at {path} (limit {}) and not at the victim: killing that frees what the other takes.",
                         units::bytes(limit)
                     ),
-                    None => format!("Set a limit on {path}, which has none: killing the victim frees what the other takes."),
+                    Some(None) => format!("Set a limit on {path}, which has none: killing the victim frees what the other takes."),
+                    None => format!("Look at {path} and not at the victim: killing that frees what the other takes."),
                 };
                 (format!("what grew is {path}, {grew}"), action)
             }

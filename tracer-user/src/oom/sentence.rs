@@ -112,12 +112,7 @@ fn filled(autopsy: &Autopsy) -> Option<String> {
     if let Some((before_s, row)) = arenas.max_by_key(|(_, row)| row.resident).filter(|(_, row)| kind == "anon" && is_much(row.live)) {
         let who = name(Some(&row.comm), Some(row.pid));
         let age = if before_s > 0.0 { format!(" (as of {} before)", window_text(before_s)) } else { String::new() };
-        return Some(format!(
-            "{} is anon, {} of it in {} glibc heaps of {who}{age}",
-            units::bytes(bytes),
-            units::bytes(row.live),
-            row.heaps
-        ));
+        return Some(format!("{} is anon, {} of it in {} glibc heaps of {who}{age}", units::bytes(bytes), part(row.live), row.heaps));
     }
     let by = autopsy.stacks.iter().filter(|row| row.kind == *kind).max_by_key(|row| row.live);
     let by = by.filter(|row| is_much(row.live)).map(|row| behind(row, &part(row.live))).unwrap_or_default();
@@ -159,14 +154,15 @@ fn dead(autopsy: &Autopsy, path: &str) -> String {
 /// A file, who wrote or read most of it, and what of it waits for the disk: `most` at most.
 fn touched(file: &FileRow, most: u64) -> String {
     let by = |verb: &str, of: &[crate::model::FileToucher]| of.first().map(|by| format!(", {verb} by {}", name(Some(&by.comm), by.pid)));
-    let by = by("written", &file.writers).or_else(|| by("read", &file.readers)).unwrap_or_default();
+    let touched = by("written", &file.writers).or_else(|| by("read", &file.readers)).unwrap_or_default();
     let waiting = file.dirty.unwrap_or(0).saturating_add(file.writeback.unwrap_or(0));
     let waiting = if waiting as f64 >= SHARE * files::bytes(file) as f64 {
-        format!(", {} of it not on disk yet", units::bytes(waiting.min(most)))
+        let dirtied = by("dirtied", &file.dirtiers).unwrap_or(touched);
+        format!("{dirtied}, {} of it not on disk yet", units::bytes(waiting.min(most)))
     } else {
-        String::new()
+        touched
     };
-    format!("{}{by}{waiting}", diagnose::place(file))
+    format!("{}{waiting}", diagnose::place(file))
 }
 
 fn behind(row: &LiveStack, bytes: &str) -> String {

@@ -145,7 +145,7 @@ impl Lines {
         let lines = if text::width(line) <= room {
             vec![line.to_owned()]
         } else {
-            let wrapped = text::wrap(line, room - indent - 2);
+            let wrapped = text::wrap(line, room.saturating_sub(indent + 2).max(1));
             wrapped.iter().enumerate().map(|(at, line)| " ".repeat(indent + 2 * usize::from(at > 0)) + line).collect()
         };
         for line in lines {

@@ -201,6 +201,12 @@ impl Stream {
         result.is_ok()
     }
 
+    /// Whether there may still be a reader.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        self.lines.is_some()
+    }
+
     /// Lines dropped so far.
     #[must_use]
     pub fn dropped(&self) -> u64 {

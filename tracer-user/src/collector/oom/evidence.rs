@@ -10,6 +10,7 @@ use crate::{
     cgroup::{CgroupId, StatReading, monotonic_ns},
     collector::{
         assemble::{self, Inputs},
+        dirtied::Dirtied,
         histograms::Histograms,
         names::Names,
         regions,
@@ -58,7 +59,8 @@ impl Session {
             .map(|(id, (_, reading))| (*id, reading.clone()))
             .collect();
         readings.sort_by_key(|(id, _)| std::cmp::Reverse(self.registry.get(*id).map_or(0, |cgroup| cgroup.depth)));
-        let dirtied = tables::dirtied(&self.running.bpf)?;
+        let mut dirtied = tables::dirtied(&self.running.bpf)?;
+        dirtied.retain(|key, _| owners.contains(&key.owner));
         let inputs = Inputs {
             facts: &self.host.facts,
             hierarchy: &self.hierarchy,
@@ -80,7 +82,7 @@ impl Session {
             retired: &self.retired,
             losses: Default::default(),
             dirtied: &dirtied,
-            dirtied_before: &self.dirtied,
+            dirtied_before: &Dirtied::default(),
             unwritten_first: &self.unwritten_first,
             histograms: &Histograms::default(),
             histogram_losses: &HashMap::new(),

@@ -226,7 +226,7 @@ fn size_of(case: &Case) -> usize {
 /// The same of rows of files.
 fn size_of_files(files: &[FileRow]) -> usize {
     let touchers = |file: &FileRow| -> usize {
-        let all = file.writers.iter().chain(&file.readers);
+        let all = file.writers.iter().chain(&file.readers).chain(&file.dirtiers);
         all.map(|toucher| 128 + toucher.frames.iter().map(|frame| 24 + frame.len()).sum::<usize>()).sum()
     };
     files.iter().map(|file| 512 + file.path.len() + touchers(file)).sum()

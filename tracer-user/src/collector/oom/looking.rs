@@ -10,7 +10,7 @@ use crate::{
 };
 
 impl Session {
-    /// The kills of the last quarter of an hour, with who grew. Limits are those of the cgroups that are traced.
+    /// The kills of the last quarter of an hour, with who grew. What the host's limits promise is known only where all cgroups are traced.
     #[must_use]
     pub fn loops(&self) -> Loops {
         let limited = |(id, (_, reading)): (&CgroupId, &(u64, StatReading))| Limited {
@@ -22,7 +22,7 @@ impl Session {
         };
         let cgroups: Vec<Limited> = self.oom.last.iter().map(limited).collect();
         let kills: Vec<Autopsy> = self.autopsies();
-        loops::look(&kills, self.elapsed_s(), self.oom.memory, &cgroups)
+        loops::look(&kills, self.elapsed_s(), self.oom.memory.filter(|_| self.filter.is_open()), &cgroups)
     }
 }
 
