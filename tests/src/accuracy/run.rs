@@ -105,6 +105,9 @@ fn run_together<'a>(rows: &[&'a Row], columns: &[Column]) -> Result<Vec<Failed<'
             let filled = fill(one.row, column.mode, &one.cgroup, &steps[index], (starts[index], ends[index]), usage_change, outcome)?;
             let gross = filled.gross;
             let done = finish_row(filled, outcome);
+            if done.is_err() {
+                largest_stacks(&outcome.report, one.cgroup.path())?;
+            }
             println!("{CELL}{} {} {}", one.row.name, column.name(), if done.is_ok() { "ok" } else { "FAIL" });
             if let Err(error) = done {
                 failed.push(Failed { row: one.row, column: *column, gross, why: error.to_string() });
@@ -112,6 +115,19 @@ fn run_together<'a>(rows: &[&'a Row], columns: &[Column]) -> Result<Vec<Failed<'
         }
     }
     Ok(failed)
+}
+
+/// Prints the stacks with most bytes, for whoever looks into a row that failed.
+fn largest_stacks(report: &serde_json::Value, cgroup: &str) -> Result<()> {
+    let mut stacks = report::stacks(report, cgroup)?;
+    stacks.sort_by_key(|stack| std::cmp::Reverse(stack.charged));
+    for stack in stacks.iter().take(3) {
+        println!(
+            "  {} charged, {} live by {} {:?}, {}: {:?}",
+            stack.charged, stack.live, stack.comm, stack.pid, stack.status, stack.frames
+        );
+    }
+    Ok(())
 }
 
 fn start_row(row: &Row) -> Result<Started<'_>> {

@@ -21,7 +21,7 @@ pub struct Rotation {
 /// Smallest part: each begins with a whole reading and ends with a report, so smaller ones would be nothing but that.
 const LEAST_BYTES: u64 = 1 << 20;
 /// Shortest part, likewise.
-const LEAST_TIME: Duration = Duration::from_secs(10);
+const LEAST_TIME: Duration = Duration::from_secs(1);
 
 fn part_size(text: &str) -> Result<u64, String> {
     let size = crate::units::parse_size(text).map_err(|error| error.to_string())?;
@@ -30,7 +30,7 @@ fn part_size(text: &str) -> Result<u64, String> {
 
 fn part_duration(text: &str) -> Result<Duration, String> {
     let time = crate::units::parse_duration(text).map_err(|error| error.to_string())?;
-    if time < LEAST_TIME { Err("a part has 10 s at least".to_owned()) } else { Ok(time) }
+    if time < LEAST_TIME { Err("a part has 1 s at least".to_owned()) } else { Ok(time) }
 }
 
 impl Rotation {
