@@ -7,14 +7,16 @@ use aya::{
     maps::{Map, MapError},
 };
 use std::{
+    collections::HashMap,
+    hash::Hash,
     io,
     os::fd::{AsFd as _, AsRawFd as _},
 };
 
 /// Command of bpf(2) (include/uapi/linux/bpf.h), since 5.6.
 const LOOKUP_BATCH: libc::c_long = 24;
-/// Entries of the first call. One call gives whole hash buckets, so more room is made where one does not fit.
-const ENTRIES: usize = 4096;
+/// Bytes of keys and values that the first call has room for. One call gives whole hash buckets, so more is made where one does not fit.
+const ROOM: usize = 1 << 18;
 /// More do not stand in one bucket of any table here.
 const MOST_ENTRIES: usize = 1 << 20;
 
@@ -32,7 +34,7 @@ struct Attribute {
 }
 
 /// Keys and values of a hash table, each key once. What is added or removed meanwhile may be there or not.
-pub fn entries<K: Pod, V: Pod>(bpf: &Ebpf, name: &'static str) -> Result<Vec<(K, V)>, BpfError> {
+pub fn entries<K: Pod + Eq + Hash, V: Pod>(bpf: &Ebpf, name: &'static str) -> Result<HashMap<K, V>, BpfError> {
     let failed = |source| BpfError::Map { name, source };
     let Some(Map::HashMap(data)) = bpf.map(name) else { return Err(BpfError::Missing(name)) };
     // The kernel writes whole keys and values of the sizes that the map was made with.
@@ -47,12 +49,12 @@ pub fn entries<K: Pod, V: Pod>(bpf: &Ebpf, name: &'static str) -> Result<Vec<(K,
     read_all(data.fd().as_fd().as_raw_fd()).map_err(|error| failed(MapError::IoError(error)))
 }
 
-fn read_all<K: Pod, V: Pod>(fd: i32) -> io::Result<Vec<(K, V)>> {
+fn read_all<K: Pod + Eq + Hash, V: Pod>(fd: i32) -> io::Result<HashMap<K, V>> {
     let fd = u32::try_from(fd).map_err(|_| io::Error::from_raw_os_error(libc::EBADF))?;
-    let mut found = Vec::new();
+    let mut found = HashMap::new();
     // Where the kernel goes on: for hash tables a bucket's number.
     let (mut from, mut to, mut first) = (0_u32, 0_u32, true);
-    let mut room = ENTRIES;
+    let mut room = ROOM / (size_of::<K>() + size_of::<V>()).max(1);
     loop {
         let (mut keys, mut values) = (Vec::<K>::with_capacity(room), Vec::<V>::with_capacity(room));
         let mut attribute = Attribute {

@@ -1,10 +1,7 @@
 //! Address space that processes asked for: the kernel half's table and its events.
 
-use super::{BpfError, tables};
-use aya::{
-    Ebpf,
-    maps::{HashMap as BpfHashMap, PerCpuArray},
-};
+use super::{BpfError, batch, tables};
+use aya::{Ebpf, maps::PerCpuArray};
 use std::collections::HashMap;
 use tracer_common::mapping::{MappingCounts, MappingEvent, MappingRecord};
 
@@ -12,17 +9,12 @@ const TABLE: &str = "MAPPINGS";
 
 /// Address space by identity of who asked for it.
 pub fn records(bpf: &Ebpf) -> Result<HashMap<u64, MappingRecord>, BpfError> {
-    tables::entries(bpf, TABLE)
+    batch::entries(bpf, TABLE)
 }
 
 /// Removes records; those that are gone already are passed over.
 pub fn remove(bpf: &mut Ebpf, identities: &[u64]) -> Result<(), BpfError> {
-    let failed = |source| BpfError::Map { name: TABLE, source };
-    let mut map = BpfHashMap::<_, u64, MappingRecord>::try_from(bpf.map_mut(TABLE).ok_or(BpfError::Missing(TABLE))?).map_err(failed)?;
-    identities.iter().try_for_each(|identity| match map.remove(identity) {
-        Err(error) if !tables::is_gone(&error) => Err(failed(error)),
-        _ => Ok(()),
-    })
+    tables::remove_all::<u64, MappingRecord>(bpf, TABLE, identities)
 }
 
 /// Calls so far, and how many of them were passed over in storms; summed over CPUs.

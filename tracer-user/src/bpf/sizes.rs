@@ -133,40 +133,23 @@ impl Forced {
     }
 
     fn apply(&self, sizes: &mut Sizes) {
-        let Sizes {
-            samples,
-            keys,
-            stacks,
-            processes,
-            files,
-            graveyard,
-            owners,
-            owner_totals,
-            events,
-            followed,
-            oom_events,
-            dirtied,
-            histograms,
-            mappings,
-            mapping_events,
-            ..
-        } = sizes;
+        // In the order of the names.
         let fields = [
-            samples,
-            keys,
-            stacks,
-            processes,
-            files,
-            graveyard,
-            owners,
-            owner_totals,
-            events,
-            followed,
-            oom_events,
-            dirtied,
-            histograms,
-            mappings,
-            mapping_events,
+            &mut sizes.samples,
+            &mut sizes.keys,
+            &mut sizes.stacks,
+            &mut sizes.processes,
+            &mut sizes.files,
+            &mut sizes.graveyard,
+            &mut sizes.owners,
+            &mut sizes.owner_totals,
+            &mut sizes.events,
+            &mut sizes.followed,
+            &mut sizes.oom_events,
+            &mut sizes.dirtied,
+            &mut sizes.histograms,
+            &mut sizes.mappings,
+            &mut sizes.mapping_events,
         ];
         for (field, entries) in fields.into_iter().zip(self.entries) {
             *field = entries.unwrap_or(*field);

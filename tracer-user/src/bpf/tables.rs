@@ -1,12 +1,11 @@
 //! Reading the kernel half's tables.
 
-use super::BpfError;
+use super::{BpfError, batch};
 use aya::{
     Ebpf, Pod, RawTracePointRunOptions, TestRun as _,
-    maps::{Array, HashMap, MapError, PerCpuArray, PerCpuHashMap},
+    maps::{Array, HashMap, MapData, MapError, PerCpuArray, PerCpuHashMap},
     programs::RawTracePoint,
 };
-use std::hash::Hash;
 use tracer_common::{
     attribution::{Grave, KeyRecord, OwnerTotals, SWEPT_DIRTY, SWEPT_WRITEBACK, Sample},
     dirty::{DirtyKey, DirtyRecord},
@@ -19,107 +18,84 @@ use tracer_common::{
     stack::StackRecord,
 };
 
-/// All entries of a hash table. An entry that is deleted while the table is walked may make the walk start over, so identities seen
-/// twice are given once.
-pub(super) fn entries<K: Pod + Eq + Hash, V: Pod>(bpf: &Ebpf, name: &'static str) -> Result<std::collections::HashMap<K, V>, BpfError> {
-    let failed = |source| BpfError::Map { name, source };
-    let map = HashMap::<_, K, V>::try_from(bpf.map(name).ok_or(BpfError::Missing(name))?).map_err(failed)?;
-    let mut found = std::collections::HashMap::new();
-    for entry in map.iter() {
-        match entry {
-            Ok((key, value)) => {
-                found.insert(key, value);
-            }
-            // Deleted between the step and the read: no longer there, as the reader would have found a moment later.
-            Err(MapError::KeyNotFound | MapError::ElementNotFound) => {}
-            Err(source) => return Err(failed(source)),
-        }
+/// A hash table to be changed.
+fn table<'a, K: Pod, V: Pod>(bpf: &'a mut Ebpf, name: &'static str) -> Result<HashMap<&'a mut MapData, K, V>, BpfError> {
+    HashMap::try_from(bpf.map_mut(name).ok_or(BpfError::Missing(name))?).map_err(|source| BpfError::Map { name, source })
+}
+
+/// Removes entries of a table; those that are gone already are passed over.
+pub(super) fn remove_all<K: Pod, V: Pod>(bpf: &mut Ebpf, name: &'static str, keys: &[K]) -> Result<(), BpfError> {
+    let mut map = table::<K, V>(bpf, name)?;
+    keys.iter().try_for_each(|key| match map.remove(key) {
+        Err(source) if !is_gone(&source) => Err(BpfError::Map { name, source }),
+        _ => Ok(()),
+    })
+}
+
+/// Removes an entry of a table of that name and gives its last value; `None` if it is gone already, or `stays`.
+fn take<K: Pod, V: Pod>(
+    map: &mut HashMap<&mut MapData, K, V>,
+    name: &'static str,
+    key: &K,
+    stays: impl FnOnce(&V) -> bool,
+) -> Result<Option<V>, BpfError> {
+    let value = map.get(key, 0).and_then(|value| if stays(&value) { Ok(None) } else { map.remove(key).map(|()| Some(value)) });
+    match value {
+        Err(error) if is_gone(&error) => Ok(None),
+        value => value.map_err(|source| BpfError::Map { name, source }),
     }
-    Ok(found)
 }
 
 /// Keys by identity.
 pub fn keys(bpf: &Ebpf) -> Result<std::collections::HashMap<u64, KeyRecord>, BpfError> {
-    entries(bpf, "KEYS")
+    batch::entries(bpf, "KEYS")
 }
 
 /// Removes a key and gives its last value, or leaves it and gives `None` if it has live bytes again.
 pub fn take_key(bpf: &mut Ebpf, identity: u64) -> Result<Option<KeyRecord>, BpfError> {
-    let name = "KEYS";
-    let failed = |source| BpfError::Map { name, source };
-    let mut map = HashMap::<_, u64, KeyRecord>::try_from(bpf.map_mut(name).ok_or(BpfError::Missing(name))?).map_err(failed)?;
-    let record = match map.get(&identity, 0) {
-        Ok(record) => record,
-        Err(MapError::KeyNotFound | MapError::ElementNotFound) => return Ok(None),
-        Err(source) => return Err(failed(source)),
-    };
-    if crate::ledger::live(&record) != 0 {
-        return Ok(None);
-    }
-    map.remove(&identity).map_err(failed)?;
-    Ok(Some(record))
+    take(&mut table(bpf, "KEYS")?, "KEYS", &identity, |record| crate::ledger::live(record) != 0)
 }
 
-/// Removes entries of a table of stacks, processes or files; those that are gone already are passed over.
-pub fn remove(bpf: &mut Ebpf, name: &'static str, identities: &[u64]) -> Result<(), BpfError> {
-    let map = bpf.map_mut(name).ok_or(BpfError::Missing(name))?;
-    let failed = |source| BpfError::Map { name, source };
-    let remove_all = |remove: &mut dyn FnMut(u64) -> Result<(), MapError>| {
-        identities.iter().try_for_each(|identity| match remove(*identity) {
-            Err(error) if !is_gone(&error) => Err(failed(error)),
-            _ => Ok(()),
-        })
-    };
-    match name {
-        "STACKS" => {
-            let mut map = HashMap::<_, u64, StackRecord>::try_from(map).map_err(failed)?;
-            remove_all(&mut |identity| map.remove(&identity))
-        }
-        "FILES" => {
-            let mut map = HashMap::<_, u64, FileRecord>::try_from(map).map_err(failed)?;
-            remove_all(&mut |identity| map.remove(&identity))
-        }
-        _ => {
-            let mut map = HashMap::<_, u64, ProcessRecord>::try_from(map).map_err(failed)?;
-            remove_all(&mut |identity| map.remove(&identity))
-        }
-    }
+/// Removes stacks.
+pub fn remove_stacks(bpf: &mut Ebpf, identities: &[u64]) -> Result<(), BpfError> {
+    remove_all::<u64, StackRecord>(bpf, "STACKS", identities)
+}
+
+/// Removes processes.
+pub fn remove_processes(bpf: &mut Ebpf, identities: &[u64]) -> Result<(), BpfError> {
+    remove_all::<u64, ProcessRecord>(bpf, "PROCESSES", identities)
+}
+
+/// Removes files.
+pub fn remove_files(bpf: &mut Ebpf, identities: &[u64]) -> Result<(), BpfError> {
+    remove_all::<u64, FileRecord>(bpf, "FILES", identities)
 }
 
 /// Removes counters of distributions and gives their last values; those that are gone already are passed over.
 pub fn take_histograms(bpf: &mut Ebpf, keys: &[HistogramKey]) -> Result<Vec<(HistogramKey, u64)>, BpfError> {
-    let name = "HISTOGRAMS";
-    let failed = |source| BpfError::Map { name, source };
-    let mut map = HashMap::<_, HistogramKey, u64>::try_from(bpf.map_mut(name).ok_or(BpfError::Missing(name))?).map_err(failed)?;
-    let mut taken = Vec::with_capacity(keys.len());
-    for key in keys {
-        match map.get(key, 0).and_then(|count| map.remove(key).map(|()| count)) {
-            Ok(count) => taken.push((*key, count)),
-            Err(error) if is_gone(&error) => {}
-            Err(error) => return Err(failed(error)),
-        }
-    }
-    Ok(taken)
+    let mut map = table(bpf, "HISTOGRAMS")?;
+    let taken = keys.iter().map(|key| Ok(take(&mut map, "HISTOGRAMS", key, |_| false)?.map(|count| (*key, count))));
+    taken.filter_map(Result::transpose).collect()
 }
 
 /// Live samples by slot.
 pub fn samples(bpf: &Ebpf) -> Result<std::collections::HashMap<u64, Sample>, BpfError> {
-    entries(bpf, "SAMPLES")
+    batch::entries(bpf, "SAMPLES")
 }
 
 /// Samples kept for open pictures.
 pub fn graveyard(bpf: &Ebpf) -> Result<std::collections::HashMap<Grave, Sample>, BpfError> {
-    entries(bpf, "GRAVEYARD")
+    batch::entries(bpf, "GRAVEYARD")
 }
 
 /// Stacks by identity.
 pub fn stacks(bpf: &Ebpf) -> Result<std::collections::HashMap<u64, StackRecord>, BpfError> {
-    entries(bpf, "STACKS")
+    batch::entries(bpf, "STACKS")
 }
 
 /// Processes by identity.
 pub fn processes(bpf: &Ebpf) -> Result<std::collections::HashMap<u64, ProcessRecord>, BpfError> {
-    entries(bpf, "PROCESSES")
+    batch::entries(bpf, "PROCESSES")
 }
 
 /// What the kernel still knows of the name of the owner of the live sample in `slot`.
@@ -133,28 +109,17 @@ pub fn owner_name(bpf: &mut Ebpf, slot: u64) -> Result<OwnerName, BpfError> {
 
 /// Files by identity.
 pub fn files(bpf: &Ebpf) -> Result<std::collections::HashMap<u64, FileRecord>, BpfError> {
-    entries(bpf, "FILES")
+    batch::entries(bpf, "FILES")
 }
 
 /// Who made page cache dirty.
 pub fn dirtied(bpf: &Ebpf) -> Result<std::collections::HashMap<DirtyKey, DirtyRecord>, BpfError> {
-    entries(bpf, "DIRTIED")
+    batch::entries(bpf, "DIRTIED")
 }
 
 /// Removes an entry of that table and gives its last value; `None` if it is gone already.
 pub fn take_dirtied(bpf: &mut Ebpf, key: &DirtyKey) -> Result<Option<DirtyRecord>, BpfError> {
-    let name = "DIRTIED";
-    let failed = |source| BpfError::Map { name, source };
-    let mut map = HashMap::<_, DirtyKey, DirtyRecord>::try_from(bpf.map_mut(name).ok_or(BpfError::Missing(name))?).map_err(failed)?;
-    let record = match map.get(key, 0) {
-        Ok(record) => record,
-        Err(error) if is_gone(&error) => return Ok(None),
-        Err(source) => return Err(failed(source)),
-    };
-    match map.remove(key) {
-        Err(error) if !is_gone(&error) => Err(failed(error)),
-        _ => Ok(Some(record)),
-    }
+    take(&mut table(bpf, "DIRTIED")?, "DIRTIED", key, |_| false)
 }
 
 /// Exact bytes by owner, summed over CPUs.
@@ -265,16 +230,10 @@ pub fn control(bpf: &Ebpf) -> Result<Control, BpfError> {
 
 /// Removes samples from the graveyard; those that are gone already are passed over.
 pub fn remove_graves(bpf: &mut Ebpf, graves: &[Grave]) -> Result<(), BpfError> {
-    let name = "GRAVEYARD";
-    let failed = |source| BpfError::Map { name, source };
-    let mut map = HashMap::<_, Grave, Sample>::try_from(bpf.map_mut(name).ok_or(BpfError::Missing(name))?).map_err(failed)?;
-    graves.iter().try_for_each(|grave| match map.remove(grave) {
-        Err(error) if !is_gone(&error) => Err(failed(error)),
-        _ => Ok(()),
-    })
+    remove_all::<Grave, Sample>(bpf, "GRAVEYARD", graves)
 }
 
-pub(super) fn is_gone(error: &MapError) -> bool {
+fn is_gone(error: &MapError) -> bool {
     match error {
         MapError::KeyNotFound | MapError::ElementNotFound => true,
         MapError::SyscallError(error) => error.io_error.raw_os_error() == Some(libc::ENOENT),

@@ -131,7 +131,7 @@ impl Histograms {
 
 /// Values that found no room in the kernel, by cgroup.
 pub fn lost(bpf: &Ebpf) -> Result<HashMap<u64, u64>, BpfError> {
-    Ok(batch::entries(bpf, "HISTOGRAM_LOSSES")?.into_iter().collect())
+    batch::entries(bpf, "HISTOGRAM_LOSSES")
 }
 
 /// Ages of what is live, by cgroup, from samples as owner, monotonic nanoseconds of the charge, and pages.

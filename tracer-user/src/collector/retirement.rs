@@ -81,8 +81,8 @@ impl Session {
         }
         self.retire_files(&dirtied)?;
         self.retire_histograms(&keys)?;
-        tables::remove(&mut self.running.bpf, "STACKS", &leaving.stacks)?;
-        tables::remove(&mut self.running.bpf, "PROCESSES", &leaving.processes)?;
+        tables::remove_stacks(&mut self.running.bpf, &leaving.stacks)?;
+        tables::remove_processes(&mut self.running.bpf, &leaving.processes)?;
         log::debug!(
             "retirement: {} keys, {} stacks, {} processes read in {} us; {}, {} and {} left in {} us more",
             keys.len(),
@@ -143,7 +143,7 @@ impl Session {
         let mut named: HashSet<u64> = tables::samples(&self.running.bpf)?.values().map(|sample| sample.file).collect();
         named.extend(dirtied.keys().map(|key| key.file));
         let leaving = self.marks.files(files.into_keys(), &named, monotonic_ns());
-        tables::remove(&mut self.running.bpf, "FILES", &leaving)?;
+        tables::remove_files(&mut self.running.bpf, &leaving)?;
         log::debug!("retirement: {} files left", leaving.len());
         Ok(())
     }

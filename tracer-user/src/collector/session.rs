@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     bpf::{
-        BpfError, Loader, batch,
+        BpfError, Loader,
         diagnosis::{self, Listener},
         stats, tables,
     },
@@ -46,7 +46,7 @@ use std::{
     time::SystemTime,
 };
 use tracer_common::{
-    attribution::{KEY_BASELINE, KeyRecord},
+    attribution::KEY_BASELINE,
     event::{CgroupChange, CgroupEvent},
     kind::Kind,
     loss::Loss,
@@ -464,7 +464,7 @@ impl Session {
     /// Adds the live bytes of each cgroup with what is below it, as its other figures are.
     fn add_live(&self, interval: &mut Interval) -> Result<(), SessionError> {
         let mut sums: BTreeMap<(CgroupId, &str), i64> = BTreeMap::new();
-        for (_, record) in batch::entries::<u64, KeyRecord>(&self.running.bpf, "KEYS")? {
+        for (_, record) in tables::keys(&self.running.bpf)? {
             let kind = u8::try_from(record.key.kind).ok().and_then(Kind::from_number);
             if let Some(kind) = kind.filter(|_| record.key.flags & KEY_BASELINE == 0) {
                 for cgroup in self.registry.ancestry(CgroupId(record.key.owner)) {

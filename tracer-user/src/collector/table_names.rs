@@ -34,7 +34,7 @@ impl Session {
         named.sort_unstable_by_key(|(bytes, _)| std::cmp::Reverse(*bytes));
         for (bytes, slot) in unnamed {
             let Some((_, file)) = named.pop_if(|(smaller, _)| *smaller < bytes) else { break };
-            tables::remove(&mut self.running.bpf, "FILES", &[file])?;
+            tables::remove_files(&mut self.running.bpf, &[file])?;
             tables::sweep(&mut self.running.bpf, std::iter::once(slot))?;
         }
         // The records that had to leave were read before.
