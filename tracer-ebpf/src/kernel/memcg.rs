@@ -8,6 +8,8 @@ use tracer_common::oom::UNKNOWN;
 const TAGS: u64 = 7;
 /// The word is an obj_cgroup of a kernel allocation, not of an LRU folio.
 const KERNEL: u64 = 2;
+/// Stands for the owner of kernel memory: no address.
+const KERNEL_MEMORY: u64 = 1;
 
 /// What a folio's owner word says.
 pub enum Owner {
@@ -22,44 +24,48 @@ pub enum Owner {
 /// Reads the owner of a folio; `None` if the kernel's layout is not known or a read failed.
 #[inline(always)]
 pub fn owner(folio: u64) -> Option<Owner> {
-    let word = match (layout!(folio_memcg_data), layout!(page_memcg_data)) {
-        (Some(offset), _) | (None, Some(offset)) => read::<u64>(folio, Some(offset))?,
-        (None, None) => read::<u64>(folio, layout!(page_mem_cgroup))?,
-    };
-    if word == 0 {
-        return Some(Owner::None);
-    }
-    if layout!(page_mem_cgroup).is_none() && word & KERNEL != 0 {
-        return Some(Owner::Kernel);
-    }
-    let mut memcg = word & !TAGS;
-    if layout!(per_node_objcg).is_some() {
-        // Here every charged folio holds an obj_cgroup; read as a memcg it would give garbage silently.
-        memcg = read_pointer(memcg, layout!(objcg_memcg))?;
-    }
-    match id(memcg) {
+    match of_folio(folio) {
+        0 => Some(Owner::None),
+        KERNEL_MEMORY => Some(Owner::Kernel),
         UNKNOWN => None,
-        id => Some(Owner::Cgroup(id)),
+        memcg => match id(memcg) {
+            UNKNOWN => None,
+            id => Some(Owner::Cgroup(id)),
+        },
     }
 }
 
-/// Address of the cgroup that a folio is charged to; 0 for none, or for kernel memory.
+/// Address of the cgroup that a folio is charged to; 0 for none, for kernel memory, or if it cannot be read.
 #[inline(always)]
 pub fn cgroup_of(folio: u64) -> u64 {
-    let word = match (layout!(folio_memcg_data), layout!(page_memcg_data)) {
-        (Some(offset), _) | (None, Some(offset)) => read::<u64>(folio, Some(offset)),
-        (None, None) => read::<u64>(folio, layout!(page_mem_cgroup)),
+    match of_folio(folio) {
+        0 | KERNEL_MEMORY | UNKNOWN => 0,
+        memcg => cgroup(memcg),
+    }
+}
+
+/// The `struct mem_cgroup` that a folio is charged to; 0 for none, [`KERNEL_MEMORY`], or [`UNKNOWN`].
+#[inline(always)]
+fn of_folio(folio: u64) -> u64 {
+    let offset = match (layout!(folio_memcg_data), layout!(page_memcg_data)) {
+        (Some(offset), _) | (None, Some(offset)) => Some(offset),
+        (None, None) => layout!(page_mem_cgroup),
     };
-    let word = word.unwrap_or(0);
-    if word == 0 || (layout!(page_mem_cgroup).is_none() && word & KERNEL != 0) {
-        return 0;
+    let word = word(folio, offset);
+    if word == 0 || word == UNKNOWN {
+        return word;
     }
-    let mut memcg = word & !TAGS;
-    if layout!(per_node_objcg).is_some() {
-        memcg = read_pointer(memcg, layout!(objcg_memcg)).unwrap_or(0);
+    if layout!(page_mem_cgroup).is_none() && word & KERNEL != 0 {
+        return KERNEL_MEMORY;
     }
-    let Some(css) = layout!(memcg_css) else { return 0 };
-    if memcg == 0 { 0 } else { read_pointer(memcg + css, layout!(css_cgroup)).unwrap_or(0) }
+    if layout!(per_node_objcg).is_none() {
+        return word & !TAGS;
+    }
+    // Here every charged folio holds an obj_cgroup; read as a memcg it would give garbage silently.
+    match pointer(word & !TAGS, layout!(objcg_memcg)) {
+        0 => UNKNOWN,
+        memcg => memcg,
+    }
 }
 
 /// kernfs id of a `struct mem_cgroup`, or [`UNKNOWN`].
