@@ -127,8 +127,6 @@ kernel_layout! {
     task_tgid = Member("task_struct", "tgid");
     /// Start on the boot clock, nanoseconds.
     task_start_boottime = Member("task_struct", "start_boottime");
-    /// The same before 5.5.
-    task_real_start_time = Member("task_struct", "real_start_time");
     /// Exec count.
     task_self_exec_id = Member("task_struct", "self_exec_id");
     /// Command name.

@@ -66,12 +66,13 @@ extern "C" fn own_namespace_id(leader: u64) -> u64 {
 /// [`crate::attribute::decide::take`].
 #[inline(always)]
 pub fn process_start(task: u64) -> u64 {
-    let Some(leader) = read_pointer(task, layout!(task_group_leader)) else { return 0 };
-    match layout!(task_start_boottime) {
-        Some(offset) => read::<u64>(leader, Some(offset)),
-        None => read::<u64>(leader, layout!(task_real_start_time)),
-    }
-    .unwrap_or(0)
+    read_pointer(task, layout!(task_group_leader)).and_then(start_of).unwrap_or(0)
+}
+
+/// The same of a thread-group leader.
+#[inline(always)]
+fn start_of(leader: u64) -> Option<u64> {
+    read(leader, layout!(task_start_boottime))
 }
 
 /// Whether the task has user memory; `true` if it cannot be read.
@@ -111,10 +112,7 @@ pub fn of(task: u64, now: u64) -> Toucher {
     let mut toucher = Toucher { process: 0, tgid: 0, tid: 0, kernel_thread: false };
     let Some(leader) = read_pointer(task, layout!(task_group_leader)) else { return toucher };
     let Some(tgid) = read::<u32>(leader, layout!(task_tgid)) else { return toucher };
-    let start = match layout!(task_start_boottime) {
-        Some(offset) => read::<u64>(leader, Some(offset)),
-        None => read::<u64>(leader, layout!(task_real_start_time)),
-    };
+    let start = start_of(leader);
     let exec_id = read::<u32>(leader, layout!(task_self_exec_id)).unwrap_or(0) as u64;
     let Some(start_ns) = start else { return toucher };
     let flags = read::<u32>(leader, layout!(task_flags)).unwrap_or(0);
@@ -132,14 +130,10 @@ pub fn of(task: u64, now: u64) -> Toucher {
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn make_record(identity: u64, leader: u64, now: u64) -> u64 {
-    let start = match layout!(task_start_boottime) {
-        Some(offset) => read::<u64>(leader, Some(offset)),
-        None => read::<u64>(leader, layout!(task_real_start_time)),
-    };
     // As two words: a byte array would be cleared by a call, which costs a frame of the stack.
     let comm = [read::<u64>(leader, layout!(task_comm)).unwrap_or(0), read::<u64>(leader + 8, layout!(task_comm)).unwrap_or(0)];
     let record = ProcessRecord {
-        start_ns: start.unwrap_or(0),
+        start_ns: start_of(leader).unwrap_or(0),
         first_seen_ns: now,
         exec_id: read::<u32>(leader, layout!(task_self_exec_id)).unwrap_or(0),
         ns_tgid: 0,
