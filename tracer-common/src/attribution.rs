@@ -37,7 +37,7 @@ pub struct Key {
     pub process: u64,
     /// Identity of the user stack (see [`crate::stack`]); 0 for none.
     pub user_stack: u64,
-    /// Identity of the kernel stack; 0 for none.
+    /// Identity of the kernel stack; 0 for none; even: how the kernel was entered ([`crate::stack::BY_FAULT`]).
     pub kernel_stack: u64,
     /// Number of the [`crate::kind::Kind`].
     pub kind: u32,

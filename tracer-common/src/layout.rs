@@ -117,6 +117,8 @@ kernel_layout! {
     kn_parent = Member("kernfs_node", "parent");
     /// Index of the memory controller in css_set.subsys.
     memory_cgrp_id = Value("cgroup_subsys_id", "memory_cgrp_id");
+    /// Number of the helper that gives a task's registers (since 5.15).
+    task_pt_regs = Value("bpf_func_id", "BPF_FUNC_task_pt_regs");
     /// css_set of a task.
     task_cgroups = Member("task_struct", "cgroups");
     /// Controllers' states of a css_set.

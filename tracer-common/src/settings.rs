@@ -16,7 +16,7 @@ pub struct Settings {
     pub filtered: u32,
     /// Thread-group id of the tracer, initial namespace.
     pub own_tgid: u32,
-    /// 1: record kernel stacks.
+    /// 1: record a kernel stack with every charge; 0: unless how the kernel was entered says as much ([`crate::stack::BY_FAULT`]).
     pub kernel_stacks: u32,
     /// The gfp bit of movable memory; only such allocations can become anon, file or shmem on the tracepoint tier.
     pub gfp_movable: u32,

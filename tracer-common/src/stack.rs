@@ -16,6 +16,13 @@ pub const DEEPEST: usize = 127;
 /// Frames hashed at a time: the verifier follows one exit a chunk instead of one a frame.
 pub const CHUNK: usize = 16;
 
+/// In the place of a kernel stack's identity, which is odd: no stack was recorded, the task's own code faulted.
+pub const BY_FAULT: u64 = 2;
+/// The same for a system call that reads.
+pub const BY_READ: u64 = 4;
+/// The same for a system call that writes.
+pub const BY_WRITE: u64 = 6;
+
 /// How a stack ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]

@@ -17,7 +17,7 @@ static SETTINGS: Settings = Settings {
     page_struct_shift: 6,
     filtered: 0,
     own_tgid: 0,
-    kernel_stacks: 1,
+    kernel_stacks: 0,
     gfp_movable: 0,
     followed: 0,
     diagnose: 0,

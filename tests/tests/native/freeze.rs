@@ -28,6 +28,7 @@ fn start(cgroup: &TestCgroup) -> Session {
     });
     let options = StartOptions {
         exact: true,
+        kernel_frames: false,
         provider,
         map_memory: 2 << 30,
         traced_bytes: None,

@@ -8,6 +8,7 @@ use crate::{
     kernel::{
         file, folio,
         memcg::{self, Owner},
+        registers,
         task::{self, Toucher},
     },
     loss,
@@ -162,7 +163,8 @@ fn sample(ctx: *mut c_void, slot: Slot, control: &Control, commit: &Commit, fram
     }
     // SAFETY: plain helper.
     let collapsed = task::collapse_flag(unsafe { bpf_get_current_task() });
-    fill(ctx, slot, control, scratch, &toucher, remote, weight, order, now);
+    let page_cache = commit.kind as u32 == Kind::File as u32;
+    fill(ctx, slot, control, scratch, &toucher, remote, page_cache, weight, order, now);
     scratch.sample.address = commit.address;
     scratch.sample.file = file;
     let (user_stack, kernel_stack) = (scratch.sample.user_stack, scratch.sample.kernel_stack);
@@ -174,7 +176,8 @@ fn sample(ctx: *mut c_void, slot: Slot, control: &Control, commit: &Commit, fram
     scratch::leave(scratch);
 }
 
-/// Captures the stacks and fills the sample in `scratch`, without key, address and file.
+/// Captures the stacks and fills the sample in `scratch`, without key, address and file. The walk of the kernel's stack costs as much as the
+/// rest, so it is left out where how the kernel was entered says enough, unless it is asked for.
 #[inline(always)]
 #[expect(clippy::too_many_arguments, reason = "two calls, inlined; a struct would cost stack")]
 pub fn fill(
@@ -184,12 +187,17 @@ pub fn fill(
     scratch: &mut Scratch,
     toucher: &Toucher,
     remote: bool,
+    page_cache: bool,
     weight_per_frame: u64,
     order: u32,
     now: u64,
 ) {
     let user_stack = if toucher.kernel_thread || remote { 0 } else { stack::record(ctx, slot, stack::Side::User, scratch) };
-    let kernel_stack = if setting!(kernel_stacks) != 0 { stack::record(ctx, slot, stack::Side::Kernel, scratch) } else { 0 };
+    // Which system call says too little for page cache: a write's buffer may be what is read in.
+    let mut kernel_stack = if page_cache || user_stack == 0 || setting!(kernel_stacks) != 0 { 0 } else { registers::entry() };
+    if kernel_stack == 0 {
+        kernel_stack = stack::record(ctx, slot, stack::Side::Kernel, scratch);
+    }
     scratch.sample = Sample {
         key: 0,
         weight_per_frame,

@@ -1,9 +1,11 @@
 //! What a system call was asked for: the registers that it was entered with.
 
+use crate::globals::layout;
 use aya_ebpf::helpers::{
     bpf_probe_read_kernel,
     generated::{bpf_get_current_task_btf, bpf_task_pt_regs},
 };
+use tracer_common::stack::{BY_FAULT, BY_READ, BY_WRITE};
 
 /// Offset of r10 in `struct pt_regs` (arch/x86/include/uapi/asm/ptrace.h): the first of those that are read.
 const R10: u64 = 56;
@@ -38,6 +40,29 @@ impl Registers {
     #[inline(always)]
     pub fn call(&self) -> u64 {
         if self.cs == USER32_CS { u64::MAX } else { self.number }
+    }
+}
+
+/// How the current task entered the kernel, where that says as much as the kernel's stack would: [`BY_FAULT`], [`BY_READ`], [`BY_WRITE`];
+/// else 0.
+#[inline(always)]
+pub fn entry() -> u64 {
+    /// What stands for the number where no system call was made (arch/x86/entry/entry_64.S, `idtentry_body`).
+    const NONE: u64 = u64::MAX;
+    // The constant of a kernel without the helper makes what follows dead code, which its verifier does not look at.
+    if layout!(task_pt_regs).is_none() {
+        return 0;
+    }
+    let Some(registers) = of_current() else { return 0 };
+    if registers.cs == USER32_CS {
+        return 0;
+    }
+    // arch/x86/entry/syscalls/syscall_64.tbl: with the vectored forms and those at an offset.
+    match registers.number {
+        NONE => BY_FAULT,
+        0 | 17 | 19 | 295 | 327 => BY_READ,
+        1 | 18 | 20 | 296 | 328 => BY_WRITE,
+        _ => 0,
     }
 }
 

@@ -51,7 +51,7 @@ pub fn allocated(ctx: *mut c_void, page: u64, order: u32, gfp: u32) {
             return None;
         }
         let toucher = task::current(now);
-        commit::fill(ctx, Slot::PageAlloc, control, scratch, &toucher, false, weight, order, now);
+        commit::fill(ctx, Slot::PageAlloc, control, scratch, &toucher, false, false, weight, order, now);
         scratch.sample.address = expected;
         scratch.sample.file = (commit::own_flag(toucher.tgid) | task::collapse_flag(task)) as u64;
         commit::store(scratch, frame);

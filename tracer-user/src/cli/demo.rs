@@ -119,6 +119,7 @@ fn options(args: &DemoArgs) -> StartOptions {
     let known: u64 = [Workload::Arenas, Workload::Log, Workload::Tmpfs].iter().map(|workload| workload.bytes()).sum();
     StartOptions {
         exact: true,
+        kernel_frames: false,
         provider: args.provider.map(Into::into),
         // The tables of so few bytes are small; what is left grows with the host's memory, 64 MiB for each TiB.
         map_memory: 16 * sizes::DEFAULT_MAP_MEMORY,

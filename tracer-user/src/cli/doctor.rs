@@ -79,6 +79,7 @@ pub fn run(args: &DoctorArgs) -> Result<u8> {
     };
     let options = StartOptions {
         exact: false,
+        kernel_frames: false,
         provider: args.provider.map(Tier::from),
         map_memory: sizes::DEFAULT_MAP_MEMORY,
         traced_bytes: None,

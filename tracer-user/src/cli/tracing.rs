@@ -16,6 +16,10 @@ pub struct TracingArgs {
     /// Take every charge instead of sampling.
     #[arg(long)]
     pub exact: bool,
+    /// Record the kernel's stack with every charge. By default it is left out where it says no more than that the program read, wrote or
+    /// touched memory; it costs as much as the rest of a sample.
+    #[arg(long)]
+    pub kernel_frames: bool,
     /// Force a class of providers.
     #[arg(long, value_name = "TIER")]
     pub provider: Option<ProviderArg>,
@@ -40,6 +44,7 @@ impl TracingArgs {
     pub fn options(&self, forced: Forced) -> StartOptions {
         StartOptions {
             exact: self.exact,
+            kernel_frames: self.kernel_frames,
             provider: self.provider.map(Tier::from),
             map_memory: self.map_memory,
             traced_bytes: None,

@@ -59,6 +59,8 @@ pub enum StartError {
 pub struct StartOptions {
     /// Take every charge.
     pub exact: bool,
+    /// Record the kernel's stack with every charge, also where a user stack says enough.
+    pub kernel_frames: bool,
     /// Force a tier.
     pub provider: Option<Tier>,
     /// Bound for all maps, bytes.
@@ -231,7 +233,7 @@ pub fn start(
         page_struct_shift: host.layout.page_size.ilog2(),
         filtered: u32::from(options.filtered),
         own_tgid: std::process::id(),
-        kernel_stacks: 1,
+        kernel_stacks: u32::from(options.kernel_frames),
         gfp_movable: GFP_MOVABLE,
         followed: u32::from(options.follow == Follow::Yes),
         diagnose: u32::from(diagnosis::wanted()),

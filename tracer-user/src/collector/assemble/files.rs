@@ -20,6 +20,7 @@ use tracer_common::{
     attribution::{KEY_BASELINE, KEY_OWN},
     file::{FileRecord, LINKS_UNKNOWN},
     kind::Kind,
+    stack::{BY_FAULT, BY_READ, BY_WRITE},
 };
 
 /// Most rows of a cgroup. JSON shows fewer; a recording keeps these.
@@ -109,9 +110,11 @@ pub(super) fn by_owner(
         } else {
             sum.live += bytes;
             sum.live_variance += variance;
-            let how = *hows.entry(key.kernel_stack).or_insert_with(|| {
-                let stack = inputs.stacks.get(&key.kernel_stack)?;
-                how(symbols.kernel(stack).iter().rev().map(String::as_str))
+            let how = *hows.entry(key.kernel_stack).or_insert_with(|| match key.kernel_stack {
+                BY_WRITE => Some(How::Write),
+                // A read makes nothing resident that its buffer does not fault in.
+                BY_FAULT | BY_READ => Some(How::Map),
+                identity => how(symbols.kernel(inputs.stacks.get(&identity)?).iter().rev().map(String::as_str)),
             });
             let process = if key.flags & KEY_OWN != 0 { 0 } else { key.process };
             let touched = sum.touchers.entry((process, how)).or_default();
