@@ -85,6 +85,11 @@ impl TestCgroup {
         self.write(self.either("memory.limit_in_bytes", "memory.max"), &bytes.to_string())
     }
 
+    /// Takes the limit off.
+    pub fn unlimit(&self) -> Result<()> {
+        self.write(self.either("memory.limit_in_bytes", "memory.max"), self.either("-1", "max"))
+    }
+
     /// Bytes charged, as the kernel's batched counter says.
     pub fn usage(&self) -> Result<u64> {
         let text = self.read(self.either("memory.usage_in_bytes", "memory.current"))?;

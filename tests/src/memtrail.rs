@@ -54,6 +54,16 @@ pub fn forced_provider() -> Option<String> {
     std::env::var("MEMTRAIL_TEST_PROVIDER").ok().filter(|provider| !provider.is_empty())
 }
 
+/// Providers that a scenario is traced with, one after the other. In a machine of the tests' own: the best, which is none of the others,
+/// and those below it. Elsewhere [`forced_provider`], or memtrail's choice.
+pub fn providers() -> Vec<Option<String>> {
+    let forced = forced_provider();
+    if forced.is_none() && crate::kernel::in_own_machine() && crate::kernel::has_kprobes() {
+        return vec![None, Some("kprobe".to_owned()), Some("tracepoint".to_owned())];
+    }
+    vec![forced]
+}
+
 /// `record` arguments for one cgroup, in a mode, with [`forced_provider`].
 pub fn record_args(cgroup: &str, mode: Mode) -> Vec<String> {
     record_args_of(&[cgroup], mode, None)

@@ -2,20 +2,37 @@
 //! are known to have done. Nothing here can run the host out of memory: every cgroup has a limit.
 
 use harness::cgroup::TestCgroup;
-use harness::memtrail::{Memtrail, Mode, Outcome, forced_provider, record_args, record_args_of};
+use harness::kernel;
+use harness::memtrail::{Memtrail, Mode, Outcome, forced_provider, providers, record_args, record_args_of};
 use harness::report;
 use harness::workload::Workload;
 use memtrail::collector::kmsg::Kmsg;
 use memtrail::oom::log::{self, Incident};
-use memtrail::oom::loops::Loops;
 use memtrail::oom::model::{Autopsy, Victim};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 const MIB: u64 = 1 << 20;
 /// What a CPU may hold back of a counter (MEMCG_CHARGE_BATCH).
 const BATCH: u64 = 64 * 4096;
-/// The kernel prints the long report ten times in five seconds at most, for all kills together.
-const REPORT_PAUSE: Duration = Duration::from_secs(5);
+/// The kernel prints the long report so many times in so long at most, for all kills together.
+const REPORTS: (usize, Duration) = (10, Duration::from_secs(5));
+/// Long reports that a scenario needs.
+const REPORTS_NEEDED: usize = 5;
+/// When processes were killed.
+static KILLS: Mutex<Vec<Instant>> = Mutex::new(Vec::new());
+
+fn killed() {
+    KILLS.lock().unwrap().push(Instant::now());
+}
+
+/// Waits until the kernel prints the long report of the kills to come.
+fn wait_for_reports() {
+    let recent = || KILLS.lock().unwrap().iter().filter(|at| at.elapsed() <= REPORTS.1).count();
+    while recent() + REPORTS_NEEDED > REPORTS.0 {
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
 
 fn batch() -> u64 {
     BATCH * std::thread::available_parallelism().unwrap().get() as u64
@@ -23,19 +40,22 @@ fn batch() -> u64 {
 
 /// Touches memory without end until it is killed; its pid.
 fn hog(cgroup: &TestCgroup) -> u32 {
-    let mut hog = Workload::start(cgroup, &["oom", "--bytes", "4G"]).unwrap();
-    hog.run_to("ready").unwrap();
-    assert!(hog.next_step().unwrap().is_none(), "the hog survived");
-    assert!(!hog.wait().unwrap().success());
-    hog.pid()
+    hog_with(cgroup, None)
 }
 
 /// The same, of a process that the kernel kills before any other.
 pub fn hog_first(cgroup: &TestCgroup) -> u32 {
+    hog_with(cgroup, Some("1000"))
+}
+
+fn hog_with(cgroup: &TestCgroup, oom_score_adj: Option<&str>) -> u32 {
     let mut hog = Workload::start(cgroup, &["oom", "--bytes", "4G"]).unwrap();
     hog.run_to("ready").unwrap();
-    std::fs::write(format!("/proc/{}/oom_score_adj", hog.pid()), "1000").unwrap();
+    if let Some(adjustment) = oom_score_adj {
+        std::fs::write(format!("/proc/{}/oom_score_adj", hog.pid()), adjustment).unwrap();
+    }
     assert!(hog.next_step().unwrap().is_none(), "the hog survived");
+    killed();
     assert!(!hog.wait().unwrap().success());
     hog.pid()
 }
@@ -76,7 +96,7 @@ impl Readings {
 }
 
 /// Waits until that many `Killed process` lines of these processes are in the log.
-fn logged(kmsg: &mut Kmsg, pids: &[u32]) -> Vec<Incident> {
+pub fn logged(kmsg: &mut Kmsg, pids: &[u32]) -> Vec<Incident> {
     let deadline = Instant::now() + Duration::from_secs(30);
     loop {
         let messages = kmsg.messages().unwrap();
@@ -90,7 +110,7 @@ fn logged(kmsg: &mut Kmsg, pids: &[u32]) -> Vec<Incident> {
     }
 }
 
-fn autopsies(outcome: &Outcome) -> Vec<Autopsy> {
+pub fn autopsies(outcome: &Outcome) -> Vec<Autopsy> {
     outcome.report["oom"].as_array().unwrap().iter().map(|value| Autopsy::from_value(value).unwrap()).collect()
 }
 
@@ -100,12 +120,12 @@ pub fn of_victim(outcome: &Outcome, pid: u32) -> Autopsy {
     found.unwrap_or_else(|| panic!("no autopsy of {pid} among {all:#?}")).clone()
 }
 
-fn victim(autopsy: &Autopsy, pid: u32) -> Victim {
+pub fn victim(autopsy: &Autopsy, pid: u32) -> Victim {
     autopsy.victims.iter().find(|victim| victim.pid == Some(pid)).unwrap().clone()
 }
 
 /// The autopsy and the log say the same, and of enough fields.
-fn assert_agrees(autopsy: &Autopsy, incidents: &[Incident], least: u32) {
+pub fn assert_agrees(autopsy: &Autopsy, incidents: &[Incident], least: u32) {
     let agreement = log::compare(autopsy, incidents, batch() / 1024).expect("the log has this kill");
     println!("{}\n  log: {agreement:?}", memtrail::output::autopsy::render(autopsy));
     assert_eq!(agreement.differences, Vec::<String>::new());
@@ -125,6 +145,16 @@ pub fn assert_sums(autopsy: &Autopsy) {
     assert!(remainder <= allowed, "remainder {remainder}, allowed {allowed}: {:?}", autopsy.before);
 }
 
+/// Runs a scenario with each provider. The kernel's long report must be printed for each.
+pub fn with_each_provider(scenario: impl Fn(&str, Option<&str>)) {
+    for provider in providers() {
+        let name = provider.as_deref().unwrap_or("best");
+        println!("provider: {name}");
+        wait_for_reports();
+        scenario(name, provider.as_deref());
+    }
+}
+
 fn harness_is_v1() -> bool {
     memtrail::cgroup::Hierarchy::find().unwrap().version == memtrail::cgroup::Version::V1
 }
@@ -139,11 +169,14 @@ fn through(autopsy: &Autopsy, function: &str) -> (u64, u64) {
 #[test]
 #[ignore = "root"]
 fn native_oom_autopsy_agrees_with_the_kernels_log() {
-    std::thread::sleep(REPORT_PAUSE);
-    let cgroup = TestCgroup::new("oom").unwrap();
+    with_each_provider(agrees_with_the_kernels_log);
+}
+
+fn agrees_with_the_kernels_log(name: &str, provider: Option<&str>) {
+    let cgroup = TestCgroup::new(&format!("oom-{name}")).unwrap();
     cgroup.limit(96 * MIB).unwrap();
     let mut kmsg = Kmsg::from_now().unwrap();
-    let memtrail = Memtrail::start(&record_args(cgroup.path(), Mode::Default)).unwrap();
+    let memtrail = Memtrail::start(&record_args_of(&[cgroup.path()], Mode::Default, provider)).unwrap();
     let pid = hog(&cgroup);
     let incidents = logged(&mut kmsg, &[pid]);
     let outcome = memtrail.stop().unwrap();
@@ -159,7 +192,8 @@ fn native_oom_autopsy_agrees_with_the_kernels_log() {
     let (live, error) = through(&autopsy, "wl_touch_oom");
     assert!(live.abs_diff(95 * MIB) <= 3 * error + 2 * MIB, "{live} ± {error} of 95 MiB");
     assert!(autopsy.verdict.as_ref().unwrap().contains(&format!("of it by memtrail-worklo[{pid}] through")), "{:?}", autopsy.verdict);
-    if forced_provider().is_none_or(|provider| provider == "tracepoint") && autopsy.order.is_none() {
+    if report::tier(&outcome.report).unwrap() == "tracepoint" {
+        assert_eq!(autopsy.order, None);
         assert!(autopsy.sources["limit_cgroup"].contains("counters"), "{:?}", autopsy.sources);
     } else {
         assert_eq!((autopsy.order, autopsy.sources["limit_cgroup"].as_str()), (Some(0), "probe"));
@@ -173,14 +207,16 @@ fn native_oom_autopsy_agrees_with_the_kernels_log() {
 #[test]
 #[ignore = "root"]
 fn native_oom_picture_holds_though_all_was_reaped_before_it_was_read() {
-    const BYTES: u64 = 400 * MIB;
-    std::thread::sleep(REPORT_PAUSE);
-    let bytes = harness::accuracy::size(BYTES).unwrap();
-    let cgroup = TestCgroup::new("oom-frozen").unwrap();
+    with_each_provider(holds_though_all_was_reaped);
+}
+
+fn holds_though_all_was_reaped(name: &str, provider: Option<&str>) {
+    let bytes = if kernel::in_own_machine() { 100 * MIB } else { 400 * MIB };
+    let cgroup = TestCgroup::new(&format!("oom-frozen-{name}")).unwrap();
     // Less than half of it is left for the small one.
     cgroup.limit(bytes + 8 * MIB).unwrap();
     let mut kmsg = Kmsg::from_now().unwrap();
-    let memtrail = Memtrail::start(&record_args(cgroup.path(), Mode::Default)).unwrap();
+    let memtrail = Memtrail::start(&record_args_of(&[cgroup.path()], Mode::Default, provider)).unwrap();
     let mut holder = holder(&cgroup, bytes);
     memtrail.pause().unwrap();
     // A small one's failure kills the large one.
@@ -190,6 +226,7 @@ fn native_oom_picture_holds_though_all_was_reaped_before_it_was_read() {
     let small_pid = small.pid();
     drop(small);
     assert!(!holder.wait().unwrap().success(), "the holder was killed");
+    killed();
     let incidents = logged(&mut kmsg, &[holder.pid()]);
     // All of it is gone before the collector runs again.
     let deadline = Instant::now() + Duration::from_secs(60);
@@ -216,14 +253,17 @@ fn native_oom_picture_holds_though_all_was_reaped_before_it_was_read() {
 #[test]
 #[ignore = "root"]
 fn native_oom_victim_need_not_be_the_first_process_nor_its_own_limit_the_one() {
-    std::thread::sleep(REPORT_PAUSE);
-    let pod = TestCgroup::new("oom-pod").unwrap();
+    with_each_provider(of_a_later_process_at_the_limit_above);
+}
+
+fn of_a_later_process_at_the_limit_above(name: &str, provider: Option<&str>) {
+    let pod = TestCgroup::new(&format!("oom-pod-{name}")).unwrap();
     pod.limit(128 * MIB).unwrap();
     let web = pod.child("web").unwrap();
     web.limit(512 * MIB).unwrap();
     let sidecar = pod.child("sidecar").unwrap();
     let mut kmsg = Kmsg::from_now().unwrap();
-    let memtrail = Memtrail::start(&record_args(pod.path(), Mode::Default)).unwrap();
+    let memtrail = Memtrail::start(&record_args_of(&[pod.path()], Mode::Default, provider)).unwrap();
     let first = holder(&web, 4 * MIB);
     let neighbour = holder(&sidecar, 32 * MIB);
     let pid = hog(&web);
@@ -304,7 +344,7 @@ fn native_oom_events_that_do_not_fit_are_counted_and_leave_no_picture_open() {
 #[test]
 #[ignore = "root"]
 fn native_oom_command_prints_keeps_and_checks() {
-    std::thread::sleep(REPORT_PAUSE);
+    wait_for_reports();
     let cgroup = TestCgroup::new("oom-command").unwrap();
     cgroup.limit(64 * MIB).unwrap();
     let dir = tempfile::tempdir().unwrap();
@@ -343,12 +383,15 @@ fn native_oom_group_is_one_autopsy_with_all_its_victims() {
         println!("cgroup v1 has no memory.oom.group: nothing to test");
         return;
     }
-    std::thread::sleep(REPORT_PAUSE);
-    let cgroup = TestCgroup::new("oom-group").unwrap();
+    with_each_provider(of_a_group);
+}
+
+fn of_a_group(name: &str, provider: Option<&str>) {
+    let cgroup = TestCgroup::new(&format!("oom-group-{name}")).unwrap();
     cgroup.limit(64 * MIB).unwrap();
     std::fs::write(cgroup.directory().join("memory.oom.group"), "1").unwrap();
     let mut kmsg = Kmsg::from_now().unwrap();
-    let memtrail = Memtrail::start(&record_args(cgroup.path(), Mode::Default)).unwrap();
+    let memtrail = Memtrail::start(&record_args_of(&[cgroup.path()], Mode::Default, provider)).unwrap();
     let mut holders = [holder(&cgroup, 4 * MIB), holder(&cgroup, 8 * MIB)];
     let pid = hog(&cgroup);
     let mut pids: Vec<u32> = holders.iter().map(Workload::pid).chain([pid]).collect();
@@ -365,48 +408,6 @@ fn native_oom_group_is_one_autopsy_with_all_its_victims() {
     found.sort_unstable();
     pids.sort_unstable();
     assert_eq!(found, pids);
-}
-
-/// Only in a virtual machine of this project's, which is small and nobody else's.
-fn in_own_machine() -> bool {
-    let memory = std::fs::read_to_string("/proc/meminfo").unwrap();
-    let total: u64 = memory.split_whitespace().nth(1).unwrap().parse().unwrap();
-    std::env::var_os("MEMTRAIL_TEST_DIR").is_some_and(|dir| dir == "/disk") && total < 2 << 20
-}
-
-#[test]
-#[ignore = "root, and a machine of its own"]
-fn vm_oom_of_the_whole_host_is_told_from_that_of_a_cgroup() {
-    if !in_own_machine() {
-        println!("not in a virtual machine of the tests: nothing to test");
-        return;
-    }
-    let cgroup = TestCgroup::new("oom-host").unwrap();
-    cgroup.limit(64 << 30).unwrap();
-    let mut kmsg = Kmsg::from_now().unwrap();
-    let memtrail = Memtrail::start(&record_args_of(&[], Mode::Default, None)).unwrap();
-    let pids: Vec<u32> = (0..5)
-        .map(|_| {
-            std::thread::sleep(REPORT_PAUSE);
-            hog(&cgroup)
-        })
-        .collect();
-    let incidents = logged(&mut kmsg, &pids);
-    let outcome = memtrail.stop().unwrap();
-    let autopsies = autopsies(&outcome);
-    let victims: Vec<u32> = autopsies.iter().flat_map(|autopsy| autopsy.victims.iter().filter_map(|victim| victim.pid)).collect();
-    assert_eq!(victims, pids, "each in its order");
-    for autopsy in &autopsies {
-        assert_agrees(autopsy, &incidents, 9);
-        assert_eq!((autopsy.constraint.as_deref(), autopsy.limit_cgroup.as_deref()), (Some("none"), None));
-        let grew = autopsy.growth.iter().any(|row| row.bytes > 0 && row.cgroup.starts_with("/memtrail-test"));
-        assert!(grew, "who grew is named: {:?}", autopsy.growth);
-    }
-    let loops: Loops = serde_json::from_value(outcome.report["oom_loops"].clone()).unwrap();
-    println!("{}", memtrail::output::autopsy::loops(&loops));
-    assert_eq!((loops.kills, loops.global), (5, 5));
-    let ids: Vec<&str> = loops.verdicts.iter().map(|verdict| verdict.id.as_str()).collect();
-    assert!(ids.contains(&"oom-loop") && ids.contains(&"overcommitted-limits"), "a limit of 64 GiB is more than there is: {loops:?}");
 }
 
 /// Bounded, and nothing is lost in silence.

@@ -144,6 +144,7 @@ fn machines(args: &Args, binaries: programs::Programs, tests: PathBuf, cells: &C
         words.extend(IN_MACHINES.map(str::to_owned));
     }
     let mut environment = test_environment(args);
+    environment.push(("MEMTRAIL_TEST_MACHINE".to_owned(), "1".to_owned()));
     environment.push(("MEMTRAIL_TEST_DIR".to_owned(), "/disk".to_owned()));
     environment.push(("MEMTRAIL_TEST_BYTES".to_owned(), SMALL_BYTES.to_string()));
     environment.push(("MEMTRAIL_TEST_AT_ONCE".to_owned(), ROWS_AT_ONCE.to_string()));
