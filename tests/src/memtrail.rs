@@ -54,11 +54,11 @@ pub fn forced_provider() -> Option<String> {
     std::env::var("MEMTRAIL_TEST_PROVIDER").ok().filter(|provider| !provider.is_empty())
 }
 
-/// Providers that a scenario is traced with, one after the other. In a machine of the tests' own: the best, which is none of the others,
-/// and those below it. Elsewhere [`forced_provider`], or memtrail's choice.
+/// Providers that a scenario is traced with, one after the other: [`forced_provider`], or memtrail's choice; in the long form and where
+/// memtrail has a choice, those below it too.
 pub fn providers() -> Vec<Option<String>> {
     let forced = forced_provider();
-    if forced.is_none() && crate::kernel::in_own_machine() && crate::kernel::has_kprobes() {
+    if forced.is_none() && std::env::var_os("MEMTRAIL_TEST_LONG").is_some() && crate::kernel::has_kprobes() {
         return vec![None, Some("kprobe".to_owned()), Some("tracepoint".to_owned())];
     }
     vec![forced]

@@ -92,7 +92,7 @@ fn ids(loops: &Loops) -> Vec<&str> {
 /// S6: five kills of the whole host, and what grew has no limit.
 #[test]
 #[ignore = "root, and a machine of its own"]
-fn vm_oom_of_the_whole_host_names_who_grew_and_not_who_died() {
+fn vm_oom_kills_of_the_whole_host_name_who_grew_and_not_who_died() {
     if !kernel::in_own_machine() {
         println!("not in a virtual machine of the tests: nothing to test");
         return;
@@ -114,7 +114,7 @@ fn vm_oom_of_the_whole_host_names_who_grew_and_not_who_died() {
 /// Limits that fit, and a process that is killed once: nothing to be said of either.
 #[test]
 #[ignore = "root, and a machine of its own"]
-fn vm_oom_of_a_host_whose_limits_fit_is_no_verdict() {
+fn vm_oom_kills_of_a_host_whose_limits_fit_give_no_verdict() {
     if !kernel::in_own_machine() {
         println!("not in a virtual machine of the tests: nothing to test");
         return;

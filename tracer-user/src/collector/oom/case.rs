@@ -128,9 +128,9 @@ impl Session {
     pub(super) fn add_place(&mut self, victim: &OomVictim) {
         let Some(id) = known(victim.task.cgroup).filter(|id| *id != 0) else { return };
         let place = self.place(id, victim.at_ns);
-        let wanted = self.is_wanted(id);
+        let path = self.path_of(id);
         if let Some(kept) = self.oom.cases.iter_mut().rfind(|kept| kept.number == victim.number) {
-            kept.wanted |= wanted;
+            kept.cgroups.extend(path.filter(|path| !kept.cgroups.contains(path)));
             if let Some(case) = kept.case() {
                 case.places.entry(id).or_insert(place);
             }
