@@ -207,7 +207,11 @@ fn native_oom_kills_of_each_sort_agree_with_the_kernels_log() {
         }
         let losses = report::losses(&outcome.report).unwrap();
         assert_eq!((losses.get("oom_event_lost"), losses.get("picture_refused")), (None, None));
-        assert!(outcome.report["oom_loops"]["verdicts"].as_array().is_some_and(Vec::is_empty), "each was killed once, or in its turn");
+        assert!(
+            outcome.report["oom_loops"]["verdicts"].as_array().is_some_and(Vec::is_empty),
+            "nobody was killed again: {:?}",
+            outcome.report["oom_loops"]
+        );
     });
 }
 
@@ -270,6 +274,8 @@ fn with_its_group(above: &TestCgroup) -> Made {
         let mut found: Vec<u32> = autopsy.victims.iter().filter_map(|victim| victim.pid).collect();
         found.sort_unstable();
         assert_eq!(found, pids);
+        let known = autopsy.victims.iter().filter(|victim| victim.anon.is_some_and(|bytes| bytes > 3 * MIB) && victim.comm.is_some());
+        assert_eq!(known.count(), 3, "each with its figures: {:?}", autopsy.victims);
     };
     Made { pid, check: Box::new(check) }
 }

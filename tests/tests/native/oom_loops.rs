@@ -173,10 +173,9 @@ fn native_oom_of_a_pod_whose_name_comes_later_is_told() {
     // The other pod's kill was the later one, and is known not to be wanted by now.
     bundle(root.path(), &ids[1], "db", "stock-1", OTHER);
     bundle(root.path(), &ids[0], "web", "cart-7", CART);
-    said.wait_for(&format!("memtrail-worklo[{}] was killed because its cgroup {} was at its limit", victims[0], containers[0].path()), 1);
+    said.wait_for(&format!("memtrail-worklo[{}] was killed because its cgroup ", victims[0]), 1);
     let all = said.all();
-    assert_eq!((all.matches("OOM kill at ").count(), all.contains(pods[1].path())), (1, false), "{all}");
-    drop(containers);
+    assert_eq!((all.matches("OOM kill at ").count(), all.contains(&format!("[{}]", victims[1]))), (1, false), "{all}");
 }
 
 /// A group of the freezer's, cgroup v1: a process in it takes no signal before it is thawed, and the OOM killer thaws.
