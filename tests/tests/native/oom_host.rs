@@ -76,6 +76,14 @@ fn series(provider: Option<&str>, limits: [Option<u64>; 2], kills: usize) -> (Lo
         assert_eq!((autopsy.constraint.as_deref(), autopsy.limit_cgroup.as_deref()), (Some("none"), None));
         let grew = autopsy.growth.iter().filter(|row| row.kind == OWN).max_by_key(|row| row.bytes).map(|row| row.cgroup.as_str());
         assert_eq!(grew, Some(grower.path()), "who grew is named: {:?}", autopsy.growth);
+        let sentence = autopsy.verdict.as_deref().unwrap();
+        assert!(
+            sentence.contains("because the host was out of memory") && sentence.contains(&format!("; {} grew by ", grower.path())),
+            "{sentence}"
+        );
+        let live: u64 =
+            autopsy.stacks.iter().filter(|row| row.frames.iter().any(|frame| frame == "wl_grow_a_step")).map(|row| row.live).sum();
+        assert!(live > GROWN / 2, "and through what: {live} of {GROWN}");
         assert!(!autopsy.before.contains_key("remainder"), "no counter holds the usage of a host: {:?}", autopsy.before);
     }
     let loops: Loops = serde_json::from_value(outcome.report["oom_loops"].clone()).unwrap();

@@ -178,7 +178,7 @@ fn unit(cgroup: &str) -> String {
 }
 
 /// What grew most before a kill, over its longest window.
-fn grower(kill: &Autopsy) -> Option<&Growth> {
+pub(super) fn grower(kill: &Autopsy) -> Option<&Growth> {
     let own = || kill.growth.iter().filter(|row| row.kind == OWN && row.bytes > 0);
     let longest = own().map(|row| row.window_s).fold(0.0, f64::max);
     own().filter(|row| row.window_s >= longest).max_by_key(|row| row.bytes)
