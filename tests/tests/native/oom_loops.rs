@@ -79,20 +79,20 @@ fn native_oom_warns_before_it_happens() {
     let mut said = Said::of(memtrail);
     let mut holder = Workload::start(&flat, &["anon", "--bytes", "24M"]).unwrap();
     holder.run_to("touched").unwrap();
-    // Half of the limit comes long after five readings, however busy the machine is.
-    let mut grower = Workload::start(&growing, &["grow", "--bytes", "100M", "--milliseconds", "200"]).unwrap();
-    grower.run_to("growing").unwrap();
     let mut waits = None;
     if above.version() == Version::V1 {
         std::fs::write(waiting.directory().join("memory.oom_control"), "1").unwrap();
         let mut stuck = Workload::start(&waiting, &["grow", "--bytes", "64M", "--milliseconds", "1"]).unwrap();
         stuck.run_to("growing").unwrap();
+        // Making the evidence takes a while.
+        said.wait_for("killing is off there", 1);
+        said.wait_for(&format!("{} holds ", waiting.path()), 1);
         waits = Some(stuck);
     }
+    // Half of the limit comes long after five readings, however busy the machine is.
+    let mut grower = Workload::start(&growing, &["grow", "--bytes", "100M", "--milliseconds", "200"]).unwrap();
+    grower.run_to("growing").unwrap();
     said.wait_for(&format!("{} holds ", growing.path()), 2);
-    if waits.is_some() {
-        said.wait_for("killing is off there", 1);
-    }
     let whole = said.all();
     let of_growing: Vec<&str> =
         whole.split("Warning at ").filter(|warning| warning.contains(&format!("recording {} holds ", growing.path()))).collect();
