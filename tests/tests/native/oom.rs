@@ -166,10 +166,13 @@ fn through(autopsy: &Autopsy, function: &str) -> (u64, u64) {
     (rows.iter().map(|row| row.live).sum(), variance.sqrt() as u64)
 }
 
-/// A kill that was made: its victim, and what its autopsy must say beside what the kernel's log says.
+/// What an autopsy must say beside what the kernel's log says.
+type Check = Box<dyn FnOnce(&Autopsy, &Outcome)>;
+
+/// A kill that was made, and its victim.
 struct Made {
     pid: u32,
-    check: Box<dyn FnOnce(&Autopsy, &Outcome)>,
+    check: Check,
 }
 
 /// Kills of each sort in one recording. All figures of each agree with the kernel's log and sum up to the usage.
