@@ -85,6 +85,11 @@ impl TestCgroup {
         self.write(self.either("memory.limit_in_bytes", "memory.max"), &bytes.to_string())
     }
 
+    /// Takes the limit off.
+    pub fn unlimit(&self) -> Result<()> {
+        self.write(self.either("memory.limit_in_bytes", "memory.max"), self.either("-1", "max"))
+    }
+
     /// Bytes charged, as the kernel's batched counter says.
     pub fn usage(&self) -> Result<u64> {
         let text = self.read(self.either("memory.usage_in_bytes", "memory.current"))?;
@@ -114,6 +119,16 @@ impl TestCgroup {
     /// `memory.stat` now.
     pub fn stat(&self) -> Result<Stat> {
         stat::parse(&self.read("memory.stat")?)
+    }
+
+    /// Bytes of page cache that the disk does not have.
+    pub fn unwritten(&self) -> Result<u64> {
+        let stat = self.stat()?;
+        let names = match self.version() {
+            Version::V1 => ["total_dirty", "total_writeback"],
+            Version::V2 => ["file_dirty", "file_writeback"],
+        };
+        names.iter().map(|name| stat.get(*name).copied().with_context(|| format!("memory.stat has no {name}"))).sum()
     }
 
     /// The kinds in `memory.stat` now.

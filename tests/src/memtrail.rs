@@ -54,6 +54,16 @@ pub fn forced_provider() -> Option<String> {
     std::env::var("MEMTRAIL_TEST_PROVIDER").ok().filter(|provider| !provider.is_empty())
 }
 
+/// Providers that a scenario is traced with, one after the other: [`forced_provider`], or memtrail's choice; in the long form and where
+/// memtrail has a choice, those below it too.
+pub fn providers() -> Vec<Option<String>> {
+    let forced = forced_provider();
+    if forced.is_none() && std::env::var_os("MEMTRAIL_TEST_LONG").is_some() && crate::kernel::has_kprobes() {
+        return vec![None, Some("kprobe".to_owned()), Some("tracepoint".to_owned())];
+    }
+    vec![forced]
+}
+
 /// `record` arguments for one cgroup, in a mode, with [`forced_provider`].
 pub fn record_args(cgroup: &str, mode: Mode) -> Vec<String> {
     record_args_of(&[cgroup], mode, None)

@@ -170,7 +170,9 @@ pub struct OomCall {
     pub number: u64,
     /// OOM events of the caller's cgroups at the last kill: they tell two kills of one caller apart where no probe does.
     pub oom_events: u64,
+    /// The last task that the kernel itself sent SIGKILL to, where a victim's marking tells its thread id alone.
+    pub signalled: u64,
 }
-crate::assert_size!(OomCall, 40);
+crate::assert_size!(OomCall, 48);
 
 crate::plain_data!(OomLevel, OomTask, OomKill, OomVictim, OomCall);

@@ -70,6 +70,12 @@ fn oom_victim(ctx: RawTracePointContext) -> i32 {
     0
 }
 
+#[raw_tracepoint(tracepoint = "signal_generate")]
+fn oom_signal(ctx: RawTracePointContext) -> i32 {
+    probes::oom::signalled(ctx.arg::<u64>(0) as u32, ctx.arg(1), ctx.arg(2));
+    0
+}
+
 #[raw_tracepoint(tracepoint = "mm_vmscan_memcg_reclaim_begin")]
 fn reclaim_begin(_ctx: RawTracePointContext) -> i32 {
     probes::reclaim::began();

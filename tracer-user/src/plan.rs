@@ -2,7 +2,7 @@
 //!
 //! Pure: arguments and facts in, plan out. Attaching then takes the first that the kernel really loads.
 
-use crate::probes::{CATALOGUE, FOLLOW, Probe, Provider, Tier};
+use crate::probes::{CATALOGUE, FOLLOW, Hook, Probe, Provider, Tier};
 
 /// What the kernel has by name; a trait so that plans can be made from captured facts.
 pub trait Names {
@@ -10,6 +10,8 @@ pub trait Names {
     fn function(&self, name: &str) -> Option<u32>;
     /// Whether the tracepoint exists.
     fn tracepoint(&self, name: &str) -> bool;
+    /// Number of arguments of a tracepoint, `None` if it is not known.
+    fn tracepoint_arguments(&self, name: &str) -> Option<u32>;
     /// Whether kprobes are configured.
     fn kprobes(&self) -> bool;
 }
@@ -93,7 +95,8 @@ fn bind(names: &impl Names, provider: &Provider) -> Result<Candidate, String> {
         return Err("this kernel has no kprobes (CONFIG_KPROBES)".to_owned());
     }
     let mut programs = Vec::new();
-    for hook in provider.hooks {
+    let is_for = |hook: &&Hook| hook.beside.is_none_or(|(name, count)| names.tracepoint_arguments(name) == Some(count));
+    for hook in provider.hooks.iter().filter(is_for) {
         let found = hook.targets.iter().find(|target| match hook.attach {
             crate::probes::Attach::RawTracepoint => names.tracepoint(target),
             _ => names.function(target).is_some_and(|count| hook.parameters.is_none_or(|wanted| wanted == count)),
@@ -115,7 +118,11 @@ mod tests {
     struct Kernel {
         without: &'static [&'static str],
         kprobes: bool,
+        /// Its tracepoint of OOM victims tells a thread id.
+        old: bool,
     }
+
+    const ALL: Kernel = Kernel { without: &[], kprobes: true, old: false };
 
     impl Names for Kernel {
         fn function(&self, name: &str) -> Option<u32> {
@@ -124,6 +131,9 @@ mod tests {
         }
         fn tracepoint(&self, name: &str) -> bool {
             !self.without.contains(&name)
+        }
+        fn tracepoint_arguments(&self, _: &str) -> Option<u32> {
+            Some(if self.old { 1 } else { 2 })
         }
         fn kprobes(&self) -> bool {
             self.kprobes
@@ -136,14 +146,14 @@ mod tests {
 
     #[test]
     fn a_capable_kernel_gets_every_tier_best_first() {
-        let plan = plan(&Kernel { without: &[], kprobes: true }, None, false).unwrap();
+        let plan = plan(&ALL, None, false).unwrap();
         assert_eq!(tiers(&plan, "anon-commit"), [Tier::Fentry, Tier::Kprobe, Tier::Tracepoint]);
         assert_eq!(tiers(&plan, "file-commit"), [Tier::Tracepoint]);
     }
 
     #[test]
     fn without_kprobes_the_reason_is_kept() {
-        let plan = plan(&Kernel { without: &[], kprobes: false }, None, false).unwrap();
+        let plan = plan(&Kernel { kprobes: false, ..ALL }, None, false).unwrap();
         let anon = plan.iter().find(|p| p.name == "anon-commit").unwrap();
         assert_eq!(tiers(&plan, "anon-commit"), [Tier::Fentry, Tier::Tracepoint]);
         assert!(anon.refused[0].contains("CONFIG_KPROBES"), "{:?}", anon.refused);
@@ -151,22 +161,32 @@ mod tests {
 
     #[test]
     fn a_forced_tier_that_cannot_be_had_is_an_error_with_the_reason() {
-        let error = plan(&Kernel { without: &[], kprobes: false }, Some(Tier::Kprobe), false).unwrap_err();
+        let error = plan(&Kernel { kprobes: false, ..ALL }, Some(Tier::Kprobe), false).unwrap_err();
         assert!(error.to_string().contains("CONFIG_KPROBES"), "{error}");
-        let error = plan(&Kernel { without: &["mm_lru_insertion"], kprobes: true }, Some(Tier::Tracepoint), false).unwrap_err();
+        let error = plan(&Kernel { without: &["mm_lru_insertion"], ..ALL }, Some(Tier::Tracepoint), false).unwrap_err();
         assert!(error.to_string().contains("mm_lru_insertion"), "{error}");
     }
 
     #[test]
     fn a_forced_tier_leaves_probes_that_exist_only_as_tracepoints() {
-        let plan = plan(&Kernel { without: &[], kprobes: true }, Some(Tier::Kprobe), false).unwrap();
+        let plan = plan(&ALL, Some(Tier::Kprobe), false).unwrap();
         assert_eq!(tiers(&plan, "file-commit"), [Tier::Tracepoint]);
         assert_eq!(tiers(&plan, "anon-commit"), [Tier::Kprobe]);
     }
 
     #[test]
+    fn signals_are_watched_only_where_a_victims_task_is_not_told() {
+        for old in [false, true] {
+            let plan = plan(&Kernel { old, ..ALL }, None, false).unwrap();
+            let oom = plan.iter().find(|probe| probe.name == "oom").unwrap();
+            let watched = |candidate: &Candidate| candidate.programs.iter().any(|program| program.target == "signal_generate");
+            assert_eq!((oom.candidates.len(), oom.candidates.iter().all(watched), oom.candidates.iter().any(watched)), (3, old, old));
+        }
+    }
+
+    #[test]
     fn following_is_planned_only_when_asked_for() {
-        let kernel = Kernel { without: &[], kprobes: true };
+        let kernel = ALL;
         let has = |follow| plan(&kernel, Some(Tier::Kprobe), follow).unwrap().iter().any(|probe| probe.name == "follow" && probe.required);
         assert!(has(true));
         assert!(!has(false));

@@ -60,6 +60,8 @@ pub struct Hook {
     pub targets: &'static [&'static str],
     /// The function must have this many parameters.
     pub parameters: Option<u32>,
+    /// Only where this tracepoint has so many arguments.
+    pub beside: Option<(&'static str, u32)>,
     /// The provider is whole without it.
     pub optional: bool,
 }
@@ -85,11 +87,11 @@ pub struct Probe {
 }
 
 const fn hook(program: &'static str, attach: Attach, targets: &'static [&'static str]) -> Hook {
-    Hook { program, attach, targets, parameters: None, optional: false }
+    Hook { program, attach, targets, parameters: None, beside: None, optional: false }
 }
 
 const fn optional(program: &'static str, attach: Attach, targets: &'static [&'static str]) -> Hook {
-    Hook { program, attach, targets, parameters: None, optional: true }
+    Hook { optional: true, ..hook(program, attach, targets) }
 }
 
 const ANON: &[&str] = &["folio_add_new_anon_rmap", "page_add_new_anon_rmap"];
@@ -107,6 +109,8 @@ const CHARGE: &[&str] = &["__mem_cgroup_charge", "mem_cgroup_charge"];
 /// Every kill, on every tier. The call of the killer adds its reasons; it is not static, so no kernel inlines it.
 const OOM_VICTIM: Hook = hook("oom_victim", Attach::RawTracepoint, &["mark_victim"]);
 const OOM: &[&str] = &["out_of_memory"];
+/// Where the first tells a victim's thread id alone: whose that is.
+const OOM_SIGNAL: Hook = Hook { beside: Some(("mark_victim", 1)), ..optional("oom_signal", Attach::RawTracepoint, &["signal_generate"]) };
 
 /// Pages of anon and shmem on the tracepoint tier: sampled when allocated, settled when they reach the LRU.
 const BY_LRU: Provider = Provider {
@@ -274,9 +278,9 @@ pub static CATALOGUE: &[Probe] = &[
         name: "oom",
         required: false,
         providers: &[
-            Provider { tier: Tier::Fentry, hooks: &[hook("oom_fentry", Attach::Fentry, OOM), OOM_VICTIM] },
-            Provider { tier: Tier::Kprobe, hooks: &[hook("oom_kprobe", Attach::Kprobe, OOM), OOM_VICTIM] },
-            Provider { tier: Tier::Tracepoint, hooks: &[OOM_VICTIM] },
+            Provider { tier: Tier::Fentry, hooks: &[hook("oom_fentry", Attach::Fentry, OOM), OOM_SIGNAL, OOM_VICTIM] },
+            Provider { tier: Tier::Kprobe, hooks: &[hook("oom_kprobe", Attach::Kprobe, OOM), OOM_SIGNAL, OOM_VICTIM] },
+            Provider { tier: Tier::Tracepoint, hooks: &[OOM_SIGNAL, OOM_VICTIM] },
         ],
     },
     Probe {

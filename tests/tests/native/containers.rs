@@ -11,11 +11,11 @@ use std::process::{Command, Stdio};
 const MIB: u64 = 1 << 20;
 
 /// Ids of pods, as the kubelet makes them, and of containers.
-const CART: &str = "6b21aa00-7c0f-4c5e-9a39-2f6a4d0e8b21";
-const OTHER: &str = "6b21aa00-7c0f-4c5e-9a39-2f6a4d0e8b22";
+pub const CART: &str = "6b21aa00-7c0f-4c5e-9a39-2f6a4d0e8b21";
+pub const OTHER: &str = "6b21aa00-7c0f-4c5e-9a39-2f6a4d0e8b22";
 
 /// Leaves what containerd leaves of a container below that root.
-fn bundle(root: &Path, id: &str, name: &str, pod: &str, uid: &str) {
+pub fn bundle(root: &Path, id: &str, name: &str, pod: &str, uid: &str) {
     let folder = root.join("run/containerd/io.containerd.runtime.v2.task/k8s.io").join(id);
     std::fs::create_dir_all(&folder).unwrap();
     let annotations = json!({

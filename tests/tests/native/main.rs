@@ -33,6 +33,7 @@ mod node;
 mod occupancy;
 mod oom;
 mod oom_evidence;
+mod oom_host;
 mod oom_loops;
 mod owners;
 mod privileges;

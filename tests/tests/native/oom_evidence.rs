@@ -3,6 +3,7 @@
 
 use crate::oom::{Readings, hog_first, holder, of_victim};
 use harness::cgroup::TestCgroup;
+use harness::hierarchy::Version;
 use harness::memtrail::{Mode, record_args, record_args_of};
 use harness::place::{Folder, Tmpfs};
 use harness::workload::Workload;
@@ -36,7 +37,7 @@ fn assert_says(text: &str, parts: &[String]) {
 fn native_oom_names_the_file_that_a_dead_container_left() {
     let tmpfs = Tmpfs::new("oom-dead").unwrap();
     let above = TestCgroup::new("oom-dead").unwrap();
-    let (kubepods, burstable) = (above.child("kubepods").unwrap(), above.child("kubepods/burstable").unwrap());
+    let (_kubepods, burstable) = (above.child("kubepods").unwrap(), above.child("kubepods/burstable").unwrap());
     let pod = burstable.child("pod6b21aa00-7c0f-4c5e-9a39-2f6a4d0e8b11").unwrap();
     pod.limit(160 * MIB).unwrap();
     let mut old = pod.child(&"a1".repeat(32)).unwrap();
@@ -52,7 +53,7 @@ fn native_oom_names_the_file_that_a_dead_container_left() {
     readings.wait(2);
     let pid = hog_first(&new);
     let outcome = memtrail.stop().unwrap();
-    drop((beside, new, kubepods));
+    drop(beside);
     let autopsy = of_victim(&outcome, pid);
 
     let found = only(&autopsy, "dead-container-shmem");
@@ -89,10 +90,17 @@ fn native_oom_names_the_file_that_waits_for_the_disk() {
     let mut writer = Workload::start(&cgroup, &["append-log", "--pin", "--file", image, "--bytes", "80M"]).unwrap();
     writer.run_to("appended").unwrap();
     readings.wait(READINGS);
+    let waits = cgroup.unwritten().unwrap() > 64 * MIB;
     let pid = hog_first(&cgroup);
     let outcome = memtrail.stop().unwrap();
     let autopsy = of_victim(&outcome, pid);
     println!("{}", memtrail::output::autopsy::render(&autopsy));
+    if cgroup.version() == Version::V2 && !waits {
+        // Where the disk's driver lets it, the kernel writes for each cgroup before its limit is full.
+        assert!(!ids(&autopsy).contains(&"dirty-writeback"), "nothing waits: {:?}", ids(&autopsy));
+        return;
+    }
+    assert!(waits, "on v1 the kernel knows only the limits of the host");
 
     // A file that is written from front to back is a log as well.
     let found = autopsy.verdicts.iter().find(|verdict| verdict.id == "dirty-writeback").expect("the verdict fires");

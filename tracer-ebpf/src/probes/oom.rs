@@ -25,6 +25,10 @@ use tracer_common::{
     settings::OWNER_REFUSED,
 };
 
+const SIGKILL: u32 = 9;
+/// Stands for the details of a signal that the kernel itself sends (`SEND_SIG_PRIV`).
+const BY_KERNEL: u64 = 1;
+
 /// The record of kills.
 const KILLS: u32 = 0;
 /// The record of the tracer's own look at itself.
@@ -41,6 +45,18 @@ pub fn called(oom_control: u64) {
         (*call).victims = 0;
         (*call).thread = bpf_get_current_pid_tgid();
     }
+}
+
+/// A signal is sent. A victim gets its own right before it is marked, by the same task: where the marking tells its thread id alone, this
+/// tells whose that is.
+#[inline(always)]
+pub fn signalled(signal: u32, details: u64, task: u64) {
+    if signal != SIGKILL || details != BY_KERNEL {
+        return;
+    }
+    let Some(call) = OOM_CALL.get_ptr_mut(0) else { return };
+    // SAFETY: a map value. The kernel may kill elsewhere at the same time: whoever reads compares thread ids.
+    unsafe { (*call).signalled = task };
 }
 
 /// A victim is marked; the tracepoint's first argument is its task, or its thread id.
@@ -66,11 +82,14 @@ pub fn marked(ctx: *mut c_void, argument: u64) {
         let victim = task_of(call, argument);
         call.victims += 1;
         send_victim(call.number, victim, argument, now, kernel_stack);
+        // It may end from here on.
+        call.signalled = 0;
         Some(())
     });
 }
 
-/// The victim's task; 0 where the tracepoint gives its thread id alone and it is neither the caller nor the one that the caller chose.
+/// The victim's task; 0 where the tracepoint gives its thread id alone and it is neither the caller, nor the one that was sent a signal, nor
+/// the one that the caller chose.
 #[inline(always)]
 fn task_of(call: &OomCall, argument: u64) -> u64 {
     if !by_thread_id() {
@@ -79,6 +98,9 @@ fn task_of(call: &OomCall, argument: u64) -> u64 {
     if bpf_get_current_pid_tgid() as u32 == argument as u32 {
         // SAFETY: plain helper.
         return unsafe { bpf_get_current_task() };
+    }
+    if call.signalled != 0 && word(call.signalled, layout!(task_pid)) as u32 == argument as u32 {
+        return call.signalled;
     }
     // Further victims of a group are others than the chosen one.
     if call.control == 0 || call.victims != 0 { 0 } else { pointer(call.control, layout!(oom_chosen)) }

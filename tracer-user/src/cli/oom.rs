@@ -8,6 +8,7 @@ use super::{
 use crate::{
     bpf::sizes::Forced,
     collector::{filter::Filter, kmsg::Kmsg, oom::Wish, session::Session},
+    containers::NamePattern,
     glob::Glob,
     oom::{Autopsy, log},
     output::{self, timeline},
@@ -31,6 +32,12 @@ pub struct OomArgs {
     /// Only kills in these cgroups and what is below them. May be given again.
     #[arg(long, value_name = "GLOB", value_parser = Glob::parse)]
     pub cgroup: Vec<Glob>,
+    /// Only kills in these pods: NAME, NAMESPACE/NAME or the uid; `*` for any part of a name. May be given again.
+    #[arg(long, value_name = "[NS/]NAME", value_parser = NamePattern::pod)]
+    pub pod: Vec<NamePattern>,
+    /// Only kills in these containers: the name, or the beginning of the id; `*` for any part of a name. May be given again.
+    #[arg(long, value_name = "NAME|ID", value_parser = NamePattern::container)]
+    pub container: Vec<NamePattern>,
     /// Stop after this long.
     #[arg(long, value_parser = units::parse_duration)]
     pub duration: Option<Duration>,
@@ -141,9 +148,10 @@ async fn watch(args: OomArgs) -> Result<u8> {
     let mut interrupts = Interrupts::catch()?;
     // Before the first kill can be seen, so that its lines are not missed.
     let log = if args.check_log { Some(Kmsg::from_now().context("cannot read the kernel's log (/dev/kmsg)")?) } else { None };
-    let mut session = Session::start(Filter::new(args.cgroup.clone()), args.tracing.names(), options)?;
+    let filter = Filter::new(args.cgroup.clone()).named(args.pod.clone(), args.container.clone());
+    let mut session = Session::start(filter, args.tracing.names(), options)?;
     eprintln!("memtrail: waiting for OOM kills ({} of tables)", units::bytes(session.running().sizes.bytes));
-    let mut told = Told { args: &args, log, last: 0, kept: Vec::new(), told: 0, kills: 0, looked: 0, differing: 0 };
+    let mut told = Told { args: &args, log, kept: Vec::new(), told: 0, kills: 0, looked: 0, differing: 0 };
     let mut pulse = Pulse::of(&session, args.interval)?;
     let wish = Wish { share: args.warn, within_s: args.warn_within.map(|within| within.as_secs_f64()) };
     let end = tokio::time::sleep(args.duration.unwrap_or(FOREVER));
@@ -198,7 +206,6 @@ async fn watch(args: OomArgs) -> Result<u8> {
 struct Told<'a> {
     args: &'a OomArgs,
     log: Option<Kmsg>,
-    last: u64,
     kept: Vec<Autopsy>,
     /// Kills and warnings.
     told: u64,
@@ -211,8 +218,7 @@ struct Told<'a> {
 impl Told<'_> {
     /// Tells of kills that were not told of, if they are that old.
     fn tell(&mut self, session: &mut Session, age: Duration) -> Result<()> {
-        for (number, autopsy) in session.settled_autopsies(self.last, u64::try_from(age.as_nanos()).unwrap_or(u64::MAX)) {
-            self.last = number;
+        for autopsy in session.new_autopsies(age) {
             self.kills += 1;
             self.one(&autopsy)?;
         }

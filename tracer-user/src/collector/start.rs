@@ -177,6 +177,9 @@ impl Names for Host {
     fn tracepoint(&self, name: &str) -> bool {
         self.targets.has_tracepoint(name)
     }
+    fn tracepoint_arguments(&self, name: &str) -> Option<u32> {
+        self.targets.tracepoint_arguments(name)
+    }
     fn kprobes(&self) -> bool {
         self.facts.kprobes
     }

@@ -2,7 +2,7 @@
 //! the whole is 6 MB, or 25 MB as aya holds it, and not needed after the start.
 
 use super::btf::{Btf, FUNC, FUNC_PROTO, PTR};
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 /// A kernel function that can be traced by type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,7 +17,8 @@ pub struct Function {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Targets {
     functions: HashMap<String, Function>,
-    tracepoints: HashSet<String>,
+    /// With the number of their arguments, where it is told.
+    tracepoints: HashMap<String, Option<u32>>,
 }
 
 impl Targets {
@@ -29,7 +30,7 @@ impl Targets {
                 targets.functions.insert(name.to_owned(), function);
             }
             if btf.has_tracepoint(name) {
-                targets.tracepoints.insert(name.to_owned());
+                targets.tracepoints.insert(name.to_owned(), btf.tracepoint_arguments(name));
             }
         }
         targets
@@ -44,7 +45,13 @@ impl Targets {
     /// Whether the kernel has this tracepoint.
     #[must_use]
     pub fn has_tracepoint(&self, name: &str) -> bool {
-        self.tracepoints.contains(name)
+        self.tracepoints.contains_key(name)
+    }
+
+    /// Number of arguments of a tracepoint, if the kernel has it and tells its type.
+    #[must_use]
+    pub fn tracepoint_arguments(&self, name: &str) -> Option<u32> {
+        self.tracepoints.get(name).copied().flatten()
     }
 
     /// Type information in which only these functions have names, each under the number that the kernel knows it by: all that aya
@@ -95,7 +102,7 @@ mod tests {
     fn each_function_keeps_its_number() {
         let function = |id| Function { id, parameters: 1 };
         let functions = HashMap::from([("uncharge_folio".to_owned(), function(70_000)), ("charge_memcg".to_owned(), function(3))]);
-        let targets = Targets { functions, tracepoints: HashSet::new() };
+        let targets = Targets { functions, tracepoints: HashMap::new() };
         let btf = Btf::parse(targets.to_btf(), |_| true).unwrap();
         assert_eq!((btf.id(FUNC, "uncharge_folio"), btf.id(FUNC, "charge_memcg"), btf.id(FUNC, "x")), (Some(70_000), Some(3), None));
         for targets in [targets, Targets::default()] {

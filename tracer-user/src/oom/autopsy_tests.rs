@@ -198,6 +198,27 @@ fn the_sentence_names_what_filled_the_limit() {
     );
 }
 
+/// What fills a host may have grown long before, and is seldom in the victim's cgroup.
+#[test]
+fn a_kill_of_the_host_is_told_of_all_of_it() {
+    let mut case = case();
+    case.kill = OomKill { flags: OOM_CONTROL, limit: 0, constraint: 0, ..case.kill };
+    let grew = |id, path: &str, window_s, mib: i64| {
+        (id, Growth { cgroup: path.into(), kind: growth::OWN.into(), window_s, bytes: mib << 20, ..Growth::default() })
+    };
+    case.growers = vec![grew(WEB, "/pod/web", 60.0, 30), grew(WEB, "/pod/web", 100.0, 35), grew(99, "/elsewhere", 100.0, 90)];
+    let found = autopsy(&case);
+    assert_eq!((found.constraint.as_deref(), found.limit_cgroup.as_deref()), (Some("none"), None));
+    assert_eq!(found.stacks[0].cgroup, "/elsewhere");
+    let verdict = found.verdict.as_deref().unwrap();
+    assert!(verdict.contains("was killed because the host was out of memory"), "{verdict}");
+    assert!(verdict.ends_with("; /elsewhere grew by 90.0 MiB in 1 min 40 s"), "{verdict}");
+    let text = crate::output::autopsy::render(&found);
+    let grew: Vec<&str> = text.lines().map(str::trim).filter(|line| line.contains(" usage of ") || line.contains(" for itself")).collect();
+    assert!(grew.iter().any(|line| line.contains("+90.0 MiB in 1 min 40 s  /elsewhere for itself")), "{grew:?}");
+    assert!(grew.iter().enumerate().all(|(at, line)| !grew[..at].contains(line)), "nothing twice: {grew:?}");
+}
+
 #[test]
 fn what_is_not_known_is_null_and_said() {
     let mut case = case();

@@ -74,7 +74,7 @@ pub struct Killed {
     pub comm: Option<String>,
     /// Path of its cgroup at the last kill.
     pub cgroup: Option<String>,
-    /// Times.
+    /// Kills: one of a group counts once, however many of them died.
     pub kills: u64,
     /// Processes of that name less one: it was started again so often, at least.
     pub restarts: u64,
@@ -178,7 +178,7 @@ fn unit(cgroup: &str) -> String {
 }
 
 /// What grew most before a kill, over its longest window.
-fn grower(kill: &Autopsy) -> Option<&Growth> {
+pub(super) fn grower(kill: &Autopsy) -> Option<&Growth> {
     let own = || kill.growth.iter().filter(|row| row.kind == OWN && row.bytes > 0);
     let longest = own().map(|row| row.window_s).fold(0.0, f64::max);
     own().filter(|row| row.window_s >= longest).max_by_key(|row| row.bytes)
@@ -189,10 +189,15 @@ type Named = (String, Option<String>);
 
 fn victims(kills: &[&Autopsy]) -> Vec<Killed> {
     let mut found: BTreeMap<Named, (Killed, HashSet<Option<u32>>)> = BTreeMap::new();
-    let all = kills.iter().flat_map(|kill| kill.victims.iter().map(move |victim| (*kill, victim)));
-    for (kill, victim) in all.filter(|(_, victim)| victim.already_ending != Some(true)) {
+    let all = kills.iter().enumerate().flat_map(|(at, kill)| kill.victims.iter().map(move |victim| (at, *kill, victim)));
+    // All of a group die in one kill.
+    let mut counted: HashSet<(usize, Named)> = HashSet::new();
+    for (at, kill, victim) in all.filter(|(_, _, victim)| victim.already_ending != Some(true)) {
         let Victim { pid, comm, cgroup, oom_score_adj, .. } = victim;
         let unit = cgroup.as_deref().map_or_else(|| "unknown".to_owned(), unit);
+        if !counted.insert((at, (unit.clone(), comm.clone()))) {
+            continue;
+        }
         let (killed, pids) = found
             .entry((unit.clone(), comm.clone()))
             .or_insert_with(|| (Killed { unit, comm: comm.clone(), first_s: kill.at_s, ..Killed::default() }, HashSet::new()));

@@ -77,6 +77,11 @@ fn few_old_or_other_kills_are_no_loop() {
     assert!(look(&of(3, 0.0), 10.0, None, &[]).verdicts[0].text.contains("what grew is not known"));
     let each_once: Vec<Autopsy> = ["/a", "/b", "/c"].iter().map(|path| kill(0.0, "memcg", path, 1, Vec::new())).collect();
     assert!(ids(&look(&each_once, 1.0, None, &[])).is_empty());
+    let mut group = of(1, 0.0);
+    let more = of(4, 0.0).into_iter().flat_map(|kill| kill.victims);
+    group[0].victims.extend(more);
+    let loops = look(&group, 1.0, None, &[]);
+    assert_eq!((ids(&loops).len(), loops.victims[0].kills, loops.victims[0].restarts), (0, 1, 0), "five of a group, once");
     let mut ending = of(5, 0.0);
     ending.iter_mut().for_each(|kill| kill.victims[0].already_ending = Some(true));
     assert!(ids(&look(&ending, 1.0, None, &[])).is_empty());

@@ -3,7 +3,8 @@
 use super::{
     autopsy::{Warning, window_text},
     growth::{OWN, USAGE},
-    model::{Autopsy, LiveStack, Victim},
+    loops,
+    model::{Autopsy, Growth, LiveStack, Victim},
 };
 use crate::{diagnose, model::FileRow, output::files, units};
 
@@ -183,8 +184,12 @@ fn other_trigger(autopsy: &Autopsy) -> Option<String> {
     Some(format!("{}'s", name(trigger.comm.as_deref(), trigger.pid)))
 }
 
-/// What grew most of what is right below the limit, else the limit's own.
+/// What grew most of what is right below the limit, else the limit's own. A host fills up slowly: what grew before counts too.
 fn grown(autopsy: &Autopsy) -> Option<String> {
+    let text = |row: &Growth| format!("{} grew by {} in {}", row.cgroup, units::bytes(row.bytes.unsigned_abs()), window_text(row.window_s));
+    if autopsy.constraint.as_deref() == Some("none") {
+        return loops::grower(autopsy).map(text);
+    }
     let window = autopsy.growth.iter().find(|row| row.kind == USAGE)?.window_s;
     // A window of readings ends before the kill.
     let rows = || autopsy.growth.iter().filter(|row| (row.window_s - window).abs() <= 3.0 && row.bytes > 0);
@@ -193,6 +198,5 @@ fn grown(autopsy: &Autopsy) -> Option<String> {
     let whole = inner.or_else(|| usage().next())?;
     // The innermost one that explains most of it. Its figures are of the last reading, so it may be less.
     let own = rows().filter(|row| row.kind == OWN).max_by_key(|row| row.bytes);
-    let row = own.filter(|own| own.bytes as f64 >= MOST * whole.bytes as f64).unwrap_or(whole);
-    Some(format!("{} grew by {} in {}", row.cgroup, units::bytes(row.bytes.unsigned_abs()), window_text(row.window_s)))
+    Some(text(own.filter(|own| own.bytes as f64 >= MOST * whole.bytes as f64).unwrap_or(whole)))
 }

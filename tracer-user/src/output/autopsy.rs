@@ -320,7 +320,7 @@ fn growth(autopsy: &Autopsy, out: &mut Lines) {
         let shown = [
             largest(&|row| row.kind == USAGE && (of_limit(row) || autopsy.limit_cgroup.is_none())),
             largest(&|row| of_limit(row) && row.kind != USAGE && row.kind != OWN),
-            largest(&|row| row.kind == OWN || row.kind == USAGE && !of_limit(row)),
+            largest(&|row| row.kind == OWN || row.kind == USAGE && !of_limit(row) && autopsy.limit_cgroup.is_some()),
             largest(&|row| row.frames.is_some()),
         ];
         for row in shown.into_iter().flatten() {

@@ -27,7 +27,7 @@ const SMALL_BYTES: u64 = 16 << 20;
 /// Rows of the accuracy table that run together there: 2 GiB hold no more of them with their tracers.
 const ROWS_AT_ONCE: usize = 8;
 /// What runs in every machine in the short form; all others are for the long one.
-const IN_MACHINES: [&str; 1] = [TABLE];
+const IN_MACHINES: [&str; 2] = [TABLE, "native_oom_kills_of_each_sort"];
 /// The accuracy table.
 const TABLE: &str = "native_table";
 /// Its cells.
@@ -144,6 +144,7 @@ fn machines(args: &Args, binaries: programs::Programs, tests: PathBuf, cells: &C
         words.extend(IN_MACHINES.map(str::to_owned));
     }
     let mut environment = test_environment(args);
+    environment.push(("MEMTRAIL_TEST_MACHINE".to_owned(), "1".to_owned()));
     environment.push(("MEMTRAIL_TEST_DIR".to_owned(), "/disk".to_owned()));
     environment.push(("MEMTRAIL_TEST_BYTES".to_owned(), SMALL_BYTES.to_string()));
     environment.push(("MEMTRAIL_TEST_AT_ONCE".to_owned(), ROWS_AT_ONCE.to_string()));

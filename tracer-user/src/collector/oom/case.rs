@@ -16,7 +16,7 @@ use crate::{
         Case,
         autopsy::{Place, Reading, WINDOWS_S},
         event::known,
-        figures, growth,
+        figures, growth, judge,
         model::{Growth, LiveStack},
     },
 };
@@ -67,8 +67,18 @@ impl Session {
         for id in below {
             places.entry(id).or_insert_with(|| self.place(id, kill.at_ns));
         }
+        let mut names = Names::new(self.feed.as_ref(), &mut self.symbolizer);
+        let user_stack = tables
+            .stacks
+            .get(&kill.user_stack)
+            .and_then(|stack| Some(names.user(tables.processes.get(&kill.trigger.process)?, Some(stack)).frames));
+        let kernel_stack = tables.stacks.get(&kill.kernel_stack).map(|stack| names.kernel(stack));
+        // Probes on the way: they say nothing of the kernel's own.
+        let kernel_stack = kernel_stack.map(|frames| frames.into_iter().filter(|frame| !frame.starts_with("bpf_")).collect());
+        let judgement = judge::judge(&kill, kernel_stack.as_deref(), self.oom.one_node);
+        let top = outermost(&kill).filter(|_| judgement.constraint != Some("none"));
         let (stacks, evidence) = match &picture {
-            Some(picture) => (Some(self.live_stacks(&kill, picture, tables)), Some(self.evidence(&kill, picture, tables)?)),
+            Some(picture) => (Some(self.live_stacks(&kill, top, picture, tables)), Some(self.evidence(&kill, top, picture, tables)?)),
             None => (None, None),
         };
         let growers = self.growers(kill.at_ns);
@@ -81,14 +91,6 @@ impl Session {
                 places.entry(id).or_insert_with(|| self.place(id, kill.at_ns));
             }
         }
-        let mut names = Names::new(self.feed.as_ref(), &mut self.symbolizer);
-        let user_stack = tables
-            .stacks
-            .get(&kill.user_stack)
-            .and_then(|stack| Some(names.user(tables.processes.get(&kill.trigger.process)?, Some(stack)).frames));
-        let kernel_stack = tables.stacks.get(&kill.kernel_stack).map(|stack| names.kernel(stack));
-        // Probes on the way: they say nothing of the kernel's own.
-        let kernel_stack = kernel_stack.map(|frames| frames.into_iter().filter(|frame| !frame.starts_with("bpf_")).collect());
         Ok(Case {
             warning: None,
             victims: Vec::new(),
@@ -128,13 +130,18 @@ impl Session {
     pub(super) fn add_place(&mut self, victim: &OomVictim) {
         let Some(id) = known(victim.task.cgroup).filter(|id| *id != 0) else { return };
         let place = self.place(id, victim.at_ns);
-        let wanted = self.is_wanted(id);
+        let path = self.path_of(id);
         if let Some(kept) = self.oom.cases.iter_mut().rfind(|kept| kept.number == victim.number) {
-            kept.wanted |= wanted;
+            kept.cgroups.extend(path.filter(|path| !kept.cgroups.contains(path)));
             if let Some(case) = kept.case() {
                 case.places.entry(id).or_insert(place);
             }
         }
+    }
+
+    /// Whether a cgroup is `top` or below it; without one, every cgroup is.
+    pub(super) fn is_below(&self, id: u64, top: Option<u64>) -> bool {
+        top.is_none_or(|top| self.registry.ancestry(CgroupId(id)).any(|cgroup| cgroup.id.0 == top))
     }
 
     fn place(&self, id: u64, at_ns: u64) -> Place {
@@ -160,19 +167,15 @@ impl Session {
         }
     }
 
-    /// What was live, by owner and stack, largest first: as many as are kept, of those below the outermost level with a limit.
-    fn live_stacks(&mut self, kill: &OomKill, picture: &Picture, tables: &Tables) -> Vec<(u64, LiveStack)> {
+    /// What was live, by owner and stack, largest first: as many as are kept, of those below `top`, or of all.
+    fn live_stacks(&mut self, kill: &OomKill, top: Option<u64>, picture: &Picture, tables: &Tables) -> Vec<(u64, LiveStack)> {
         #[derive(Default)]
         struct Sum {
             live: i64,
             variance: u64,
             young: [u64; 3],
         }
-        let outermost = outermost(kill);
-        let within = |owner: u64| match outermost {
-            Some(top) => self.registry.ancestry(CgroupId(owner)).any(|cgroup| cgroup.id.0 == top),
-            None => true,
-        };
+        let within = |owner: u64| self.is_below(owner, top);
         let mut sums: HashMap<u64, Sum> = HashMap::new();
         for (identity, live) in &picture.keys {
             if tables.keys.get(identity).is_some_and(|record| within(record.key.owner)) {
@@ -235,8 +238,8 @@ impl Session {
     }
 }
 
-/// The outermost of the victim's cgroups that has a limit.
-pub(super) fn outermost(kill: &OomKill) -> Option<u64> {
+/// The outermost of the victim's cgroups that has a limit: that of the kill is it or below it.
+fn outermost(kill: &OomKill) -> Option<u64> {
     let levels = &kill.levels[..(kill.level_count as usize).min(kill.levels.len())];
     levels.iter().rfind(|level| figures::limit_pages(level).is_some()).map(|level| level.cgroup)
 }

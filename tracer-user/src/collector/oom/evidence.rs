@@ -1,7 +1,7 @@
 //! What a picture says of the cgroups below the limit, beyond stacks: their files, and the regions that their processes were last known to
 //! have. Reads the kernel half's tables, and asks it which pages of files wait for the disk; `/proc` only for names.
 
-use super::case::{Tables, outermost, was_dead};
+use super::case::{Tables, was_dead};
 use crate::{
     bpf::{
         picture::{Picture, Seen},
@@ -32,9 +32,15 @@ const MOST_OWNERS: usize = 64;
 const MOST_SWEPT: usize = 65_536;
 
 impl Session {
-    /// The evidence for a kill, from its picture.
-    pub(super) fn evidence(&mut self, kill: &OomKill, picture: &Picture, tables: &Tables) -> Result<Evidence, SessionError> {
-        let keys = self.keys_of(kill, picture, tables);
+    /// The evidence for a kill, from its picture: of what is below `top`, or of the whole host.
+    pub(super) fn evidence(
+        &mut self,
+        kill: &OomKill,
+        top: Option<u64>,
+        picture: &Picture,
+        tables: &Tables,
+    ) -> Result<Evidence, SessionError> {
+        let keys = self.keys_of(top, picture, tables);
         let mut samples: HashMap<u64, Sample> = HashMap::new();
         for Seen { slot, sample, frames } in picture.samples.iter().filter(|seen| keys.contains_key(&seen.sample.key)) {
             let left = i64::try_from(*frames).unwrap_or(i64::MAX);
@@ -108,10 +114,8 @@ impl Session {
         Ok(Evidence { cgroups: rows.collect(), swept_after_s, surveyed_before_s: ages })
     }
 
-    /// Keys of what was live, of the largest owners below the outermost level with a limit: as they were then.
-    fn keys_of(&self, kill: &OomKill, picture: &Picture, tables: &Tables) -> HashMap<u64, KeyRecord> {
-        let outermost = outermost(kill);
-        let within = |owner: u64| outermost.is_none_or(|top| self.registry.ancestry(CgroupId(owner)).any(|cgroup| cgroup.id.0 == top));
+    /// Keys of what was live, of the largest owners below `top`, or of all: as they were then.
+    fn keys_of(&self, top: Option<u64>, picture: &Picture, tables: &Tables) -> HashMap<u64, KeyRecord> {
         let mut owners: HashMap<u64, i64> = HashMap::new();
         for (identity, live) in &picture.keys {
             if let Some(record) = tables.keys.get(identity) {
@@ -119,7 +123,7 @@ impl Session {
             }
         }
         let mut largest: Vec<(i64, u64)> =
-            owners.into_iter().filter(|(owner, _)| within(*owner)).map(|(owner, live)| (live, owner)).collect();
+            owners.into_iter().filter(|(owner, _)| self.is_below(*owner, top)).map(|(owner, live)| (live, owner)).collect();
         largest.sort_unstable_by(|a, b| b.cmp(a));
         let kept: HashSet<u64> = largest.into_iter().take(MOST_OWNERS).map(|(_, owner)| owner).collect();
         let mut variances: HashMap<u64, u64> = HashMap::new();

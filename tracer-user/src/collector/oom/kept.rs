@@ -3,8 +3,8 @@
 use super::{Kills, verify, warning::Warned};
 use crate::{
     bpf::BpfError,
-    cgroup::{CgroupId, StatReading, monotonic_ns},
-    collector::kmsg::Kmsg,
+    cgroup::{CgroupId, CgroupPath, StatReading, monotonic_ns},
+    collector::{filter::Filter, kmsg::Kmsg},
     ledger::history::{History, Point},
     model::FileRow,
     oom::{Autopsy, Case, autopsy, judge, log, loops::Memory},
@@ -62,8 +62,10 @@ pub(super) struct Kept {
     /// Monotonic nanoseconds at which the last of its events was taken in.
     pub(super) last_ns: u64,
     bytes: usize,
-    /// One of its cgroups is among those that are traced. Decided while their names are known.
-    pub(super) wanted: bool,
+    /// Cgroups of the victims and the trigger, noted while they are known: by these it concerns what is traced, or not.
+    pub(super) cgroups: Vec<CgroupPath>,
+    /// It was asked for as a new one.
+    pub(super) told: bool,
     body: Body,
 }
 
@@ -73,6 +75,10 @@ enum Body {
 }
 
 impl Kept {
+    pub(super) fn is_wanted(&self, filter: &Filter) -> bool {
+        filter.is_open() || self.cgroups.iter().any(|path| filter.wants(path))
+    }
+
     pub(super) fn case(&mut self) -> Option<&mut Case> {
         match &mut self.body {
             Body::Open(case) => Some(case),
@@ -161,9 +167,10 @@ impl OomLog {
         }
     }
 
-    pub(super) fn keep(&mut self, case: Case, wanted: bool) {
+    pub(super) fn keep(&mut self, case: Case, cgroups: Vec<CgroupPath>) {
         let bytes = size_of(&case);
-        self.cases.push_back(Kept { number: case.kill.number, last_ns: monotonic_ns(), bytes, wanted, body: Body::Open(Box::new(case)) });
+        let (number, last_ns) = (case.kill.number, monotonic_ns());
+        self.cases.push_back(Kept { number, last_ns, bytes, cgroups, told: false, body: Body::Open(Box::new(case)) });
         self.bytes += bytes;
         while self.cases.len() > MOST_KEPT || (self.bytes > MOST_BYTES && self.cases.len() > 1) {
             // The first kills tell how it began: of those between, the oldest go.

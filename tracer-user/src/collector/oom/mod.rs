@@ -27,7 +27,7 @@ use super::{
 };
 use crate::{
     bpf::{picture, picture::Picture, tables},
-    cgroup::{CgroupId, monotonic_ns},
+    cgroup::{CgroupId, CgroupPath, monotonic_ns},
     oom::{
         Autopsy,
         event::{self, Event},
@@ -101,8 +101,8 @@ impl Session {
                 Event::Kill(kill) => {
                     kills += 1;
                     let case = self.case(kill, pictures.remove(&kill.number), &tables)?;
-                    let wanted = [kill.levels[0].cgroup, kill.trigger.cgroup].into_iter().any(|id| self.is_wanted(id));
-                    self.oom.keep(case, wanted);
+                    let cgroups = [kill.levels[0].cgroup, kill.trigger.cgroup].into_iter().filter_map(|id| self.path_of(id)).collect();
+                    self.oom.keep(case, cgroups);
                 }
                 Event::Victim(victim) => {
                     let stack = tables.stacks.get(&victim.kernel_stack);
@@ -146,22 +146,26 @@ impl Session {
         Ok(())
     }
 
-    /// Whether a kill in that cgroup concerns what is traced.
-    fn is_wanted(&self, id: u64) -> bool {
-        self.filter.is_open() || self.registry.get(CgroupId(id)).is_some_and(|cgroup| self.filter.wants(&cgroup.path))
+    fn path_of(&self, id: u64) -> Option<CgroupPath> {
+        self.registry.get(CgroupId(id)).map(|cgroup| cgroup.path.clone())
     }
 
-    /// Autopsies of the kills that concern what is traced.
+    /// Autopsies of the kills that concern what is traced, as far as names tell by now.
     #[must_use]
     pub fn autopsies(&self) -> Vec<Autopsy> {
-        self.oom.cases.iter().filter(|kept| kept.wanted).map(Kept::autopsy).collect()
+        self.oom.cases.iter().filter(|kept| kept.is_wanted(&self.filter)).map(Kept::autopsy).collect()
     }
 
-    /// The same, newer than a number, once their victims have had `age_ns` to come.
-    #[must_use]
-    pub fn settled_autopsies(&self, after: u64, age_ns: u64) -> Vec<(u64, Autopsy)> {
+    /// Those of them that were not asked for before, once their victims have had `age` to come. A pod may get its name after the kill.
+    pub fn new_autopsies(&mut self, age: Duration) -> Vec<Autopsy> {
         let now = monotonic_ns();
-        let newer = self.oom.cases.iter().filter(|kept| kept.number > after && kept.wanted);
-        newer.filter(|kept| now.saturating_sub(kept.last_ns) >= age_ns).map(|kept| (kept.number, kept.autopsy())).collect()
+        let is_old = |kept: &Kept| u128::from(now.saturating_sub(kept.last_ns)) >= age.as_nanos();
+        let filter = &self.filter;
+        let new = self.oom.cases.iter_mut().filter(|kept| !kept.told && kept.is_wanted(filter) && is_old(kept));
+        new.map(|kept| {
+            kept.told = true;
+            kept.autopsy()
+        })
+        .collect()
     }
 }
