@@ -48,6 +48,8 @@ impl Dirtied {
         sum.samples = sum.samples.saturating_add(record.samples);
         sum.first_ns = sum.first_ns.min(record.first_ns);
         sum.last_ns = sum.last_ns.max(record.last_ns);
+        sum.holds = sum.holds.saturating_add(record.holds);
+        sum.held_ns = sum.held_ns.saturating_add(record.held_ns);
     }
 
     /// All rows.
@@ -63,7 +65,7 @@ mod tests {
     const SECOND: u64 = 1_000_000_000;
 
     fn record(bytes: u64, first: u64, last: u64) -> DirtyRecord {
-        DirtyRecord { bytes, variance: 1, samples: 1, first_ns: first * SECOND, last_ns: last * SECOND }
+        DirtyRecord { bytes, variance: 1, samples: 1, first_ns: first * SECOND, last_ns: last * SECOND, holds: 1, held_ns: bytes }
     }
 
     fn row(owner: u64, file: u64) -> Row {
@@ -84,7 +86,10 @@ mod tests {
         dirtied.add(row(1, 1), &record(5, 4, 5));
         dirtied.add(row(1, 1), &record(6, 2, 3));
         let sum = dirtied.rows().next().map(|(_, record)| *record).unwrap_or_default();
-        assert_eq!(sum, DirtyRecord { bytes: 11, variance: 2, samples: 2, first_ns: 2 * SECOND, last_ns: 5 * SECOND });
+        assert_eq!(
+            sum,
+            DirtyRecord { bytes: 11, variance: 2, samples: 2, first_ns: 2 * SECOND, last_ns: 5 * SECOND, holds: 2, held_ns: 11 }
+        );
         for file in 0..MOST_ROWS as u64 + 10 {
             dirtied.add(row(9, file), &record(1, 1, 1));
         }

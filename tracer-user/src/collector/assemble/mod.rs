@@ -191,7 +191,7 @@ pub fn report(inputs: &Inputs<'_>, symbols: &mut dyn Symbols) -> Report {
             row.limits = limits::of(inputs, id);
             row.files = files_by_owner.remove(&id.0).unwrap_or_default();
             files::set_owner(&mut row);
-            dirtied.describe_cgroup(inputs, id, &mut row);
+            dirtied.describe_cgroup(inputs, symbols, id, &mut row);
             let shown = regions_by_owner.remove(&id.0).unwrap_or_default();
             (row.regions, row.arenas) = (shown.regions, shown.arenas);
             row.histograms = inputs.histograms.of(id.0);
