@@ -14,10 +14,12 @@ struct Churn {
     cgroups: usize,
     rounds: usize,
     unit: u64,
-    /// Most memory that the collector may take, bytes; `None` where its report has more rows than that allows, 17 KB each: all that ever
-    /// were are in it.
-    collector: Option<u64>,
 }
+
+/// Most memory that the collector may take, bytes.
+const COLLECTOR: u64 = 96_000_000;
+/// The row of what is over, which no cgroup's name can be.
+const REMOVED: &str = "[removed cgroups]";
 
 impl Churn {
     fn bytes(&self, n: usize) -> u64 {
@@ -115,9 +117,10 @@ fn run(name: &str, churn: &Churn) {
     assert!(live.abs_diff(kept) <= allowed, "{live} of {kept}, allowed {allowed}");
     for cgroup in report["cgroups"].as_array().unwrap() {
         let path = cgroup["path"].as_str().unwrap();
-        assert!(path.starts_with(parent.path()), "a cgroup without its name: {cgroup}");
+        let live = cgroup["kinds"].as_object().unwrap().values().any(|kind| kind["live"].as_u64().is_some_and(|bytes| bytes > 0));
+        assert!(path.starts_with(parent.path()) || path == REMOVED && !live, "a cgroup without its name: {cgroup}");
     }
-    assert!(churn.collector.is_none_or(|most| rss < most), "{rss} bytes of memory");
+    assert!(rss < COLLECTOR, "{rss} bytes of memory");
     // What did not fit in a ring was counted, and found by a listing: no bytes are lost by it.
     let names_only = ["ring_full", "file_table_full", "process_records", "recursion_misses"];
     let others = report::losses(report).unwrap().into_keys().find(|cause| !names_only.contains(&cause.as_str()));
@@ -127,12 +130,14 @@ fn run(name: &str, churn: &Churn) {
 #[test]
 #[ignore = "root"]
 fn native_churn_of_a_hundred_cgroups() {
-    run("churn", &Churn { cgroups: 100, rounds: 3, unit: 256 << 10, collector: Some(96_000_000) });
+    // Emulated machines are slow.
+    let cgroups = if harness::place::own_machine() { 30 } else { 100 };
+    run("churn", &Churn { cgroups, rounds: 3, unit: 256 << 10 });
 }
 
 #[test]
 #[ignore = "root, and minutes"]
 fn long_churn_of_six_hundred_cgroups() {
     // 1 to 4 MiB in all, a third of each kind.
-    run("churn-long", &Churn { cgroups: 600, rounds: 20, unit: 320 << 10, collector: None });
+    run("churn-long", &Churn { cgroups: 600, rounds: 20, unit: 320 << 10 });
 }

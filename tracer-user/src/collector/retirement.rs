@@ -81,6 +81,7 @@ impl Session {
         }
         self.retire_files(&dirtied)?;
         self.retire_histograms(&keys)?;
+        self.fold_removed(&keys, &dirtied, read_ns)?;
         tables::remove_stacks(&mut self.running.bpf, &leaving.stacks)?;
         tables::remove_processes(&mut self.running.bpf, &leaving.processes)?;
         log::debug!(

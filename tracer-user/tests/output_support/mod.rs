@@ -4,8 +4,8 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use memtrail::model::{
-    ArenaRow, Cgroup, Cost, FileOwner, FileRow, FileToucher, HeldRow, HistogramRow, Host, Interval, IntervalCgroup, KindRow, LimitRow, MappingRow,
-    MappingSummary, OriginRow, PlanRow, RegionRow, Report, SCHEMA, Sampling, StackRow, Table, ThreadRow, Verdict,
+    ArenaRow, Cgroup, Cost, FileOwner, FileRow, FileToucher, HeldRow, HistogramRow, Host, Interval, IntervalCgroup, KindRow, LimitRow,
+    MappingRow, MappingSummary, OriginRow, PlanRow, RegionRow, Report, SCHEMA, Sampling, StackRow, Table, ThreadRow, Verdict,
 };
 use memtrail::recording::Header;
 use serde_json::json;

@@ -25,7 +25,7 @@ use super::{
 };
 use crate::{
     bpf::{stats::Estimate, tables::Swept},
-    cgroup::{CgroupId, Hierarchy, Registry, StatReading, local::LocalFigures},
+    cgroup::{CgroupId, Hierarchy, Registry, StatReading, local::LocalFigures, registry::REMOVED},
     containers::Book,
     date, diagnose,
     files::Resolver,
@@ -326,6 +326,8 @@ pub fn plan_rows(running: &Running) -> Vec<PlanRow> {
 /// Whether a cgroup is in the report.
 pub(super) fn wanted(inputs: &Inputs<'_>, id: CgroupId) -> bool {
     match inputs.registry.get(id) {
+        // Only wanted ones are in it.
+        None if id == REMOVED => true,
         Some(cgroup) => inputs.filter.wants(&cgroup.path),
         // A cgroup without a name cannot be matched; without a filter it is shown by its number.
         None => inputs.filter.is_open(),

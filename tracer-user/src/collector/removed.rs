@@ -1,0 +1,101 @@
+//! Removed cgroups that own nothing any more. The latest keep a row of their own; of the others only sums stay, in one row for all of them,
+//! so that a host on which containers come and go by the thousand needs no more memory for them than for a few hundred.
+
+use super::{
+    dirtied,
+    session::{MOST_DEAD, Session, SessionError},
+};
+use crate::{
+    bpf::{BpfError, tables},
+    cgroup::{
+        CgroupId, Registry,
+        registry::{REMOVED, State},
+    },
+};
+use std::collections::{HashMap, HashSet};
+use tracer_common::{
+    attribution::KeyRecord,
+    dirty::{DirtyKey, DirtyRecord},
+};
+
+/// How many of them keep a row.
+const MOST_ROWS: usize = 256;
+/// How long the name of a removed cgroup is kept also when it owns nothing, nanoseconds: its last charge may be on its way.
+const GRACE_NS: u64 = 10_000_000_000;
+
+/// Which of `named` are folded: removed ones that are not `owning`, but for those that were removed last.
+fn folding(registry: &Registry, named: impl Iterator<Item = u64>, owning: &HashSet<u64>) -> HashSet<u64> {
+    let removed = |id: u64| match registry.get(CgroupId(id))?.state {
+        State::Dead { at_ns, .. } if !owning.contains(&id) => Some((at_ns, id)),
+        _ => None,
+    };
+    let removed: HashSet<(u64, u64)> = named.filter_map(removed).collect();
+    let mut removed: Vec<(u64, u64)> = removed.into_iter().collect();
+    removed.sort_unstable_by(|a, b| b.cmp(a));
+    removed.into_iter().skip(MOST_ROWS).map(|(_, id)| id).collect()
+}
+
+impl Session {
+    /// Folds what is over, and forgets the names that nothing needs any more. `keys` and `dirtied` are the tables as of this retirement.
+    pub(super) fn fold_removed(
+        &mut self,
+        keys: &HashMap<u64, KeyRecord>,
+        dirtied: &HashMap<DirtyKey, DirtyRecord>,
+        now_ns: u64,
+    ) -> Result<(), SessionError> {
+        self.forget_totals()?;
+        let owning: HashSet<u64> = keys.values().map(|record| record.key.owner).collect();
+        let named = self.retired.rows().map(|(row, _)| row.owner).chain(self.histograms.owners());
+        let named = named.chain(self.dirtied.rows().map(|(row, _)| row.owner)).chain(dirtied.keys().map(|key| key.owner));
+        let folded = folding(&self.registry, named, &owning);
+        if !folded.is_empty() {
+            let wanted = |id: u64| self.registry.get(CgroupId(id)).is_some_and(|cgroup| self.filter.wants(&cgroup.path));
+            self.retired.fold(&folded, wanted);
+            self.histograms.fold(&folded, wanted);
+            self.dirtied.fold(&folded, wanted);
+            let unwanted: HashSet<u64> = folded.iter().copied().filter(|id| !wanted(*id)).collect();
+            for key in dirtied.keys().filter(|key| folded.contains(&key.owner)) {
+                if let Some(record) = tables::take_dirtied(&mut self.running.bpf, key)?
+                    && !unwanted.contains(&key.owner)
+                {
+                    self.dirtied.add(dirtied::Row::other(REMOVED.0), &record);
+                }
+            }
+            log::debug!("retirement: {} removed cgroups folded", folded.len());
+        }
+        let mut kept = owning;
+        kept.extend(self.retired.rows().map(|(row, _)| row.owner).chain(self.histograms.owners()));
+        let late = |state| matches!(state, State::Dead { at_ns, .. } if now_ns.saturating_sub(at_ns) < GRACE_NS);
+        kept.extend(self.registry.iter().filter(|cgroup| late(cgroup.state)).map(|cgroup| cgroup.id.0));
+        self.registry.retain_dead(|id| kept.contains(&id.0), MOST_DEAD);
+        Ok(())
+    }
+
+    /// Exact totals are compared with the figures of the living: those of the removed leave their table.
+    fn forget_totals(&mut self) -> Result<(), BpfError> {
+        let dead = |id: &u64| matches!(self.registry.get(CgroupId(*id)).map(|cgroup| cgroup.state), Some(State::Dead { .. }));
+        let leaving: Vec<u64> = tables::owner_totals(&self.running.bpf)?.into_keys().filter(dead).collect();
+        tables::forget_owner_totals(&mut self.running.bpf, &leaving)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cgroup::{CgroupPath, registry::Cgroup};
+
+    #[test]
+    fn only_the_longest_removed_that_own_nothing_are_folded() {
+        let mut registry = Registry::new(1, 10_000);
+        let most = MOST_ROWS as u64;
+        for id in 1..=most + 4 {
+            let state = if id == 2 { State::Alive } else { State::Dead { at_ns: id, exact: true } };
+            let Some(path) = CgroupPath::from_bytes(format!("/c{id}").as_bytes()) else { continue };
+            registry.insert_unless_known(Cgroup { id: CgroupId(id), path, path_cut: false, parent: None, depth: 1, state, seen_ns: 0 });
+        }
+        // Known twice, as by its rows and its distributions; one that is not in the registry at all.
+        let named = (1..=most + 4).chain([1, 77_777]);
+        assert_eq!(folding(&registry, named, &HashSet::from([1])), HashSet::from([3, 4]));
+        assert_eq!(folding(&registry, 1..=most, &HashSet::new()), HashSet::new());
+    }
+}
