@@ -161,7 +161,8 @@ pub struct Table {
 /// One cgroup, dead or alive.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Cgroup {
-    /// Path below the memory hierarchy's root, starting with `/`; "[unknown cgroup ID]" if its name was never seen.
+    /// Path below the memory hierarchy's root, starting with `/`; "[unknown cgroup ID]" if its name was never seen; "[removed cgroups]" for
+    /// the sum of removed ones that own nothing, but for the last 256.
     pub path: String,
     /// kernfs id, as a string: ids above 2^53 are not safe in JSON numbers.
     pub id: String,

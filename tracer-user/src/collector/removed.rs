@@ -68,6 +68,7 @@ impl Session {
         let late = |state| matches!(state, State::Dead { at_ns, .. } if now_ns.saturating_sub(at_ns) < GRACE_NS);
         kept.extend(self.registry.iter().filter(|cgroup| late(cgroup.state)).map(|cgroup| cgroup.id.0));
         self.registry.retain_dead(|id| kept.contains(&id.0), MOST_DEAD);
+        self.names.retain(self.registry.iter().map(|cgroup| &cgroup.path));
         Ok(())
     }
 

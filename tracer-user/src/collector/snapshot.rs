@@ -54,7 +54,7 @@ impl Session {
         let samples = tables::samples(&self.running.bpf)?;
         let processes = tables::processes(&self.running.bpf)?;
         let dirtied = tables::dirtied(&self.running.bpf)?;
-        let files = self.files_of(&samples)?;
+        let files = self.files_of(&samples, &dirtied)?;
         let members = self.members(readings.iter().map(|(id, _)| *id));
         self.ahead.stop();
         let records = if self.mappings.is_some() { bpf::mappings::records(&self.running.bpf)? } else { HashMap::new() };
