@@ -38,3 +38,16 @@ pub struct DirtyRecord {
 crate::assert_size!(DirtyRecord, 56);
 
 crate::plain_data!(DirtyKey, DirtyRecord);
+
+impl DirtyRecord {
+    /// Adds another's sums.
+    pub fn add(&mut self, other: &DirtyRecord) {
+        self.bytes = self.bytes.saturating_add(other.bytes);
+        self.variance = self.variance.saturating_add(other.variance);
+        self.samples = self.samples.saturating_add(other.samples);
+        self.first_ns = self.first_ns.min(other.first_ns);
+        self.last_ns = self.last_ns.max(other.last_ns);
+        self.holds = self.holds.saturating_add(other.holds);
+        self.held_ns = self.held_ns.saturating_add(other.held_ns);
+    }
+}

@@ -162,7 +162,7 @@ pub struct Table {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Cgroup {
     /// Path below the memory hierarchy's root, starting with `/`; "[unknown cgroup ID]" if its name was never seen; "[removed cgroups]" for
-    /// the sum of removed ones that own nothing, but for the last 256.
+    /// the sum of removed ones that own nothing, but for the last 128.
     pub path: String,
     /// kernfs id, as a string: ids above 2^53 are not safe in JSON numbers.
     pub id: String,

@@ -50,14 +50,7 @@ impl Dirtied {
         if self.rows.len() >= MOST_ROWS && !self.rows.contains_key(&row) {
             row = Row::other(row.owner);
         }
-        let sum = self.rows.entry(row).or_insert(DirtyRecord { first_ns: record.first_ns, ..DirtyRecord::default() });
-        sum.bytes = sum.bytes.saturating_add(record.bytes);
-        sum.variance = sum.variance.saturating_add(record.variance);
-        sum.samples = sum.samples.saturating_add(record.samples);
-        sum.first_ns = sum.first_ns.min(record.first_ns);
-        sum.last_ns = sum.last_ns.max(record.last_ns);
-        sum.holds = sum.holds.saturating_add(record.holds);
-        sum.held_ns = sum.held_ns.saturating_add(record.held_ns);
+        self.rows.entry(row).and_modify(|sum| sum.add(record)).or_insert(*record);
     }
 
     /// Sums the rows of these owners, whoever they were; only those of `wanted` ones.

@@ -11,6 +11,7 @@ use crate::{
         CgroupId, Registry,
         registry::{REMOVED, State},
     },
+    ledger,
 };
 use std::collections::{HashMap, HashSet};
 use tracer_common::{
@@ -19,7 +20,7 @@ use tracer_common::{
 };
 
 /// How many of them keep a row.
-const MOST_ROWS: usize = 256;
+const MOST_ROWS: usize = 128;
 /// How long the name of a removed cgroup is kept also when it owns nothing, nanoseconds: its last charge may be on its way.
 const GRACE_NS: u64 = 10_000_000_000;
 
@@ -36,6 +37,36 @@ fn folding(registry: &Registry, named: impl Iterator<Item = u64>, owning: &HashS
 }
 
 impl Session {
+    /// For a report: puts under one owner, in the tables as they were read for it, what removed cgroups with nothing live were charged, but for
+    /// those that were removed last. In the kernel's tables that waits for their retirement.
+    pub(super) fn fold_for_report(&mut self, keys: &mut HashMap<u64, KeyRecord>, dirtied: &mut HashMap<DirtyKey, DirtyRecord>) {
+        let owning: HashSet<u64> = keys.values().filter(|record| ledger::live(record) != 0).map(|record| record.key.owner).collect();
+        let charged: Vec<u64> = keys.values().map(|record| record.key.owner).collect();
+        let folded = self.fold(charged.into_iter().chain(dirtied.keys().map(|key| key.owner)), &owning);
+        let wanted = |id: u64| self.registry.get(CgroupId(id)).is_some_and(|cgroup| self.filter.wants(&cgroup.path));
+        keys.retain(|_, record| !folded.contains(&record.key.owner) || wanted(record.key.owner));
+        for record in keys.values_mut().filter(|record| folded.contains(&record.key.owner)) {
+            record.key.owner = REMOVED.0;
+        }
+        let leaving: Vec<(DirtyKey, DirtyRecord)> = dirtied.extract_if(|key, _| folded.contains(&key.owner)).collect();
+        for (key, record) in leaving.into_iter().filter(|(key, _)| wanted(key.owner)) {
+            let sum = DirtyKey { owner: REMOVED.0, file: 0, process: 0, user_stack: 0 };
+            dirtied.entry(sum).and_modify(|sum| sum.add(&record)).or_insert(record);
+        }
+    }
+
+    /// Folds what user space keeps of removed cgroups that are not `owning`, but for those that were removed last. Which they are; `named` are
+    /// known by the kernel's tables.
+    fn fold(&mut self, named: impl Iterator<Item = u64>, owning: &HashSet<u64>) -> HashSet<u64> {
+        let named = named.chain(self.retired.rows().map(|(row, _)| row.owner)).chain(self.histograms.owners());
+        let folded = folding(&self.registry, named.chain(self.dirtied.rows().map(|(row, _)| row.owner)), owning);
+        let wanted = |id: u64| self.registry.get(CgroupId(id)).is_some_and(|cgroup| self.filter.wants(&cgroup.path));
+        self.retired.fold(&folded, wanted);
+        self.histograms.fold(&folded, wanted);
+        self.dirtied.fold(&folded, wanted);
+        folded
+    }
+
     /// Folds what is over, and forgets the names that nothing needs any more. `keys` and `dirtied` are the tables as of this retirement.
     pub(super) fn fold_removed(
         &mut self,
@@ -45,14 +76,9 @@ impl Session {
     ) -> Result<(), SessionError> {
         self.forget_totals()?;
         let owning: HashSet<u64> = keys.values().map(|record| record.key.owner).collect();
-        let named = self.retired.rows().map(|(row, _)| row.owner).chain(self.histograms.owners());
-        let named = named.chain(self.dirtied.rows().map(|(row, _)| row.owner)).chain(dirtied.keys().map(|key| key.owner));
-        let folded = folding(&self.registry, named, &owning);
+        let folded = self.fold(dirtied.keys().map(|key| key.owner), &owning);
         if !folded.is_empty() {
             let wanted = |id: u64| self.registry.get(CgroupId(id)).is_some_and(|cgroup| self.filter.wants(&cgroup.path));
-            self.retired.fold(&folded, wanted);
-            self.histograms.fold(&folded, wanted);
-            self.dirtied.fold(&folded, wanted);
             let unwanted: HashSet<u64> = folded.iter().copied().filter(|id| !wanted(*id)).collect();
             for key in dirtied.keys().filter(|key| folded.contains(&key.owner)) {
                 if let Some(record) = tables::take_dirtied(&mut self.running.bpf, key)?
