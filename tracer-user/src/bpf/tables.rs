@@ -122,6 +122,14 @@ pub fn take_dirtied(bpf: &mut Ebpf, key: &DirtyKey) -> Result<Option<DirtyRecord
     take(&mut table(bpf, "DIRTIED")?, "DIRTIED", key, |_| false)
 }
 
+/// Owners that have exact totals. One that goes while the table is walked may be left out.
+pub fn owners_with_totals(bpf: &Ebpf) -> Result<Vec<u64>, BpfError> {
+    let name = "OWNER_TOTALS";
+    let failed = |source| BpfError::Map { name, source };
+    let map = PerCpuHashMap::<_, u64, OwnerTotals>::try_from(bpf.map(name).ok_or(BpfError::Missing(name))?).map_err(failed)?;
+    Ok(map.keys().filter_map(Result::ok).collect())
+}
+
 /// Removes exact totals; those of owners that have none are passed over.
 pub fn forget_owner_totals(bpf: &mut Ebpf, owners: &[u64]) -> Result<(), BpfError> {
     let name = "OWNER_TOTALS";

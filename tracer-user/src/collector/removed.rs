@@ -3,6 +3,7 @@
 
 use super::{
     dirtied,
+    filter::Filter,
     session::{MOST_DEAD, Session, SessionError},
 };
 use crate::{
@@ -36,6 +37,10 @@ fn folding(registry: &Registry, named: impl Iterator<Item = u64>, owning: &HashS
     removed.into_iter().skip(MOST_ROWS).map(|(_, id)| id).collect()
 }
 
+fn wanted(registry: &Registry, filter: &Filter, id: u64) -> bool {
+    registry.get(CgroupId(id)).is_some_and(|cgroup| filter.wants(&cgroup.path))
+}
+
 impl Session {
     /// For a report: puts under one owner, in the tables as they were read for it, what removed cgroups with nothing live were charged, but for
     /// those that were removed last. In the kernel's tables that waits for their retirement.
@@ -43,13 +48,13 @@ impl Session {
         let owning: HashSet<u64> = keys.values().filter(|record| ledger::live(record) != 0).map(|record| record.key.owner).collect();
         let charged: Vec<u64> = keys.values().map(|record| record.key.owner).collect();
         let folded = self.fold(charged.into_iter().chain(dirtied.keys().map(|key| key.owner)), &owning);
-        let wanted = |id: u64| self.registry.get(CgroupId(id)).is_some_and(|cgroup| self.filter.wants(&cgroup.path));
+        let wanted = |id| wanted(&self.registry, &self.filter, id);
         keys.retain(|_, record| !folded.contains(&record.key.owner) || wanted(record.key.owner));
         for record in keys.values_mut().filter(|record| folded.contains(&record.key.owner)) {
             record.key.owner = REMOVED.0;
         }
         let leaving: Vec<(DirtyKey, DirtyRecord)> = dirtied.extract_if(|key, _| folded.contains(&key.owner)).collect();
-        for (key, record) in leaving.into_iter().filter(|(key, _)| wanted(key.owner)) {
+        for (_, record) in leaving.into_iter().filter(|(key, _)| wanted(key.owner)) {
             let sum = DirtyKey { owner: REMOVED.0, file: 0, process: 0, user_stack: 0 };
             dirtied.entry(sum).and_modify(|sum| sum.add(&record)).or_insert(record);
         }
@@ -60,7 +65,7 @@ impl Session {
     fn fold(&mut self, named: impl Iterator<Item = u64>, owning: &HashSet<u64>) -> HashSet<u64> {
         let named = named.chain(self.retired.rows().map(|(row, _)| row.owner)).chain(self.histograms.owners());
         let folded = folding(&self.registry, named.chain(self.dirtied.rows().map(|(row, _)| row.owner)), owning);
-        let wanted = |id: u64| self.registry.get(CgroupId(id)).is_some_and(|cgroup| self.filter.wants(&cgroup.path));
+        let wanted = |id| wanted(&self.registry, &self.filter, id);
         self.retired.fold(&folded, wanted);
         self.histograms.fold(&folded, wanted);
         self.dirtied.fold(&folded, wanted);
@@ -77,18 +82,14 @@ impl Session {
         self.forget_totals()?;
         let owning: HashSet<u64> = keys.values().map(|record| record.key.owner).collect();
         let folded = self.fold(dirtied.keys().map(|key| key.owner), &owning);
-        if !folded.is_empty() {
-            let wanted = |id: u64| self.registry.get(CgroupId(id)).is_some_and(|cgroup| self.filter.wants(&cgroup.path));
-            let unwanted: HashSet<u64> = folded.iter().copied().filter(|id| !wanted(*id)).collect();
-            for key in dirtied.keys().filter(|key| folded.contains(&key.owner)) {
-                if let Some(record) = tables::take_dirtied(&mut self.running.bpf, key)?
-                    && !unwanted.contains(&key.owner)
-                {
-                    self.dirtied.add(dirtied::Row::other(REMOVED.0), &record);
-                }
+        for key in dirtied.keys().filter(|key| folded.contains(&key.owner)) {
+            if let Some(record) = tables::take_dirtied(&mut self.running.bpf, key)?
+                && wanted(&self.registry, &self.filter, key.owner)
+            {
+                self.dirtied.add(dirtied::Row::other(REMOVED.0), &record);
             }
-            log::debug!("retirement: {} removed cgroups folded", folded.len());
         }
+        log::debug!("retirement: {} removed cgroups folded", folded.len());
         let mut kept = owning;
         kept.extend(self.retired.rows().map(|(row, _)| row.owner).chain(self.histograms.owners()));
         let late = |state| matches!(state, State::Dead { at_ns, .. } if now_ns.saturating_sub(at_ns) < GRACE_NS);
@@ -98,11 +99,16 @@ impl Session {
         Ok(())
     }
 
-    /// Exact totals are compared with the figures of the living: those of the removed leave their table.
+    /// Exact totals are compared with the figures of the living: those of the removed leave their table. A late uncharge may bring some back
+    /// under an id that nobody knows any more, which leave when the table is half full: it may be that of a new cgroup, too.
     fn forget_totals(&mut self) -> Result<(), BpfError> {
-        let dead = |id: &u64| matches!(self.registry.get(CgroupId(*id)).map(|cgroup| cgroup.state), Some(State::Dead { .. }));
-        let leaving: Vec<u64> = tables::owner_totals(&self.running.bpf)?.into_keys().filter(dead).collect();
-        tables::forget_owner_totals(&mut self.running.bpf, &leaving)
+        if !self.running.totals {
+            return Ok(());
+        }
+        let mut owners = tables::owners_with_totals(&self.running.bpf)?;
+        let crowded = owners.len() > self.running.sizes.owner_totals as usize / 2;
+        owners.retain(|id| self.registry.get(CgroupId(*id)).map_or(crowded, |cgroup| cgroup.state != State::Alive));
+        tables::forget_owner_totals(&mut self.running.bpf, &owners)
     }
 }
 
