@@ -92,7 +92,7 @@ fn run(name: &str, churn: &Churn) {
     parent.limit(16 << 30).unwrap();
     let timed = |sort: &str, count: usize| {
         let [disk, tmpfs] = [folder.path(), tmpfs.path()].map(|root| root.join(sort));
-        [&disk, &tmpfs].map(|root| std::fs::create_dir(root).unwrap());
+        [&disk, &tmpfs].iter().for_each(|root| std::fs::create_dir(root).unwrap());
         let began = std::time::Instant::now();
         let bytes = rounds(&parent, churn, count, &disk, &tmpfs);
         (bytes, began.elapsed() / u32::try_from(count).unwrap().max(1), [disk, tmpfs])
@@ -101,7 +101,7 @@ fn run(name: &str, churn: &Churn) {
     let untraced = |sort: &str| {
         (churn.untraced > 0).then(|| {
             let (_, took, roots) = timed(sort, churn.untraced);
-            roots.map(|root| std::fs::remove_dir_all(root).unwrap());
+            roots.iter().for_each(|root| std::fs::remove_dir_all(root).unwrap());
             took
         })
     };
