@@ -96,13 +96,28 @@ impl TestCgroup {
         text.trim().parse().with_context(|| format!("usage {text:?}"))
     }
 
-    /// Makes the kernel reclaim what it can: the swap cache of pages that are on the disk by now.
+    /// Makes the kernel reclaim what it can.
     pub fn reclaim(&self) -> Result<()> {
         match self.version() {
             Version::V1 => self.write("memory.force_empty", "0"),
-            // Writing a low memory.high reclaims in the writer's context; memory.reclaim is not there before 5.19.
+            Version::V2 if self.directory().join("memory.reclaim").exists() => {
+                // It tells that it could not free as much as it was asked for, which is all that there is.
+                let _ = self.write("memory.reclaim", &self.usage()?.to_string());
+                Ok(())
+            }
+            // Before 5.19: writing a low memory.high reclaims in the writer's context.
             Version::V2 => self.write("memory.high", "0").and_then(|()| self.write("memory.high", "max")),
         }
+    }
+
+    /// Dirty page cache and page cache under writeback now, bytes.
+    pub fn unwritten(&self) -> Result<u64> {
+        let stat = self.stat()?;
+        let figure = |v1: &'static str, v2: &'static str| {
+            let key = self.either(v1, v2);
+            stat.get(key).copied().with_context(|| format!("memory.stat has no {key}"))
+        };
+        Ok(figure("dirty", "file_dirty")? + figure("writeback", "file_writeback")?)
     }
 
     /// Bytes of kernel memory in [`TestCgroup::usage`]; `None` where the kernel does not say.

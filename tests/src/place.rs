@@ -1,4 +1,4 @@
-//! Where workloads put files: cold files on disk, and a tmpfs of a test's own. Both are gone when dropped.
+//! Where workloads put files: cold files on disk, a tmpfs of a test's own, a disk whose writers are held up. All are gone when dropped.
 
 use anyhow::{Context, Result, bail};
 use std::ffi::CString;
@@ -6,7 +6,9 @@ use std::fs::{self, File, OpenOptions};
 use std::io::Write;
 use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 /// Folder of a test's own on disk; `MEMTRAIL_TEST_DIR` names another parent than the system's folder for temporary files, which must not
 /// be a tmpfs.
@@ -15,10 +17,21 @@ pub struct Folder {
     path: PathBuf,
 }
 
+/// The parent that is named.
+fn given() -> Option<PathBuf> {
+    std::env::var_os("MEMTRAIL_TEST_DIR").map(PathBuf::from)
+}
+
+/// Whether the machine is the tests' own, an emulated one: its settings may be changed. Only there a parent is named.
+#[must_use]
+pub fn own_machine() -> bool {
+    given().is_some()
+}
+
 impl Folder {
     /// Makes it.
     pub fn new(name: &str) -> Result<Folder> {
-        let parent = std::env::var_os("MEMTRAIL_TEST_DIR").map_or_else(std::env::temp_dir, PathBuf::from);
+        let parent = given().unwrap_or_else(std::env::temp_dir);
         let path = parent.join(format!("memtrail-test-{}-{name}", std::process::id()));
         fs::create_dir(&path).with_context(|| path.display().to_string())?;
         Ok(Folder { path })
@@ -60,6 +73,111 @@ fn drop_cache(file: &File) -> Result<()> {
         0 => Ok(()),
         error => Err(std::io::Error::from_raw_os_error(error)).context("POSIX_FADV_DONTNEED"),
     }
+}
+
+/// Bytes of the file that are in the page cache, whoever is charged for them. The file must not be empty.
+pub fn resident(path: &Path) -> Result<u64> {
+    const PAGE: usize = 4096;
+    let file = File::open(path).with_context(|| path.display().to_string())?;
+    let length = usize::try_from(file.metadata()?.len()).context("length of the file")?;
+    // SAFETY: a new private mapping of an open file; nothing reads through it, so nothing is brought in by it.
+    let start = unsafe { libc::mmap(std::ptr::null_mut(), length, libc::PROT_READ, libc::MAP_PRIVATE, file.as_raw_fd(), 0) };
+    if start == libc::MAP_FAILED {
+        return Err(std::io::Error::last_os_error()).with_context(|| format!("mapping {}", path.display()));
+    }
+    let mut pages = vec![0_u8; length.div_ceil(PAGE)];
+    // SAFETY: the mapping made above, and a byte for each of its pages.
+    let failed = unsafe { libc::mincore(start, length, pages.as_mut_ptr()) } != 0;
+    let error = std::io::Error::last_os_error();
+    // SAFETY: the mapping made above, which nobody uses any more.
+    unsafe { libc::munmap(start, length) };
+    if failed {
+        return Err(error).with_context(|| format!("mincore of {}", path.display()));
+    }
+    Ok(pages.iter().filter(|page| **page & 1 != 0).count() as u64 * PAGE as u64)
+}
+
+/// How much of the host's memory may be dirty page cache before its writers are held up, percent; as it was when dropped.
+#[derive(Debug)]
+pub struct DirtyRatios {
+    before: [String; 2],
+}
+
+impl DirtyRatios {
+    const FILES: [&str; 2] = ["/proc/sys/vm/dirty_background_ratio", "/proc/sys/vm/dirty_ratio"];
+
+    /// Sets them: writeback begins, writers are held up.
+    pub fn set(background: u32, held: u32) -> Result<DirtyRatios> {
+        let before = DirtyRatios { before: [read(Self::FILES[0])?, read(Self::FILES[1])?] };
+        for (path, percent) in Self::FILES.into_iter().zip([background, held]) {
+            fs::write(path, percent.to_string()).context(path)?;
+        }
+        Ok(before)
+    }
+}
+
+impl Drop for DirtyRatios {
+    fn drop(&mut self) {
+        for (path, before) in Self::FILES.into_iter().zip(&self.before) {
+            if let Err(error) = fs::write(path, before) {
+                eprintln!("{path} is not {before} again: {error}");
+            }
+        }
+    }
+}
+
+fn read(path: &str) -> Result<String> {
+    Ok(fs::read_to_string(path).context(path.to_owned())?.trim().to_owned())
+}
+
+/// A file system whose writers the kernel holds up when more than 4 MiB of it is dirty: an image in a loop device with a limit of its own
+/// (6.2 and later), so that nobody else is slowed.
+#[derive(Debug)]
+pub struct SlowDisk {
+    mounted: PathBuf,
+    _folder: Folder,
+}
+
+impl SlowDisk {
+    const IMAGE_BYTES: u64 = 256 << 20;
+    const DIRTY_BYTES: u64 = 4 << 20;
+
+    /// Makes and mounts it.
+    pub fn new(name: &str) -> Result<SlowDisk> {
+        let folder = Folder::new(name)?;
+        let (image, mounted) = (folder.path().join("image"), folder.path().join("mounted"));
+        File::create(&image).and_then(|file| file.set_len(Self::IMAGE_BYTES)).with_context(|| image.display().to_string())?;
+        fs::create_dir(&mounted).with_context(|| mounted.display().to_string())?;
+        run(Command::new("mkfs.ext4").args(["-q", "-F"]).arg(&image))?;
+        run(Command::new("mount").args(["-o", "loop"]).arg(&image).arg(&mounted))?;
+        let disk = SlowDisk { mounted, _folder: folder };
+        let device = fs::metadata(&disk.mounted).with_context(|| disk.mounted.display().to_string())?.dev();
+        let limits = PathBuf::from(format!("/sys/class/bdi/{}:{}", libc::major(device), libc::minor(device)));
+        for (file, value) in [("strict_limit", 1), ("max_bytes", Self::DIRTY_BYTES)] {
+            let path = limits.join(file);
+            fs::write(&path, value.to_string()).with_context(|| path.display().to_string())?;
+        }
+        Ok(disk)
+    }
+
+    /// Where it is mounted.
+    pub fn path(&self) -> &Path {
+        &self.mounted
+    }
+}
+
+impl Drop for SlowDisk {
+    fn drop(&mut self) {
+        if let Err(error) = run(Command::new("umount").arg(&self.mounted)) {
+            eprintln!("left behind: {error:#}");
+        }
+    }
+}
+
+fn run(command: &mut Command) -> Result<()> {
+    let output = command.output().with_context(|| format!("{command:?}"))?;
+    anyhow::ensure!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+    Ok(())
 }
 
 /// A mounted tmpfs, for files that outlive the process and the cgroup that wrote them.

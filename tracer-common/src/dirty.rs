@@ -1,4 +1,5 @@
-//! Who made page cache dirty: summed in the kernel half by owner, file, process and stack, from folios that are taken by bytes.
+//! Who made page cache dirty: summed in the kernel half by owner, file, process and stack, from folios that are taken by bytes. And who was
+//! held up for it: all waits, by the task's own cgroup and process, under no file and no stack.
 
 /// Under what dirtied bytes are summed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -29,7 +30,24 @@ pub struct DirtyRecord {
     pub first_ns: u64,
     /// Monotonic nanoseconds of the last.
     pub last_ns: u64,
+    /// Times that it was made to wait because too much was dirty.
+    pub holds: u64,
+    /// Nanoseconds of all of them.
+    pub held_ns: u64,
 }
-crate::assert_size!(DirtyRecord, 40);
+crate::assert_size!(DirtyRecord, 56);
 
 crate::plain_data!(DirtyKey, DirtyRecord);
+
+impl DirtyRecord {
+    /// Adds another's sums.
+    pub fn add(&mut self, other: &DirtyRecord) {
+        self.bytes = self.bytes.saturating_add(other.bytes);
+        self.variance = self.variance.saturating_add(other.variance);
+        self.samples = self.samples.saturating_add(other.samples);
+        self.first_ns = self.first_ns.min(other.first_ns);
+        self.last_ns = self.last_ns.max(other.last_ns);
+        self.holds = self.holds.saturating_add(other.holds);
+        self.held_ns = self.held_ns.saturating_add(other.held_ns);
+    }
+}

@@ -32,11 +32,13 @@ pub enum Metric {
     BrkBytes = 6,
     /// Nanoseconds from charge to uncharge. Counts are pages, estimated from the samples.
     LifetimeNs = 7,
+    /// Nanoseconds that a task was made to wait because too much page cache was dirty (`balance_dirty_pages`), as the kernel told it to.
+    DirtyThrottleNs = 8,
 }
 
 impl Metric {
     /// All, by number.
-    pub const ALL: [Metric; 8] = [
+    pub const ALL: [Metric; 9] = [
         Metric::ReclaimNs,
         Metric::ChargeStallNs,
         Metric::ChargeOomNs,
@@ -45,6 +47,7 @@ impl Metric {
         Metric::MappingBytes,
         Metric::BrkBytes,
         Metric::LifetimeNs,
+        Metric::DirtyThrottleNs,
     ];
 
     /// The metric of a number.
@@ -65,6 +68,7 @@ impl Metric {
             Metric::MappingBytes => "mapping_bytes",
             Metric::BrkBytes => "brk_bytes",
             Metric::LifetimeNs => "lifetime_ns",
+            Metric::DirtyThrottleNs => "dirty_throttle_ns",
         }
     }
 

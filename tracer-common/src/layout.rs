@@ -17,6 +17,8 @@ pub enum Lookup {
     Value(&'static str, &'static str),
     /// Number of arguments of a tracepoint.
     Arguments(&'static str),
+    /// Position of an argument of a tracepoint, from 0: tracepoint, name.
+    Argument(&'static str, &'static str),
 }
 
 macro_rules! kernel_layout {
@@ -44,7 +46,7 @@ macro_rules! kernel_layout {
     };
 }
 
-use Lookup::{Arguments, Member, Size, Value};
+use Lookup::{Argument, Arguments, Member, Size, Value};
 
 kernel_layout! {
     /// Owner word of a folio (5.15 and later with `struct folio`: 5.16).
@@ -272,6 +274,8 @@ kernel_layout! {
     /// The tracepoints of the mmap lock give the memory descriptor and how it is locked (2), or the cgroup's path between them (3: 5.11 up
     /// to 6.13, where enabling them makes each locking walk that path).
     mmap_lock_arguments = Arguments("mmap_lock_released");
+    /// Which argument of the tracepoint says how long a task is held up, in jiffies; it moved in 6.16.
+    throttle_pause = Argument("balance_dirty_pages", "pause");
     /// oom_score_adj.
     signal_oom_score_adj = Member("signal_struct", "oom_score_adj");
     /// Thread id.

@@ -30,8 +30,10 @@ pub struct Settings {
     pub log2_step: u32,
     /// The gfp bit of page cache that is about to be written: decided when it is inserted, never when it is allocated.
     pub gfp_write: u32,
+    /// Nanoseconds of a tick of the kernel's timer.
+    pub jiffy_ns: u64,
 }
-crate::assert_size!(Settings, 56);
+crate::assert_size!(Settings, 64);
 crate::plain_data!(Settings);
 
 /// State that changes while the trace runs; entry 0 of the `CONTROL` array.

@@ -24,6 +24,7 @@ static SETTINGS: Settings = Settings {
     log2_coarsest: 20,
     log2_step: 0,
     gfp_write: 0,
+    jiffy_ns: 0,
 };
 
 /// Address of the `struct page` of frame 0 (x86_64 `vmemmap_base`). Found by a program of this object, so after the settings are

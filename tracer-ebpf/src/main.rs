@@ -38,6 +38,12 @@ fn folio_dirtied(ctx: RawTracePointContext) -> i32 {
     0
 }
 
+#[raw_tracepoint(tracepoint = "balance_dirty_pages")]
+fn writer_held(ctx: RawTracePointContext) -> i32 {
+    probes::dirty::held(ctx.as_ptr());
+    0
+}
+
 #[raw_tracepoint(tracepoint = "cgroup_mkdir")]
 fn cgroup_mkdir(ctx: RawTracePointContext) -> i32 {
     probes::cgroup::changed(CgroupChange::Made, ctx.arg(0), ctx.arg(1));

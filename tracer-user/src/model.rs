@@ -161,7 +161,8 @@ pub struct Table {
 /// One cgroup, dead or alive.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Cgroup {
-    /// Path below the memory hierarchy's root, starting with `/`; "[unknown cgroup ID]" if its name was never seen.
+    /// Path below the memory hierarchy's root, starting with `/`; "[unknown cgroup ID]" if its name was never seen; "[removed cgroups]" for
+    /// the sum of removed ones that own nothing, but for the last 128.
     pub path: String,
     /// kernfs id, as a string: ids above 2^53 are not safe in JSON numbers.
     pub id: String,
@@ -229,6 +230,13 @@ pub struct Cgroup {
     /// Bytes a second that ceased to be dirty in that time: written to disk, or truncated. What was dirtied less what waits by now.
     #[serde(default)]
     pub cleaned_bytes_per_s: Option<f64>,
+    /// Nanoseconds that its processes were made to wait because too much page cache was dirty, all of them together; null where that is not
+    /// followed.
+    #[serde(default)]
+    pub dirty_held_ns: Option<u64>,
+    /// Which, the longest first; null likewise.
+    #[serde(default)]
+    pub dirty_held: Option<Vec<HeldRow>>,
     /// Least sum of the two in the last readings; null with fewer than three of them.
     #[serde(default)]
     pub dirty_sustained_bytes: Option<u64>,
@@ -465,6 +473,19 @@ pub struct FileToucher {
     /// Stack behind most of the bytes, outermost first; empty for all but the largest touchers of the largest files.
     #[serde(default)]
     pub frames: Vec<String>,
+}
+
+/// A process that was made to wait because too much page cache was dirty.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HeldRow {
+    /// Thread-group id on the host; null in a row that sums others.
+    pub pid: Option<u32>,
+    /// Name of the thread-group leader.
+    pub comm: String,
+    /// Waits.
+    pub times: u64,
+    /// Nanoseconds of all of them, as the kernel told it to wait.
+    pub ns: u64,
 }
 
 /// What memtrail concludes of a cgroup. docs/verdicts.md has a row for each id.

@@ -236,6 +236,11 @@ pub static CATALOGUE: &[Probe] = &[
         }],
     },
     Probe {
+        name: "throttle",
+        required: false,
+        providers: &[Provider { tier: Tier::Tracepoint, hooks: &[hook("writer_held", Attach::RawTracepoint, &["balance_dirty_pages"])] }],
+    },
+    Probe {
         name: "charge",
         required: false,
         providers: &[

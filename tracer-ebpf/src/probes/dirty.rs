@@ -3,11 +3,14 @@
 //!
 //! Taken by bytes, and more coarsely than what is live: a file may be written over and over, and each page that is written for the first
 //! time has its chance at its insertion too.
+//!
+//! And a task that is made to wait because too much is dirty: raw tracepoint `writeback:balance_dirty_pages`, right before it sleeps.
 
 use crate::{
     atomic,
     attribute::{commit, control, decide, followed, stack},
-    globals::setting,
+    globals::{layout, setting},
+    histogram,
     kernel::{
         file, folio,
         memcg::{self, Owner},
@@ -15,6 +18,7 @@ use crate::{
     },
     loss,
     maps::DIRTIED,
+    probes::{argument, reclaim},
     scratch::{self, Slot},
 };
 use aya_ebpf::helpers::bpf_ktime_get_ns;
@@ -23,6 +27,7 @@ use tracer_common::{
     FRAME_BYTES,
     attribution::variance_in_frames,
     dirty::{DirtyKey, DirtyRecord},
+    histogram::Metric,
     loss::Loss,
     sampling::{MIN_LOG2_MEAN, thinned},
 };
@@ -77,11 +82,51 @@ extern "C" fn dirty_weight(owner: u64, order: u64, weight_per_frame: u64) -> u64
     thinned(weight_per_frame, order as u32 & 31, log2_mean, decide::random())
 }
 
+/// The current task is told how long to wait. Every wait counts: there are few, and each is long.
+#[inline(always)]
+pub fn held(ctx: *mut c_void) {
+    let Some(at) = layout!(throttle_pause) else { return };
+    // 0 and less: it goes on at once.
+    let jiffies = argument(ctx, at as usize) as i64;
+    if jiffies <= 0 {
+        return;
+    }
+    let owner = reclaim::waiter();
+    if owner == 0 {
+        return;
+    }
+    let held_ns = (jiffies as u64).wrapping_mul(setting!(jiffy_ns));
+    histogram::add(owner, Metric::DirtyThrottleNs, held_ns);
+    // SAFETY: plain helper.
+    let now = unsafe { bpf_ktime_get_ns() };
+    let key = DirtyKey { owner, file: 0, process: task::current(now).process, user_stack: 0 };
+    let Some(record) = record_of(&key, 0, now) else { return };
+    // SAFETY: a map value; counters are only added to, atomically.
+    unsafe {
+        atomic::add(&raw mut (*record).holds, 1);
+        atomic::add(&raw mut (*record).held_ns, held_ns);
+        (*record).last_ns = now;
+    }
+}
+
 #[inline(always)]
 fn add(key: &DirtyKey, bytes: u64, variance: u64, now: u64) {
+    let Some(record) = record_of(key, bytes, now) else { return };
+    // SAFETY: a map value; counters are only added to, atomically.
+    unsafe {
+        atomic::add(&raw mut (*record).bytes, bytes);
+        atomic::add(&raw mut (*record).variance, variance);
+        atomic::add(&raw mut (*record).samples, 1);
+        (*record).last_ns = now;
+    }
+}
+
+/// The record of the key, or of the owner's rest; with no room for either, the loss of `bytes` is counted.
+#[inline(always)]
+fn record_of(key: &DirtyKey, bytes: u64, now: u64) -> Option<*mut DirtyRecord> {
     let mut record = DIRTIED.get_ptr_mut(key);
     if record.is_none() {
-        let new = DirtyRecord { bytes: 0, variance: 0, samples: 0, first_ns: now, last_ns: now };
+        let new = DirtyRecord { bytes: 0, variance: 0, samples: 0, first_ns: now, last_ns: now, holds: 0, held_ns: 0 };
         // Before there can be no room for it: what finds none is summed here, without file and process.
         let rest = DirtyKey { owner: key.owner, file: 0, process: 0, user_stack: 0 };
         if DIRTIED.get_ptr(rest).is_none() {
@@ -97,12 +142,5 @@ fn add(key: &DirtyKey, bytes: u64, variance: u64, now: u64) {
             loss::count(loss::of_insert(refused, Loss::DirtyTableFull), bytes);
         }
     }
-    let Some(record) = record else { return };
-    // SAFETY: a map value; counters are only added to, atomically.
-    unsafe {
-        atomic::add(&raw mut (*record).bytes, bytes);
-        atomic::add(&raw mut (*record).variance, variance);
-        atomic::add(&raw mut (*record).samples, 1);
-        (*record).last_ns = now;
-    }
+    record
 }

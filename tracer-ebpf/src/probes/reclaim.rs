@@ -39,7 +39,7 @@ pub struct Stall {
 
 /// Whose waits the current task's are; 0 if they are not wanted. The cgroup that is reclaimed may be one above.
 #[inline(always)]
-fn waiter() -> u64 {
+pub(super) fn waiter() -> u64 {
     if control().is_none() || !followed::wants(0) {
         return 0;
     }

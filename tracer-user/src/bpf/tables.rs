@@ -122,6 +122,25 @@ pub fn take_dirtied(bpf: &mut Ebpf, key: &DirtyKey) -> Result<Option<DirtyRecord
     take(&mut table(bpf, "DIRTIED")?, "DIRTIED", key, |_| false)
 }
 
+/// Owners that have exact totals. One that goes while the table is walked may be left out.
+pub fn owners_with_totals(bpf: &Ebpf) -> Result<Vec<u64>, BpfError> {
+    let name = "OWNER_TOTALS";
+    let failed = |source| BpfError::Map { name, source };
+    let map = PerCpuHashMap::<_, u64, OwnerTotals>::try_from(bpf.map(name).ok_or(BpfError::Missing(name))?).map_err(failed)?;
+    Ok(map.keys().filter_map(Result::ok).collect())
+}
+
+/// Removes exact totals; those of owners that have none are passed over.
+pub fn forget_owner_totals(bpf: &mut Ebpf, owners: &[u64]) -> Result<(), BpfError> {
+    let name = "OWNER_TOTALS";
+    let failed = |source| BpfError::Map { name, source };
+    let mut map = PerCpuHashMap::<_, u64, OwnerTotals>::try_from(bpf.map_mut(name).ok_or(BpfError::Missing(name))?).map_err(failed)?;
+    owners.iter().try_for_each(|owner| match map.remove(owner) {
+        Err(error) if !is_gone(&error) => Err(failed(error)),
+        _ => Ok(()),
+    })
+}
+
 /// Exact bytes by owner, summed over CPUs.
 pub fn owner_totals(bpf: &Ebpf) -> Result<std::collections::HashMap<u64, OwnerTotals>, BpfError> {
     let name = "OWNER_TOTALS";

@@ -8,6 +8,9 @@ use super::{CgroupId, CgroupPath};
 use std::collections::{HashMap, HashSet};
 use tracer_common::event::{CgroupChange, CgroupEvent, PATH_BYTES};
 
+/// Stands for all removed cgroups that own nothing and of which only sums were kept. No cgroup has this id: they count up from 1.
+pub const REMOVED: CgroupId = CgroupId(u64::MAX);
+
 /// Whether a cgroup still exists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
@@ -121,6 +124,7 @@ impl Registry {
     #[must_use]
     pub fn name(&self, id: CgroupId) -> String {
         match self.get(id) {
+            None if id == REMOVED => "[removed cgroups]".to_owned(),
             Some(cgroup) if cgroup.path_cut => format!("{}...", cgroup.path),
             Some(cgroup) => cgroup.path.to_string(),
             None => format!("[unknown cgroup {id}]"),
@@ -211,7 +215,7 @@ impl Registry {
     }
 
     /// Returns whether there is a new entry.
-    pub(super) fn insert_unless_known(&mut self, cgroup: Cgroup) -> bool {
+    pub(crate) fn insert_unless_known(&mut self, cgroup: Cgroup) -> bool {
         if self.cgroups.contains_key(&cgroup.id) {
             return false;
         }

@@ -1,6 +1,7 @@
 //! Who made page cache dirty, of those that left the kernel half's table so that it has room: kept by file and process, without stacks. Pure.
 
-use std::collections::HashMap;
+use crate::{cgroup::registry::REMOVED, output::json::OTHER};
+use std::collections::{HashMap, HashSet};
 use tracer_common::dirty::{DirtyKey, DirtyRecord};
 
 /// How long an entry must have been idle to leave, nanoseconds.
@@ -19,6 +20,13 @@ pub struct Row {
     pub tgid: Option<u32>,
     /// Name of the thread-group leader.
     pub comm: String,
+}
+
+impl Row {
+    /// What is summed of an owner.
+    pub fn other(owner: u64) -> Row {
+        Row { owner, file: 0, tgid: None, comm: OTHER.to_owned() }
+    }
 }
 
 /// The rows.
@@ -40,14 +48,17 @@ impl Dirtied {
     /// Adds an entry that left.
     pub fn add(&mut self, mut row: Row, record: &DirtyRecord) {
         if self.rows.len() >= MOST_ROWS && !self.rows.contains_key(&row) {
-            row = Row { owner: row.owner, file: 0, tgid: None, comm: "[other]".to_owned() };
+            row = Row::other(row.owner);
         }
-        let sum = self.rows.entry(row).or_insert(DirtyRecord { first_ns: record.first_ns, ..DirtyRecord::default() });
-        sum.bytes = sum.bytes.saturating_add(record.bytes);
-        sum.variance = sum.variance.saturating_add(record.variance);
-        sum.samples = sum.samples.saturating_add(record.samples);
-        sum.first_ns = sum.first_ns.min(record.first_ns);
-        sum.last_ns = sum.last_ns.max(record.last_ns);
+        self.rows.entry(row).and_modify(|sum| sum.add(record)).or_insert(*record);
+    }
+
+    /// Sums the rows of these owners, whoever they were; only those of `wanted` ones.
+    pub fn fold(&mut self, owners: &HashSet<u64>, wanted: impl Fn(u64) -> bool) {
+        let leaving: Vec<(Row, DirtyRecord)> = self.rows.extract_if(|row, _| owners.contains(&row.owner)).collect();
+        for (_, record) in leaving.into_iter().filter(|(row, _)| wanted(row.owner)) {
+            self.add(Row::other(REMOVED.0), &record);
+        }
     }
 
     /// All rows.
@@ -63,7 +74,7 @@ mod tests {
     const SECOND: u64 = 1_000_000_000;
 
     fn record(bytes: u64, first: u64, last: u64) -> DirtyRecord {
-        DirtyRecord { bytes, variance: 1, samples: 1, first_ns: first * SECOND, last_ns: last * SECOND }
+        DirtyRecord { bytes, variance: 1, samples: 1, first_ns: first * SECOND, last_ns: last * SECOND, holds: 1, held_ns: bytes }
     }
 
     fn row(owner: u64, file: u64) -> Row {
@@ -84,11 +95,16 @@ mod tests {
         dirtied.add(row(1, 1), &record(5, 4, 5));
         dirtied.add(row(1, 1), &record(6, 2, 3));
         let sum = dirtied.rows().next().map(|(_, record)| *record).unwrap_or_default();
-        assert_eq!(sum, DirtyRecord { bytes: 11, variance: 2, samples: 2, first_ns: 2 * SECOND, last_ns: 5 * SECOND });
+        assert_eq!(
+            sum,
+            DirtyRecord { bytes: 11, variance: 2, samples: 2, first_ns: 2 * SECOND, last_ns: 5 * SECOND, holds: 2, held_ns: 11 }
+        );
         for file in 0..MOST_ROWS as u64 + 10 {
             dirtied.add(row(9, file), &record(1, 1, 1));
         }
         assert!(dirtied.rows().count() <= MOST_ROWS + 2);
+        dirtied.fold(&HashSet::from([1]), |_| true);
+        assert_eq!(dirtied.rows.get(&Row::other(REMOVED.0)).map(|record| record.bytes), Some(11));
         let of_nine = dirtied.rows().filter(|(row, _)| row.owner == 9).map(|(_, record)| record.bytes).sum::<u64>();
         assert_eq!(of_nine, MOST_ROWS as u64 + 10);
     }

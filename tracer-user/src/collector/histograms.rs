@@ -5,11 +5,12 @@
 
 use crate::{
     bpf::{BpfError, batch, tables},
+    cgroup::registry::REMOVED,
     histogram::{Distribution, Increment},
     model::HistogramRow,
 };
 use aya::Ebpf;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use tracer_common::histogram::{HistogramKey, Metric};
 
 /// Its table in the kernel.
@@ -118,6 +119,23 @@ impl Histograms {
         }
     }
 
+    /// Adds up the distributions of these owners, whoever they were; only those of `wanted` ones. Their counters have left the kernel's table.
+    pub fn fold(&mut self, owners: &HashSet<u64>, wanted: impl Fn(u64) -> bool) {
+        for sums in [&mut self.totals, &mut self.fresh] {
+            let leaving: Vec<(u64, Metric)> = sums.keys().copied().filter(|(owner, _)| owners.contains(owner)).collect();
+            for key in leaving {
+                if let Some(distribution) = sums.remove(&key).filter(|_| wanted(key.0)) {
+                    sums.entry((REMOVED.0, key.1)).or_default().merge(&distribution);
+                }
+            }
+        }
+    }
+
+    /// Cgroups that have distributions.
+    pub fn owners(&self) -> impl Iterator<Item = u64> {
+        self.totals.keys().map(|(owner, _)| *owner)
+    }
+
     /// Counters in the kernel's table when it was last read.
     pub fn counters(&self) -> usize {
         self.seen.len()
@@ -193,6 +211,15 @@ mod tests {
         // The kernel counts from nothing again.
         histograms.learn([entry(1, Metric::ReclaimNs, 1, 1)]);
         assert_eq!(histograms.of(1)["memcg_reclaim_ns"].count, 4 + 2 + 1);
+    }
+
+    #[test]
+    fn distributions_of_removed_cgroups_add_up_in_one() {
+        let mut histograms = Histograms::default();
+        histograms.learn((1..=4).map(|owner| entry(owner, Metric::ReclaimNs, 7, owner)));
+        histograms.fold(&HashSet::from([1, 2, 3]), |owner| owner != 3);
+        let count = |owner: u64| histograms.of(owner).get("memcg_reclaim_ns").map(|row| row.count);
+        assert_eq!((count(REMOVED.0), count(1), count(3), count(4)), (Some(3), None, None, Some(4)));
     }
 
     #[test]

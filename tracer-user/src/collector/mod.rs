@@ -19,6 +19,7 @@ mod owners;
 mod phases;
 pub mod rates;
 pub mod regions;
+mod removed;
 pub mod retired;
 mod retirement;
 pub mod session;

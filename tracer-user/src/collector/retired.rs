@@ -5,6 +5,7 @@
 //! a folio may wait in a CPU's batch. A charge that comes later makes the key again. Stacks and processes leave when no key
 //! has named them for as long. Pure but for the clock values that come in.
 
+use crate::cgroup::registry::REMOVED;
 use std::collections::{HashMap, HashSet};
 use tracer_common::{
     attribution::KeyRecord,
@@ -152,6 +153,15 @@ impl Retired {
         sum.samples += charged.samples;
     }
 
+    /// Sums the rows of these owners by kind and code, whoever they were; only those of `wanted` ones.
+    pub fn fold(&mut self, owners: &HashSet<u64>, wanted: impl Fn(u64) -> bool) {
+        let leaving: Vec<(Row, Charged)> = self.rows.extract_if(|row, _| owners.contains(&row.owner)).collect();
+        for (row, charged) in leaving.into_iter().filter(|(row, _)| wanted(row.owner)) {
+            self.add(Row { owner: REMOVED.0, ..row }, charged);
+        }
+        self.rows.shrink_to_fit();
+    }
+
     /// All rows.
     pub fn rows(&self) -> impl Iterator<Item = (&Row, &Charged)> {
         self.rows.iter()
@@ -236,6 +246,29 @@ mod tests {
         marks.files([3].into_iter(), &named, 20 * SECOND);
         marks.files([3].into_iter(), &HashSet::from([3]), 22 * SECOND);
         assert!(marks.files([3].into_iter(), &named, 24 * SECOND).is_empty());
+    }
+
+    #[test]
+    fn rows_of_removed_cgroups_add_up_in_one() {
+        let row = |owner: u64, comm: &str| Row {
+            owner,
+            kind: 0,
+            flags: 0,
+            comm: comm.to_owned(),
+            status: "complete".to_owned(),
+            frames: vec!["main".to_owned()],
+        };
+        let charged = Charged { bytes: 5, variance: 2, samples: 1 };
+        let mut retired = Retired::default();
+        for owner in [1, 2, 3, 4] {
+            retired.add(row(owner, "web"), charged);
+        }
+        retired.add(row(1, "sh"), charged);
+        retired.fold(&HashSet::from([1, 2, 3]), |owner| owner != 3);
+        let of = |owner: u64, comm: &str| retired.rows.get(&row(owner, comm)).copied();
+        assert_eq!(of(REMOVED.0, "web"), Some(Charged { bytes: 10, variance: 4, samples: 2 }));
+        assert_eq!((of(REMOVED.0, "sh"), of(4, "web"), of(1, "web")), (Some(charged), Some(charged), None));
+        assert_eq!(retired.rows.len(), 3, "nothing of what is not wanted");
     }
 
     #[test]

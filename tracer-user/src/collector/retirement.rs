@@ -81,6 +81,7 @@ impl Session {
         }
         self.retire_files(&dirtied)?;
         self.retire_histograms(&keys)?;
+        self.fold_removed(&keys, &dirtied, read_ns)?;
         tables::remove_stacks(&mut self.running.bpf, &leaving.stacks)?;
         tables::remove_processes(&mut self.running.bpf, &leaving.processes)?;
         log::debug!(
@@ -133,7 +134,8 @@ impl Session {
         Ok((stacks, named))
     }
 
-    /// Files of which nothing is live leave their table, once it is half full: finding them takes a look at every sample.
+    /// Files of which nothing is live leave their table, once it is half full: finding them takes a look at every sample. Those of which most
+    /// was made dirty stay, as many as fill a quarter of it: nothing else names them any more.
     fn retire_files(&mut self, dirtied: &HashMap<DirtyKey, DirtyRecord>) -> Result<(), SessionError> {
         let files = tables::files(&self.running.bpf)?;
         self.occupancy.insert("FILES".to_owned(), files.len() as u64);
@@ -141,7 +143,9 @@ impl Session {
             return Ok(());
         }
         let mut named: HashSet<u64> = tables::samples(&self.running.bpf)?.values().map(|sample| sample.file).collect();
-        named.extend(dirtied.keys().map(|key| key.file));
+        let mut by_bytes: Vec<(u64, u64)> = self.dirtied_by_file(dirtied).into_iter().map(|(file, bytes)| (bytes, file)).collect();
+        by_bytes.sort_unstable_by(|a, b| b.cmp(a));
+        named.extend(by_bytes.into_iter().take(self.running.sizes.files as usize / 4).map(|(_, file)| file));
         let leaving = self.marks.files(files.into_keys(), &named, monotonic_ns());
         tables::remove_files(&mut self.running.bpf, &leaving)?;
         log::debug!("retirement: {} files left", leaving.len());

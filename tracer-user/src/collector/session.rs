@@ -355,16 +355,14 @@ impl Session {
     fn drain(&mut self, mut repair: bool) -> Result<(), SessionError> {
         let (mut decided, mut removed) = (Vec::new(), Vec::new());
         while let Some(item) = self.ring.next() {
-            // The ring holds only this one type; anything shorter is not ours.
-            let Some(event) = read_event(&item) else { continue };
+            // The ring holds only this one type; anything shorter is not ours. Each hierarchy counts its ids for itself.
+            let Some(event) = read_event(&item).filter(|event| event.hierarchy == self.hierarchy.hierarchy_id) else { continue };
             repair |= self.registry.apply(&event);
             if event.change == CgroupChange::Removed as u32 {
                 removed.push(event.id);
                 continue;
             }
-            if event.hierarchy == self.hierarchy.hierarchy_id
-                && let Some(cgroup) = self.registry.get(CgroupId(event.id))
-            {
+            if let Some(cgroup) = self.registry.get(CgroupId(event.id)) {
                 decided.push((cgroup.id, cgroup.path.clone()));
             }
         }
@@ -507,6 +505,7 @@ impl Session {
         let counters = self.registry.counters();
         losses.insert("cgroups_refused".to_owned(), Some(counters.refused));
         losses.insert("dead_cgroups_forgotten".to_owned(), Some(counters.forgotten));
+        losses.insert("container_names_refused".to_owned(), Some(self.names.refused()));
         losses.insert("cgroup_read_errors".to_owned(), Some(self.poll_errors));
         losses.insert("retired_rows_folded".to_owned(), Some(self.retired.folded));
         losses.insert("histograms_forgotten".to_owned(), Some(self.histograms.forgotten()));

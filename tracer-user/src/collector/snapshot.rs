@@ -16,7 +16,7 @@ use crate::{
     cgroup::{CgroupId, monotonic_ns},
     model::{MappingSummary, Report},
     oom::Autopsy,
-    process::Feed,
+    process::{Feed, give_memory_back},
 };
 use std::collections::{HashMap, HashSet};
 use tracer_common::mapping::MappingRecord;
@@ -43,6 +43,8 @@ impl Session {
             }
         }
         phases.end("process records in");
+        // What intervals needed for a moment is not needed beside what a report needs.
+        give_memory_back();
         // A folio may wait in a CPU's batch: the sweep settles those, and finds what is charged but not mapped.
         let slots: Vec<u64> = tables::samples(&self.running.bpf)?.keys().copied().collect();
         let swept = tables::sweep(&mut self.running.bpf, slots.into_iter())?;
@@ -50,11 +52,11 @@ impl Session {
         phases.end("samples swept");
         let readings = self.poll();
         let above = self.above(&readings);
-        let keys = tables::keys(&self.running.bpf)?;
+        let mut keys = tables::keys(&self.running.bpf)?;
         let samples = tables::samples(&self.running.bpf)?;
         let processes = tables::processes(&self.running.bpf)?;
-        let dirtied = tables::dirtied(&self.running.bpf)?;
-        let files = self.files_of(&samples)?;
+        let mut dirtied = tables::dirtied(&self.running.bpf)?;
+        let files = self.files_of(&samples, &dirtied)?;
         let members = self.members(readings.iter().map(|(id, _)| *id));
         self.ahead.stop();
         let records = if self.mappings.is_some() { bpf::mappings::records(&self.running.bpf)? } else { HashMap::new() };
@@ -75,6 +77,7 @@ impl Session {
             keys.values().map(|record| record.key.owner).chain(self.retired.rows().map(|(row, _)| row.owner)).collect();
         self.name_the_dead(&keys, &samples)?;
         self.registry.retain_dead(|id| owning.contains(&id.0), MOST_DEAD);
+        self.fold_for_report(&mut keys, &mut dirtied);
         self.histograms.read(&self.running.bpf)?;
         let histogram_losses = histograms::lost(&self.running.bpf)?;
         let sustained = self.unwritten.iter().filter(|(_, last)| last.len() >= LEAST_SUSTAINED);

@@ -175,7 +175,8 @@ impl Names for Host {
         self.targets.function(name).map(|function| function.parameters)
     }
     fn tracepoint(&self, name: &str) -> bool {
-        self.targets.has_tracepoint(name)
+        // Without the argument that matters it is as good as none.
+        self.targets.has_tracepoint(name) && (name != "balance_dirty_pages" || self.layout.throttle_pause != ABSENT)
     }
     fn tracepoint_arguments(&self, name: &str) -> Option<u32> {
         self.targets.tracepoint_arguments(name)
@@ -243,6 +244,7 @@ pub fn start(
         log2_coarsest: rates.log2_coarsest,
         log2_step: rates.log2_step,
         gfp_write: GFP_WRITE,
+        jiffy_ns: jiffy_ns(),
     };
     let mut phases = Phases::begin();
     let mut bpf = loader.load(&host.layout, &settings, &sizes)?;
@@ -268,6 +270,14 @@ pub fn start(
     phases.end("baseline taken");
     log::debug!("baseline: {baseline:?}");
     Ok(Running { bpf, attached, sizes, rates, forced: options.forced, settings, totals, baseline })
+}
+
+/// Nanoseconds of a tick (1/CONFIG_HZ): the resolution of the clock that only ticks move.
+fn jiffy_ns() -> u64 {
+    let mut resolution = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: a valid timespec; the clock is as old as any kernel that loads these programs.
+    unsafe { libc::clock_getres(libc::CLOCK_MONOTONIC_COARSE, &raw mut resolution) };
+    u64::try_from(resolution.tv_nsec).unwrap_or(0)
 }
 
 /// Kernels before 5.11 count map memory against RLIMIT_MEMLOCK. Without CAP_SYS_RESOURCE raising it fails, and later kernels do not

@@ -9,6 +9,7 @@ use crate::{
 use std::collections::HashMap;
 use tracer_common::{
     attribution::{KeyRecord, Sample},
+    dirty::{DirtyKey, DirtyRecord},
     file::FileRecord,
 };
 
@@ -17,8 +18,13 @@ const MOST_RENAMED: usize = 1000;
 
 impl Session {
     /// The files of the live samples. Where their table was too small for all, the largest that it does not have take the places of the
-    /// smallest: many small files must not hide the one that matters.
-    pub(super) fn files_of(&mut self, samples: &HashMap<u64, Sample>) -> Result<HashMap<u64, FileRecord>, BpfError> {
+    /// smallest: many small files must not hide the one that matters. A file counts with what was made dirty of it too: one of which nothing is
+    /// live can be named by nothing else.
+    pub(super) fn files_of(
+        &mut self,
+        samples: &HashMap<u64, Sample>,
+        dirtied: &HashMap<DirtyKey, DirtyRecord>,
+    ) -> Result<HashMap<u64, FileRecord>, BpfError> {
         let mut files = tables::files(&self.running.bpf)?;
         let mut bytes: HashMap<u64, (u64, u64)> = HashMap::new();
         for (slot, sample) in samples.iter().filter(|(_, sample)| sample.key != 0 && sample.file != 0) {
@@ -30,7 +36,9 @@ impl Session {
         }
         unnamed.sort_unstable_by_key(|(bytes, _)| std::cmp::Reverse(*bytes));
         unnamed.truncate(MOST_RENAMED);
-        let mut named: Vec<(u64, u64)> = files.keys().map(|file| (bytes.get(file).map_or(0, |(bytes, _)| *bytes), *file)).collect();
+        let dirtied = self.dirtied_by_file(dirtied);
+        let worth = |file: &u64| bytes.get(file).map_or(0, |(bytes, _)| *bytes).max(dirtied.get(file).copied().unwrap_or(0));
+        let mut named: Vec<(u64, u64)> = files.keys().map(|file| (worth(file), *file)).collect();
         named.sort_unstable_by_key(|(bytes, _)| std::cmp::Reverse(*bytes));
         for (bytes, slot) in unnamed {
             let Some((_, file)) = named.pop_if(|(smaller, _)| *smaller < bytes) else { break };
@@ -40,6 +48,17 @@ impl Session {
         // The records that had to leave were read before.
         files.extend(tables::files(&self.running.bpf)?);
         Ok(files)
+    }
+
+    /// Bytes that were made dirty of each file, by those that left the kernel's table too.
+    pub(super) fn dirtied_by_file(&self, dirtied: &HashMap<DirtyKey, DirtyRecord>) -> HashMap<u64, u64> {
+        let mut bytes: HashMap<u64, u64> = HashMap::new();
+        let now = dirtied.iter().map(|(key, record)| (key.file, record));
+        for (file, record) in now.chain(self.dirtied.rows().map(|(row, record)| (row.file, record))).filter(|(file, _)| *file != 0) {
+            let sum = bytes.entry(file).or_default();
+            *sum = sum.saturating_add(record.bytes);
+        }
+        bytes
     }
 
     /// Owners that no event and no listing named were removed before the start: the kernel knows their names through what is charged

@@ -3,7 +3,10 @@
 
 use super::{Named, Names, disk::Disk};
 use crate::cgroup::{CgroupPath, container};
-use std::{collections::HashMap, path::Path};
+use std::{
+    collections::{HashMap, HashSet},
+    path::Path,
+};
 
 /// Most containers and most pods kept.
 const MOST: usize = 16_384;
@@ -108,10 +111,30 @@ impl Book {
         entry.named.pod.is_some() || entry.tries >= TRIES
     }
 
+    /// Makes room, once half of it is taken: what none of these cgroups is of has no figures any more.
+    pub fn retain<'a>(&mut self, cgroups: impl Iterator<Item = &'a CgroupPath>) {
+        if self.containers.len().max(self.pods.len()) <= MOST / 2 {
+            return;
+        }
+        let (mut containers, mut pods) = (HashSet::new(), HashSet::new());
+        for identity in cgroups.filter_map(container::identify) {
+            containers.extend(identity.container);
+            pods.extend(identity.pod);
+        }
+        self.containers.retain(|id, _| containers.contains(id));
+        self.pods.retain(|uid, _| pods.contains(uid));
+    }
+
+    /// How often a name was not looked for, because there were too many.
+    #[must_use]
+    pub fn refused(&self) -> u64 {
+        self.refused
+    }
+
     fn refuse(&mut self) {
         self.refused += 1;
         if self.refused == 1 {
-            log::warn!("more than {MOST} containers or pods were seen: later ones are shown by their ids");
+            log::warn!("more than {MOST} containers or pods are there: others are shown by their ids");
         }
     }
 }
@@ -179,5 +202,13 @@ mod tests {
         }
         assert_eq!((book.containers.len(), book.refused), (MOST, 3));
         assert!(book.waiting.len() <= MOST);
+        // Those that are still there keep their place, and the others make room.
+        let living: Vec<CgroupPath> = (0..3).map(|n| path(&format!("/docker/{n:064x}"))).collect();
+        book.retain(living.iter());
+        assert_eq!(book.containers.len(), 3);
+        book.learn(&path(&format!("/docker/{:064x}", MOST)));
+        assert_eq!((book.containers.len(), book.refused()), (4, 3));
+        book.retain(std::iter::empty());
+        assert_eq!(book.containers.len(), 4, "there is room");
     }
 }

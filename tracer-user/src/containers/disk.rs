@@ -19,6 +19,12 @@ const CONTAINERD: &str = "run/containerd/io.containerd.runtime.v2.task";
 const DOCKER: &str = "var/lib/docker/containers";
 /// Roots of containers/storage (Podman, CRI-O), as root; permanent and of this boot.
 const STORAGE: [&str; 2] = ["var/lib/containers/storage", "run/containers/storage"];
+/// Where it is for other users (rootless Podman), below their homes.
+const USER_STORAGE: &str = ".local/share/containers/storage";
+/// Who has which home.
+const USERS: &str = "etc/passwd";
+/// Most users with such a folder.
+const MOST_USERS: usize = 64;
 /// Its storage drivers that a folder of containers is named after.
 const DRIVERS: [&str; 3] = ["overlay", "vfs", "btrfs"];
 /// Indexes in such a folder; containers that are removed when they end have their own.
@@ -38,12 +44,16 @@ const MOST_NAMESPACES: usize = 64;
 /// What is one file or folder for all containers is not read anew sooner.
 const FRESH: Duration = Duration::from_secs(1);
 
+/// Indexes of containers/storage, by path, with their time of change.
+type Indexes = HashMap<PathBuf, (SystemTime, HashMap<String, Named>)>;
+
 /// Reads below one root.
 #[derive(Debug)]
 pub struct Disk {
     root: PathBuf,
-    /// Indexes of containers/storage, by path, with their time of change.
-    indexes: HashMap<PathBuf, (SystemTime, HashMap<String, Named>)>,
+    indexes: Indexes,
+    /// Those of users. They may say what they like, so they are asked last.
+    user_indexes: Indexes,
     /// What the kubelet's logs say: containers by id, pods by uid.
     containers: HashMap<String, Named>,
     pods: HashMap<String, Named>,
@@ -55,7 +65,14 @@ impl Disk {
     #[must_use]
     pub fn new(root: &Path) -> Disk {
         let root = root.to_owned();
-        Disk { root, indexes: HashMap::new(), containers: HashMap::new(), pods: HashMap::new(), shared_read: None }
+        Disk {
+            root,
+            indexes: HashMap::new(),
+            user_indexes: HashMap::new(),
+            containers: HashMap::new(),
+            pods: HashMap::new(),
+            shared_read: None,
+        }
     }
 
     /// All that is found of a container.
@@ -70,8 +87,9 @@ impl Disk {
         }
         if !found.is_whole() {
             self.read_shared();
-            let indexed = self.indexes.values().filter_map(|(_, index)| index.get(id)).cloned();
-            for named in indexed.chain(self.containers.get(id).cloned()) {
+            let of = |indexes: &'_ Indexes| indexes.values().find_map(|(_, index)| index.get(id)).cloned();
+            let told = [of(&self.indexes), self.containers.get(id).cloned(), of(&self.user_indexes)];
+            for named in told.into_iter().flatten() {
                 found.complete(named);
             }
         }
@@ -103,11 +121,11 @@ impl Disk {
         if self.shared_read.is_some_and(|at| at.elapsed() < FRESH) {
             return;
         }
-        for path in STORAGE.iter().flat_map(|storage| DRIVERS.iter().map(move |driver| format!("{storage}/{driver}-containers"))) {
-            for index in INDEXES {
-                self.read_index(self.root.join(&path).join(index));
-            }
-        }
+        let of_root = STORAGE.iter().map(|storage| self.root.join(storage));
+        of_root.flat_map(indexes_in).for_each(|path| read_index(&mut self.indexes, path, MOST_INDEX_BYTES));
+        let of_users: Vec<PathBuf> = storages_of_users(&self.root).into_iter().flat_map(indexes_in).collect();
+        self.user_indexes.retain(|path, _| of_users.contains(path));
+        of_users.into_iter().for_each(|path| read_index(&mut self.user_indexes, path, MOST_BYTES));
         self.containers.clear();
         for link in names_in(&self.root.join(LOG_LINKS), MOST_ENTRIES) {
             let target = fs::read_link(self.root.join(LOG_LINKS).join(&link)).unwrap_or_default();
@@ -121,19 +139,39 @@ impl Disk {
         // Afterwards: what takes long to read is not read more often for it.
         self.shared_read = Some(Instant::now());
     }
+}
 
-    fn read_index(&mut self, path: PathBuf) {
-        let Some(changed) = fs::metadata(&path).and_then(|metadata| metadata.modified()).ok() else {
-            self.indexes.remove(&path);
-            return;
-        };
-        if self.indexes.get(&path).is_some_and(|(known, _)| *known == changed) {
-            return;
-        }
-        // One that is being written makes no sense for a moment: the old one stands until then.
-        if let Some(index) = read(&path, MOST_INDEX_BYTES).and_then(|bytes| formats::storage_index(&bytes)) {
-            self.indexes.insert(path, (changed, index));
-        }
+/// The indexes that a storage may have.
+fn indexes_in(storage: PathBuf) -> impl Iterator<Item = PathBuf> {
+    let of_driver = move |driver| INDEXES.map(|index| storage.join(format!("{driver}-containers")).join(index));
+    DRIVERS.into_iter().flat_map(of_driver)
+}
+
+/// Those of users other than root, as far as there are any.
+fn storages_of_users(root: &Path) -> Vec<PathBuf> {
+    let Some(users) = read(&root.join(USERS), MOST_BYTES) else { return Vec::new() };
+    let users = String::from_utf8_lossy(&users);
+    let home = |line: &str| {
+        let fields: Vec<&str> = line.split(':').collect();
+        let home = fields.get(5)?.strip_prefix('/').filter(|home| !home.is_empty() && !home.split('/').any(|part| part == ".."))?;
+        (fields[2] != "0").then(|| root.join(home).join(USER_STORAGE))
+    };
+    let mut storages: Vec<PathBuf> = users.lines().filter_map(home).filter(|storage| storage.is_dir()).take(MOST_USERS).collect();
+    storages.dedup();
+    storages
+}
+
+fn read_index(indexes: &mut Indexes, path: PathBuf, most: u64) {
+    let Some(changed) = fs::metadata(&path).and_then(|metadata| metadata.modified()).ok() else {
+        indexes.remove(&path);
+        return;
+    };
+    if indexes.get(&path).is_some_and(|(known, _)| *known == changed) {
+        return;
+    }
+    // One that is being written makes no sense for a moment: the old one stands until then.
+    if let Some(index) = read(&path, most).and_then(|bytes| formats::storage_index(&bytes)) {
+        indexes.insert(path, (changed, index));
     }
 }
 
@@ -197,6 +235,34 @@ mod tests {
             assert_eq!(name_below(&[(path, fixture)]).as_deref(), Some(name), "{path}");
         }
         assert_eq!(name_below(&[]), None);
+    }
+
+    #[test]
+    fn users_have_storage_in_their_homes_and_name_nobody_elses() {
+        let storage = |place: &str| format!("{place}/vfs-containers/containers.json");
+        let (user, of_root) = (storage("srv/ann/.local/share/containers/storage"), storage("var/lib/containers/storage"));
+        let root = root(&[(&user, "podman-containers.json"), (&of_root, "podman-containers.json")]);
+        let passwd = |homes: &str| {
+            fs::create_dir_all(root.path().join("etc")).unwrap();
+            fs::write(root.path().join(USERS), format!("root:x:0:0::/srv/ann:/bin/sh\nbad\n{homes}")).unwrap();
+        };
+        let named = || {
+            let mut disk = Disk::new(root.path());
+            disk.container(ID).name
+        };
+        let rename =
+            |path: &str, name: &str| fs::write(root.path().join(path), format!(r#"[{{"id":"{ID}","names":["{name}"]}}]"#)).unwrap();
+        rename(&user, "anns");
+        passwd("ann:x:1000:1000::/srv/ann:/bin/sh\n");
+        assert_eq!(named().as_deref(), Some("sleepy_hopper"), "what root's own storage says stands");
+        fs::remove_file(root.path().join(&of_root)).unwrap();
+        assert_eq!(named().as_deref(), Some("anns"));
+        for homes in
+            ["", "ann:x:1000:1000::/srv/other:/bin/sh\n", "ann:x:1000:1000::/srv/x/../ann:/bin/sh\n", "ann:x:0:0::/srv/ann:/bin/sh\n"]
+        {
+            passwd(homes);
+            assert_eq!(named(), None, "{homes}");
+        }
     }
 
     #[test]

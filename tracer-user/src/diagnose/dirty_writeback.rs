@@ -43,13 +43,14 @@ pub(super) fn verdict(cgroup: &Cgroup, report: &Report) -> Option<Verdict> {
         "cgroup v1 has no dirty limit of its own, only vm.dirty_bytes of the whole host slows a writer"
     };
     let text = format!(
-        "{} of page cache is dirty or under writeback, {} of the limit of {}{}: consistent with a writer faster than its disk{}. It cannot be \
+        "{} of page cache is dirty or under writeback, {} of the limit of {}{}: consistent with a writer faster than its disk{}.{} It cannot be \
          dropped before it is on disk. Write with O_DIRECT or sync in steps (fdatasync, sync_file_range); {throttling}.",
         units::bytes(now),
         percent(now, limit),
         whose.cloned().unwrap_or_else(|| figures::name(cgroup)),
         of_file.unwrap_or_default(),
         rates(cgroup).unwrap_or_default(),
+        held(cgroup).unwrap_or_default(),
     );
     let evidence = [
         ("dirty_bytes", json!(cgroup.dirty_bytes)),
@@ -61,6 +62,7 @@ pub(super) fn verdict(cgroup: &Cgroup, report: &Report) -> Option<Verdict> {
         ("dirtied_by", json!(largest.map(|file| &file.dirtiers).and_then(|dirtiers| dirtiers.first()).map(|toucher| toucher.pid))),
         ("dirtied_bytes_per_s", json!(cgroup.dirtied_bytes_per_s)),
         ("cleaned_bytes_per_s", json!(cgroup.cleaned_bytes_per_s)),
+        ("dirty_held_ns", json!(cgroup.dirty_held_ns)),
     ];
     let severity = if is_of_limit(usage, CRITICAL_PERCENT) { Severity::Critical } else { Severity::Warning };
     Some(super::verdict(ID, severity, text, evidence))
@@ -86,6 +88,17 @@ fn rates(cgroup: &Cgroup) -> Option<String> {
     let dirtied = cgroup.dirtied_bytes_per_s.filter(|per_s| *per_s >= 1.0)?;
     let cleaned = cgroup.cleaned_bytes_per_s.map(|per_s| format!(", cleaned at {}", rate(per_s))).unwrap_or_default();
     Some(format!(" (dirtied at {}{cleaned})", rate(dirtied)))
+}
+
+/// ` The kernel held it up for 2.4 s (qemu-img[7] 2.3 s in 12 waits).`: that its own writing is slowed, or that nothing slows it.
+fn held(cgroup: &Cgroup) -> Option<String> {
+    let ns = cgroup.dirty_held_ns?;
+    let Some(longest) = cgroup.dirty_held.as_ref()?.first() else {
+        return Some(" The kernel did not hold its writers up.".to_owned());
+    };
+    let who = format!("{}{}", longest.comm, longest.pid.map(|pid| format!("[{pid}]")).unwrap_or_default());
+    let seconds = |ns: u64| format!("{:.1} s", ns as f64 / 1e9);
+    Some(format!(" The kernel held its writers up for {} ({who} {} in {} waits).", seconds(ns), seconds(longest.ns), longest.times))
 }
 
 #[cfg(test)]
@@ -159,6 +172,22 @@ mod tests {
         let text = found.unwrap().text;
         assert!(text.contains("in /disk.img, dirtied by flush[9] 900.0 MiB through a > b > c: consistent with"), "{text}");
         assert!(text.contains("than its disk (dirtied at 210.0 MiB/s, cleaned at 90.0 MiB/s). It cannot"), "{text}");
+    }
+
+    #[test]
+    fn who_was_held_up_is_told_and_that_nobody_was() {
+        use crate::model::HeldRow;
+        let held = |ns: u64, rows: Vec<HeldRow>| {
+            fires(|cgroup| (cgroup.dirty_held_ns, cgroup.dirty_held) = (Some(ns), Some(rows))).map(|found| found.text).unwrap()
+        };
+        let row = HeldRow { pid: Some(7), comm: "qemu-img".into(), times: 12, ns: 2_340_000_000 };
+        let text = held(2_400_000_000, vec![row]);
+        assert!(
+            text.contains("than its disk. The kernel held its writers up for 2.4 s (qemu-img[7] 2.3 s in 12 waits). It cannot"),
+            "{text}"
+        );
+        assert!(held(0, vec![]).contains(". The kernel did not hold its writers up. It cannot"));
+        assert!(!fires(|_| ()).unwrap().text.contains("held"), "not followed, so nothing is said");
     }
 
     #[test]

@@ -147,6 +147,20 @@ impl Btf {
         None
     }
 
+    /// Position of a tracepoint's argument of that name: the typedef has none, the functions that are made for the tracepoint do, as far as
+    /// type information has them.
+    #[must_use]
+    pub fn tracepoint_argument(&self, tracepoint: &str, argument: &str) -> Option<u32> {
+        tracepoint_functions(tracepoint).iter().find_map(|function| {
+            let prototype = self.type_at(self.u32(self.type_at(self.id(FUNC, function)?)? + 8).ok()?)?;
+            let (kind, count) = self.kind_and_count(prototype).ok()?;
+            let name = |n: usize| self.string(self.u32(prototype + 12 + 8 * n).ok()?).ok();
+            let at = (0..if kind == FUNC_PROTO { count } else { 0 }).find(|n| name(*n) == Some(argument.as_bytes()))?;
+            // Behind the data that the tracepoint was registered with.
+            u32::try_from(at).ok()?.checked_sub(1)
+        })
+    }
+
     pub(super) fn id(&self, kind: u32, name: &str) -> Option<u32> {
         self.by_name.get(&(kind, name.as_bytes().to_vec())).copied()
     }
@@ -217,6 +231,12 @@ impl Btf {
     }
 }
 
+/// Functions that the kernel makes for a tracepoint, with the names of its arguments.
+#[must_use]
+pub fn tracepoint_functions(tracepoint: &str) -> [String; 3] {
+    ["__bpf_trace_", "__traceiter_", "trace_event_raw_event_"].map(|prefix| format!("{prefix}{tracepoint}"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -241,5 +261,8 @@ mod tests {
         assert!(btf.enumerator("pageflags", "PG_lru").is_some());
         assert!(btf.has_tracepoint("mm_page_alloc"));
         assert!(!btf.has_tracepoint("no_such_tracepoint"));
+        assert_eq!(btf.tracepoint_argument("mm_page_alloc", "order"), Some(1));
+        assert_eq!(btf.tracepoint_argument("mm_page_alloc", "no_such_argument"), None);
+        assert_eq!(btf.tracepoint_argument("mm_page_alloc", "__data"), None);
     }
 }

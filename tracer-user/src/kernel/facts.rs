@@ -2,7 +2,7 @@
 //! this kind: attaching tries it.
 
 use super::{
-    btf::{Btf, BtfError},
+    btf::{Btf, BtfError, tracepoint_functions},
     targets::Targets,
 };
 use crate::probes::{CATALOGUE, FOLLOW};
@@ -101,17 +101,17 @@ pub fn layout(btf: &Btf) -> KernelLayout {
         Lookup::Size(type_name) => btf.size(type_name),
         Lookup::Value(enum_name, enumerator) => btf.enumerator(enum_name, enumerator),
         Lookup::Arguments(tracepoint) => btf.tracepoint_arguments(tracepoint),
+        Lookup::Argument(tracepoint, argument) => btf.tracepoint_argument(tracepoint, argument),
     })
 }
 
 /// Parses the running kernel's type information, for the names that memtrail asks for.
 pub fn running_btf() -> Result<Btf, BtfError> {
     let mut names: HashSet<Vec<u8>> = HashSet::new();
-    KernelLayout::UNKNOWN.for_each(|_, lookup, _| {
-        match lookup {
-            Lookup::Member(name, _) | Lookup::Size(name) | Lookup::Value(name, _) => names.insert(name.as_bytes().to_vec()),
-            Lookup::Arguments(name) => names.insert(format!("btf_trace_{name}").into_bytes()),
-        };
+    KernelLayout::UNKNOWN.for_each(|_, lookup, _| match lookup {
+        Lookup::Member(name, _) | Lookup::Size(name) | Lookup::Value(name, _) => names.extend([name.as_bytes().to_vec()]),
+        Lookup::Arguments(name) => names.extend([format!("btf_trace_{name}").into_bytes()]),
+        Lookup::Argument(name, _) => names.extend(tracepoint_functions(name).map(String::into_bytes)),
     });
     for target in target_names() {
         names.insert(target.as_bytes().to_vec());

@@ -13,8 +13,12 @@ const NAME_COLUMNS: usize = 20;
 const COLUMNS: usize = 12;
 
 /// Waits worth a line of the summary, by what they are called there.
-const WAITS: [(&str, &str); 3] =
-    [("charge_stall_ns", "charges stalled"), ("memcg_reclaim_ns", "memcg reclaim"), ("high_throttle_ns", "throttled by memory.high")];
+const WAITS: [(&str, &str); 4] = [
+    ("charge_stall_ns", "charges stalled"),
+    ("memcg_reclaim_ns", "memcg reclaim"),
+    ("high_throttle_ns", "throttled by memory.high"),
+    ("dirty_throttle_ns", "writers held up for dirty page cache"),
+];
 
 /// Shorter waits (99 in 100 of them) are no trouble: a millisecond.
 const SHORT_NS: u64 = 1_000_000;

@@ -88,6 +88,7 @@ fn shortened_cgroup(cgroup: &Cgroup) -> Cgroup {
         regions: cgroup.regions.clone(),
         mappings: cgroup.mappings.clone(),
         arenas: cgroup.arenas.clone(),
+        dirty_held: cgroup.dirty_held.clone(),
         histograms: cgroup.histograms.clone(),
         verdicts: cgroup.verdicts.clone(),
         // Figures; a new list does not compile here.

@@ -4,8 +4,8 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use memtrail::model::{
-    ArenaRow, Cgroup, Cost, FileOwner, FileRow, FileToucher, HistogramRow, Host, Interval, IntervalCgroup, KindRow, LimitRow, MappingRow,
-    MappingSummary, OriginRow, PlanRow, RegionRow, Report, SCHEMA, Sampling, StackRow, Table, ThreadRow, Verdict,
+    ArenaRow, Cgroup, Cost, FileOwner, FileRow, FileToucher, HeldRow, HistogramRow, Host, Interval, IntervalCgroup, KindRow, LimitRow,
+    MappingRow, MappingSummary, OriginRow, PlanRow, RegionRow, Report, SCHEMA, Sampling, StackRow, Table, ThreadRow, Verdict,
 };
 use memtrail::recording::Header;
 use serde_json::json;
@@ -237,6 +237,8 @@ pub fn one_container() -> Report {
         dirtied_stderr: Some(30 * MIB),
         dirtied_bytes_per_s: Some(1e6),
         cleaned_bytes_per_s: Some(9e5),
+        dirty_held_ns: Some(2_400_000_000),
+        dirty_held: Some(vec![HeldRow { pid: Some(4711), comm: "java".into(), times: 12, ns: 2_400_000_000 }]),
         dirty_sustained_bytes: Some(2 * MIB),
         droppable_bytes: Some(380 * MIB),
         kubelet_reclaimable_bytes: Some(100 * MIB),

@@ -101,6 +101,8 @@ pub(super) fn row(inputs: &Inputs<'_>, tree: &Tree, accounts: &Accounts, stacks:
         dirtied_stderr: None,
         dirtied_bytes_per_s: None,
         cleaned_bytes_per_s: None,
+        dirty_held_ns: None,
+        dirty_held: None,
         dirty_sustained_bytes: inputs.sustained.get(&id).copied(),
         droppable_bytes: whole.and_then(droppable),
         kubelet_reclaimable_bytes: whole.and_then(|f| f.inactive_file),

@@ -1,10 +1,10 @@
-//! Who made page cache dirty: the kernel half's sums by owner and file, as rows of files and cgroups show them.
+//! Who made page cache dirty, and who was held up for it: the kernel half's sums by owner and file, as rows of files and cgroups show them.
 
 use super::{Inputs, Symbols, describe, wanted};
 use crate::{
     cgroup::CgroupId,
     ledger,
-    model::{Cgroup, FileRow, FileToucher},
+    model::{Cgroup, FileRow, FileToucher, HeldRow},
     output::json::OTHER,
 };
 use std::collections::{BTreeMap, HashMap};
@@ -68,17 +68,29 @@ impl Part {
 /// By owner and file.
 pub(super) struct Parts {
     owners: HashMap<u64, HashMap<u64, Part>>,
+    /// Waits and their nanoseconds by owner and process.
+    held: HashMap<u64, BTreeMap<Who, (u64, u64)>>,
     /// The probe is there.
     followed: bool,
+    /// That of the waits is.
+    holds_followed: bool,
 }
 
 impl Parts {
     /// Of every wanted owner. A file without a record is 0.
     pub(super) fn new(inputs: &Inputs<'_>) -> Parts {
-        let followed = inputs.running.attached.iter().any(|probe| probe.name == "dirty" && probe.tier.is_some());
+        let has = |name: &str| inputs.running.attached.iter().any(|probe| probe.name == name && probe.tier.is_some());
         let mut owners: HashMap<u64, HashMap<u64, Part>> = HashMap::new();
+        let mut held: HashMap<u64, BTreeMap<Who, (u64, u64)>> = HashMap::new();
         let mut part = |owner: u64, file: u64, who: Who, stack: u64, record: &DirtyRecord| {
-            if wanted(inputs, CgroupId(owner)) {
+            if !wanted(inputs, CgroupId(owner)) {
+                return;
+            }
+            if record.holds > 0 {
+                let (times, ns) = held.entry(owner).or_default().entry(who.clone()).or_default();
+                (*times, *ns) = (times.saturating_add(record.holds), ns.saturating_add(record.held_ns));
+            }
+            if record.samples > 0 {
                 let file = if inputs.files.contains_key(&file) { file } else { 0 };
                 owners.entry(owner).or_default().entry(file).or_default().add(who, stack, record);
             }
@@ -89,7 +101,7 @@ impl Parts {
         for (row, record) in inputs.dirtied_before.rows() {
             part(row.owner, row.file, Who::Left(row.tgid, row.comm.clone()), 0, record);
         }
-        Parts { owners, followed }
+        Parts { owners, held, followed: has("dirty"), holds_followed: has("throttle") }
     }
 
     /// Owners with their files.
@@ -115,7 +127,12 @@ impl Parts {
     }
 
     /// Fills in a cgroup's row.
-    pub(super) fn describe_cgroup(&self, inputs: &Inputs<'_>, id: CgroupId, row: &mut Cgroup) {
+    pub(super) fn describe_cgroup(&self, inputs: &Inputs<'_>, symbols: &mut dyn Symbols, id: CgroupId, row: &mut Cgroup) {
+        if self.holds_followed {
+            let held = self.held.get(&id.0);
+            row.dirty_held_ns = Some(held.into_iter().flat_map(BTreeMap::values).fold(0, |sum, (_, ns)| sum.saturating_add(*ns)));
+            row.dirty_held = Some(held.map(|held| held_rows(inputs, symbols, held)).unwrap_or_default());
+        }
         if !self.followed {
             return;
         }
@@ -133,24 +150,49 @@ impl Parts {
     }
 }
 
+/// The longest first; those beyond the bound in one row.
+fn held_rows(inputs: &Inputs<'_>, symbols: &mut dyn Symbols, held: &BTreeMap<Who, (u64, u64)>) -> Vec<HeldRow> {
+    let mut by: Vec<(&Who, &(u64, u64))> = held.iter().collect();
+    by.sort_by_key(|(who, (_, ns))| (std::cmp::Reverse(*ns), *who));
+    let rest = by.split_off(by.len().min(MOST));
+    let named = by.into_iter().map(|(who, (times, ns))| {
+        let (pid, comm) = name(inputs, symbols, who);
+        HeldRow { pid, comm, times: *times, ns: *ns }
+    });
+    let mut rows: Vec<HeldRow> = named.collect();
+    if !rest.is_empty() {
+        let sum = |figure: fn(&(u64, u64)) -> u64| rest.iter().fold(0_u64, |sum, (_, held)| sum.saturating_add(figure(held)));
+        rows.push(HeldRow { pid: None, comm: OTHER.to_owned(), times: sum(|held| held.0), ns: sum(|held| held.1) });
+    }
+    rows
+}
+
+/// Thread-group id and name.
+fn name(inputs: &Inputs<'_>, symbols: &mut dyn Symbols, who: &Who) -> (Option<u32>, String) {
+    match who {
+        Who::Known(process) => {
+            let record = inputs.processes.get(process);
+            let comm = record.map_or_else(|| "[unknown process]".to_owned(), |process| symbols.comm(process));
+            (record.map(|process| process.tgid), comm)
+        }
+        Who::Left(tgid, comm) => (*tgid, comm.clone()),
+    }
+}
+
 fn dirtiers(inputs: &Inputs<'_>, symbols: &mut dyn Symbols, part: &Part, stacks: usize) -> Vec<FileToucher> {
     let sum = |stacks: &BTreeMap<u64, u64>| stacks.values().fold(0_u64, |sum, bytes| sum.saturating_add(*bytes));
     let mut by: Vec<(&Who, &BTreeMap<u64, u64>)> = part.by.iter().collect();
     by.sort_by_key(|(who, stacks)| (std::cmp::Reverse(sum(stacks)), *who));
     let mut rows = Vec::new();
     for (n, (who, of_stacks)) in by.iter().enumerate().take(MOST) {
-        let mut row = FileToucher { bytes: sum(of_stacks), ..FileToucher::default() };
-        match who {
-            Who::Known(process) => {
-                let record = inputs.processes.get(process);
-                row.pid = record.map(|process| process.tgid);
-                row.comm = record.map_or_else(|| "[unknown process]".to_owned(), |process| symbols.comm(process));
-                let largest = of_stacks.iter().max_by_key(|(stack, bytes)| (**bytes, **stack)).map_or(0, |(stack, _)| *stack);
-                if n < stacks && largest != 0 {
-                    row.frames = describe(symbols, &record_of(*process, largest), record, inputs.stacks).frames;
-                }
-            }
-            Who::Left(tgid, comm) => (row.pid, row.comm) = (*tgid, comm.clone()),
+        let (pid, comm) = name(inputs, symbols, who);
+        let mut row = FileToucher { pid, comm, bytes: sum(of_stacks), ..FileToucher::default() };
+        let largest = of_stacks.iter().max_by_key(|(stack, bytes)| (**bytes, **stack)).map_or(0, |(stack, _)| *stack);
+        if let Who::Known(process) = who
+            && n < stacks
+            && largest != 0
+        {
+            row.frames = describe(symbols, &record_of(*process, largest), inputs.processes.get(process), inputs.stacks).frames;
         }
         rows.push(row);
     }

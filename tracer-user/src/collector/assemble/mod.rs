@@ -25,7 +25,7 @@ use super::{
 };
 use crate::{
     bpf::{stats::Estimate, tables::Swept},
-    cgroup::{CgroupId, Hierarchy, Registry, StatReading, local::LocalFigures},
+    cgroup::{CgroupId, Hierarchy, Registry, StatReading, local::LocalFigures, registry::REMOVED},
     containers::Book,
     date, diagnose,
     files::Resolver,
@@ -191,7 +191,7 @@ pub fn report(inputs: &Inputs<'_>, symbols: &mut dyn Symbols) -> Report {
             row.limits = limits::of(inputs, id);
             row.files = files_by_owner.remove(&id.0).unwrap_or_default();
             files::set_owner(&mut row);
-            dirtied.describe_cgroup(inputs, id, &mut row);
+            dirtied.describe_cgroup(inputs, symbols, id, &mut row);
             let shown = regions_by_owner.remove(&id.0).unwrap_or_default();
             (row.regions, row.arenas) = (shown.regions, shown.arenas);
             row.histograms = inputs.histograms.of(id.0);
@@ -326,6 +326,8 @@ pub fn plan_rows(running: &Running) -> Vec<PlanRow> {
 /// Whether a cgroup is in the report.
 pub(super) fn wanted(inputs: &Inputs<'_>, id: CgroupId) -> bool {
     match inputs.registry.get(id) {
+        // Only wanted ones are in it.
+        None if id == REMOVED => true,
         Some(cgroup) => inputs.filter.wants(&cgroup.path),
         // A cgroup without a name cannot be matched; without a filter it is shown by its number.
         None => inputs.filter.is_open(),

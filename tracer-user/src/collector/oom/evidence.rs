@@ -53,7 +53,8 @@ impl Session {
         let of_files: Vec<u64> = samples.iter().filter(|(_, sample)| is_file(sample)).map(|(slot, _)| *slot).take(MOST_SWEPT).collect();
         let swept_after_s = monotonic_ns().saturating_sub(kill.at_ns) as f64 / 1e9;
         let swept = tables::sweep(&mut self.running.bpf, of_files.into_iter())?;
-        let files = self.files_of(&samples)?;
+        let mut dirtied = tables::dirtied(&self.running.bpf)?;
+        let files = self.files_of(&samples, &dirtied)?;
         let owners: HashSet<u64> = keys.values().map(|record| record.key.owner).collect();
         let joined = regions::Tables { keys: &keys, samples: &samples, processes: &tables.processes, mappings: &HashMap::new() };
         let (surveys, ages) = self.ahead.at(kill.at_ns, &joined, |known| owners.contains(&known.owner.0));
@@ -65,7 +66,6 @@ impl Session {
             .map(|(id, (_, reading))| (*id, reading.clone()))
             .collect();
         readings.sort_by_key(|(id, _)| std::cmp::Reverse(self.registry.get(*id).map_or(0, |cgroup| cgroup.depth)));
-        let mut dirtied = tables::dirtied(&self.running.bpf)?;
         dirtied.retain(|key, _| owners.contains(&key.owner));
         let inputs = Inputs {
             facts: &self.host.facts,
