@@ -108,6 +108,9 @@ const CHARGE: &[&str] = &["__mem_cgroup_charge", "mem_cgroup_charge"];
 const OOM_VICTIM: Hook = hook("oom_victim", Attach::RawTracepoint, &["mark_victim"]);
 const OOM: &[&str] = &["out_of_memory"];
 
+/// A child has what its parent mapped, on every tier.
+const MAPPING_FORK: Hook = hook("mapping_fork", Attach::RawTracepoint, &["sched_process_fork"]);
+
 /// Pages of anon and shmem on the tracepoint tier: sampled when allocated, settled when they reach the LRU.
 const BY_LRU: Provider = Provider {
     tier: Tier::Tracepoint,
@@ -292,6 +295,23 @@ pub static CATALOGUE: &[Probe] = &[
                     hook("mprotect_fexit", Attach::Fexit, &["__x64_sys_mprotect"]),
                     hook("brk_fexit", Attach::Fexit, &["__x64_sys_brk"]),
                     hook("brk_fentry", Attach::Fentry, &["__x64_sys_brk"]),
+                    MAPPING_FORK,
+                ],
+            },
+            Provider {
+                tier: Tier::Kprobe,
+                hooks: &[
+                    hook("mapping_kretprobe", Attach::Kretprobe, &["__x64_sys_mmap"]),
+                    hook("mapping_kretprobe", Attach::Kretprobe, &["__x64_sys_munmap"]),
+                    hook("mapping_kretprobe", Attach::Kretprobe, &["__x64_sys_mremap"]),
+                    hook("mapping_kretprobe", Attach::Kretprobe, &["__x64_sys_mprotect"]),
+                    hook("mapping_kretprobe", Attach::Kretprobe, &["__x64_sys_brk"]),
+                    hook("mapping_kprobe", Attach::Kprobe, &["__x64_sys_mmap"]),
+                    hook("mapping_kprobe", Attach::Kprobe, &["__x64_sys_munmap"]),
+                    hook("mapping_kprobe", Attach::Kprobe, &["__x64_sys_mremap"]),
+                    hook("mapping_kprobe", Attach::Kprobe, &["__x64_sys_mprotect"]),
+                    hook("mapping_kprobe", Attach::Kprobe, &["__x64_sys_brk"]),
+                    MAPPING_FORK,
                 ],
             },
             // The release first: an entry that is made must be taken away again.
@@ -301,6 +321,7 @@ pub static CATALOGUE: &[Probe] = &[
                     hook("mmap_lock_released", Attach::RawTracepoint, &["mmap_lock_released"]),
                     hook("unmapped_area", Attach::RawTracepoint, &["vm_unmapped_area"]),
                     hook("mmap_lock_taken", Attach::RawTracepoint, &["mmap_lock_acquire_returned"]),
+                    MAPPING_FORK,
                 ],
             },
         ],
