@@ -21,6 +21,8 @@ pub enum Change {
     Moved = 5,
     /// mprotect: may be written from now on.
     Opened = 6,
+    /// fork: the new process has all that its parent has. `from` and `from_length` of the event are the parent's identity and thread-group id.
+    Forked = 7,
 }
 
 impl Change {
@@ -34,6 +36,7 @@ impl Change {
             4 => Some(Change::Unmapped),
             5 => Some(Change::Moved),
             6 => Some(Change::Opened),
+            7 => Some(Change::Forked),
             _ => None,
         }
     }
@@ -47,6 +50,7 @@ impl Change {
             Change::Unmapped => "munmap",
             Change::Moved => "mremap",
             Change::Opened => "mprotect",
+            Change::Forked => "fork",
         }
     }
 }
@@ -153,6 +157,8 @@ pub struct MappingCall {
     pub found: u64,
     /// How long that is.
     pub found_length: u64,
+    /// kprobe: where the registers of the running call are; 0: none runs, or it is passed over.
+    pub registers: u64,
     /// State of a generator of random numbers; never 0 once it is used.
     pub random: u64,
     /// When the window began, jiffies.
@@ -166,7 +172,7 @@ pub struct MappingCall {
     /// Zero: no padding.
     pub reserved: u32,
 }
-crate::assert_size!(MappingCall, 80);
+crate::assert_size!(MappingCall, 88);
 
 /// Entries. Two threads whose ids agree in these bits share one: if one is in a call when the other begins one, that call is lost
 /// (counted).
@@ -200,6 +206,7 @@ impl MappingCall {
             self.window = jiffies;
             self.calls = 0;
             self.large = 0;
+            self.registers = 0;
             // Any odd number will do: what is random is which of many calls it meets.
             self.random = mix64(thread, jiffies) | 1;
         }

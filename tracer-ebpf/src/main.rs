@@ -404,6 +404,27 @@ fn mprotect_fexit(ctx: FExitContext) -> i32 {
     mapping_returned(&ctx, probes::mapping::MPROTECT)
 }
 
+/// Attached to each of them, as is the next.
+#[kprobe]
+fn mapping_kprobe(ctx: ProbeContext) -> u32 {
+    if let Some(registers) = ctx.arg(0) {
+        probes::mapping::entered(registers);
+    }
+    0
+}
+
+#[kretprobe]
+fn mapping_kretprobe(ctx: RetProbeContext) -> u32 {
+    probes::mapping::left(ctx.as_ptr(), ctx.ret::<u64>());
+    0
+}
+
+#[raw_tracepoint(tracepoint = "sched_process_fork")]
+fn mapping_fork(ctx: RawTracePointContext) -> i32 {
+    probes::mapping::forked(ctx.arg(1));
+    0
+}
+
 #[inline(always)]
 fn mapping_returned(ctx: &FExitContext, call: u64) -> i32 {
     let c = ctx.as_ptr();

@@ -174,3 +174,7 @@ pub static MAPPING_EVENTS: RingBuf = RingBuf::with_byte_size(1024 * 1024, 0);
 /// How many calls there were, per CPU.
 #[map]
 pub static MAPPING_COUNTS: PerCpuArray<MappingCounts> = PerCpuArray::with_max_entries(1, 0);
+
+/// Entry 0: how many calls are missing there. Whoever keeps address spaces then looks at them anew.
+#[map]
+pub static MAPPINGS_LOST: Array<u64> = Array::with_max_entries(1, 0);

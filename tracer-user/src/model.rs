@@ -546,6 +546,9 @@ pub struct OriginRow {
     pub bytes: u64,
     /// Thread id on the host; null if there were several.
     pub tid: Option<u32>,
+    /// Function that the thread began with, also where the stack is cut; null where glibc does not tell.
+    #[serde(default)]
+    pub thread_function: Option<String>,
     /// Seconds from the first such call to the end of the recording.
     pub oldest_s: f64,
 }
@@ -580,10 +583,20 @@ pub struct MappingSummary {
     pub calls: u64,
     /// Of these: passed over because their process mapped in a storm. The others stand for them.
     pub thinned: u64,
-    /// Ranges of living processes whose origin is known.
+    /// Ranges of living processes that are kept, with an origin or without.
     pub ranges: u64,
     /// Ranges that found no room.
     pub dropped: u64,
+    /// How often a process of which calls were missing was looked at anew.
+    #[serde(default)]
+    pub repaired: u64,
+    /// Bytes of address space that differed then.
+    #[serde(default)]
+    pub repaired_bytes: u64,
+    /// Bytes of address space of the processes in `surveyed` that differ, at the end, between what their calls told and what they had mapped a
+    /// moment before.
+    #[serde(default)]
+    pub differing_bytes: u64,
 }
 
 /// glibc's malloc arenas of one process. What glibc's main arena holds is in the regions brk-heap and mmap-malloc.

@@ -112,6 +112,9 @@ const OOM: &[&str] = &["out_of_memory"];
 /// Where the first tells a victim's thread id alone: whose that is.
 const OOM_SIGNAL: Hook = Hook { beside: Some(("mark_victim", 1)), ..optional("oom_signal", Attach::RawTracepoint, &["signal_generate"]) };
 
+/// A child has what its parent mapped, on every tier.
+const MAPPING_FORK: Hook = hook("mapping_fork", Attach::RawTracepoint, &["sched_process_fork"]);
+
 /// Pages of anon and shmem on the tracepoint tier: sampled when allocated, settled when they reach the LRU.
 const BY_LRU: Provider = Provider {
     tier: Tier::Tracepoint,
@@ -301,6 +304,23 @@ pub static CATALOGUE: &[Probe] = &[
                     hook("mprotect_fexit", Attach::Fexit, &["__x64_sys_mprotect"]),
                     hook("brk_fexit", Attach::Fexit, &["__x64_sys_brk"]),
                     hook("brk_fentry", Attach::Fentry, &["__x64_sys_brk"]),
+                    MAPPING_FORK,
+                ],
+            },
+            Provider {
+                tier: Tier::Kprobe,
+                hooks: &[
+                    hook("mapping_kretprobe", Attach::Kretprobe, &["__x64_sys_mmap"]),
+                    hook("mapping_kretprobe", Attach::Kretprobe, &["__x64_sys_munmap"]),
+                    hook("mapping_kretprobe", Attach::Kretprobe, &["__x64_sys_mremap"]),
+                    hook("mapping_kretprobe", Attach::Kretprobe, &["__x64_sys_mprotect"]),
+                    hook("mapping_kretprobe", Attach::Kretprobe, &["__x64_sys_brk"]),
+                    hook("mapping_kprobe", Attach::Kprobe, &["__x64_sys_mmap"]),
+                    hook("mapping_kprobe", Attach::Kprobe, &["__x64_sys_munmap"]),
+                    hook("mapping_kprobe", Attach::Kprobe, &["__x64_sys_mremap"]),
+                    hook("mapping_kprobe", Attach::Kprobe, &["__x64_sys_mprotect"]),
+                    hook("mapping_kprobe", Attach::Kprobe, &["__x64_sys_brk"]),
+                    MAPPING_FORK,
                 ],
             },
             // The release first: an entry that is made must be taken away again.
@@ -310,6 +330,7 @@ pub static CATALOGUE: &[Probe] = &[
                     hook("mmap_lock_released", Attach::RawTracepoint, &["mmap_lock_released"]),
                     hook("unmapped_area", Attach::RawTracepoint, &["vm_unmapped_area"]),
                     hook("mmap_lock_taken", Attach::RawTracepoint, &["mmap_lock_acquire_returned"]),
+                    MAPPING_FORK,
                 ],
             },
         ],

@@ -161,10 +161,12 @@ WL_FUNCTION char *wl_move(char *start, uint64_t from, uint64_t to) {
 }
 
 // Address space that nobody touches: --bytes by mmap, as much reserved and half of that opened, a quarter by brk, an eighth that is
-// made twice as long by mremap; and a sixteenth that is given back.
+// made twice as long by mremap; and a sixteenth that is given back. With --rounds after a storm of so many mappings, and a pause.
 int wl_reserve(void) {
     uint64_t bytes = wl_even_bytes();
     ready();
+    for (uint64_t i = 0; i < wl_options.rounds; i++) wl_storm_map();
+    if (wl_options.rounds) wl_step(&(struct wl_step){.name = "stormed"});
     wl_map_untouched(bytes, PROT_READ | PROT_WRITE);
     char *reserved = wl_map_untouched(bytes, PROT_NONE);
     wl_open_half(reserved, bytes);
@@ -174,5 +176,23 @@ int wl_reserve(void) {
     char *back = wl_map_untouched(bytes / 16, PROT_READ);
     if (munmap(back, bytes / 16) != 0) wl_die("munmap");
     wl_step(&(struct wl_step){.name = "reserved"});
+    return 0;
+}
+
+// Address space in known sizes: the n-th of 120 mappings has 1 + n * n / 8 pages, and the n-th of 60 growths of the heap has n pages. Fewer calls
+// than a storm, so that each counts for itself.
+int wl_sizes(void) {
+    ready();
+    for (uint64_t n = 1; n <= 120; n++) wl_map_untouched((1 + n * n / 8) * WL_PAGE, PROT_NONE);
+    for (uint64_t n = 1; n <= 60; n++) wl_grow_heap(n * WL_PAGE);
+    wl_step(&(struct wl_step){.name = "asked"});
+    return 0;
+}
+
+// --rounds mappings of a page, which the kernel cannot merge.
+int wl_many_mappings(void) {
+    ready();
+    for (uint64_t n = 0; n < wl_options.rounds; n++) wl_map_untouched(WL_PAGE, n % 2 ? PROT_READ : PROT_READ | PROT_WRITE);
+    wl_step(&(struct wl_step){.name = "mapped"});
     return 0;
 }

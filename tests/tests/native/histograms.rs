@@ -59,6 +59,30 @@ fn native_histograms_of_lifetimes_and_sizes_are_the_workloads_own() {
     assert_eq!(outcome.report["losses"]["histogram_table_full"], 0);
 }
 
+/// Sizes that are asked for, touched or not, also by a process that asks for little: each counts, and stands for itself within its bucket.
+#[test]
+#[ignore = "root"]
+fn native_histograms_of_asked_sizes_are_exact() {
+    let cgroup = TestCgroup::new("sizes").unwrap();
+    let mut workload = Workload::start(&cgroup, &["sizes"]).unwrap();
+    workload.run_to("ready").unwrap();
+    let memtrail = Memtrail::start(&record_args(cgroup.path(), Mode::Default)).unwrap();
+    workload.run_to("asked").unwrap();
+    let outcome = memtrail.stop().unwrap();
+    // As the workload has them.
+    let mapped: Vec<u64> = (1..=120).map(|n| (1 + n * n / 8) * 4096).collect();
+    let grown: Vec<u64> = (1..=60).map(|n| n * 4096).collect();
+    for (metric, known) in [("mapping_bytes", mapped), ("brk_bytes", grown)] {
+        let row = row(&outcome, &cgroup, metric);
+        println!("{metric}: {row}");
+        assert_eq!(row["count"].as_u64(), Some(known.len() as u64), "{metric}: {row}");
+        for (name, share) in [("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("max", 1.0)] {
+            let truth = known[(share * known.len() as f64).ceil() as usize - 1];
+            assert_near(&format!("{metric} {name}"), row[name].as_f64().unwrap(), truth as f64, 0.02);
+        }
+    }
+}
+
 #[test]
 #[ignore = "root"]
 fn native_histograms_of_ages_are_weighted() {

@@ -20,6 +20,11 @@ struct Recorded {
 
 /// Runs a workload to a step while memtrail records its cgroup.
 fn record(name: &str, mode: Mode, args: &[&str], environment: &[(&str, &str)], stop_at: &str) -> Recorded {
+    record_until(name, mode, args, environment, stop_at, |_| {})
+}
+
+/// The same, with a look at the process at its last step.
+fn record_until(name: &str, mode: Mode, args: &[&str], environment: &[(&str, &str)], stop_at: &str, look: impl FnOnce(i32)) -> Recorded {
     let cgroup = TestCgroup::new(&format!("{name}-{mode:?}")).unwrap();
     cgroup.limit(LIMIT).unwrap();
     let mut workload = Workload::start_with(&cgroup, args, environment).unwrap();
@@ -27,6 +32,7 @@ fn record(name: &str, mode: Mode, args: &[&str], environment: &[(&str, &str)], s
     let memtrail = Memtrail::start(&record_args(cgroup.path(), mode)).unwrap();
     let last = workload.run_to(stop_at).unwrap().pop().unwrap();
     let stat = cgroup.settled_kinds().unwrap().anon as u64;
+    look(last.pid);
     let outcome = memtrail.stop().unwrap();
     Recorded { outcome, last, stat, cgroup }
 }
@@ -76,7 +82,12 @@ fn assert_about(what: &str, got: u64, known: u64) {
 #[test]
 #[ignore = "root"]
 fn native_regions_of_malloc_and_threads() {
-    let recorded = record("regions", Mode::Exact, &["regions", "--threads", "8", "--bytes", "128M"], &[], "filled");
+    malloc_and_threads(8, "128M");
+}
+
+/// So many threads with an arena each.
+pub fn malloc_and_threads(threads: u64, bytes: &str) {
+    let recorded = record("regions", Mode::Exact, &["regions", "--threads", &threads.to_string(), "--bytes", bytes], &[], "filled");
     let known = |name| recorded.figure(name);
     for (class, known) in [
         ("glibc-arena", known("thread_bytes")),
@@ -98,7 +109,7 @@ fn native_regions_of_malloc_and_threads() {
     assert_eq!(arenas["heaps"], known("heaps"));
     assert_eq!(arenas["committed"], known("arena_committed"));
     assert_eq!(arenas["reserved"], known("heaps") * 64 * MIB);
-    assert_eq!(arenas["threads"], 9);
+    assert_eq!(arenas["threads"], threads + 1);
     assert_eq!(arenas["malloc_arena_max"], Value::Null);
 
     let classes = recorded.cgroup()["regions"].as_array().unwrap();
@@ -167,6 +178,76 @@ fn native_regions_of_a_parent_that_is_gone() {
     assert_about("brk-heap live", recorded.region("brk-heap", "live"), recorded.figure("heap_bytes"));
     let through = recorded.stack_live("wl_fill_heap", "brk-heap");
     assert_about("through wl_fill_heap", through, recorded.figure("heap_bytes") * 95 / 100);
+    // Its parent's calls made that heap.
+    let heaps = recorded.cgroup()["regions"].as_array().unwrap().iter().filter(|row| row["class"] == "brk-heap");
+    let origins = heaps.flat_map(|row| row["origins"].as_array().unwrap()).filter(|row| row["call"] == "brk");
+    let grown: u64 = origins.map(|row| row["bytes"].as_u64().unwrap()).sum();
+    assert!(grown >= recorded.figure("heap_bytes") * 95 / 100, "{grown}");
+}
+
+/// Few threads, many, and more than there are arenas; with glibc's default limit and with a small one; as glibc and the kernel count them. Memory
+/// in use is no verdict's business, also where all of it is in the main arena.
+#[test]
+#[ignore = "root"]
+fn long_regions_of_many_threads() {
+    for (threads, arena_max) in [(4, ""), (16, ""), (64, ""), (4, "2"), (16, "2"), (64, "2"), (64, "1")] {
+        let count = threads.to_string();
+        let environment = [("MALLOC_ARENA_MAX", arena_max)];
+        let environment = if arena_max.is_empty() { &[][..] } else { &environment[..] };
+        let mut kept = None;
+        let recorded = record_until(
+            "many-threads",
+            Mode::Default,
+            &["regions", "--threads", &count, "--bytes", "192M"],
+            environment,
+            "filled",
+            |pid| {
+                kept = Some(heaps_in_smaps(pid));
+            },
+        );
+        let (heaps, resident) = kept.unwrap();
+        let known = |name| recorded.figure(name);
+        println!("{threads} threads, {arena_max:?}: {} arenas, {heaps} heaps, {resident} resident", known("arenas"));
+        if known("arenas") > 1 {
+            let arenas = recorded.arenas();
+            assert_eq!((&arenas["arenas"], &arenas["heaps"]), (&known("arenas").into(), &known("heaps").into()), "{arenas}");
+            assert_eq!(
+                (arenas["committed"].as_u64(), arenas["reserved"].as_u64()),
+                (Some(known("arena_committed")), Some(heaps * 64 * MIB))
+            );
+            let shown = arenas["resident"].as_u64().unwrap();
+            assert!(shown.abs_diff(resident) <= (resident * 3 / 100).max(MIB), "{shown}, by smaps {resident}");
+            assert_eq!(heaps, known("heaps"));
+        } else {
+            assert_eq!((recorded.region("glibc-arena", "resident"), heaps), (0, 0));
+        }
+        assert_eq!(recorded.verdict(), None, "memory in use");
+    }
+}
+
+/// Blocks of 64 MiB at multiples of it that begin with writable memory, and anonymous bytes in them.
+fn heaps_in_smaps(pid: i32) -> (u64, u64) {
+    const HEAP: u64 = 64 * MIB;
+    let smaps = std::fs::read_to_string(format!("/proc/{pid}/smaps")).unwrap();
+    let (mut current, mut heaps, mut resident) = (None, std::collections::BTreeSet::new(), 0);
+    for line in smaps.lines() {
+        let words: Vec<&str> = line.split_ascii_whitespace().collect();
+        if let Some((start, end)) = words[0].split_once('-').filter(|_| !words[0].ends_with(':')) {
+            let number = |text: &str| u64::from_str_radix(text, 16).unwrap();
+            let (start, end) = (number(start), number(end));
+            let is_nameless = words.len() == 5 && words[4] == "0";
+            // Full heaps side by side are one mapping.
+            if is_nameless && words[1] == "rw-p" && start % HEAP == 0 {
+                heaps.extend((start..end).step_by(HEAP as usize));
+            }
+            current = Some(start);
+        } else if let (Some(start), "Anonymous:") = (current, words[0])
+            && heaps.contains(&(start / HEAP * HEAP))
+        {
+            resident += words[1].parse::<u64>().unwrap() * 1024;
+        }
+    }
+    (heaps.len() as u64, resident)
 }
 
 /// A JVM: its heap and code by its own description, direct buffers as malloc's blocks, and little without a class.

@@ -112,18 +112,30 @@ pub fn of(task: u64, now: u64) -> Toucher {
     let mut toucher = Toucher { process: 0, tgid: 0, tid: 0, kernel_thread: false };
     let Some(leader) = read_pointer(task, layout!(task_group_leader)) else { return toucher };
     let Some(tgid) = read::<u32>(leader, layout!(task_tgid)) else { return toucher };
-    let start = start_of(leader);
-    let exec_id = read::<u32>(leader, layout!(task_self_exec_id)).unwrap_or(0) as u64;
-    let Some(start_ns) = start else { return toucher };
+    let process = identity(leader, tgid);
+    if process == 0 {
+        return toucher;
+    }
     let flags = read::<u32>(leader, layout!(task_flags)).unwrap_or(0);
     toucher.tgid = tgid;
     toucher.kernel_thread = flags & KERNEL_THREAD != 0;
-    toucher.process = process_identity(tgid, start_ns, exec_id);
+    toucher.process = process;
     if PROCESSES.get_ptr(toucher.process).is_none() {
         make_record(toucher.process, leader, now);
     }
     note_bases(toucher.process, task);
     toucher
+}
+
+/// The identity of the process with that leader; 0 if it cannot be read. Makes no record.
+#[inline(always)]
+pub fn identity(leader: u64, tgid: u32) -> u64 {
+    let start = start_of(leader);
+    let exec_id = read::<u32>(leader, layout!(task_self_exec_id)).unwrap_or(0) as u64;
+    match start {
+        Some(start_ns) => process_identity(tgid, start_ns, exec_id),
+        None => 0,
+    }
 }
 
 /// Makes the record of a process image. A global function, like the next, so that its values do not stand on the callers' stacks.

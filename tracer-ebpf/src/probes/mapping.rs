@@ -1,6 +1,6 @@
 //! The address space of a process changes: mmap, brk, munmap, mremap, mprotect.
 //!
-//! - fentry: the system calls themselves (`__x64_sys_*`, the same since 4.17).
+//! - fentry and kprobe: the system calls themselves (`__x64_sys_*`, the same since 4.17).
 //! - tracepoints: between the moment at which a task has the mmap lock for writing and that at which it lets go of it
 //!   (`mmap_lock:*`), its own address space changed by as much as its counters did; where to, the call's registers say, and
 //!   `mmap:vm_unmapped_area`. No tracepoint of system calls, which would make every one of them slow.
@@ -14,18 +14,20 @@ use crate::{
         stack::{self, Side},
     },
     globals::{layout, setting},
+    histogram,
     kernel::{
-        memcg, pointer,
+        memcg, pointer, read,
         registers::{self, Registers},
         task, word,
     },
     loss,
-    maps::{MAPPERS, MAPPING_CALLS, MAPPING_COUNTS, MAPPING_EVENTS, MAPPINGS},
+    maps::{MAPPERS, MAPPING_CALLS, MAPPING_COUNTS, MAPPING_EVENTS, MAPPINGS, MAPPINGS_LOST},
     scratch::{self, Slot},
 };
 use aya_ebpf::helpers::{bpf_get_current_pid_tgid, bpf_get_current_task, bpf_ktime_get_ns, generated::bpf_jiffies64};
 use core::ffi::c_void;
 use tracer_common::{
+    histogram::Metric,
     loss::Loss,
     mapping::{CALLS, Change, FOLLOWED_FROM, Mapper, MappingCall, MappingEvent, MappingKey, MappingRecord, variance_in_pages},
     oom::UNKNOWN,
@@ -78,9 +80,19 @@ fn begin() -> Option<&'static mut MappingCall> {
     let call = slot(thread)?;
     // SAFETY: plain helper; on all kernels that have BTF (5.5).
     if !call.begin(thread, unsafe { bpf_jiffies64() }) {
-        loss::count(Loss::MappingEventLost, 0);
+        lost();
     }
     Some(call)
+}
+
+/// Some call of some process is missing from what user space is told.
+#[inline(always)]
+fn lost() {
+    loss::count(Loss::MappingEventLost, 0);
+    if let Some(count) = MAPPINGS_LOST.get_ptr_mut(0) {
+        // SAFETY: a map value.
+        unsafe { atomic::add(count, 1) };
+    }
 }
 
 /// Remembers what the call is compared with when it ends.
@@ -140,7 +152,7 @@ pub fn unlocking(ctx: *mut c_void, mm: u64) {
     let done = match number {
         // Over what was reserved before nothing is added.
         MMAP => pages > 0 || (pages == 0 && registers.fourth & MAP_FIXED != 0),
-        MREMAP => pages > 0 || call.found != 0 || registers.fourth & MREMAP_FIXED != 0,
+        MREMAP => pages != 0 || call.found != 0 || registers.fourth & MREMAP_FIXED != 0,
         MUNMAP => pages < 0,
         // What it was before is the right's business: it fails rarely, and then nothing is written there.
         _ => true,
@@ -183,12 +195,98 @@ pub fn returned(ctx: *mut c_void, number: u64, pt_regs: u64, result: u64) {
     if number == MMAP {
         call.is_for(registers.second);
     }
+    conclude(ctx, call, &registers, number, result);
+}
+
+/// kprobe: one of the system calls begins, with the registers at `pt_regs`.
+#[inline(always)]
+pub fn entered(pt_regs: u64) {
+    let Some(call) = begin() else { return };
+    // The kernel tells of so many returns at once only.
+    if call.registers != 0 {
+        lost();
+    }
+    call.registers = 0;
+    let Some(registers) = registers::read(pt_regs) else { return };
+    if registers.number == MMAP {
+        call.is_for(registers.second);
+    }
+    if call.weight == 0 {
+        return;
+    }
+    call.registers = pt_regs;
+    if registers.number == BRK {
+        // SAFETY: plain helper.
+        remember(call, pointer(unsafe { bpf_get_current_task() }, layout!(task_mm)));
+    }
+}
+
+/// kprobe: it has returned `result`.
+#[inline(always)]
+pub fn left(ctx: *mut c_void, result: u64) {
+    let thread = bpf_get_current_pid_tgid();
+    let Some(call) = slot(thread) else { return };
+    if call.thread != thread || call.registers == 0 {
+        return;
+    }
+    let registers = registers::read(call.registers);
+    call.registers = 0;
+    let Some(registers) = registers else { return };
+    conclude(ctx, call, &registers, registers.number, result);
+}
+
+/// A hooked system call ends.
+#[inline(always)]
+fn conclude(ctx: *mut c_void, call: &mut MappingCall, registers: &Registers, number: u64, result: u64) {
     let weight = call.weight;
     call.weight = 0;
     if weight == 0 || result >= ERRORS {
         return;
     }
-    finished(ctx, &registers, number, &Outcome { done: true, place: result, brk: (call.brk, result), weight });
+    finished(ctx, registers, number, &Outcome { done: true, place: result, brk: (call.brk, result), weight });
+}
+
+/// Every tier: the current task has made the task at `child`, which has not run yet. What its process has mapped is the child's too.
+#[inline(always)]
+pub fn forked(child: u64) {
+    // SAFETY: plain helpers.
+    let (current, ids) = unsafe { (bpf_get_current_task(), bpf_get_current_pid_tgid()) };
+    let own = (ids >> 32) as u32;
+    let Some(tgid) = read::<u32>(child, layout!(task_tgid)) else { return };
+    // A thread, or a child that borrows the memory until it executes.
+    if tgid == own || pointer(child, layout!(task_mm)) == pointer(current, layout!(task_mm)) {
+        return;
+    }
+    let Some(mapper) = MAPPERS.get_ptr(own) else { return };
+    // SAFETY: a map value of plain numbers.
+    let grown = unsafe { (*mapper).grown };
+    if grown < FOLLOWED_FROM || control().is_none() {
+        return;
+    }
+    // What is left of an earlier process with this id is replaced; a full table makes room by itself.
+    let _ = MAPPERS.insert(tgid, Mapper { window: 0, calls: 0, grown }, 0);
+    // SAFETY: plain helper.
+    let now = unsafe { bpf_ktime_get_ns() };
+    let leader = pointer(current, layout!(task_group_leader));
+    let event = MappingEvent {
+        process: task::of(child, now).process,
+        from: task::identity(leader, own),
+        from_length: own as u64,
+        at_ns: now,
+        tgid,
+        tid: tgid,
+        change: Change::Forked as u32,
+        weight: 1,
+        ..MappingEvent::default()
+    };
+    tell(&event);
+}
+
+#[inline(always)]
+fn tell(event: &MappingEvent) {
+    if MAPPING_EVENTS.output::<MappingEvent>(event, NO_WAKEUP).is_err() {
+        lost();
+    }
 }
 
 #[inline(always)]
@@ -258,6 +356,10 @@ fn finished(ctx: *mut c_void, registers: &Registers, number: u64, outcome: &Outc
     record(ctx, &mut event, growth);
 }
 
+const MAPPED: u32 = Change::Mapped as u32;
+const PLACED: u32 = Change::Placed as u32;
+const GROWN: u32 = Change::Grown as u32;
+
 /// Decides, walks the stack, adds to the table, and tells user space.
 #[inline(always)]
 fn record(ctx: *mut c_void, event: &mut MappingEvent, growth: u64) {
@@ -265,8 +367,7 @@ fn record(ctx: *mut c_void, event: &mut MappingEvent, growth: u64) {
     if tgid == setting!(own_tgid) {
         return;
     }
-    let weight = admit(tgid as u64, growth, event.weight as u64);
-    if weight == 0 || !followed::wants(0) {
+    if !followed::wants(0) {
         return;
     }
     // SAFETY: plain helper.
@@ -275,6 +376,16 @@ fn record(ctx: *mut c_void, event: &mut MappingEvent, growth: u64) {
         owner => owner,
     };
     if commit::refused(owner) {
+        return;
+    }
+    // Every process's, also the small ones'.
+    match event.change {
+        MAPPED | PLACED => histogram::add_weighted(owner, Metric::MappingBytes, event.length, event.weight as u64),
+        GROWN => histogram::add_weighted(owner, Metric::BrkBytes, event.length, event.weight as u64),
+        _ => {}
+    }
+    let weight = admit(tgid as u64, growth, event.weight as u64);
+    if weight == 0 {
         return;
     }
     let Some(scratch) = scratch::enter(Slot::Mapping) else { return };
@@ -293,9 +404,7 @@ fn record(ctx: *mut c_void, event: &mut MappingEvent, growth: u64) {
         let key = MappingKey { owner, process: event.process, user_stack: event.user_stack, change: event.change, reserved: 0 };
         add(&mut scratch.mapping, &key, growth, weight, now);
     }
-    if MAPPING_EVENTS.output::<MappingEvent>(&*event, NO_WAKEUP).is_err() {
-        loss::count(Loss::MappingEventLost, 0);
-    }
+    tell(event);
     scratch::leave(scratch);
 }
 

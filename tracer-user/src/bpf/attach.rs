@@ -26,7 +26,7 @@ pub struct Attached {
 /// Attaches all probes; an error if a required one has no provider.
 pub fn attach(bpf: &mut Ebpf, plan: &[PlannedProbe], targets: &Targets) -> Result<Vec<Attached>, BpfError> {
     let btf = &Btf::parse(&targets.to_btf(), Endianness::default()).map_err(|source| BpfError::Load(source.into()))?;
-    // Programs shared by two probes (the LRU pair of the tracepoint tier) attach once.
+    // Programs shared by two probes (the LRU pair of the tracepoint tier) attach once to a target.
     let mut done = HashSet::new();
     // A program type that the kernel refuses is refused for every probe: the second try would only repeat it.
     let mut refused_tiers: Vec<(Tier, String)> = Vec::new();
@@ -65,10 +65,15 @@ struct Failure {
     type_refused: bool,
 }
 
-fn attach_candidate(bpf: &mut Ebpf, candidate: &Candidate, btf: &Btf, done: &mut HashSet<&'static str>) -> Result<(), Failure> {
+fn attach_candidate(
+    bpf: &mut Ebpf,
+    candidate: &Candidate,
+    btf: &Btf,
+    done: &mut HashSet<(&'static str, &'static str)>,
+) -> Result<(), Failure> {
     let mut fresh = Vec::new();
     for target in &candidate.programs {
-        if done.contains(target.program) {
+        if done.contains(&(target.program, target.target)) {
             continue;
         }
         match attach_program(bpf, target.program, target.attach, target.target, btf) {
@@ -76,10 +81,10 @@ fn attach_candidate(bpf: &mut Ebpf, candidate: &Candidate, btf: &Btf, done: &mut
                 if let Some(Ok(info)) = bpf.program(target.program).map(Program::info) {
                     log::debug!("{}: verifier processed {:?} instructions", target.program, info.verified_instruction_count());
                 }
-                fresh.push(target.program);
+                fresh.push((target.program, target.target));
             }
             Err(error) => {
-                for program in fresh {
+                for (program, _) in fresh {
                     if let Some(program) = bpf.program_mut(program) {
                         // Best effort on the way out of a failure that is reported; the links die with the object anyway.
                         let _ = program_unload(program);
@@ -116,7 +121,10 @@ fn attach_program(bpf: &mut Ebpf, name: &'static str, how: Attach, target: &'sta
         }
         Attach::Kprobe | Attach::Kretprobe => {
             let program: &mut KProbe = program.try_into()?;
-            program.load()?;
+            // One program may serve several functions.
+            if program.fd().is_err() {
+                program.load()?;
+            }
             program.attach(target, 0)?;
         }
     }

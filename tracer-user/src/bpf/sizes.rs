@@ -206,7 +206,7 @@ pub fn plan(wish: &Wish) -> Result<Sizes, DoesNotFit> {
         // Fifty cgroups with all metrics, hundreds that are quiet.
         histograms: 1 << 14,
         mappings: 1 << 12,
-        mappers: 1 << 11,
+        mappers: mappers(wish.cpus_possible),
         // Seven thousand calls; a thread in a storm sends some 3000 a second, and the ring is looked at twenty times.
         mapping_events: 512 << 10,
         bytes: 0,
@@ -262,6 +262,12 @@ fn owner_totals(cpus: u32) -> u32 {
     const BYTES: u64 = 16 << 20;
     let entries = BYTES / (u64::from(cpus.max(1)) * size_of::<OwnerTotals>() as u64);
     u32::try_from(entries).unwrap_or(u32::MAX).clamp(1 << 8, 1 << 12)
+}
+
+/// Processes whose rate of mapping is known. Each CPU takes 128 free entries at a time from such a table (kernel/bpf/bpf_lru_list.c, less since
+/// 6.16): with fewer, one CPU's processes push out another's. Enough for 64 CPUs; beyond, some begin anew, which takes more calls than need be.
+fn mappers(cpus: u32) -> u32 {
+    cpus.saturating_mul(256).clamp(1 << 11, 1 << 13)
 }
 
 /// log2 of the default M for that much RAM.

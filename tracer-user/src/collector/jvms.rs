@@ -44,7 +44,7 @@ impl Session {
         }
         let stacks = tables::stacks(&self.running.bpf)?;
         let mut names = Names::new(self.feed.as_ref(), &mut self.symbolizer);
-        let named = spaces.iter().flat_map(|(_, space)| space.mapped.marks().map(|origin| (space.process, origin.stack)));
+        let named = spaces.iter().flat_map(|(_, space)| space.stacks().map(|stack| (space.process, stack)));
         names.learn_stacks(named, processes, &stacks);
         let mut classes: HashMap<(u64, u64), Option<Class>> = HashMap::new();
         let mut claims = |space: &Space| -> Vec<Claim> {
@@ -56,7 +56,7 @@ impl Session {
             let pieces = space.mapped.over(0, u64::MAX);
             pieces
                 .filter_map(|piece| {
-                    let class = class(piece.mark.stack)?;
+                    let class = class(piece.mark?.stack)?;
                     Some(Claim { start: piece.start, end: piece.end, class, by: by::RESERVED_BY })
                 })
                 .collect()

@@ -3,6 +3,7 @@
 use super::{
     assemble::{self, Inputs, Mapped},
     histograms,
+    mappings::Space,
     names::Names,
     phases::Phases,
     regions::{self, Surveys},
@@ -134,12 +135,19 @@ impl Session {
     /// Who mapped what is in the surveys, and what was asked for; `None` where that is not followed.
     fn mapped(&self, surveys: &Surveys, records: HashMap<u64, MappingRecord>) -> Result<Option<Mapped>, SessionError> {
         let Some(mappings) = &self.mappings else { return Ok(None) };
-        let (spaces, ranges, dropped) = mappings.with(|spaces| {
-            let wanted = surveys.processes.iter().filter_map(|process| Some((process.tgid, spaces.of(process.tgid)?.clone())));
-            (wanted.collect(), spaces.len() as u64, spaces.dropped())
-        });
+        mappings.settle(surveys.processes.iter().map(|process| process.tgid));
         let counts = bpf::mappings::counts(&self.running.bpf)?;
-        let summary = MappingSummary { calls: counts.calls, thinned: counts.thinned, ranges, dropped };
+        let mut summary = MappingSummary { calls: counts.calls, thinned: counts.thinned, ..MappingSummary::default() };
+        let spaces: HashMap<u32, Space> = mappings.with(|spaces| {
+            (summary.ranges, summary.dropped) = (spaces.len() as u64, spaces.dropped());
+            (summary.repaired, summary.repaired_bytes) = spaces.repaired();
+            surveys.processes.iter().filter_map(|process| Some((process.tgid, spaces.of(process.tgid)?.clone()))).collect()
+        });
+        for process in &surveys.processes {
+            if let Some(space) = spaces.get(&process.tgid) {
+                summary.differing_bytes += space.differs(&process.survey.maps.asked_for());
+            }
+        }
         Ok(Some(Mapped { spaces, records, summary }))
     }
 

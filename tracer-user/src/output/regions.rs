@@ -98,7 +98,12 @@ fn process(text: &mut String, cgroup: &Cgroup, pid: Option<u32>) {
 /// Who did it to how much of the address space.
 fn origins(text: &mut String, what: &str, rows: &[OriginRow]) {
     for row in rows.iter().take(STACKS) {
-        let thread = row.tid.map(|tid| format!(", thread {tid}")).unwrap_or_default();
+        let thread = match (row.tid, &row.thread_function) {
+            (Some(tid), Some(function)) => format!(", thread {tid} of {}", escape(function)),
+            (Some(tid), None) => format!(", thread {tid}"),
+            (None, Some(function)) => format!(", threads of {}", escape(function)),
+            (None, None) => String::new(),
+        };
         stack(text, "    ", &format!("{what}: {} by {}{thread}", units::bytes(row.bytes), escape(&row.call)), &row.frames);
     }
 }

@@ -184,25 +184,31 @@ fn unclaimed(vma: &Vma, index: usize, (start, end): (u64, u64), memory: &mut dyn
         push(start, end, None);
         return;
     }
-    // Stacks end where their mapping ends; several touch where guards are no mappings of their own.
-    let mut stacks = Vec::new();
-    let mut top = end;
+    // Stacks end where their mapping ends, or where a block begins that the kernel merged with it.
+    let (top, stacks) = stacks_below(memory, start, end);
+    let mut at = start;
+    for (low, high) in glibc::mapped_blocks(memory, start, top) {
+        let (free, stacks) = stacks_below(memory, at, low);
+        push(at, free, None);
+        stacks.into_iter().rev().for_each(|(low, high)| push(low, high, Some((Class::ThreadStack, by::THREAD_DESCRIPTOR))));
+        push(low, high, Some((Class::MmapMalloc, by::BLOCK_HEADER)));
+        at = high;
+    }
+    push(at, top, None);
+    stacks.into_iter().rev().for_each(|(low, high)| push(low, high, Some((Class::ThreadStack, by::THREAD_DESCRIPTOR))));
+}
+
+/// Threads' stacks side by side that end at `top`, the highest first, and where the lowest begins. Several touch where guards are no mappings of
+/// their own.
+fn stacks_below(memory: &mut dyn ReadMemory, start: u64, top: u64) -> (u64, Vec<(u64, u64)>) {
+    let (mut top, mut stacks) = (top, Vec::new());
     while top > start
         && let Some(low) = glibc::thread_stack(memory, start, top)
     {
         stacks.push((low, top));
         top = low;
     }
-    let mut at = start;
-    for (low, high) in glibc::mapped_blocks(memory, start, top) {
-        push(at, low, None);
-        push(low, high, Some((Class::MmapMalloc, by::BLOCK_HEADER)));
-        at = high;
-    }
-    push(at, top, None);
-    for (low, high) in stacks.into_iter().rev() {
-        push(low, high, Some((Class::ThreadStack, by::THREAD_DESCRIPTOR)));
-    }
+    (top, stacks)
 }
 
 /// The zeroed parts of mapped programs and libraries.
@@ -309,6 +315,23 @@ pub(super) mod tests {
         let maps = Maps::parse(text.as_bytes()).unwrap();
         let classified = classify(&maps.vmas, &mut super::super::memory::NoMemory, Layout::default(), &[]);
         classified.regions.iter().map(|region| region.class.name()).collect()
+    }
+
+    #[test]
+    fn a_stack_that_the_kernel_merged_with_the_block_above_it() {
+        const MIB: u64 = 1 << 20;
+        let (start, block, end) = (0x7f00_0000_1000_u64, 0x7f00_0080_0000_u64, 0x7f00_0180_0000_u64);
+        let vmas = [Vma { start, end, read: true, write: true, ..Vma::default() }];
+        let (mut words, descriptor) = (Words::default(), block - 0x940);
+        words.present(block - 8192, 8192);
+        for (at, word) in [(0, descriptor), (16, descriptor), (0x690, start - 4096), (0x698, 8 * MIB)] {
+            words.set(descriptor + at, word);
+        }
+        words.present(block, 4096);
+        words.set(block + 8, (16 * MIB) | 2);
+        let regions = classify(&vmas, &mut words, Layout::default(), &[]).regions;
+        let found: Vec<(u64, u64, Class)> = regions.iter().map(|region| (region.start, region.end, region.class)).collect();
+        assert_eq!(found, [(start, block, Class::ThreadStack), (block, end, Class::MmapMalloc)]);
     }
 
     #[test]

@@ -81,7 +81,7 @@ const MOST_TABLE_BYTES: u64 = 16 << 20;
 /// Most section headers looked at.
 const MOST_SECTIONS: u16 = 256;
 
-/// The dynamic symbols of a file that begin with `gHotSpot`: a JVM's description of itself.
+/// Some dynamic symbols of a file: a library's description of itself.
 #[derive(Debug, Default)]
 pub struct Dynamic {
     segments: Vec<Segment>,
@@ -89,9 +89,9 @@ pub struct Dynamic {
 }
 
 impl Dynamic {
-    /// Reads them; `None` if the file has no section of dynamic symbols.
+    /// Reads those that begin with `prefix`; `None` if the file has no section of dynamic symbols.
     #[must_use]
-    pub fn read(file: &File) -> Option<Dynamic> {
+    pub fn read(file: &File, prefix: &[u8]) -> Option<Dynamic> {
         const SHT_DYNSYM: u32 = 11;
         const SYMBOL_BYTES: usize = 24;
         let header = read_bytes(file, 0, PAGE_BYTES)?;
@@ -106,7 +106,7 @@ impl Dynamic {
         let symbol = |entry: &[u8]| {
             let name = names.get(usize::try_from(u32_at(entry, 0)?).ok()?..)?;
             let name = &name[..name.iter().position(|&byte| byte == 0)?];
-            name.starts_with(b"gHotSpot").then_some((name.to_vec(), u64_at(entry, 8)?))
+            name.starts_with(prefix).then_some((name.to_vec(), u64_at(entry, 8)?))
         };
         let symbols = entries.chunks_exact(SYMBOL_BYTES).filter_map(symbol).collect();
         Some(Dynamic { segments, symbols })
@@ -193,7 +193,7 @@ mod tests {
         for length in (0..whole.len()).step_by(7) {
             let file = tempfile::tempfile().unwrap();
             file.write_all_at(&[&whole[..length], &[0xff; 8192]].concat(), 0).unwrap();
-            let _ = Dynamic::read(&file);
+            let _ = Dynamic::read(&file, b"");
         }
         let mut wild = whole.clone();
         wild[32..40].copy_from_slice(&u64::MAX.to_le_bytes());

@@ -18,8 +18,9 @@ use std::collections::HashSet;
 const MOST_CANDIDATES: usize = 65_536;
 /// Blocks are mapped from this size on, unless the program asked for less (M_MMAP_THRESHOLD).
 const LEAST_MAPPED_BYTES: u64 = 128 << 10;
-/// Most pages looked at for the next block's header behind memory that is none.
-const MOST_STEPS: u32 = 1024;
+/// Most pages looked at for the next block's header behind memory that is none: two stacks of the usual size, which kernels before 6.7 put right
+/// below a block.
+const MOST_STEPS: u32 = 4096;
 /// The smallest stack that pthread_attr_setstacksize allows.
 const LEAST_STACK_BYTES: u64 = 16 << 10;
 /// A thread's descriptor ends this far below the top, at most.
@@ -149,6 +150,11 @@ fn is_laid_out(vmas: &[Vma], index: usize, layout: Layout) -> bool {
 
 /// The stack of a thread that ends at `end`, not lower than `start`.
 pub fn thread_stack(memory: &mut dyn ReadMemory, start: u64, end: u64) -> Option<u64> {
+    thread_descriptor(memory, start, end).map(|(_, low)| low)
+}
+
+/// The descriptor of the thread whose stack ends at `end`, and where that stack begins.
+pub fn thread_descriptor(memory: &mut dyn ReadMemory, start: u64, end: u64) -> Option<(u64, u64)> {
     let mut bytes = [0; DESCRIPTOR_BYTES];
     let length = if end - start >= DESCRIPTOR_BYTES as u64 { DESCRIPTOR_BYTES } else { PAGE_BYTES as usize };
     let mut from = end.checked_sub(length as u64)?;
@@ -164,12 +170,14 @@ pub fn thread_stack(memory: &mut dyn ReadMemory, start: u64, end: u64) -> Option
     let words: Vec<u64> = bytes.chunks_exact(8).map(|word| word.try_into().map_or(0, u64::from_le_bytes)).collect();
     // Descriptors are aligned to 16 bytes at least.
     let descriptors = (0..words.len()).step_by(2).filter(|&at| words[at] == from + 8 * at as u64);
-    descriptors.rev().find_map(|at| {
+    // glibc's have that address twice, and a list that begins with its own address in them.
+    let glibcs = descriptors.clone().filter(|&at| words.get(at + 2) == Some(&words[at]));
+    glibcs.chain(descriptors.clone().rev()).find_map(|at| {
         let pairs = words[at..].windows(2).map(|pair| (pair[0], pair[1]));
         let is_stack = |(low, size): &(u64, u64)| {
             *size >= LEAST_STACK_BYTES && low.is_multiple_of(PAGE_BYTES) && low.checked_add(*size) == Some(end) && *low < from
         };
-        pairs.filter(is_stack).map(|(low, _)| low.max(start)).next()
+        pairs.filter(is_stack).map(|(low, _)| (words[at], low.max(start))).next()
     })
 }
 
@@ -294,6 +302,11 @@ mod tests {
         words.set(descriptor + 0x690, BASE);
         words.set(descriptor + 0x698, 8 * MIB);
         assert_eq!(thread_stack(&mut words, start, end), Some(start));
+        // A list of glibc's.
+        words.set(descriptor + 0x2e0, descriptor + 0x2e0);
+        words.set(descriptor + 16, descriptor);
+        assert_eq!(thread_descriptor(&mut words, start, end), Some((descriptor, start)));
+        words.set(descriptor + 0x2e0, 0);
         words.set(descriptor, descriptor + 16);
         assert_eq!(thread_stack(&mut words, start, end), None);
     }

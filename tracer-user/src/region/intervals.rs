@@ -109,17 +109,27 @@ impl<M: Clone + PartialEq> Intervals<M> {
         })
     }
 
-    /// Whether a range has a mark everywhere.
+    /// What of a range has no mark, by address.
     #[must_use]
-    pub fn covers(&self, start: u64, end: u64) -> bool {
+    pub fn gaps(&self, start: u64, end: u64) -> Vec<(u64, u64)> {
+        let mut gaps = Vec::new();
         let mut at = start;
         for piece in self.over(start, end) {
-            if piece.start != at {
-                return false;
+            if piece.start > at {
+                gaps.push((at, piece.start));
             }
             at = piece.end;
         }
-        at >= end
+        if at < end {
+            gaps.push((at, end));
+        }
+        gaps
+    }
+
+    /// Whether a range has a mark everywhere.
+    #[must_use]
+    pub fn covers(&self, start: u64, end: u64) -> bool {
+        self.gaps(start, end).is_empty()
     }
 
     /// All marks.
@@ -206,6 +216,9 @@ mod tests {
                 for (start, end) in [(0, 5), (10, 30), (7, 7)] {
                     let whole = pages[start as usize..end as usize].iter().all(Option::is_some);
                     assert_eq!(intervals.covers(start, end), whole, "seed {seed}, after {call:?}");
+                    let missing = pages[start as usize..end as usize].iter().filter(|page| page.is_none()).count();
+                    let gaps: u64 = intervals.gaps(start, end).iter().map(|gap| gap.1 - gap.0).sum();
+                    assert_eq!(gaps as usize, missing, "seed {seed}, after {call:?}");
                 }
             }
         }

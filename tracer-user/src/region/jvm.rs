@@ -76,7 +76,7 @@ struct Fields(HashMap<(&'static str, &'static str), (u64, u64)>);
 
 impl Fields {
     fn read(memory: &mut dyn ReadMemory, start: u64, library: &File) -> Option<Fields> {
-        let file = elf::Dynamic::read(library)?;
+        let file = elf::Dynamic::read(library, b"gHotSpot")?;
         let bias = file.bias(start);
         let mut word = |name: &str| memory.word(bias.wrapping_add(file.symbol(name)?));
         let table = word("gHotSpotVMStructs")?;

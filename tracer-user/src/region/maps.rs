@@ -108,6 +108,22 @@ impl Maps {
     }
 }
 
+impl Maps {
+    /// Ranges that only calls of the process change, neighbours joined: not the stack, which grows by itself, and what the kernel put there.
+    #[must_use]
+    pub fn asked_for(&self) -> Vec<(u64, u64)> {
+        let mut ranges: Vec<(u64, u64)> = Vec::new();
+        let own = |vma: &&Vma| !vma.name.starts_with(b"[") || vma.name.starts_with(b"[heap") || vma.name.starts_with(b"[anon");
+        for vma in self.vmas.iter().filter(own) {
+            match ranges.last_mut() {
+                Some(last) if last.1 == vma.start => last.1 = vma.end,
+                _ => ranges.push((vma.start, vma.end)),
+            }
+        }
+        ranges
+    }
+}
+
 /// The index of the mapping at an address.
 #[must_use]
 pub fn index_at(vmas: &[Vma], address: u64) -> Option<usize> {

@@ -111,8 +111,6 @@ impl ProcessMemory {
 impl ReadMemory for ProcessMemory {
     fn read(&mut self, address: u64, bytes: &mut [u8]) -> bool {
         let Some(end) = address.checked_add(bytes.len() as u64) else { return false };
-        let Some(left) = self.reads_left.checked_sub(1) else { return false };
-        self.reads_left = left;
         let mut page = address & !(PAGE_BYTES - 1);
         while page < end {
             if !self.pages.page(page).is_some_and(PageEntry::is_present) {
@@ -120,6 +118,8 @@ impl ReadMemory for ProcessMemory {
             }
             page += PAGE_BYTES;
         }
+        let Some(left) = self.reads_left.checked_sub(1) else { return false };
+        self.reads_left = left;
         self.mem.as_ref().is_some_and(|mem| mem.read_exact_at(bytes, address).is_ok())
     }
 

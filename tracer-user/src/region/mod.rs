@@ -18,6 +18,7 @@ pub mod maps;
 pub mod memory;
 pub mod place;
 pub mod survey;
+pub mod threads;
 
 pub use classify::{Classified, Region, classify};
 pub use maps::Vma;

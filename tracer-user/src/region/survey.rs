@@ -4,11 +4,12 @@ use super::blocks::{self, Free};
 use super::classify::{Claim, Classified, Region, classify};
 use super::environment::Environment;
 use super::glibc::Layout;
-use super::maps::Maps;
+use super::maps::{Maps, Vma};
 use super::memory::{NoMemory, PageMap, ProcessMemory, ReadPages as _};
+use super::threads::{self as thread_functions, Fields};
 use super::{Class, PAGE_BYTES, jvm};
 use crate::process::FileIdentity;
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::fs::{self, File};
 use std::io::{self, Read as _};
 use std::sync::Arc;
@@ -30,6 +31,8 @@ pub struct Survey {
     pub resident: Vec<Option<u64>>,
     /// Its threads.
     pub threads: Option<u64>,
+    /// Addresses of the functions that threads began with, by id on the host, as far as glibc tells.
+    pub thread_functions: HashMap<u32, u64>,
     /// Settings of malloc; `None` where the environment cannot be read.
     pub environment: Option<Environment>,
     /// How its glibc lays out heaps.
@@ -70,7 +73,11 @@ impl Survey {
         let resident = resident(&maps, &classified.regions, memory.pages());
         let threads = fs::read(format!("/proc/{tgid}/status")).ok().and_then(|status| status_field(&status, b"Threads:"));
         let free = blocks::free_blocks(&mut memory, &classified.heaps, layout);
-        Ok((Survey { maps, classified, resident, threads, environment, layout, free }, memory))
+        let opened = |vma: &Vma| opened(&FileIdentity { device: vma.device, inode: vma.inode, generation: None });
+        let fields = thread_functions::libraries(&maps).filter_map(opened).find_map(|library| Fields::read(&library));
+        let functions = fields.map(|fields| fields.functions(&mut memory, &classified.regions)).unwrap_or_default();
+        let thread_functions = thread_functions::by_host_id(tgid, functions);
+        Ok((Survey { maps, classified, resident, threads, thread_functions, environment, layout, free }, memory))
     }
 
     /// From mappings alone, of a process that is gone.
@@ -79,7 +86,7 @@ impl Survey {
         let layout = layout(&maps, None);
         let classified = classify(&maps.vmas, &mut NoMemory, layout, known);
         let resident = vec![None; classified.regions.len()];
-        Survey { maps, classified, resident, threads: None, environment: None, layout, free: None }
+        Survey { maps, classified, resident, layout, ..Survey::default() }
     }
 
     /// Its arenas; `None` if no heap was found.

@@ -99,7 +99,7 @@ pub fn empty_report() -> Report {
         schema: SCHEMA,
         tool: "memtrail 0.1.0".into(),
         host: host(),
-        mapping: Some(MappingSummary { calls: 5120, thinned: 1024, ranges: 96, dropped: 0 }),
+        mapping: Some(MappingSummary { calls: 5120, thinned: 1024, ranges: 96, ..MappingSummary::default() }),
         started: "2026-03-01T02:03:04Z".into(),
         ended: "2026-03-01T02:05:24Z".into(),
         duration_s: 140.0,
@@ -136,6 +136,7 @@ pub fn origin(call: &str, bytes: u64, function: &str, tid: Option<u32>) -> Origi
         frames: vec!["start_thread".into(), function.into()],
         bytes,
         tid,
+        thread_function: None,
         oldest_s: 60.0,
     }
 }

@@ -22,6 +22,8 @@ use crate::{
 
 /// The compiler of the workloads. What QEMU and the BPF toolchain need, they install themselves.
 const PACKAGES: &[&str] = &["gcc", "libc6-dev", "python3-venv"];
+/// What the long form traces besides: a JVM, and other mallocs.
+const PACKAGES_LONG: &[&str] = &["default-jdk-headless", "libjemalloc2", "libmimalloc2.0", "libtcmalloc-minimal4"];
 /// Size of a workload in an emulated machine, bytes. The bounds stay relative.
 const SMALL_BYTES: u64 = 16 << 20;
 /// Rows of the accuracy table that run together there: 2 GiB hold no more of them with their tracers.
@@ -46,6 +48,9 @@ pub fn run(args: &Args, run: &mut Run) {
     let wanted = |tier| args.tier.is_empty() || args.tier.contains(&tier);
     run.step("set-up", |_| {
         apt::ensure_installed(PACKAGES)?;
+        if args.long {
+            apt::ensure_installed(PACKAGES_LONG)?;
+        }
         ensure_component("fmt", "rustfmt")?;
         ensure_component("clippy", "clippy")
     });

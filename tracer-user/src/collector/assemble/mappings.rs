@@ -15,7 +15,10 @@ use std::{
     cmp::Reverse,
     collections::{BTreeMap, HashMap},
 };
-use tracer_common::mapping::{Change, MappingRecord};
+use tracer_common::{
+    mapping::{Change, MappingRecord},
+    stack::{MAX_FRAMES, StackRecord, StackStatus},
+};
 
 /// Stacks shown for the regions of one class in one process.
 const MOST_ORIGINS: usize = 5;
@@ -35,10 +38,7 @@ pub struct Mapped {
 impl Mapped {
     /// Processes and stacks that are named.
     pub fn stacks(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
-        let of_spaces = self.spaces.values().flat_map(|space| {
-            let marks = space.mapped.marks().chain(space.opened.marks());
-            marks.map(|origin| (space.process, origin.stack))
-        });
+        let of_spaces = self.spaces.values().flat_map(|space| space.stacks().map(|stack| (space.process, stack)));
         of_spaces.chain(self.records.values().map(|record| (record.key.process, record.key.user_stack)))
     }
 }
@@ -76,7 +76,7 @@ pub(super) fn of_process(inputs: &Inputs<'_>, symbols: &mut dyn Symbols, process
         let places = sums(process, intervals).into_iter();
         places.map(|(place, sums)| (place, origin_rows(inputs, symbols, space.process, sums))).collect()
     };
-    Known { origins: rows(&space.mapped), growers: rows(&space.opened) }
+    Known { origins: rows(&space.origins()), growers: rows(&space.opened) }
 }
 
 /// Address space of one stack.
@@ -88,7 +88,8 @@ struct Sum {
     oldest_ns: u64,
 }
 
-type Sums = HashMap<(u64, Change), Sum>;
+/// By stack, call, and the address of the function that the thread began with.
+type Sums = HashMap<(u64, Change, Option<u64>), Sum>;
 
 /// Joins the intervals with the regions that exist.
 fn sums(process: &Process, intervals: &Intervals<Origin>) -> BTreeMap<Place, Sums> {
@@ -97,7 +98,8 @@ fn sums(process: &Process, intervals: &Intervals<Origin>) -> BTreeMap<Place, Sum
         for piece in intervals.over(region.start, region.end) {
             let Origin { stack, change, tid, at_ns } = piece.mark;
             let sums = places.entry((region.class, region.by)).or_default();
-            let sum = sums.entry((stack, change)).or_insert(Sum { bytes: 0, tid: Some(tid), oldest_ns: at_ns });
+            let function = process.survey.thread_functions.get(&tid).copied();
+            let sum = sums.entry((stack, change, function)).or_insert(Sum { bytes: 0, tid: Some(tid), oldest_ns: at_ns });
             sum.bytes = sum.bytes.saturating_add(piece.end - piece.start);
             sum.tid = sum.tid.filter(|known| *known == tid);
             sum.oldest_ns = sum.oldest_ns.min(at_ns);
@@ -108,25 +110,35 @@ fn sums(process: &Process, intervals: &Intervals<Origin>) -> BTreeMap<Place, Sum
 
 /// Stacks in words; those that read alike are one.
 fn origin_rows(inputs: &Inputs<'_>, symbols: &mut dyn Symbols, process: u64, sums: Sums) -> Vec<OriginRow> {
-    let mut rows: HashMap<(&'static str, Resolved), Sum> = HashMap::new();
-    for ((stack, change), sum) in sums {
-        let row = rows.entry((change.call(), in_words(inputs, symbols, process, stack))).or_insert(Sum { bytes: 0, ..sum });
+    let mut rows: HashMap<(&'static str, Resolved, Option<String>), Sum> = HashMap::new();
+    for ((stack, change, function), sum) in sums {
+        let function = function.and_then(|address| function_name(inputs, symbols, process, address));
+        let row = rows.entry((change.call(), in_words(inputs, symbols, process, stack), function)).or_insert(Sum { bytes: 0, ..sum });
         row.bytes = row.bytes.saturating_add(sum.bytes);
         row.tid = row.tid.filter(|known| Some(*known) == sum.tid);
         row.oldest_ns = row.oldest_ns.min(sum.oldest_ns);
     }
-    let row = |((call, words), sum): ((&'static str, Resolved), Sum)| OriginRow {
+    let row = |((call, words, thread_function), sum): ((&'static str, Resolved, Option<String>), Sum)| OriginRow {
         call: call.to_owned(),
         status: words.status,
         frames: words.frames,
         bytes: sum.bytes,
         tid: sum.tid,
+        thread_function,
         oldest_s: seconds_since(inputs, sum.oldest_ns),
     };
     let mut rows: Vec<OriginRow> = rows.into_iter().map(row).collect();
     rows.sort_by(|a, b| b.bytes.cmp(&a.bytes).then_with(|| (&a.frames, &a.call).cmp(&(&b.frames, &b.call))));
     rows.truncate(MOST_ORIGINS);
     rows
+}
+
+/// The function at an address of a process.
+fn function_name(inputs: &Inputs<'_>, symbols: &mut dyn Symbols, process: u64, address: u64) -> Option<String> {
+    let mut stack = StackRecord { check: 0, length: 1, status: StackStatus::Ended as u32, frames: [0; MAX_FRAMES] };
+    stack.frames[0] = address;
+    let name = symbols.user(inputs.processes.get(&process)?, Some(&stack)).frames.pop()?;
+    (name != "[unknown]").then_some(name)
 }
 
 /// What each wanted cgroup's processes asked for; `None` where that is not followed.
@@ -207,8 +219,8 @@ mod tests {
         let places = sums(&process, &intervals);
         let other = &places[&(Class::Other, None)];
         let of = |sum: &Sum| (sum.bytes, sum.tid, sum.oldest_ns);
-        assert_eq!(of(&other[&(1, Change::Mapped)]), (0x5000, None, 99));
-        assert_eq!(of(&other[&(2, Change::Mapped)]), (0x1000, Some(7), 98));
+        assert_eq!(of(&other[&(1, Change::Mapped, None)]), (0x5000, None, 99));
+        assert_eq!(of(&other[&(2, Change::Mapped, None)]), (0x1000, Some(7), 98));
         let heap: u64 =
             places.iter().filter(|((class, _), _)| *class == Class::BrkHeap).flat_map(|(_, sums)| sums.values()).map(|sum| sum.bytes).sum();
         assert_eq!(heap, 0x1000);

@@ -3,8 +3,9 @@
 
 use super::{LEAST_ANONYMOUS_BYTES, Message, PATIENCE, Place, Process, Reserved, Surveying, Surveyor, Surveys, Tables, Touched};
 use crate::{
+    bpf::tables,
     cgroup::{CgroupId, StatReading, monotonic_ns, stat::Limit},
-    collector::session::Session,
+    collector::session::{Session, SessionError},
     output::text,
     process::{Feed, feed::OpenedFiles},
     region::{Survey, survey},
@@ -97,7 +98,7 @@ impl Ahead {
         due.into_iter().take(MOST_CGROUPS).map(|(_, id, held)| (id, held)).collect()
     }
 
-    fn begin(&mut self, thread: &Surveying, members: HashMap<u32, CgroupId>, opened: Option<OpenedFiles>, now_ns: u64) {
+    fn begin(&mut self, thread: &Surveying, members: HashMap<u32, CgroupId>, opened: Option<OpenedFiles>, reserved: Reserved, now_ns: u64) {
         let mut sizes: Vec<(u64, u32)> = members
             .keys()
             .filter_map(|tgid| Some((survey::anonymous_bytes(*tgid)?, *tgid)))
@@ -107,8 +108,7 @@ impl Ahead {
         let tgids: Vec<u32> = sizes.into_iter().map(|(_, tgid)| tgid).take(MOST_AT_ONCE).collect();
         // Two messages a process at most: the thread never waits for the next interval.
         let (sender, messages) = sync_channel(2 * MOST_AT_ONCE);
-        let surveyor =
-            Surveyor { sender, opened, reserved: Reserved::new(), samples: HashMap::<u32, Touched>::new(), elsewhere: Vec::new() };
+        let surveyor = Surveyor { sender, opened, reserved, samples: HashMap::<u32, Touched>::new(), elsewhere: Vec::new() };
         // A process that holds the thread up: the next look waits too.
         if !tgids.is_empty() && thread.0.try_send((surveyor, tgids)).is_ok() {
             self.pending = Some(Pending { messages, members, began_ns: now_ns });
@@ -217,7 +217,12 @@ impl Session {
         let members = self.members(readings.iter().map(|(id, _)| *id).filter(below));
         (self.ahead.last_ns, self.ahead.busy_ns) = (now_ns, self.surveying.busy_ns());
         self.ahead.looked.extend(due.into_iter().map(|(id, held)| (id, Looked { at_ns: now_ns, held })));
-        self.ahead.begin(&self.surveying, members, self.feed.as_ref().map(Feed::opened_files), now_ns);
+        let reserved = tables::processes(&self.running.bpf).map_err(SessionError::from);
+        let reserved = reserved.and_then(|processes| self.reserved_by_jvms(&members, &processes)).unwrap_or_else(|error| {
+            log::warn!("what JVMs reserved has no class: {error}");
+            Reserved::new()
+        });
+        self.ahead.begin(&self.surveying, members, self.feed.as_ref().map(Feed::opened_files), reserved, now_ns);
     }
 }
 
