@@ -95,6 +95,35 @@ int wl_lifetimes(void) {
     return 0;
 }
 
+WL_FUNCTION void wl_touch_high(char *start) { wl_store_pages(start, WL_PAGE, WL_PAGE); }
+
+// Shorter waits can be anything; the kernel's own shortest for being over memory.high is 10 ms.
+#define HELD_UP_NS 5000000ul
+
+// Touches page by page and says how long those touches took that were held up.
+int wl_held_up(void) {
+    uint64_t bytes = wl_even_bytes(), count = bytes / WL_PAGE, held = 0;
+    uint64_t *took = calloc(count, sizeof *took);
+    char *start = wl_map_small(bytes);
+    if (!took) wl_die("calloc");
+    for (uint64_t i = 0; i < count; i++) took[i] = 1;
+    wl_step(&(struct wl_step){.name = "ready"});
+    double sum = 0;
+    for (uint64_t i = 0; i < count; i++) {
+        uint64_t began = wl_now();
+        wl_touch_high(start + i * WL_PAGE);
+        uint64_t now = wl_now();
+        if (now - began < HELD_UP_NS) continue;
+        took[held++] = now - began;
+        sum += (double)(now - began);
+    }
+    wl_figure("count", (double)held);
+    wl_figure("sum_ns", sum);
+    tell("_ns", took, held);
+    wl_step(&(struct wl_step){.name = "touched", .function = "wl_touch_high", .resident.anon = (int64_t)bytes, .charged.anon = (int64_t)bytes});
+    return 0;
+}
+
 WL_FUNCTION void wl_read_page(int fd, uint64_t at) {
     if (pread(fd, page, WL_PAGE, (off_t)at) != (ssize_t)WL_PAGE) wl_die("pread");
 }

@@ -8,18 +8,21 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-fn row<'a>(outcome: &'a Outcome, cgroup: &TestCgroup, metric: &str) -> &'a Value {
+/// A cgroup's distribution.
+pub fn row<'a>(outcome: &'a Outcome, cgroup: &TestCgroup, metric: &str) -> &'a Value {
     let found = harness::report::cgroup(&outcome.report, cgroup.path()).unwrap().unwrap();
     let row = &found["histograms"][metric];
     assert!(row.is_object(), "{metric}: {}", found["histograms"]);
     row
 }
 
-fn figure(step: &Step, name: &str) -> f64 {
+/// A figure of the workload's.
+pub fn figure(step: &Step, name: &str) -> f64 {
     step.figures[name].as_f64().unwrap()
 }
 
-fn assert_near(what: &str, found: f64, truth: f64, share: f64) {
+/// Within that share of the truth.
+pub fn assert_near(what: &str, found: f64, truth: f64, share: f64) {
     assert!((found / truth - 1.0).abs() <= share, "{what}: {found}, where {truth} is true");
 }
 
@@ -233,7 +236,7 @@ impl TracepointCount {
 }
 
 /// A file of tracefs, which is mounted for it where it is not.
-fn tracefs_file(path: &str) -> String {
+pub fn tracefs_file(path: &str) -> String {
     if let Ok(text) = std::fs::read_to_string(format!("/sys/kernel/tracing/{path}")) {
         return text;
     }

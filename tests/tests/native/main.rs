@@ -43,4 +43,5 @@ mod stream;
 mod swap;
 mod threads;
 mod verdicts;
+mod waits;
 mod workload_truth;

@@ -295,7 +295,11 @@ fn tables(inputs: &Inputs<'_>) -> BTreeMap<String, Table> {
         let entries = entries(name).map(|count| count as u64);
         (name.to_owned(), Table { entries, max_entries: u64::from(max_entries), forced: inputs.running.forced.has(name) })
     };
-    inputs.running.sizes.entries().into_iter().filter(|(name, _)| !name.ends_with("FRAMES")).map(table).collect()
+    let planned = inputs.running.sizes.entries().into_iter().filter(|(name, _)| !name.ends_with("FRAMES")).map(table);
+    let waits = inputs.histograms.waits().map(|(name, threads, room)| {
+        (name.to_owned(), Table { entries: Some(threads as u64), max_entries: u64::from(room), forced: false })
+    });
+    planned.chain(waits).collect()
 }
 
 /// The host as outputs show it.

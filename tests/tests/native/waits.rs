@@ -1,0 +1,97 @@
+//! Waits for memory against what the workload measured of itself, on every kernel: where the hook is missing, the metric is missing too, and
+//! the plan says so.
+
+use super::histograms::{assert_near, figure, row, tracefs_file};
+use harness::cgroup::TestCgroup;
+use harness::memtrail::{Memtrail, Mode, Outcome, record_args};
+use harness::place::Folder;
+use harness::workload::Workload;
+use memtrail::histogram::Distribution;
+
+const MIB: u64 = 1 << 20;
+
+/// Whether a probe has a provider; what only it can measure is in the report only then.
+fn has(outcome: &Outcome, probe: &str) -> bool {
+    let plan = outcome.report["plan"].as_array().unwrap();
+    plan.iter().find(|row| row["probe"] == probe).unwrap()["provider"] != "none"
+}
+
+fn is_missing(outcome: &Outcome, cgroup: &TestCgroup, metric: &str) -> bool {
+    harness::report::cgroup(&outcome.report, cgroup.path()).unwrap().unwrap()["histograms"][metric].is_null()
+}
+
+/// Nobody of the test waits any more, and the kernel half knows it.
+fn assert_nobody_waits(outcome: &Outcome) {
+    let tables = &outcome.report["cost"]["tables"];
+    println!("waiting at the end: {} {} {}", tables["RECLAIMS"], tables["STALLS"], tables["HIGH_CALLS"]);
+    for name in ["RECLAIMS", "STALLS", "HIGH_CALLS"] {
+        // Others on the host may.
+        assert!(tables[name]["entries"].as_u64().unwrap() <= 2, "{name}: {tables}");
+    }
+    assert_eq!(outcome.report["losses"]["stall_table_full"], 0);
+}
+
+/// Reads at the limit of a cgroup: those wait in which the kernel counts a reclaim.
+#[test]
+#[ignore = "root"]
+fn native_waits_of_charges_are_what_slow_reads_wait() {
+    let cgroup = TestCgroup::new("stalls").unwrap();
+    cgroup.limit(16 * MIB).unwrap();
+    let folder = Folder::new("stalls").unwrap();
+    let args = ["slow-reads", "--bytes", "96M", "--dir", folder.path().to_str().unwrap()];
+    let id = tracefs_file("events/vmscan/mm_vmscan_memcg_reclaim_begin/id");
+    let mut workload = Workload::start_with(&cgroup, &args, &[("MEMTRAIL_RECLAIM_ID", id.trim())]).unwrap();
+    workload.run_to("ready").unwrap();
+    let memtrail = Memtrail::start(&record_args(cgroup.path(), Mode::Default)).unwrap();
+    let steps = workload.run_to("ended").unwrap();
+    workload.finish().unwrap();
+    let outcome = memtrail.stop().unwrap();
+    let step = steps.last().unwrap();
+    println!("the workload's slow reads: {:?}", step.figures);
+    assert_nobody_waits(&outcome);
+    assert!(figure(step, "count") > 100.0, "the limit was to be reached often");
+    // Without the hook reclaim alone is known, and called that.
+    let metric = if has(&outcome, "charge") { "charge_stall_ns" } else { "memcg_reclaim_ns" };
+    assert_eq!(is_missing(&outcome, &cgroup, "charge_stall_ns"), !has(&outcome, "charge"));
+    let waits = row(&outcome, &cgroup, metric);
+    println!("{metric}: {waits}");
+    assert_near("waits", waits["count"].as_f64().unwrap(), figure(step, "count"), 0.05);
+    if metric == "charge_stall_ns" {
+        assert_near("p99", waits["p99"].as_f64().unwrap(), figure(step, "p99_ns"), 0.1);
+    }
+}
+
+/// Touches beyond `memory.high`: the kernel holds each some tenths of a second up.
+#[test]
+#[ignore = "root"]
+fn native_waits_over_high_are_what_touches_wait() {
+    let cgroup = TestCgroup::new("over-high").unwrap();
+    let mut workload = Workload::start(&cgroup, &["held-up", "--bytes", "20M"]).unwrap();
+    workload.run_to("ready").unwrap();
+    let is_limited = cgroup.high(18 * MIB).unwrap();
+    let memtrail = Memtrail::start(&record_args(cgroup.path(), Mode::Default)).unwrap();
+    let steps = workload.run_to("touched").unwrap();
+    workload.finish().unwrap();
+    let outcome = memtrail.stop().unwrap();
+    let step = steps.last().unwrap();
+    println!("the workload's touches: {:?}", step.figures);
+    assert_nobody_waits(&outcome);
+    if !is_limited || !has(&outcome, "high") {
+        assert!(is_missing(&outcome, &cgroup, "high_throttle_ns"), "{}", outcome.report["plan"]);
+        return;
+    }
+    let waits = row(&outcome, &cgroup, "high_throttle_ns");
+    println!("high_throttle_ns: {waits}");
+    let all = Distribution::decode(waits["hdr"].as_str().unwrap()).unwrap();
+    // Only from 5 ms on does the workload call a touch held up.
+    let mut long = Distribution::default();
+    all.values().filter(|(ns, _)| *ns >= 5_000_000).for_each(|(ns, count)| long.add(ns, count));
+    let (count, sum) = (long.count(), long.values().map(|(ns, count)| ns * count).sum::<u64>());
+    assert!(figure(step, "count") >= 3.0, "memory.high was to be passed");
+    assert!(count.abs_diff(figure(step, "count") as u64) <= 1, "{count} waits, {} touches", figure(step, "count"));
+    assert_near("sum", sum as f64, figure(step, "sum_ns"), 0.1);
+    let long = long.row().unwrap();
+    for (name, found) in [("p50", long.p50), ("p90", long.p90), ("p99", long.p99), ("max", long.max)] {
+        assert_near(name, found.unwrap() as f64, figure(step, &format!("{name}_ns")), 0.1);
+    }
+}
