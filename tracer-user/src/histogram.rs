@@ -212,6 +212,14 @@ fn varint(rest: &mut &[u8]) -> Option<u64> {
     Some(value)
 }
 
+impl HistogramRow {
+    /// Its values; `None` where it does not hold them.
+    #[must_use]
+    pub fn distribution(&self) -> Option<Distribution> {
+        Distribution::decode(self.hdr.as_deref()?)
+    }
+}
+
 fn encode(histogram: &Histogram<u64>) -> Option<String> {
     let mut bytes = Vec::new();
     V2DeflateSerializer::new().serialize(histogram, &mut bytes).ok()?;

@@ -45,8 +45,8 @@ pub fn write(report: &Report, mut writer: impl io::Write) -> io::Result<()> {
     let mut log = head(&report.tool, &report.started, started_s);
     for cgroup in &report.cgroups {
         for (metric, row) in &cgroup.histograms {
-            if let (Some(max), Some(encoded)) = (row.max, &row.hdr) {
-                push(&mut log, &cgroup.path, metric, [0.0, report.duration_s], max, &text::escape(encoded));
+            if let Some((max, encoded)) = row.distribution().and_then(|distribution| distribution.encoded()) {
+                push(&mut log, &cgroup.path, metric, [0.0, report.duration_s], max, &encoded);
             }
         }
     }

@@ -3,6 +3,7 @@
 //! Unknown is null and present. Never changes a figure: what a list leaves out is summed in one row, so that lists add up.
 
 use crate::model::{Cgroup, FileRow, Report, StackRow};
+use crate::oom::model::Autopsy;
 use std::io::{self, Write};
 
 /// Rows of a cgroup's stacks and files that are kept, by live bytes.
@@ -60,11 +61,16 @@ pub fn shortened(report: &Report) -> Report {
         migration: migration.clone(),
         losses: losses.clone(),
         cgroups,
-        oom: oom.clone(),
+        oom: oom.iter().map(completed).collect(),
         oom_loops: oom_loops.clone(),
         mapping: mapping.clone(),
         surveyed: surveyed.clone(),
     }
+}
+
+/// An autopsy of a recording that may be older, with the fields that were added since: unknown ones, and empty lists.
+fn completed(autopsy: &serde_json::Value) -> serde_json::Value {
+    Autopsy::from_value(autopsy).map_or_else(|| autopsy.clone(), |autopsy| autopsy.to_value())
 }
 
 fn shortened_cgroup(cgroup: &Cgroup) -> Cgroup {
