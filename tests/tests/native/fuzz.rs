@@ -1,9 +1,11 @@
 //! Damaged and forged recordings: readers and outputs never panic. A driver for stable Rust; the recordings of the repository are its
 //! corpus, and each round damages one of them.
 
-use memtrail::output::views::{self, Selection};
 use memtrail::output::diff::{Diff, Options, Shown};
-use memtrail::output::{Value, autopsy, files, folded, growth, histograms, hlog, json, perfetto, pods, pprof, regions, summary, svg, threads};
+use memtrail::output::views::{self, Selection};
+use memtrail::output::{
+    Value, autopsy, files, folded, growth, histograms, hlog, json, perfetto, pods, pprof, regions, summary, svg, threads,
+};
 use memtrail::recording::{self, Recording};
 use std::path::Path;
 use std::time::{Duration, Instant};

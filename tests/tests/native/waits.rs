@@ -9,6 +9,8 @@ use harness::workload::Workload;
 use memtrail::histogram::Distribution;
 
 const MIB: u64 = 1 << 20;
+/// Touches that the workload tells one by one.
+const LONGEST: u64 = 5;
 
 /// Whether a probe has a provider; what only it can measure is in the report only then.
 fn has(outcome: &Outcome, probe: &str) -> bool {
@@ -38,7 +40,7 @@ fn native_waits_of_charges_are_what_slow_reads_wait() {
     let cgroup = TestCgroup::new("stalls").unwrap();
     cgroup.limit(16 * MIB).unwrap();
     let folder = Folder::new("stalls").unwrap();
-    let args = ["slow-reads", "--bytes", "96M", "--dir", folder.path().to_str().unwrap()];
+    let args = ["slow-reads", "--bytes", "192M", "--dir", folder.path().to_str().unwrap()];
     let id = tracefs_file("events/vmscan/mm_vmscan_memcg_reclaim_begin/id");
     let mut workload = Workload::start_with(&cgroup, &args, &[("MEMTRAIL_RECLAIM_ID", id.trim())]).unwrap();
     workload.run_to("ready").unwrap();
@@ -83,15 +85,13 @@ fn native_waits_over_high_are_what_touches_wait() {
     let waits = row(&outcome, &cgroup, "high_throttle_ns");
     println!("high_throttle_ns: {waits}");
     let all = Distribution::decode(waits["hdr"].as_str().unwrap()).unwrap();
-    // Only from 5 ms on does the workload call a touch held up.
-    let mut long = Distribution::default();
-    all.values().filter(|(ns, _)| *ns >= 5_000_000).for_each(|(ns, count)| long.add(ns, count));
-    let (count, sum) = (long.count(), long.values().map(|(ns, count)| ns * count).sum::<u64>());
-    assert!(figure(step, "count") >= 3.0, "memory.high was to be passed");
-    assert!(count.abs_diff(figure(step, "count") as u64) <= 1, "{count} waits, {} touches", figure(step, "count"));
-    assert_near("sum", sum as f64, figure(step, "sum_ns"), 0.1);
-    let long = long.row().unwrap();
-    for (name, found) in [("p50", long.p50), ("p90", long.p90), ("p99", long.p99), ("max", long.max)] {
-        assert_near(name, found.unwrap() as f64, figure(step, &format!("{name}_ns")), 0.1);
+    let mut longest: Vec<u64> = all.values().flat_map(|(ns, count)| std::iter::repeat_n(ns, count.min(LONGEST) as usize)).collect();
+    longest.reverse();
+    assert!(figure(step, "count") >= LONGEST as f64, "memory.high was to be passed");
+    for (at, found) in longest.into_iter().take(LONGEST as usize).enumerate() {
+        assert_near("a wait", found as f64, figure(step, &format!("longest_{at}_ns")), 0.1);
     }
+    // Of so few the largest hundredth is the largest, in both.
+    assert!(all.count() < 100, "{waits}");
+    assert_near("p99", waits["p99"].as_f64().unwrap(), figure(step, "p99_ns"), 0.1);
 }

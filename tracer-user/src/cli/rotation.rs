@@ -153,7 +153,11 @@ mod tests {
             for part in ["one", "two", "three"] {
                 std::fs::write(folder.path().join("next"), part).unwrap();
                 std::fs::rename(folder.path().join("next"), &path).unwrap();
-                if with_links { aside.put(&path).unwrap() } else { aside.put_with(&path, no_links).unwrap() }
+                if with_links {
+                    aside.put(&path).unwrap()
+                } else {
+                    aside.put_with(&path, no_links).unwrap()
+                }
                 assert_eq!(path.exists(), with_links);
             }
             let read = |name: &str| std::fs::read_to_string(folder.path().join(name)).unwrap();

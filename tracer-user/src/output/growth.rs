@@ -47,6 +47,7 @@ pub fn between(before: Option<&Report>, after: &Report, value: Value) -> Growth 
                 samples: 0,
                 oldest_s: None,
                 threads: None,
+                files: Vec::new(),
                 ..stack.row.clone()
             });
         }
