@@ -83,7 +83,7 @@ pub fn threads<const WORDS: usize>(bpf: &Ebpf, name: &'static str) -> Result<usi
 where
     [u64; WORDS]: Pod,
 {
-    Ok(entries::<u64, [u64; WORDS]>(bpf, name)?.len())
+    Ok(batch::entries::<u64, [u64; WORDS]>(bpf, name)?.len())
 }
 
 /// Live samples by slot.
