@@ -58,12 +58,14 @@ fn native_waits_of_charges_are_what_slow_reads_wait() {
     let waits = row(&outcome, &cgroup, metric);
     println!("{metric}: {waits}");
     assert_near("waits", waits["count"].as_f64().unwrap(), figure(step, "count"), 0.05);
-    if metric == "charge_stall_ns" {
-        assert_near("p99", waits["p99"].as_f64().unwrap(), figure(step, "p99_ns"), 0.1);
+    // A stall is a part of its read. The rest of the read may lose the CPU, in an emulated machine often: a closer bound would test the host.
+    for name in ["p50", "p90", "p99", "max"] {
+        let (wait, read) = (waits[name].as_f64().unwrap(), figure(step, &format!("{name}_ns")));
+        assert!((0.5 * read..=1.02 * read).contains(&wait), "{name}: {wait}, of reads that take {read}");
     }
 }
 
-/// Touches beyond `memory.high`: the kernel holds each some tenths of a second up.
+/// Touches beyond `memory.high`: the kernel holds them up for up to two seconds each.
 #[test]
 #[ignore = "root"]
 fn native_waits_over_high_are_what_touches_wait() {

@@ -194,8 +194,7 @@ impl ReportArgs {
 fn write_trace(args: &ReportArgs, file: &Path, report: &Report, selection: &views::Selection) -> Result<()> {
     let cgroups: HashMap<&str, &Cgroup> = report.cgroups.iter().map(|cgroup| (cgroup.id.as_str(), cgroup)).collect();
     let path_of = |id: &str| cgroups.get(id).map_or_else(|| format!("[cgroup {id}]"), |cgroup| cgroup.path.clone());
-    let takes =
-        |id: &str| if selection.is_of_cgroups() { cgroups.get(id).is_some_and(|cgroup| selection.takes_cgroup(cgroup)) } else { true };
+    let takes = |id: &str| !selection.is_of_cgroups() || cgroups.get(id).is_some_and(|cgroup| selection.takes_cgroup(cgroup));
     output::write_whole(file, |writer| {
         let (mut encoder, mut written) = (output::perfetto::Encoder::default(), Ok(()));
         let (mut begun, mut ended) = (args.from.is_none(), false);

@@ -112,7 +112,9 @@ mod tests {
             }
         }
         let row = total.row().unwrap();
-        assert_eq!((sum.len(), Some(sum.value_at_quantile(0.5)), Some(sum.max())), (6, row.p50, row.max));
+        // A reader shows the highest value that counts as equal.
+        assert!(sum.equivalent(sum.value_at_quantile(0.5), row.p50.unwrap()) && sum.equivalent(sum.max(), row.max.unwrap()));
+        assert_eq!(sum.len(), 6);
         assert_eq!(times, [0, 1, 2]);
     }
 }
