@@ -90,6 +90,14 @@ impl TestCgroup {
         self.write(self.either("memory.limit_in_bytes", "memory.max"), self.either("-1", "max"))
     }
 
+    /// Sets `memory.high`, bytes; false in v1, which has none.
+    pub fn high(&self, bytes: u64) -> Result<bool> {
+        match self.version() {
+            Version::V1 => Ok(false),
+            Version::V2 => self.write("memory.high", &bytes.to_string()).map(|()| true),
+        }
+    }
+
     /// Bytes charged, as the kernel's batched counter says.
     pub fn usage(&self) -> Result<u64> {
         let text = self.read(self.either("memory.usage_in_bytes", "memory.current"))?;

@@ -11,6 +11,9 @@ const LOG2_SUB_BUCKETS: u32 = 6;
 /// Buckets of all 64-bit values.
 pub const BUCKETS: u32 = (64 - LOG2_SUB_BUCKETS) * SUB_BUCKETS + SUB_BUCKETS;
 
+/// Threads that can wait for memory at once and be timed.
+pub const WAITERS: u32 = 2048;
+
 /// What is measured. The number is part of the table's keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[repr(u32)]

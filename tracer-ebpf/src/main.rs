@@ -94,6 +94,12 @@ fn reclaim_end(_ctx: RawTracePointContext) -> i32 {
     0
 }
 
+#[raw_tracepoint(tracepoint = "sched_process_exit")]
+fn waiter_exit(_ctx: RawTracePointContext) -> i32 {
+    probes::reclaim::exited();
+    0
+}
+
 // Tracepoint tier.
 
 #[raw_tracepoint(tracepoint = "mm_page_alloc")]

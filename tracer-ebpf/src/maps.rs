@@ -9,7 +9,7 @@ use tracer_common::{
     attribution::{Grave, KeyRecord, OwnerTotals, Sample},
     dirty::{DirtyKey, DirtyRecord},
     file::FileRecord,
-    histogram::HistogramKey,
+    histogram::{HistogramKey, WAITERS},
     loss::{LOSSES, LossCount},
     mapping::{CALLS, Mapper, MappingCall, MappingCounts, MappingRecord},
     oom::{OomCall, OomKill},
@@ -142,19 +142,20 @@ pub static HISTOGRAM_LOSSES: HashMap<u64, u64> = HashMap::with_max_entries(1024,
 
 /// Reclaims that run, by thread.
 #[map]
-pub static RECLAIMS: HashMap<u64, crate::probes::reclaim::Wait> = HashMap::with_max_entries(1024, 0);
+pub static RECLAIMS: HashMap<u64, crate::probes::reclaim::Wait> = HashMap::with_max_entries(WAITERS, 0);
 
-/// Charges that have waited for reclaim, by thread. The oldest makes room.
+/// Charges that have waited for reclaim, by thread.
 #[map]
-pub static STALLS: LruHashMap<u64, crate::probes::reclaim::Stall> = LruHashMap::with_max_entries(1024, 0);
+pub static STALLS: HashMap<u64, crate::probes::reclaim::Stall> = HashMap::with_max_entries(WAITERS, 0);
 
-/// Entry 0: no less than there are entries in `STALLS`.
+/// Entry 0: as many as there are entries in `STALLS`.
 #[map]
 pub static STALLED: Array<u64> = Array::with_max_entries(1, 0);
 
 /// Tasks that are held up for being over memory.high, by thread.
 #[map]
-pub static HIGH_CALLS: HashMap<u64, crate::probes::reclaim::Wait> = HashMap::with_max_entries(1024, 0);
+pub static HIGH_CALLS: HashMap<u64, crate::probes::reclaim::Wait> = HashMap::with_max_entries(WAITERS, 0);
+
 /// How much each process maps, by thread-group id. The one that is idle for longest makes room.
 #[map]
 pub static MAPPERS: LruHashMap<u32, Mapper> = LruHashMap::with_max_entries(1, 0);

@@ -6,11 +6,12 @@
 
 use crate::model::HistogramRow;
 use base64::{Engine as _, prelude::BASE64_STANDARD};
+use flate2::read::ZlibDecoder;
 use hdrhistogram::{
     Histogram,
     serialization::{Serializer as _, V2DeflateSerializer},
 };
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, io::Read as _};
 use tracer_common::histogram::{Metric, bucket};
 
 /// Age of what is live: nanoseconds from charge to the report. Counts are pages, estimated from the samples.
@@ -18,6 +19,14 @@ pub const LIVE_AGE: &str = "live_age_ns";
 
 /// Significant digits of the encoding: finer than the buckets, so that nothing is lost by it.
 const DIGITS: u8 = 3;
+/// An encoding's head, V2 (<https://github.com/HdrHistogram/HdrHistogram>, EncodableHistogram): cookie, length of the counts, offset of
+/// normalisation, digits, lowest and highest value, ratio.
+const HEAD_BYTES: usize = 40;
+const COOKIES: [[u8; 4]; 2] = [[0x1c, 0x84, 0x93, 0x14], [0x1c, 0x84, 0x93, 0x13]];
+/// Values of that many digits that have a counter of their own, and as many in each further power of two, halved.
+const LOG2_HALF: u32 = 10;
+/// Longest encoding that is read: all counters of all values, each of nine bytes.
+const MOST_BYTES: u64 = 1 << 19;
 /// Larger values and counts do not fit in the encoding, whose numbers are signed.
 const LARGEST: u64 = i64::MAX as u64 / 2;
 
@@ -94,20 +103,71 @@ impl Distribution {
         self.counts.values().fold(0, |sum, count| sum.saturating_add(*count))
     }
 
+    /// Values and how often each occurred, smallest first.
+    pub fn values(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
+        self.counts.iter().map(|(value, count)| (*value, *count))
+    }
+
+    /// What came since an earlier moment. A count that is smaller than it was then is nothing.
+    #[must_use]
+    pub fn since(&self, before: &Distribution) -> Distribution {
+        let mut since = Distribution::default();
+        for (value, count) in self.values() {
+            since.add(value, count.saturating_sub(before.counts.get(&value).copied().unwrap_or(0)));
+        }
+        since
+    }
+
     /// As every output has it; `None` if nothing occurred.
     #[must_use]
     pub fn row(&self) -> Option<HistogramRow> {
-        let histogram = self.hdr()?;
-        let quantile = |quantile| Some(histogram.value_at_quantile(quantile));
+        let largest = *self.counts.keys().next_back()?;
         Some(HistogramRow {
             count: self.count(),
-            p50: quantile(0.5),
-            p90: quantile(0.9),
-            p99: quantile(0.99),
-            p999: quantile(0.999),
-            max: Some(histogram.max()),
-            hdr: encode(&histogram),
+            p50: self.quantile(500),
+            p90: self.quantile(900),
+            p99: self.quantile(990),
+            p999: self.quantile(999),
+            max: Some(largest),
+            hdr: self.hdr().and_then(|histogram| encode(&histogram)),
         })
+    }
+
+    /// The first value that, with all smaller ones, reaches so many thousandths of all.
+    fn quantile(&self, thousandths: u128) -> Option<u64> {
+        let sum = |counts: u128, count: u64| counts + u128::from(count);
+        let all = self.counts.values().copied().fold(0, sum);
+        let rank = (all * thousandths).div_ceil(1000).max(1);
+        let mut counts = 0;
+        self.values().find_map(|(value, count)| {
+            counts = sum(counts, count);
+            (counts >= rank).then_some(value)
+        })
+    }
+
+    /// Reads an encoding that [`Distribution::row`] or [`Distribution::encoded`] made, which gives the same values again; `None` for any
+    /// other. It may come from a forged recording: nothing is believed that it says of its size.
+    #[must_use]
+    pub fn decode(hdr: &str) -> Option<Distribution> {
+        let bytes = BASE64_STANDARD.decode(hdr).ok()?;
+        let mut plain = Vec::new();
+        ZlibDecoder::new(bytes.strip_prefix(&COOKIES[0])?.get(4..)?).take(MOST_BYTES).read_to_end(&mut plain).ok()?;
+        let head = plain.get(..HEAD_BYTES)?;
+        if !head.starts_with(&COOKIES[1]) || head.get(8..24)? != [[0; 7].as_slice(), &[DIGITS], &[0; 7], &[1]].concat() {
+            return None;
+        }
+        let (mut counts, mut index, mut rest) = (Distribution::default(), 0_u64, plain.get(HEAD_BYTES..)?);
+        while !rest.is_empty() {
+            let coded = varint(&mut rest)?;
+            // Zigzag: a negative number is a run of empty counters.
+            if coded & 1 == 1 {
+                index = index.checked_add(coded / 2 + 1)?;
+            } else {
+                counts.add(value_of_counter(index)?, coded / 2);
+                index = index.checked_add(1)?;
+            }
+        }
+        Some(counts)
     }
 
     /// Largest value and the encoding; `None` if nothing occurred or it does not fit in an encoding.
@@ -124,6 +184,39 @@ impl Distribution {
             histogram.record_n((*value).min(LARGEST), (*count).min(LARGEST)).ok()?;
         }
         Some(histogram)
+    }
+}
+
+/// The smallest value that a counter of an encoding counts.
+fn value_of_counter(index: u64) -> Option<u64> {
+    let (half, within) = (index >> LOG2_HALF, index & ((1 << LOG2_HALF) - 1));
+    match u32::try_from(half).ok()?.checked_sub(1) {
+        None => Some(within),
+        Some(shift) if shift < u64::BITS - LOG2_HALF - 1 => Some((within | 1 << LOG2_HALF) << shift),
+        Some(_) => None,
+    }
+}
+
+/// LEB128 of at most nine bytes, of which the ninth is whole.
+fn varint(rest: &mut &[u8]) -> Option<u64> {
+    let mut value = 0;
+    for nth in 0..9 {
+        let (byte, after) = rest.split_first()?;
+        *rest = after;
+        let bits = if nth < 8 { byte & 0x7f } else { *byte };
+        value |= u64::from(bits) << (7 * nth);
+        if nth == 8 || byte & 0x80 == 0 {
+            break;
+        }
+    }
+    Some(value)
+}
+
+impl HistogramRow {
+    /// Its values; `None` where it does not hold them.
+    #[must_use]
+    pub fn distribution(&self) -> Option<Distribution> {
+        Distribution::decode(self.hdr.as_deref()?)
     }
 }
 
@@ -155,7 +248,8 @@ mod tests {
             assert!((figure.unwrap() as f64 / truth[at] as f64 - 1.0).abs() < 0.02, "{figure:?} {}", truth[at]);
         }
         let decoded = decoded(&row);
-        assert_eq!((decoded.len(), decoded.value_at_quantile(0.99)), (10_000, row.p99.unwrap()));
+        // Readers show the highest value that counts as equal.
+        assert!(decoded.len() == 10_000 && decoded.equivalent(decoded.value_at_quantile(0.99), row.p99.unwrap()));
     }
 
     #[test]
@@ -172,6 +266,62 @@ mod tests {
         }
         assert_eq!(sum, whole);
         assert_eq!(decoded(&whole.row().unwrap()).len(), whole.count());
+    }
+
+    #[test]
+    fn an_encoding_gives_the_same_values_again() {
+        let mut distribution = Distribution::default();
+        for n in 0..3000 {
+            let value = tracer_common::mix64(5, n) >> (n % 62 + 2);
+            let metric = Metric::ALL[n as usize % Metric::ALL.len()];
+            distribution.add(metric.value(bucket(value)), n % 5 + (n % 100 / 99 << 40));
+        }
+        let row = distribution.row().unwrap();
+        assert_eq!(Distribution::decode(row.hdr.as_ref().unwrap()).unwrap(), distribution);
+        assert_eq!(decoded(&row).len(), distribution.count());
+        let mut more = distribution.clone();
+        more.add(4096, 7);
+        assert_eq!(more.since(&distribution).values().collect::<Vec<_>>(), [(4096, 7)]);
+        assert!(distribution.since(&more).is_empty());
+    }
+
+    #[test]
+    fn sizes_are_shown_as_they_were() {
+        let mut sizes = Distribution::default();
+        for pages in [1, 1, 1, 512] {
+            sizes.add(Metric::ChargeBytes.value(bucket(pages * 4096)), 1);
+        }
+        let row = sizes.row().unwrap();
+        assert_eq!((row.p50, row.p90, row.max), (Some(4096), Some(2 << 20), Some(2 << 20)));
+    }
+
+    #[test]
+    fn forged_encodings_are_none() {
+        let mut distribution = Distribution::default();
+        (0..200).for_each(|n| distribution.add(n * 977, n + 1));
+        let good = BASE64_STANDARD.decode(distribution.row().unwrap().hdr.unwrap()).unwrap();
+        for n in 0..20_000_u64 {
+            let mut bytes = good.clone();
+            let random = tracer_common::mix64(7, n);
+            let at = random as usize % bytes.len();
+            bytes[at] = (random >> 32) as u8;
+            bytes.truncate(if n % 3 == 0 { at } else { bytes.len() });
+            let _ = Distribution::decode(&BASE64_STANDARD.encode(bytes));
+        }
+        // Behind a right checksum: any counts.
+        for n in 0..2000_u64 {
+            let mut plain = vec![0; HEAD_BYTES];
+            plain[..4].copy_from_slice(&COOKIES[1]);
+            (plain[15], plain[23]) = (DIGITS, 1);
+            plain.extend((0..40).map(|at| (tracer_common::mix64(n, at) >> 13) as u8 | if n % 2 == 0 { 0x80 } else { 0 }));
+            let mut bytes = [COOKIES[0], [0; 4]].concat();
+            let mut encoder = flate2::write::ZlibEncoder::new(&mut bytes, flate2::Compression::fast());
+            std::io::Write::write_all(&mut encoder, &plain).unwrap();
+            drop(encoder);
+            let read = Distribution::decode(&BASE64_STANDARD.encode(bytes));
+            assert!(read.is_none_or(|read| read.values().all(|(value, _)| value <= i64::MAX as u64)));
+        }
+        assert_eq!(Distribution::decode("x"), None);
     }
 
     #[test]

@@ -52,6 +52,25 @@ pub struct Report {
     /// How much of the processes' memory was looked at for regions.
     #[serde(default)]
     pub surveyed: Surveyed,
+    /// The files that frames of stacks are in, and the kernel.
+    #[serde(default)]
+    pub binaries: Vec<BinaryRow>,
+}
+
+/// A file with code.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BinaryRow {
+    /// Path as its process saw it; [`BinaryRow::KERNEL`] for the kernel.
+    pub path: String,
+    /// Build id, hexadecimal digits; null if it has none or could not be read.
+    pub build_id: Option<String>,
+    /// Frames of this report that are in it and in no other, sorted; none for the kernel, whose frames end in `_[k]`.
+    pub frames: Vec<String>,
+}
+
+impl BinaryRow {
+    /// The kernel, as perf and pprof call it.
+    pub const KERNEL: &str = "[kernel.kallsyms]";
 }
 
 /// How far regions are known.
@@ -363,6 +382,18 @@ pub struct StackRow {
     /// `live` by thread, largest first; null where it was not kept. Charged bytes that are no longer live have no thread.
     #[serde(default)]
     pub threads: Option<Vec<ThreadRow>>,
+    /// Of `live`: bytes of page cache and shmem by file, the largest files of the stack, largest first.
+    #[serde(default)]
+    pub files: Vec<StackFile>,
+}
+
+/// Live bytes of one file that a stack made resident.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StackFile {
+    /// Path, as in the rows of files.
+    pub path: String,
+    /// Bytes.
+    pub live: u64,
 }
 
 /// Live bytes that one thread made resident.

@@ -266,6 +266,7 @@ pub static CATALOGUE: &[Probe] = &[
         providers: &[Provider {
             tier: Tier::Tracepoint,
             hooks: &[
+                optional("waiter_exit", Attach::RawTracepoint, &["sched_process_exit"]),
                 hook("reclaim_end", Attach::RawTracepoint, &["mm_vmscan_memcg_reclaim_end"]),
                 hook("reclaim_begin", Attach::RawTracepoint, &["mm_vmscan_memcg_reclaim_begin"]),
             ],

@@ -5,7 +5,7 @@
 mod output_support;
 
 use flate2::read::GzDecoder;
-use memtrail::model::{Cgroup, Report};
+use memtrail::model::{BinaryRow, Cgroup, Report, StackFile, StackRow, ThreadRow};
 use memtrail::output::{Value, pprof};
 use output_support::*;
 use std::collections::{BTreeMap, BTreeSet};
@@ -83,6 +83,10 @@ struct Profile {
     types: Vec<(String, String)>,
     samples: Vec<Sample>,
     mappings: BTreeMap<String, u64>,
+    /// Build ids by file.
+    builds: BTreeMap<String, String>,
+    /// The file that a frame is in.
+    places: BTreeMap<String, String>,
     preferred: String,
     period: u64,
     times: [u64; 2],
@@ -103,11 +107,15 @@ fn read(report: &Report, value: Value) -> Profile {
     let types: Vec<_> = profile.messages(1).iter().map(|kind| (string(kind.number(1)), string(kind.number(2)))).collect();
     let functions: BTreeMap<u64, String> = profile.messages(5).iter().map(|f| (f.number(1), string(f.number(2)))).collect();
     let mappings: BTreeMap<u64, String> = profile.messages(3).iter().map(|m| (m.number(1), string(m.number(5)))).collect();
+    let builds = profile.messages(3).iter().map(|m| (string(m.number(5)), string(m.number(6)))).collect();
     let limits = profile.messages(3).iter().map(|m| (string(m.number(5)), m.number(3))).collect();
-    let mut locations = BTreeMap::new();
+    let (mut locations, mut places) = (BTreeMap::new(), BTreeMap::new());
     for location in profile.messages(4) {
         let [line] = location.messages(4).try_into().unwrap();
         assert!(location.number(2) == 0 || mappings.contains_key(&location.number(2)));
+        if let Some(file) = mappings.get(&location.number(2)) {
+            places.insert(functions[&line.number(1)].clone(), file.clone());
+        }
         let before = locations.insert(location.number(1), functions[&line.number(1)].clone());
         assert!(before.is_none() && location.number(1) > 0);
     }
@@ -125,6 +133,8 @@ fn read(report: &Report, value: Value) -> Profile {
     Profile {
         samples,
         mappings: limits,
+        builds,
+        places,
         preferred: string(profile.number(14)),
         period: profile.number(12),
         times: [profile.number(9), profile.number(10)],
@@ -148,10 +158,13 @@ fn a_report_is_a_profile() {
     assert_eq!(read(&report, Value::Charged).preferred, "charged_bytes");
     assert_eq!(profile.times, [1_772_330_584_000_000_000, 140_000_000_000]);
     assert!(profile.comments[0].starts_with("memtrail "));
-    let java = &profile.samples[0];
-    assert_eq!(java.frames, report.cgroups[0].stacks[0].frames);
-    assert_eq!(java.values, [9 * GIB, 9 * GIB / 4096, 9 * GIB + 9 * GIB / 4, (9 * GIB + 9 * GIB / 4) / 4096]);
-    let labels: Vec<(&str, &str)> = java.labels.iter().map(|(key, text)| (key.as_str(), text.as_str())).collect();
+    // One sample for each thread, and the rest.
+    let java: Vec<&Sample> = profile.samples.iter().filter(|sample| sample.frames == report.cgroups[0].stacks[0].frames).collect();
+    let value = |index: usize| java.iter().map(|sample| sample.values[index]).sum::<u64>();
+    assert_eq!((java.len(), value(0), value(2)), (3, 9 * GIB, 9 * GIB + 9 * GIB / 4));
+    assert!(java.iter().all(|sample| sample.values[1] == sample.values[0].div_ceil(4096)));
+    let labels = java[0].labels.iter().map(|(key, text)| (key.as_str(), text.as_str()));
+    let labels: Vec<(&str, &str)> = labels.filter(|(key, _)| !["tid", "thread"].contains(key)).collect();
     let cgroup = report.cgroups[0].path.as_str();
     assert_eq!(
         labels,
@@ -159,15 +172,64 @@ fn a_report_is_a_profile() {
             ("cgroup", cgroup),
             ("comm", "java"),
             ("container", "web"),
+            ("container_id", "web"),
             ("kind", "anon"),
             ("pid", "4711"),
             ("pod", "cart-7"),
+            ("pod_uid", "cart-7"),
             ("region", "glibc-arena")
         ]
     );
-    assert_eq!(profile.samples[3].frames, ["[no stack]"], "readers leave out a sample without a place");
+    let is_whole = |sample: &Sample| sample.frames == ["[no stack]"];
+    assert!(profile.samples.iter().any(is_whole), "readers leave out a sample without a place");
     assert_eq!(profile.mappings["libjvm.so"], 0x8e12f1);
     assert!(profile.mappings.contains_key("[kernel.kallsyms]"));
+}
+
+#[test]
+fn files_and_threads_are_labels_and_frames_have_their_builds() {
+    let file = |path: &str, live| StackFile { path: path.into(), live };
+    let thread = |tid, comm: Option<&str>, live| ThreadRow { tid, comm: comm.map(Into::into), live, live_stderr: 0 };
+    let row = |kind: &str, live, charged| StackRow {
+        charged,
+        ..stack(kind, "other", "a", "complete", &["main", "grow", "[a+0x10]", "f_[k]"], live)
+    };
+    let stacks = vec![
+        StackRow { files: vec![file("/log", 60), file("/idx", 30)], ..row("file", 100, 150) },
+        StackRow { threads: Some(vec![thread(Some(7), Some("io"), 70), thread(None, None, 30)]), ..row("anon", 100, 100) },
+        // Forged: files of more than there is.
+        StackRow { files: vec![file("/big", u64::MAX)], ..row("shmem", 10, 4) },
+    ];
+    let binary = |path: &str, build_id: Option<&str>, frames: &[&str]| BinaryRow {
+        path: path.into(),
+        build_id: build_id.map(Into::into),
+        frames: frames.iter().map(|frame| (*frame).to_owned()).collect(),
+    };
+    let binaries = vec![
+        binary("/usr/bin/a", Some("ab01"), &["grow", "[a+0x10]"]),
+        binary("[kernel.kallsyms]", Some("ff02"), &[]),
+        binary("x", None, &[]),
+    ];
+    let named = Cgroup { pod: Some("u1".into()), pod_name: Some("cart-7".into()), namespace: Some("shop".into()), ..Cgroup::default() };
+    let cgroups = vec![Cgroup { path: "/c".into(), container: Some("0123".into()), container_name: Some("web".into()), stacks, ..named }];
+    let profile = read(&Report { cgroups, binaries, ..empty_report() }, Value::Live);
+    let parts: Vec<(&str, u64, u64)> = profile
+        .samples
+        .iter()
+        .map(|sample| {
+            let own = ["file", "tid"].iter().find_map(|key| sample.labels.get(*key));
+            (own.map_or("", String::as_str), sample.values[0], sample.values[2])
+        })
+        .collect();
+    assert_eq!(parts, [("/log", 60, 60), ("/idx", 30, 30), ("", 10, 60), ("7", 70, 70), ("", 30, 30), ("/big", 10, 4)]);
+    assert_eq!(profile.samples[3].labels["thread"], "io");
+    let labels = &profile.samples[0].labels;
+    assert_eq!(["pod", "namespace", "container", "container_id"].map(|key| labels[key].as_str()), ["cart-7", "shop", "web", "0123"]);
+    let builds: Vec<_> = profile.builds.iter().map(|(path, id)| (path.as_str(), id.as_str())).collect();
+    assert_eq!(builds, [("/usr/bin/a", "ab01"), ("[kernel.kallsyms]", "ff02")]);
+    assert_eq!(profile.places["grow"], "/usr/bin/a");
+    assert!(!profile.places.contains_key("main"), "a name that several files have is of none");
+    assert_eq!(profile.mappings["/usr/bin/a"], 0x11);
 }
 
 #[test]
@@ -178,12 +240,17 @@ fn totals_are_the_ledgers_and_names_stay_as_they_are() {
         let rows: Vec<_> = report.cgroups.iter().flat_map(|cgroup| &cgroup.stacks).collect();
         assert_eq!(sum(&profile, 0), rows.iter().map(|row| row.live).sum::<u64>(), "seed {seed}");
         assert_eq!(sum(&profile, 2), rows.iter().map(|row| row.charged).sum::<u64>(), "seed {seed}");
-        let kept: Vec<_> = rows.iter().filter(|row| row.live > 0 || row.charged > 0).collect();
-        assert_eq!(profile.samples.len(), kept.len());
-        for (sample, row) in profile.samples.iter().zip(kept) {
-            assert!(row.frames.is_empty() || sample.frames == row.frames, "seed {seed}");
-            assert_eq!(sample.labels.get("comm").map_or("", String::as_str), row.comm, "seed {seed}");
+        let mut samples = profile.samples.iter();
+        for row in rows.iter().filter(|row| row.live > 0 || row.charged > 0) {
+            let (mut live, mut charged) = (0, 0);
+            while (live, charged) != (row.live, row.charged) {
+                let sample = samples.next().unwrap();
+                (live, charged) = (live + sample.values[0], charged + sample.values[2]);
+                assert!(row.frames.is_empty() || sample.frames == row.frames, "seed {seed}");
+                assert_eq!(sample.labels.get("comm").map_or("", String::as_str), row.comm, "seed {seed}");
+            }
         }
+        assert!(samples.next().is_none());
     }
 }
 

@@ -4,7 +4,7 @@
 
 mod output_support;
 
-use memtrail::model::{Interval, SCHEMA};
+use memtrail::model::{BinaryRow, Interval, SCHEMA, StackFile};
 use memtrail::recording::{self, Header, Mark, Problem, Recording, RecordingError, Writer};
 use output_support::*;
 use std::path::{Path, PathBuf};
@@ -486,4 +486,44 @@ fn a_recording_with_changes_and_distributions_stays_readable() {
     assert_eq!((row.count, row.p99), (10, Some(4000)));
     let marked = recording::read_snapshot(&path, Some("peak")).unwrap();
     assert!(marked.report.is_some() && marked.intervals == recording.intervals[3..]);
+}
+
+/// All that a report of this version can hold: `UPDATE_GOLDEN=1` makes it, once; later versions must read it, with these figures.
+#[test]
+fn a_recording_with_files_builds_and_autopsies_stays_readable() {
+    let path = fixture("recording-v1-builds.mtrail");
+    if std::env::var_os("UPDATE_GOLDEN").is_some() && !path.exists() {
+        let mut report = one_container();
+        report.cgroups[0].stacks[0].files = vec![StackFile { path: "/var/log/app.log".into(), live: 4096 }];
+        let frames = vec![report.cgroups[0].stacks[0].frames[0].clone()];
+        report.binaries = vec![BinaryRow { path: "/usr/bin/java".into(), build_id: Some("0af1".into()), frames }];
+        // As of a version without what autopsies have since.
+        report.oom =
+            vec![serde_json::json!({"time": "2026-03-01T02:04:00Z", "event": "kill", "verdict": "why", "victims": [{"comm": "java"}]})];
+        let mut writer = Writer::create(&path, &header()).unwrap();
+        writer.interval(&interval(0)).unwrap();
+        writer.report(&report).unwrap();
+        writer.finish().unwrap();
+    }
+    let recording = recording::read(&path).unwrap();
+    assert_eq!((recording.intervals.len(), recording.finished, recording.skipped_frames), (1, true, 0));
+    let report = recording.report.unwrap();
+    assert_eq!(report.binaries[0].build_id.as_deref(), Some("0af1"));
+    assert_eq!(report.cgroups[0].stacks[0].files[0].path, "/var/log/app.log");
+    assert_eq!(report.oom[0]["verdict"], "why");
+}
+
+/// A report from an older recording is as the schema wants it: what it lacks is null or empty.
+#[test]
+fn recordings_of_all_versions_become_valid_reports() {
+    let schema: serde_json::Value = serde_json::from_str(include_str!("../../docs/report.schema.json")).unwrap();
+    let validator = jsonschema::draft202012::new(&schema).unwrap();
+    for name in ["", "-before-threads", "-changes", "-builds"] {
+        let report = recording::read(&fixture(&format!("recording-v1{name}.mtrail"))).unwrap().report.unwrap();
+        let mut json = Vec::new();
+        memtrail::output::json::write(&report, &mut json).unwrap();
+        let json = serde_json::from_slice(&json).unwrap();
+        let errors: Vec<String> = validator.iter_errors(&json).map(|error| format!("{}: {error}", error.instance_path())).collect();
+        assert!(errors.is_empty(), "{name}: {errors:?}");
+    }
 }

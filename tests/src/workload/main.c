@@ -59,6 +59,7 @@ static const struct {
     {"tmpfs-storm", wl_tmpfs_storm, "the same in tmpfs"},
     {"lifetimes", wl_lifetimes, "--rounds blocks of four pages that live for 10 to 100 ms; quantiles of what they really lived"},
     {"slow-reads", wl_slow_reads, "read --bytes of holes page by page; quantiles of the slow reads' waits"},
+    {"held-up", wl_held_up, "touch --bytes page by page; quantiles of the touches of 5 ms and more"},
     {"mmap-storm", wl_mmap_storm, "map and unmap 64 KiB, --rounds times, touching nothing; ns a pair"},
     {"getppid-storm", wl_getppid_storm, "--rounds calls of getppid; ns a call"},
 };

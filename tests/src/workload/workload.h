@@ -147,6 +147,7 @@ int wl_mmap_storm(void);
 int wl_getppid_storm(void);
 int wl_lifetimes(void);
 int wl_slow_reads(void);
+int wl_held_up(void);
 int wl_omit_fp(void);
 
 // tmpfs at a given or private place; used by the workload and by the storm. Returns the directory.

@@ -1,8 +1,11 @@
 //! Damaged and forged recordings: readers and outputs never panic. A driver for stable Rust; the recordings of the repository are its
 //! corpus, and each round damages one of them.
 
+use memtrail::output::diff::{Diff, Options, Shown};
 use memtrail::output::views::{self, Selection};
-use memtrail::output::{Value, files, folded, histograms, hlog, json, pprof, regions, summary, svg};
+use memtrail::output::{
+    Value, autopsy, files, folded, growth, histograms, hlog, json, perfetto, pods, pprof, regions, summary, svg, threads,
+};
 use memtrail::recording::{self, Recording};
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -102,11 +105,28 @@ fn torn(bytes: &[u8], random: &mut Random) -> Vec<u8> {
     bytes
 }
 
-/// Everything that a recording can become.
-fn show(recording: &Recording) {
-    let Some(report) = &recording.report else { return };
+/// Everything that a recording can become, alone and beside another.
+fn show(recording: &Recording, other: &Recording) {
+    let mut encoder = perfetto::Encoder::default();
+    for interval in &recording.intervals {
+        let _ = encoder.interval(interval, str::to_owned);
+    }
+    for mark in &recording.marks {
+        let _ = encoder.mark(mark);
+    }
+    let (Some(report), Some(before)) = (&recording.report, &other.report) else { return };
     let selection = Selection::default();
+    let options = Options { value: Value::Live, normalize: true, same_recording: false };
+    let diff = Diff::new(["before", "after"].map(str::to_owned), before, report, options);
+    let backwards = Diff::new(["after", "before"].map(str::to_owned), report, before, Options { normalize: false, ..options });
+    let grown = growth::between(Some(before), report, Value::Growth).report;
     let texts = [
+        diff.text(Shown { top: None, all: true }),
+        backwards.text(Shown::default()),
+        histograms::render(&grown, &selection),
+        views::stacks(&grown, &selection),
+        pods::table(report, &selection),
+        autopsy::view(report),
         summary::render(report, summary::Options::default()),
         views::cgroups(report, &selection),
         views::stacks(report, &selection),
@@ -123,17 +143,22 @@ fn show(recording: &Recording) {
     let _ = svg::write(report, Value::Charged, &mut sink);
     let _ = pprof::write(report, Value::Live, &mut sink);
     let _ = hlog::write(report, &mut sink);
+    let _ = (diff.folded(&mut sink), diff.svg(&mut sink), diff.json(&mut sink));
+    if let Ok(split) = threads::split(report) {
+        let _ = folded::write(&split, Value::Live, &mut sink);
+    }
 }
 
 fn fuzz(time: Duration, least: u64) -> (u64, u64) {
     let (corpus, path) = (corpus(), Path::new("x.mtrail"));
+    let whole: Vec<Recording> = corpus.iter().map(|bytes| recording::read_from(bytes.as_slice(), path).unwrap()).collect();
     let (began, mut rounds, mut read) = (Instant::now(), 0, 0);
     while rounds < least || began.elapsed() < time {
         let mut random = Random(rounds, 0);
         let seed = &corpus[random.below(corpus.len())];
         let bytes = if random.below(4) == 0 { torn(seed, &mut random) } else { forged(seed, &mut random) };
         if let Ok(recording) = recording::read_from(bytes.as_slice(), path) {
-            show(&recording);
+            show(&recording, &whole[random.below(whole.len())]);
             read += 1;
         }
         // An error is an answer here too.

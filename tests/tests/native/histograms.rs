@@ -8,33 +8,36 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-fn row<'a>(outcome: &'a Outcome, cgroup: &TestCgroup, metric: &str) -> &'a Value {
+/// A cgroup's distribution.
+pub fn row<'a>(outcome: &'a Outcome, cgroup: &TestCgroup, metric: &str) -> &'a Value {
     let found = harness::report::cgroup(&outcome.report, cgroup.path()).unwrap().unwrap();
     let row = &found["histograms"][metric];
     assert!(row.is_object(), "{metric}: {}", found["histograms"]);
     row
 }
 
-fn figure(step: &Step, name: &str) -> f64 {
+/// A figure of the workload's.
+pub fn figure(step: &Step, name: &str) -> f64 {
     step.figures[name].as_f64().unwrap()
 }
 
-fn assert_near(what: &str, found: f64, truth: f64, share: f64) {
+/// Within that share of the truth.
+pub fn assert_near(what: &str, found: f64, truth: f64, share: f64) {
     assert!((found / truth - 1.0).abs() <= share, "{what}: {found}, where {truth} is true");
 }
 
-/// The truth is between two figures of the workload: it may lose the CPU between its clock and its call. The largest hundredth has no upper
-/// bound: where the host reclaims cold memory all the time (DAMON does), the kernel holds some pages in batches of another CPU, and frees them
-/// up to tenths of a second after they were unmapped.
+/// Of the largest hundredth, on the tracepoint tier, nanoseconds: a page ends when it is freed. Where the host reclaims cold memory all the
+/// time (DAMON does), the kernel holds some pages in batches of another CPU, and frees them up to tenths of a second after they were unmapped.
+const FREED_LATER_NS: f64 = 5e8;
+
+/// The truth is between two figures of the workload: it may lose the CPU between its clock and its call.
 fn assert_quantiles(row: &Value, step: &Step, share: f64) {
     for name in ["p50", "p90", "p99", "max"] {
         let [least, most] = ["least", "most"].map(|bound| figure(step, &format!("{name}_{bound}_ns")));
         let found = row[name].as_f64().unwrap();
-        let bounded = ["p50", "p90"].contains(&name);
-        assert!(
-            found >= least * (1.0 - share) && (!bounded || found <= most * (1.0 + share)),
-            "{name}: {found}, between {least} and {most}"
-        );
+        let later = if ["p50", "p90"].contains(&name) { 0.0 } else { FREED_LATER_NS };
+        let range = least * (1.0 - share)..=most * (1.0 + share) + later;
+        assert!(range.contains(&found), "{name}: {found}, between {least} and {most}");
     }
 }
 
@@ -55,7 +58,7 @@ fn native_histograms_of_lifetimes_and_sizes_are_the_workloads_own() {
     let (count, pages) = (lifetimes["count"].as_u64().unwrap(), figure(step, "pages") as u64);
     assert!((pages - pages / 100..=pages + 16).contains(&count), "{count} of {pages}");
     let sizes = row(&outcome, &cgroup, "charge_bytes");
-    assert!(sizes["count"].as_u64().unwrap() >= count && (4096..4100).contains(&sizes["p50"].as_u64().unwrap()), "{sizes}");
+    assert!(sizes["count"].as_u64().unwrap() >= count && sizes["p50"] == 4096, "{sizes}");
     assert_eq!(outcome.report["losses"]["histogram_table_full"], 0);
 }
 
@@ -257,7 +260,7 @@ impl TracepointCount {
 }
 
 /// A file of tracefs, which is mounted for it where it is not.
-fn tracefs_file(path: &str) -> String {
+pub fn tracefs_file(path: &str) -> String {
     if let Ok(text) = std::fs::read_to_string(format!("/sys/kernel/tracing/{path}")) {
         return text;
     }

@@ -2,9 +2,11 @@
 
 use harness::memtrail::binary;
 use harness::place::Folder;
+use std::collections::BTreeMap;
 use std::ffi::CString;
 use std::os::unix::ffi::OsStrExt;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
 
 fn record(args: &[&str]) -> (Output, Vec<String>) {
     let output = Command::new(binary().unwrap()).arg("record").args(args).env_remove("RUST_BACKTRACE").output().unwrap();
@@ -30,14 +32,15 @@ fn native_a_pattern_without_match_is_a_warning_and_in_the_end_an_error() {
     assert_eq!(lines.len(), 3, "{lines:?}");
 }
 
-/// A tmpfs of 16 KiB on this folder; unmounts it in the end, with what is open there.
+/// A small tmpfs on this folder; unmounts it in the end, with what is open there.
 struct SmallDisk(CString);
 
 impl SmallDisk {
-    fn on(folder: &Folder) -> SmallDisk {
+    fn on(folder: &Folder, kib: u32) -> SmallDisk {
+        let size = CString::new(format!("size={kib}k")).unwrap();
         let target = CString::new(folder.path().as_os_str().as_bytes()).unwrap();
         // SAFETY: all strings are nul-terminated and outlive the call; data is a string, as tmpfs wants.
-        let status = unsafe { libc::mount(c"memtrail-test".as_ptr(), target.as_ptr(), c"tmpfs".as_ptr(), 0, c"size=16k".as_ptr().cast()) };
+        let status = unsafe { libc::mount(c"memtrail-test".as_ptr(), target.as_ptr(), c"tmpfs".as_ptr(), 0, size.as_ptr().cast()) };
         assert_eq!(status, 0, "{}", std::io::Error::last_os_error());
         SmallDisk(target)
     }
@@ -56,7 +59,7 @@ impl Drop for SmallDisk {
 #[ignore = "root"]
 fn native_a_full_disk_leaves_nothing_half_written() {
     let folder = Folder::new("full-disk").unwrap();
-    let disk = SmallDisk::on(&folder);
+    let disk = SmallDisk::on(&folder, 16);
     let json = folder.path().join("full.json");
     let (output, lines) = record(&["--duration", "1s", "-o", json.to_str().unwrap()]);
     let left: Vec<_> = std::fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
@@ -72,19 +75,93 @@ fn native_a_full_disk_leaves_nothing_half_written() {
 #[ignore = "root"]
 fn native_a_full_disk_stops_no_other_output() {
     let (small, other) = (Folder::new("full-disk").unwrap(), Folder::new("other-disk").unwrap());
-    let disk = SmallDisk::on(&small);
+    let disk = SmallDisk::on(&small, 32);
     let path = |folder: &Folder, name: &str| folder.path().join(name).display().to_string();
-    // What is left holds the header and some intervals.
+    // What is left holds the beginnings and some intervals.
     std::fs::write(path(&small, "filler"), [1; 12 << 10]).unwrap();
-    let outputs = [path(&small, "full.mtrail"), path(&other, "whole.mtrail"), path(&other, "whole.json")];
-    let outputs = outputs.each_ref().map(|output| ["-o", output.as_str()]);
-    let (output, lines) = record(&[&["--duration", "3s", "--interval", "50ms"], &outputs.concat()[..]].concat());
+    let full = ["full.mtrail", "full.hlog", "full.pftrace"].map(|name| path(&small, name));
+    let whole = ["whole.mtrail", "whole.hlog", "whole.pftrace", "whole.json"].map(|name| path(&other, name));
+    let outputs: Vec<&str> = full.iter().chain(&whole).flat_map(|output| ["-o", output.as_str()]).collect();
+    let (output, lines) = record(&[&["--duration", "3s", "--interval", "50ms"], &outputs[..]].concat());
+    let log = std::fs::read_to_string(&full[1]).unwrap();
+    let cut = Command::new(binary().unwrap()).args(["report", &full[0], "--view", "marks"]).output().unwrap();
     drop(disk);
     assert_eq!(output.status.code(), Some(1), "{lines:?}");
-    let said = lines.iter().filter(|line| line.contains("full.mtrail") && line.contains("No space left")).count();
+    let said = lines.iter().filter(|line| line.contains("/full.") && line.contains("No space left")).count();
     assert_eq!(said, 2, "at once and at the end: {lines:?}");
+    // What is on the full disk ends with whole pieces.
+    assert!(log.ends_with('\n') && cut.status.success(), "{}", String::from_utf8_lossy(&cut.stderr));
     let json = std::fs::read_to_string(other.path().join("whole.json")).unwrap();
     assert!(serde_json::from_str::<serde_json::Value>(&json).unwrap()["cgroups"].is_array());
     let report = Command::new(binary().unwrap()).arg("report").arg(other.path().join("whole.mtrail")).output().unwrap();
     assert_eq!(report.status.code(), Some(0), "{}", String::from_utf8_lossy(&report.stderr));
+}
+
+/// The other formats, from a recording: the error names the file, nothing is left, and what had the name before stays.
+#[test]
+#[ignore = "root"]
+fn native_a_full_disk_leaves_earlier_outputs() {
+    let folder = Folder::new("full-disk").unwrap();
+    let disk = SmallDisk::on(&folder, 16);
+    let recording = concat!(env!("CARGO_MANIFEST_DIR"), "/../tracer-user/tests/fixtures/recording-v1-changes.mtrail");
+    let names = ["x.folded", "x.svg", "x.json", "x.pb.gz", "x.hlog", "x.pftrace"];
+    names.iter().for_each(|name| std::fs::write(folder.path().join(name), "").unwrap());
+    std::fs::write(folder.path().join("filler"), [1; 16 << 10]).unwrap();
+    let mut outputs = Vec::new();
+    for name in names {
+        let report = Command::new(binary().unwrap()).args(["report", recording, "-o"]).arg(folder.path().join(name)).output().unwrap();
+        outputs.push((name, report.status.code(), String::from_utf8_lossy(&report.stderr).into_owned()));
+    }
+    let left: BTreeMap<String, u64> = std::fs::read_dir(folder.path())
+        .unwrap()
+        .map(|entry| entry.unwrap())
+        .map(|entry| (entry.file_name().into_string().unwrap(), entry.metadata().unwrap().len()))
+        .collect();
+    drop(disk);
+    for (name, status, said) in outputs {
+        assert!(status == Some(1) && said.contains(name) && said.contains("No space left"), "{name}: {status:?} {said}");
+        assert_eq!(left.get(name), Some(&0), "{left:?}");
+    }
+    assert_eq!(left.len(), names.len() + 1, "nothing else is left: {left:?}");
+}
+
+/// Ended by Ctrl-C or SIGTERM, every output is whole, and there is nothing else.
+#[test]
+#[ignore = "root"]
+fn native_every_output_is_whole_after_a_signal() {
+    for signal in [libc::SIGINT, libc::SIGTERM] {
+        let folder = Folder::new("signal").unwrap();
+        let names = ["x.folded", "x.svg", "x.json", "x.pb.gz", "x.hlog", "x.pftrace", "x.mtrail", "x.jsonl"];
+        let path = |name: &str| folder.path().join(name);
+        let mut command = Command::new(binary().unwrap());
+        command.args(["record", "--interval", "100ms", "--stream"]).arg(path("x.jsonl")).env_remove("RUST_BACKTRACE");
+        names[..7].iter().for_each(|name| drop(command.arg("-o").arg(path(name))));
+        let child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        // The log has a line as soon as there was an interval.
+        let began = Instant::now();
+        while std::fs::read_to_string(path("x.jsonl")).is_ok_and(|text| !text.contains('\n')) || !path("x.jsonl").exists() {
+            assert!(began.elapsed() < Duration::from_secs(120), "it does not begin");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        // SAFETY: kill takes no pointers; the child has not been waited for, so the id is still its own.
+        assert_eq!(unsafe { libc::kill(child.id() as i32, signal) }, 0);
+        let output = child.wait_with_output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(matches!(output.status.code(), Some(0 | 3)), "{:?}: {said}", output.status);
+        let mut left: Vec<_> = std::fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        left.sort();
+        let mut wanted = names;
+        wanted.sort_unstable();
+        assert_eq!(left, wanted);
+        let read = |name: &str| std::fs::read(path(name)).unwrap();
+        let text = |name: &str| String::from_utf8(read(name)).unwrap();
+        assert!(serde_json::from_str::<serde_json::Value>(&text("x.json")).unwrap()["cgroups"].is_array());
+        assert!(text("x.svg").trim_end().ends_with("</svg>"));
+        assert!(harness::report::folded_sums(&text("x.folded")).is_ok());
+        assert!(text("x.hlog").ends_with('\n') && !read("x.pftrace").is_empty());
+        assert!(text("x.jsonl").lines().last().unwrap().contains("\"type\":\"end\""));
+        assert!(memtrail::recording::read(&path("x.mtrail")).unwrap().finished);
+        let unpacked = Command::new("gzip").args(["-t"]).arg(path("x.pb.gz")).status().unwrap();
+        assert!(unpacked.success());
+    }
 }

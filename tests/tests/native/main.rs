@@ -45,4 +45,5 @@ mod stream;
 mod swap;
 mod threads;
 mod verdicts;
+mod waits;
 mod workload_truth;

@@ -113,21 +113,35 @@ fn native_rotation_makes_parts_that_read_and_compare() {
     let mut workload = Workload::start(&cgroup, &["anon", "--bytes", "32M"]).unwrap();
     workload.run_to("ready").unwrap();
     let mut args = record_args(cgroup.path(), Mode::Exact);
-    args.extend(["-o", &path("run.mtrail"), "--rotate-every", "1s", "--interval", "100ms"].map(str::to_owned));
+    args.extend(["-o", &path("run.mtrail"), "--rotate-every", "1s", "--rotate-keep", "3", "--interval", "100ms"].map(str::to_owned));
     let memtrail = Memtrail::start(&args).unwrap();
-    wait_for(&folder.path().join("run.1.mtrail"));
+    // Before it is removed.
+    let kept = tempfile::tempdir().unwrap();
+    let keep = |name: &str| {
+        wait_for(&folder.path().join(name));
+        let to = kept.path().join(name);
+        std::fs::hard_link(folder.path().join(name), &to).unwrap();
+        to
+    };
+    let first = keep("run.1.mtrail");
     workload.run_to("touched").unwrap();
     wait_for(&folder.path().join("run.2.mtrail"));
-    wait_for(&folder.path().join("run.3.mtrail"));
-    memtrail.stop().unwrap();
-    for name in ["run.1.mtrail", "run.2.mtrail", "run.3.mtrail", "run.mtrail"] {
-        let part = recording::read(Path::new(&path(name))).unwrap();
-        assert!(part.finished && !part.truncated && part.report.is_some() && !part.intervals.is_empty(), "{name}");
-    }
+    let third = keep("run.3.mtrail");
     // The touch is between the ends of the first and the third part.
-    let output = Command::new(binary().unwrap()).args(["diff", &path("run.1.mtrail"), &path("run.3.mtrail")]).output().unwrap();
+    let output = Command::new(binary().unwrap()).arg("diff").args([first, third]).output().unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
     assert!(output.status.success() && text.contains("wl_touch_anon") && text.contains("+32."), "{text}");
+    wait_for(&folder.path().join("run.4.mtrail"));
+    let outcome = memtrail.stop().unwrap();
+    assert!(outcome.stderr.contains("run.1.mtrail: removed, since 3 parts are kept"), "{}", outcome.stderr);
+    let parts: Vec<_> = std::fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().path()).collect();
+    assert!(parts.len() == 4 && !folder.path().join("run.1.mtrail").exists(), "{parts:?}");
+    for name in parts {
+        let part = recording::read(&name).unwrap();
+        assert!(part.finished && !part.truncated && part.report.is_some(), "{name:?}");
+        // The newest may have ended as soon as it began.
+        assert!(!part.intervals.is_empty() || name.ends_with("run.mtrail"), "{name:?}");
+    }
 }
 
 fn wait_for(path: &Path) {

@@ -38,10 +38,12 @@ def compare(what, histogram, row):
     for name, percentile in PERCENTILES.items():
         # Java and Rust take the first value that reaches the share; the Python port rounds the rank to the nearest.
         rank = max(math.ceil(percentile * count / 100 - 1e-9), 1)
-        same(f"{what}: {name}", at_rank(histogram, rank), row[name])
+        # Sizes are shown as their bucket's lowest value, readers take the highest that counts as equal.
+        shown = histogram.get_highest_equivalent_value(row[name])
+        same(f"{what}: {name}", at_rank(histogram, rank), shown)
         if int(percentile * count / 100 + 0.5) == rank:
-            same(f"{what}: {name}", histogram.get_value_at_percentile(percentile), row[name])
-    same(f"{what}: max", histogram.get_max_value(), row["max"])
+            same(f"{what}: {name}", histogram.get_value_at_percentile(percentile), shown)
+    same(f"{what}: max", histogram.get_max_value(), histogram.get_highest_equivalent_value(row["max"]))
 
 
 def log(name):

@@ -150,8 +150,18 @@ pub fn high_returned() {
     histogram::add(owner, Metric::HighThrottleNs, waited_ns);
 }
 
-/// Whether any task may be in a stall. Reclaim outside charges leaves entries that only its task's next charge removes, and the table
-/// makes room by itself: the number is an upper bound.
+/// The current thread exits: nothing of it may stay. What its next charge would have removed, and calls whose return was missed.
+#[inline(always)]
+pub fn exited() {
+    let thread = bpf_get_current_pid_tgid();
+    if stalled() {
+        close_stall(thread);
+    }
+    let _ = RECLAIMS.remove(thread);
+    let _ = HIGH_CALLS.remove(thread);
+}
+
+/// Whether any thread is in a stall, or was in a reclaim outside charges and has not charged since.
 #[inline(always)]
 fn stalled() -> bool {
     match STALLED.get(0) {
@@ -162,9 +172,11 @@ fn stalled() -> bool {
 
 #[inline(always)]
 fn open_stall(thread: u64, wait: Wait) {
-    if STALLS.insert(thread, Stall { wait, reclaim_ns: 0, oom: 0 }, 0).is_ok()
-        && let Some(stalled) = STALLED.get_ptr_mut(0)
-    {
+    if let Err(error) = STALLS.insert(thread, Stall { wait, reclaim_ns: 0, oom: 0 }, 0) {
+        loss::count(loss::of_insert(error, Loss::StallTableFull), 0);
+        return;
+    }
+    if let Some(stalled) = STALLED.get_ptr_mut(0) {
         // SAFETY: a map value.
         unsafe { atomic::add(stalled, 1) };
     }

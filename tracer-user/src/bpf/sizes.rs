@@ -8,7 +8,7 @@ use tracer_common::{
     attribution::{Grave, KeyRecord, OwnerTotals, Sample},
     dirty::{DirtyKey, DirtyRecord},
     file::FileRecord,
-    histogram::HistogramKey,
+    histogram::{HistogramKey, WAITERS},
     mapping::{CALLS, Mapper, MappingCall, MappingRecord},
     process::ProcessRecord,
     sampling::{MAX_LOG2_MEAN, MIN_LOG2_MEAN},
@@ -177,6 +177,8 @@ fn megabytes(bytes: u64) -> String {
 
 /// Overhead of an entry of a preallocated hash besides key and value: element header and bucket (kernel/bpf/hashtab.c).
 const HASH_ENTRY: u64 = 48 + 8 + 16;
+/// A thread that waits for memory: a reclaim, a stall and a call for being over `memory.high`, of two, four and two words.
+const WAITS_BYTES: u64 = 3 * HASH_ENTRY + (2 + 4 + 2) * 8;
 /// Processes alive at once below those that are followed: a build on a large host has a few hundred.
 const FOLLOWED_AT_ONCE: u32 = 1 << 12;
 /// Samples planned to be live when all of RAM is charged: the standard error of a total is then under 1 %.
@@ -295,9 +297,10 @@ fn bytes(sizes: &Sizes, cpus: u32) -> u64 {
         + u64::from(sizes.mappings) * entry(size_of::<MappingRecord>())
         + u64::from(sizes.mappers) * entry(size_of::<Mapper>())
         + u64::from(CALLS) * size_of::<MappingCall>() as u64
-        + u64::from(sizes.mapping_events);
-    // Two bit tables, scratch, the small arrays, and the tables of what waits.
-    tables + sizes.frames / 4 + u64::from(cpus) * 34816 + (640 << 10)
+        + u64::from(sizes.mapping_events)
+        + u64::from(WAITERS) * WAITS_BYTES;
+    // Two bit tables, scratch, and the small arrays.
+    tables + sizes.frames / 4 + u64::from(cpus) * 34816 + (320 << 10)
 }
 
 impl Sizes {

@@ -78,6 +78,14 @@ pub fn take_histograms(bpf: &mut Ebpf, keys: &[HistogramKey]) -> Result<Vec<(His
     taken.filter_map(Result::transpose).collect()
 }
 
+/// Threads in a table of those that wait, whose values have so many words.
+pub fn threads<const WORDS: usize>(bpf: &Ebpf, name: &'static str) -> Result<usize, BpfError>
+where
+    [u64; WORDS]: Pod,
+{
+    Ok(batch::entries::<u64, [u64; WORDS]>(bpf, name)?.len())
+}
+
 /// Live samples by slot.
 pub fn samples(bpf: &Ebpf) -> Result<std::collections::HashMap<u64, Sample>, BpfError> {
     batch::entries(bpf, "SAMPLES")

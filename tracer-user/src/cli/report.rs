@@ -4,7 +4,7 @@ use super::{moment, status::Conflict};
 use crate::{
     containers::NamePattern,
     glob::Glob,
-    model::Report,
+    model::{Cgroup, Report},
     output::{self, Value, views},
     recording::{self, Point},
     units,
@@ -140,7 +140,7 @@ pub fn run(args: &ReportArgs) -> Result<u8> {
     }
     for file in &args.output {
         if output::Format::of(file) == Some(output::Format::Perfetto) {
-            write_trace(&args.file, file, &report)?;
+            write_trace(args, file, &report, &selection)?;
             continue;
         }
         output::write(file, &selected, output::WriteOptions { value, ..Default::default() })?;
@@ -190,22 +190,37 @@ impl ReportArgs {
     }
 }
 
-/// Kinds over time, of the whole recording. Cgroups that are not in its report are known by their number only.
-fn write_trace(recording: &Path, file: &Path, report: &Report) -> Result<()> {
-    let paths: HashMap<&str, &str> = report.cgroups.iter().map(|cgroup| (cgroup.id.as_str(), cgroup.path.as_str())).collect();
-    let path_of = |id: &str| paths.get(id).map_or_else(|| format!("[cgroup {id}]"), |path| (*path).to_owned());
+/// Kinds over time, of what is selected, between the marks. Cgroups that are not in the report are known by their number only.
+fn write_trace(args: &ReportArgs, file: &Path, report: &Report, selection: &views::Selection) -> Result<()> {
+    let cgroups: HashMap<&str, &Cgroup> = report.cgroups.iter().map(|cgroup| (cgroup.id.as_str(), cgroup)).collect();
+    let path_of = |id: &str| cgroups.get(id).map_or_else(|| format!("[cgroup {id}]"), |cgroup| cgroup.path.clone());
+    let takes = |id: &str| !selection.is_of_cgroups() || cgroups.get(id).is_some_and(|cgroup| selection.takes_cgroup(cgroup));
     output::write_whole(file, |writer| {
         let (mut encoder, mut written) = (output::perfetto::Encoder::default(), Ok(()));
+        let (mut begun, mut ended) = (args.from.is_none(), false);
         let each = &mut |point: Point<'_>| {
             let packets = match point {
-                Point::Interval(interval) => encoder.interval(interval, path_of),
-                Point::Mark(mark) => encoder.mark(mark),
+                Point::Interval(interval) if begun && !ended => {
+                    let mut interval = interval.clone();
+                    interval.cgroups.retain(|id, _| takes(id));
+                    interval.cgroups.values_mut().for_each(|cgroup| cgroup.kinds.retain(|kind, _| selection.takes_kind(kind)));
+                    encoder.interval(&interval, path_of)
+                }
+                Point::Interval(_) => return,
+                Point::Mark(mark) => {
+                    begun |= args.from.as_ref() == Some(&mark.name);
+                    if !begun || ended {
+                        return;
+                    }
+                    ended = args.to.as_ref() == Some(&mark.name);
+                    encoder.mark(mark)
+                }
             };
             if written.is_ok() {
                 written = writer.write_all(&packets);
             }
         };
-        recording::read_series(recording, each).map_err(std::io::Error::other)?;
+        recording::read_series(&args.file, each).map_err(std::io::Error::other)?;
         written
     })
     .with_context(|| format!("{}: cannot write", file.display()))
@@ -233,9 +248,24 @@ fn growth(before: Option<&Report>, after: &Report, value: Value) -> Result<Repor
 
 /// An output that holds live and charged bytes of every stack, so that there is no choice.
 fn whole_rows(args: &ReportArgs) -> Option<&PathBuf> {
-    args.output
-        .iter()
-        .find(|file| matches!(output::Format::of(file), Some(output::Format::Json | output::Format::Pprof | output::Format::Hlog)))
+    args.output.iter().find(|file| matches!(output::Format::of(file), Some(output::Format::Json | output::Format::Pprof)))
+}
+
+/// An output without stacks.
+fn without_stacks(args: &ReportArgs) -> Option<&PathBuf> {
+    args.output.iter().find(|file| matches!(output::Format::of(file), Some(output::Format::Hlog | output::Format::Perfetto)))
+}
+
+/// A view of what is at a moment, which has no growth.
+fn of_a_moment(view: Option<View>) -> Option<&'static str> {
+    match view? {
+        View::Cgroups => Some("cgroups"),
+        View::Pods => Some("pods"),
+        View::Files => Some("files"),
+        View::Regions => Some("regions"),
+        View::Oom => Some("OOM kills"),
+        View::Stacks | View::Marks | View::Histograms => None,
+    }
 }
 
 /// Refuses what cannot be told before anything is read.
@@ -249,14 +279,6 @@ fn check(args: &ReportArgs) -> Result<(), Conflict> {
     if args.nmt.is_some() && !args.output.is_empty() {
         return Err(Conflict("--nmt: a table for the terminal: leave -o out".to_owned()));
     }
-    let is_trace = |file: &&std::path::PathBuf| output::Format::of(file) == Some(output::Format::Perfetto);
-    if let Some(file) = args.output.iter().find(is_trace) {
-        let chosen = !(args.cgroup.is_empty() && args.pod.is_empty() && args.container.is_empty() && args.kind.is_empty());
-        if chosen || args.from.is_some() || args.by.is_some() {
-            let name = file.display();
-            return Err(Conflict(format!("{name}: a trace holds the whole recording: leave the filters, --from and --by out")));
-        }
-    }
     if args.by == Some(By::Thread) {
         let value = args.value();
         if value != Value::Live {
@@ -264,6 +286,9 @@ fn check(args: &ReportArgs) -> Result<(), Conflict> {
         }
         if args.view == Some(View::Cgroups) {
             return Err(Conflict("--by thread: the view of cgroups has no stacks: use --view stacks".to_owned()));
+        }
+        if let Some(file) = without_stacks(args) {
+            return Err(Conflict(format!("--by thread: {}: it has no stacks: leave --by out", file.display())));
         }
         if let Some(file) = whole_rows(args) {
             let name = file.display();
@@ -277,8 +302,10 @@ fn check(args: &ReportArgs) -> Result<(), Conflict> {
         if args.value() == Value::Live {
             return Err(Conflict("--from: live bytes are those of a moment: leave --from out, or use --value growth".to_owned()));
         }
-        if args.view == Some(View::Cgroups) {
-            return Err(Conflict(format!("{option}: of stacks only: use --view stacks, or memtrail diff for cgroups")));
+        if let Some(what) = of_a_moment(args.view) {
+            return Err(Conflict(format!(
+                "{option}: of stacks and distributions only, not of {what}: use --view stacks or histograms, or memtrail diff"
+            )));
         }
         if let Some(file) = whole_rows(args) {
             let name = file.display();

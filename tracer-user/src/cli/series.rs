@@ -1,7 +1,10 @@
 //! What a recording writes while it runs: recordings, logs of distributions, traces, the stream. One owner for all of them, so that each
 //! gets every interval and every mark.
 
-use super::{rotation::Rotation, streaming::Streaming};
+use super::{
+    rotation::{Aside, Rotation},
+    streaming::Streaming,
+};
 use crate::{
     cgroup::CgroupId,
     collector::session::Session,
@@ -37,20 +40,30 @@ pub struct Series {
 struct Part {
     writer: Writer,
     began: Instant,
+    aside: Aside,
 }
 
 impl Part {
     fn begin(path: &Path, header: &Header) -> Result<Part> {
-        Ok(Part { writer: Writer::create(path, header)?, began: Instant::now() })
+        Ok(Part { writer: Writer::create(path, header)?, began: Instant::now(), aside: Aside::default() })
     }
 
     /// Ends this part and begins the next.
-    fn next(&mut self, rotation: Rotation, header: &Header, session: &mut Session) -> Result<Part> {
+    fn next(&mut self, header: &Header, session: &mut Session) -> Result<()> {
         let path = self.writer.path().to_owned();
         self.writer.report(&session.report()?)?;
         self.writer.end()?;
-        rotation.put_aside(&path)?;
-        Part::begin(&path, header)
+        self.aside.put(&path)?;
+        (self.writer, self.began) = (Writer::create(&path, header)?, Instant::now());
+        Ok(())
+    }
+
+    /// Removes the oldest parts, and says so.
+    fn make_room(&mut self, rotation: Rotation) -> Result<()> {
+        for removed in self.aside.remove_beyond(rotation.kept())? {
+            eprintln!("memtrail: {}: removed, since {} parts are kept (--rotate-keep)", removed.display(), rotation.rotate_keep);
+        }
+        Ok(())
     }
 }
 
@@ -178,9 +191,9 @@ impl Series {
             if !rotation.is_due(part.writer.length(), part.began.elapsed()) {
                 return true;
             }
-            let next = part.next(rotation, header, session);
+            let next = part.next(header, session);
             let is_begun = next.is_ok();
-            results.push(next.map(|next| *part = next));
+            results.extend([next, part.make_room(rotation)]);
             is_begun
         });
     }

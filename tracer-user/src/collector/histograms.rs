@@ -11,12 +11,15 @@ use crate::{
 };
 use aya::Ebpf;
 use std::collections::{BTreeMap, HashMap, HashSet};
-use tracer_common::histogram::{HistogramKey, Metric};
+use tracer_common::histogram::{HistogramKey, Metric, WAITERS};
 
 /// Its table in the kernel.
 const TABLE: &str = "HISTOGRAMS";
 /// Distributions kept of cgroups that are gone; beyond these, those of the oldest ids are dropped and counted.
 const MOST: usize = 1 << 16;
+
+/// The kernel half's tables of threads that wait: in reclaim, in a charge, and for being over `memory.high`. Each has room for [`WAITERS`].
+pub const WAITS: [&str; 3] = ["RECLAIMS", "STALLS", "HIGH_CALLS"];
 
 type Sums = BTreeMap<(u64, Metric), Distribution>;
 
@@ -32,6 +35,8 @@ pub struct Histograms {
     fresh: Sums,
     fresh_since_s: f64,
     forgotten: u64,
+    /// Threads in each of [`WAITS`].
+    waiting: [usize; WAITS.len()],
 }
 
 impl Histograms {
@@ -39,6 +44,18 @@ impl Histograms {
     pub fn read(&mut self, bpf: &Ebpf) -> Result<(), BpfError> {
         self.learn(batch::entries(bpf, TABLE)?);
         Ok(())
+    }
+
+    /// Counts who waits now.
+    pub fn read_waits(&mut self, bpf: &Ebpf) -> Result<(), BpfError> {
+        let [reclaims, stalls, high] = WAITS;
+        self.waiting = [tables::threads::<2>(bpf, reclaims)?, tables::threads::<4>(bpf, stalls)?, tables::threads::<2>(bpf, high)?];
+        Ok(())
+    }
+
+    /// The tables of who waits: name, threads in it when they were last counted, and room.
+    pub fn waits(&self) -> impl Iterator<Item = (&'static str, usize, u32)> {
+        WAITS.into_iter().zip(self.waiting).map(|(name, threads)| (name, threads, WAITERS))
     }
 
     /// Takes in a reading of the counters.

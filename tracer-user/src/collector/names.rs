@@ -2,9 +2,10 @@
 
 use super::assemble::{Resolved, Symbols};
 use crate::{
+    model::BinaryRow,
     output::text,
     process::{Feed, Image, thread},
-    symbolize::{Symbolizer, SymbolizerOptions, Unknown, UserStack},
+    symbolize::{Binary, Symbolizer, SymbolizerOptions, Unknown, UserStack, build_id},
 };
 use std::collections::HashMap;
 use tracer_common::{
@@ -115,6 +116,12 @@ impl Symbols for Names<'_> {
 
     fn is_gone(&mut self, process: &ProcessRecord) -> bool {
         is_gone(self.feed, process)
+    }
+
+    fn binaries(&self) -> Vec<BinaryRow> {
+        let kernel = BinaryRow { path: BinaryRow::KERNEL.to_owned(), build_id: build_id::of_kernel(), frames: Vec::new() };
+        let files = self.symbolizer.binaries().into_iter();
+        files.map(|Binary { path, build_id, frames }| BinaryRow { path, build_id, frames }).chain([kernel]).collect()
     }
 }
 

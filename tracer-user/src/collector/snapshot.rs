@@ -80,6 +80,7 @@ impl Session {
         self.registry.retain_dead(|id| owning.contains(&id.0), MOST_DEAD);
         self.fold_for_report(&mut keys, &mut dirtied);
         self.histograms.read(&self.running.bpf)?;
+        self.histograms.read_waits(&self.running.bpf)?;
         let histogram_losses = histograms::lost(&self.running.bpf)?;
         let sustained = self.unwritten.iter().filter(|(_, last)| last.len() >= LEAST_SUSTAINED);
         let sustained = sustained.filter_map(|(id, last)| Some((*id, *last.iter().min()?))).collect();

@@ -1,12 +1,14 @@
 //! What grew between two moments of a recording, as a report: for every output that shows stacks.
 //!
 //! Live bytes count from the start of the recording, so without an earlier moment the growth of a stack is what it has live. A stack that
-//! shrank has no width in a flame graph and no folded line: it is counted, and [`super::diff`] shows it.
+//! shrank has no width in a flame graph and no folded line: it is counted, and [`super::diff`] shows it. Distributions are of what came
+//! between the two.
 
 use super::Value;
 use super::compare::{Options, compare};
-use crate::model::{Cgroup, Report, StackRow};
-use std::collections::HashMap;
+use crate::histogram::LIVE_AGE;
+use crate::model::{Cgroup, HistogramRow, Report, StackRow};
+use std::collections::{BTreeMap, HashMap};
 
 /// A report of growth.
 #[derive(Clone, Debug, PartialEq)]
@@ -45,16 +47,36 @@ pub fn between(before: Option<&Report>, after: &Report, value: Value) -> Growth 
                 samples: 0,
                 oldest_s: None,
                 threads: None,
+                files: Vec::new(),
                 ..stack.row.clone()
             });
         }
     }
     let mut report = Report { cgroups, ..after.clone() };
     if let Some(before) = before {
+        let earlier: HashMap<&str, &Cgroup> = before.cgroups.iter().map(|cgroup| (cgroup.id.as_str(), cgroup)).collect();
+        for (cgroup, after) in report.cgroups.iter_mut().zip(&after.cgroups) {
+            let earlier = earlier.get(after.id.as_str()).copied();
+            cgroup.histograms = distributions(earlier, after);
+            let lost_before = earlier.map_or(0, |earlier| earlier.histogram_losses);
+            cgroup.histogram_losses = after.histogram_losses.saturating_sub(lost_before);
+        }
         report.started.clone_from(&before.ended);
         report.duration_s = (after.duration_s - before.duration_s).max(0.0);
     }
     Growth { report, shrunk, shrunk_bytes }
+}
+
+/// What came to the distributions since an earlier moment; the age of what is live is of a moment, and not among them.
+fn distributions(before: Option<&Cgroup>, after: &Cgroup) -> BTreeMap<String, HistogramRow> {
+    let mut rows = BTreeMap::new();
+    for (name, row) in after.histograms.iter().filter(|(name, _)| *name != LIVE_AGE) {
+        let earlier = before.and_then(|before| before.histograms.get(name)?.distribution()).unwrap_or_default();
+        if let Some(row) = row.distribution().and_then(|later| later.since(&earlier).row()) {
+            rows.insert(name.clone(), row);
+        }
+    }
+    rows
 }
 
 fn without_figures(cgroup: &Cgroup) -> Cgroup {
@@ -70,6 +92,8 @@ fn without_figures(cgroup: &Cgroup) -> Cgroup {
         restart: cgroup.restart,
         limit_bytes: cgroup.limit_bytes,
         usage_bytes: cgroup.usage_bytes,
+        histograms: cgroup.histograms.clone(),
+        histogram_losses: cgroup.histogram_losses,
         ..Cgroup::default()
     }
 }

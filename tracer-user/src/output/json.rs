@@ -2,7 +2,9 @@
 //!
 //! Unknown is null and present. Never changes a figure: what a list leaves out is summed in one row, so that lists add up.
 
-use crate::model::{Cgroup, FileRow, Report, StackRow};
+use crate::model::{BinaryRow, Cgroup, FileRow, Report, StackRow};
+use crate::oom::model::Autopsy;
+use std::collections::HashSet;
 use std::io::{self, Write};
 
 /// Rows of a cgroup's stacks and files that are kept, by live bytes.
@@ -25,7 +27,7 @@ pub fn write(report: &Report, mut writer: impl Write) -> io::Result<()> {
 /// Shortening again changes nothing.
 #[must_use]
 pub fn shortened(report: &Report) -> Report {
-    let cgroups = report.cgroups.iter().map(shortened_cgroup).collect();
+    let cgroups: Vec<Cgroup> = report.cgroups.iter().map(shortened_cgroup).collect();
     // Everything but the cgroups is small; the rows are copied once, above.
     let Report {
         schema,
@@ -45,6 +47,7 @@ pub fn shortened(report: &Report) -> Report {
         migration,
         mapping,
         surveyed,
+        binaries,
     } = report;
     Report {
         schema: *schema,
@@ -59,12 +62,30 @@ pub fn shortened(report: &Report) -> Report {
         cost: cost.clone(),
         migration: migration.clone(),
         losses: losses.clone(),
+        binaries: binaries_of(binaries, &cgroups),
         cgroups,
-        oom: oom.clone(),
+        oom: oom.iter().map(completed).collect(),
         oom_loops: oom_loops.clone(),
         mapping: mapping.clone(),
         surveyed: surveyed.clone(),
     }
+}
+
+/// The files of these stacks' frames, and the kernel.
+#[must_use]
+pub fn binaries_of(binaries: &[BinaryRow], cgroups: &[Cgroup]) -> Vec<BinaryRow> {
+    let frames: HashSet<&str> = cgroups.iter().flat_map(|cgroup| &cgroup.stacks).flat_map(|row| &row.frames).map(String::as_str).collect();
+    let shown = |binary: &BinaryRow| {
+        let frames: Vec<String> = binary.frames.iter().filter(|frame| frames.contains(frame.as_str())).cloned().collect();
+        let kept = !frames.is_empty() || binary.path == BinaryRow::KERNEL;
+        kept.then(|| BinaryRow { frames, ..binary.clone() })
+    };
+    binaries.iter().filter_map(shown).collect()
+}
+
+/// An autopsy of a recording that may be older, with the fields that were added since: unknown ones, and empty lists.
+fn completed(autopsy: &serde_json::Value) -> serde_json::Value {
+    Autopsy::from_value(autopsy).map_or_else(|| autopsy.clone(), |autopsy| autopsy.to_value())
 }
 
 fn shortened_cgroup(cgroup: &Cgroup) -> Cgroup {
@@ -130,6 +151,7 @@ fn other_stack(rest: &[&StackRow]) -> StackRow {
         samples: sum(|row| row.samples),
         oldest_s: rest.iter().filter_map(|row| row.oldest_s).max_by(f64::total_cmp),
         threads: None,
+        files: Vec::new(),
     }
 }
 

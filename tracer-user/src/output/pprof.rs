@@ -1,12 +1,12 @@
 //! The report as a profile for `pprof` and everything that reads its format (`.pb.gz`): <https://github.com/google/pprof>, profile.proto.
 //!
-//! One sample for each stack row, with its live and charged bytes, and as objects its pages; cgroup, process, kind and region are labels
-//! (`pprof -tagroot cgroup,comm`). Sums equal those of the rows to the byte: what has no stack, memory older than the recording, is not in it.
+//! Samples are stack rows with their live and charged bytes, and as objects their pages, apart for each file or thread; cgroup, process, kind
+//! and region are labels (`pprof -tagroot cgroup,comm`). Sums equal those of the rows to the byte: what has no stack, memory older than the recording, is not in it.
 //! Names are written as they are, unlike in texts: a reader escapes what it prints.
 
 use super::Value;
 use crate::date;
-use crate::model::{Cgroup, Report, StackRow};
+use crate::model::{BinaryRow, Cgroup, Report, StackRow};
 use flate2::{Compression, GzBuilder};
 use prost::Message;
 use std::collections::HashMap;
@@ -14,9 +14,6 @@ use std::io::{self, Write};
 
 /// The only frame of a stack without frames: readers leave out samples without a place.
 const NO_STACK: &str = "[no stack]";
-
-/// The kernel, as perf and pprof call it.
-const KERNEL: &str = "[kernel.kallsyms]";
 
 /// Writes the profile, compressed. `value` is what viewers show first.
 ///
@@ -30,7 +27,7 @@ pub fn write(report: &Report, value: Value, writer: impl Write) -> io::Result<()
 }
 
 fn profile(report: &Report, value: Value) -> Profile {
-    let mut tables = Tables::default();
+    let mut tables = Tables::new(&report.binaries);
     // Index 0 of the strings is the empty one.
     tables.string("");
     let types = [("live_bytes", "bytes"), ("live_objects", "pages"), ("charged_bytes", "bytes"), ("charged_objects", "pages")];
@@ -39,8 +36,8 @@ fn profile(report: &Report, value: Value) -> Profile {
     let default_sample_type = tables.string(preferred);
     let page = u64::from(report.host.page_size).max(1);
     let rows = report.cgroups.iter().flat_map(|cgroup| cgroup.stacks.iter().map(move |row| (cgroup, row)));
-    let sample =
-        rows.filter(|(_, row)| row.live > 0 || row.charged > 0).map(|(cgroup, row)| sample(cgroup, row, page, &mut tables)).collect();
+    let rows = rows.filter(|(_, row)| row.live > 0 || row.charged > 0);
+    let sample = rows.flat_map(|(cgroup, row)| samples(cgroup, row, page, &mut tables)).collect();
     let comments = [
         report.tool.clone(),
         format!("kernel {}, {} CPUs, cgroup {}, {}", report.host.kernel, report.host.cpus, report.host.cgroup, report.started),
@@ -62,32 +59,69 @@ fn profile(report: &Report, value: Value) -> Profile {
     }
 }
 
-fn sample(cgroup: &Cgroup, row: &StackRow, page: u64, tables: &mut Tables) -> Sample {
+/// What a label says.
+enum Word<'a> {
+    Text(&'a str),
+    Number(u32),
+}
+
+/// A part of a row that has labels of its own.
+#[derive(Default)]
+struct Part<'a> {
+    labels: Vec<(&'static str, Word<'a>)>,
+    live: u64,
+    charged: u64,
+}
+
+/// The row by file, or where it is of none by thread. The last part is the rest: what is no longer live has neither.
+fn parts(row: &StackRow) -> Vec<Part<'_>> {
+    let files = row.files.iter().map(|file| (file.live, vec![("file", Word::Text(&file.path))]));
+    let threads = row.threads.iter().flatten().filter_map(|thread| {
+        let name = thread.comm.as_deref().map(|comm| ("thread", Word::Text(comm)));
+        Some((thread.live, [("tid", Word::Number(thread.tid?))].into_iter().chain(name).collect()))
+    });
+    let labelled: Vec<(u64, Vec<_>)> = if row.files.is_empty() { threads.collect() } else { files.collect() };
+    let (mut live, mut charged) = (row.live, row.charged);
+    let mut parts = Vec::new();
+    for (bytes, labels) in labelled {
+        let part = Part { labels, live: bytes.min(live), charged: bytes.min(live).min(charged) };
+        (live, charged) = (live - part.live, charged - part.charged);
+        parts.push(part);
+    }
+    parts.push(Part { labels: Vec::new(), live, charged });
+    parts.retain(|part| part.live > 0 || part.charged > 0);
+    parts
+}
+
+fn samples(cgroup: &Cgroup, row: &StackRow, page: u64, tables: &mut Tables<'_>) -> Vec<Sample> {
     // Innermost first, unlike everywhere else here.
     let mut location_id: Vec<u64> = row.frames.iter().rev().map(|name| tables.location(name)).collect();
     if location_id.is_empty() {
         location_id.push(tables.location(NO_STACK));
     }
-    let value = [row.live, row.live.div_ceil(page), row.charged, row.charged.div_ceil(page)].map(signed).to_vec();
     let words = [
         ("cgroup", Some(&cgroup.path)),
-        ("pod", cgroup.pod.as_ref()),
-        ("container", cgroup.container.as_ref()),
+        ("pod", cgroup.pod_name.as_ref().or(cgroup.pod.as_ref())),
+        ("pod_uid", cgroup.pod.as_ref()),
+        ("namespace", cgroup.namespace.as_ref()),
+        ("container", cgroup.container_name.as_ref().or(cgroup.container.as_ref())),
+        ("container_id", cgroup.container.as_ref()),
         ("comm", Some(&row.comm)),
         ("kind", Some(&row.kind)),
         ("region", Some(&row.region)),
     ];
-    let mut label: Vec<Label> = Vec::new();
-    for (key, text) in words {
-        if let Some(text) = text.filter(|text| !text.is_empty()) {
-            label.push(Label { key: tables.string(key), str: tables.string(text), num: 0, num_unit: 0 });
-        }
-    }
-    if let Some(pid) = row.pid {
-        let unit = tables.string("pid");
-        label.push(Label { key: unit, str: 0, num: i64::from(pid), num_unit: unit });
-    }
-    Sample { location_id, value, label }
+    let words = words.into_iter().filter_map(|(key, text)| Some((key, Word::Text(text?.as_str()))));
+    let common: Vec<Label> =
+        words.chain(row.pid.map(|pid| ("pid", Word::Number(pid)))).filter_map(|(key, word)| tables.label(key, &word)).collect();
+    parts(row)
+        .into_iter()
+        .map(|part| {
+            let own = part.labels.iter().filter_map(|(key, word)| tables.label(key, word));
+            let label = common.iter().cloned().chain(own).collect();
+            let value = [part.live, part.live.div_ceil(page), part.charged, part.charged.div_ceil(page)].map(signed).to_vec();
+            Sample { location_id: location_id.clone(), value, label }
+        })
+        .collect()
 }
 
 /// The format's integers are signed; only a forged recording has more.
@@ -97,17 +131,35 @@ fn signed(number: u64) -> i64 {
 
 /// Everything that is written once and then called by its number.
 #[derive(Default)]
-struct Tables {
+struct Tables<'a> {
+    /// The file that a frame is in.
+    binaries: HashMap<&'a str, &'a BinaryRow>,
     strings: Vec<String>,
     string_numbers: HashMap<String, i64>,
     functions: Vec<Function>,
     locations: Vec<Location>,
     location_numbers: HashMap<String, u64>,
     mappings: Vec<Mapping>,
-    mapping_numbers: HashMap<String, u64>,
+    mapping_numbers: HashMap<(String, Option<String>), u64>,
 }
 
-impl Tables {
+impl<'a> Tables<'a> {
+    fn new(binaries: &'a [BinaryRow]) -> Tables<'a> {
+        let frames = binaries.iter().flat_map(|binary| binary.frames.iter().map(move |frame| (frame.as_str(), binary)));
+        let kernel = binaries.iter().find(|binary| binary.path == BinaryRow::KERNEL).map(|binary| (BinaryRow::KERNEL, binary));
+        Tables { binaries: frames.chain(kernel).collect(), ..Tables::default() }
+    }
+
+    /// A label, unless it says nothing.
+    fn label(&mut self, key: &str, word: &Word<'_>) -> Option<Label> {
+        let key = self.string(key);
+        match word {
+            Word::Text("") => None,
+            Word::Text(text) => Some(Label { key, str: self.string(text), num: 0, num_unit: 0 }),
+            Word::Number(number) => Some(Label { key, str: 0, num: i64::from(*number), num_unit: key }),
+        }
+    }
+
     fn string(&mut self, text: &str) -> i64 {
         if let Some(number) = self.string_numbers.get(text) {
             return *number;
@@ -122,15 +174,21 @@ impl Tables {
         ValueType { r#type: self.string(name), unit: self.string(unit) }
     }
 
-    /// A frame as a place: its name is its function, and where the name tells the file, the place is in that file.
+    /// A frame as a place in its file, which is known or told by the name; its name is its function.
     fn location(&mut self, name: &str) -> u64 {
         if let Some(id) = self.location_numbers.get(name) {
             return *id;
         }
-        let (mapping_id, address) = match place(name) {
-            Some((file, offset)) => (self.mapping(file, offset), offset),
-            None if name.ends_with("_[k]") => (self.mapping(KERNEL, 0), 0),
-            None => (0, 0),
+        let (place, is_kernel) = (place(name), name.ends_with("_[k]"));
+        let binary = self.binaries.get(if is_kernel { BinaryRow::KERNEL } else { name }).copied();
+        let (mapping_id, address) = match (binary, place) {
+            (Some(binary), place) => {
+                let offset = place.map_or(0, |(_, offset)| offset);
+                (self.mapping(&binary.path, binary.build_id.as_deref(), offset), offset)
+            }
+            (None, Some((file, offset))) => (self.mapping(file, None, offset), offset),
+            (None, None) if is_kernel => (self.mapping(BinaryRow::KERNEL, None, 0), 0),
+            (None, None) => (0, 0),
         };
         let id = self.locations.len() as u64 + 1;
         let text = self.string(name);
@@ -140,15 +198,16 @@ impl Tables {
         id
     }
 
-    /// A file of which a frame is known by its offset only. Addresses are offsets, so it begins at zero.
-    fn mapping(&mut self, file: &str, offset: u64) -> u64 {
-        let id = match self.mapping_numbers.get(file) {
+    /// A file of frames. Addresses are offsets in it, so it begins at zero.
+    fn mapping(&mut self, file: &str, build_id: Option<&str>, offset: u64) -> u64 {
+        let key = (file.to_owned(), build_id.map(str::to_owned));
+        let id = match self.mapping_numbers.get(&key) {
             Some(id) => *id,
             None => {
                 let id = self.mappings.len() as u64 + 1;
-                let filename = self.string(file);
-                self.mappings.push(Mapping { id, filename, has_functions: true, ..Mapping::default() });
-                self.mapping_numbers.insert(file.to_owned(), id);
+                let [filename, build_id] = [file, build_id.unwrap_or_default()].map(|text| self.string(text));
+                self.mappings.push(Mapping { id, filename, build_id, has_functions: true, ..Mapping::default() });
+                self.mapping_numbers.insert(key, id);
                 id
             }
         };
@@ -233,6 +292,8 @@ struct Mapping {
     memory_limit: u64,
     #[prost(int64, tag = "5")]
     filename: i64,
+    #[prost(int64, tag = "6")]
+    build_id: i64,
     #[prost(bool, tag = "7")]
     has_functions: bool,
 }

@@ -38,6 +38,7 @@ fn threads(row: &StackRow) -> Result<impl Iterator<Item = StackRow> + '_, NoThre
             live_stderr: thread.live_stderr,
             charged: 0,
             threads: None,
+            files: Vec::new(),
             oldest_s: None,
             samples: 0,
             kind: row.kind.clone(),

@@ -47,7 +47,15 @@ impl Selection {
         (of_pods, of_containers) == (Some(true), Some(true))
     }
 
-    pub(super) fn takes_kind(&self, kind: &str) -> bool {
+    /// Whether some cgroups are left out.
+    #[must_use]
+    pub fn is_of_cgroups(&self) -> bool {
+        !(self.cgroups.is_empty() && self.pods.is_empty() && self.containers.is_empty())
+    }
+
+    /// Whether a kind is chosen.
+    #[must_use]
+    pub fn takes_kind(&self, kind: &str) -> bool {
         self.kinds.is_empty() || self.kinds.iter().any(|wanted| wanted == kind)
     }
 

@@ -8,6 +8,7 @@
 //! Never here: who ran what (see [`crate::process`]), escaping for an output, decisions about bytes.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, reason = "tests"))]
 
+pub mod build_id;
 mod demangle;
 mod elf;
 pub mod elf_guard;
@@ -17,7 +18,7 @@ pub mod stack;
 mod user;
 
 pub use stack::{Status, judge_user_stack};
-pub use user::{SymbolCounters, Symbolizer, SymbolizerOptions, Unknown, UserStack};
+pub use user::{Binary, SymbolCounters, Symbolizer, SymbolizerOptions, Unknown, UserStack};
 
 /// Longest name given out, bytes; C++ and Rust names can be far longer.
 pub const MAX_NAME_BYTES: usize = 512;

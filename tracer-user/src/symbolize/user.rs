@@ -1,12 +1,13 @@
 //! User addresses of an image to frames: finds the mapping, groups by file, asks [`super::elf`] once a file, remembers the answers.
 
+use super::build_id;
 use super::elf::{self, ElfError, ElfOptions};
 use super::kernel::KernelSymbols;
 use super::perf_map::PerfMap;
 use super::stack::{self, Place, Status, judge_user_stack};
 use super::{Frame, FrameKind};
 use crate::process::{FileStore, Image, MappedFile, Mapping, OpenFile, sys};
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ffi::CString;
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
@@ -19,6 +20,10 @@ const MAX_CACHED: usize = 65_536;
 /// Perf maps remembered, by process, and entries of all of them before the next is read.
 const MAX_PERF_MAPS: usize = 64;
 const MAX_PERF_ENTRIES: usize = 1 << 17;
+/// Files remembered with their build ids.
+const MAX_BINARIES: usize = 4096;
+/// Stands for several files in place of one's id.
+const SEVERAL: u64 = u64::MAX;
 /// The store's ids begin at 1; this stands for the kernel's code page.
 const VDSO_ID: u64 = 0;
 
@@ -65,6 +70,17 @@ pub struct UserStack {
     pub status: Status,
 }
 
+/// A file in which frames were found since [`Symbolizer::refresh`].
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Binary {
+    /// Path seen from the process. Hostile.
+    pub path: String,
+    /// Hexadecimal digits.
+    pub build_id: Option<String>,
+    /// Names of the frames that are in no other file.
+    pub frames: Vec<String>,
+}
+
 /// What is known of one place in a file.
 #[derive(Clone, Debug, Default)]
 struct Answer {
@@ -91,6 +107,10 @@ pub struct Symbolizer {
     kernel: KernelSymbols,
     vdso: Option<OpenFile>,
     perf_maps: HashMap<(u32, u64), Option<PerfMap>>,
+    /// Files by their ids, without frames.
+    binaries: HashMap<u64, Binary>,
+    /// In which file each name was found since the last report.
+    found_in: HashMap<String, u64>,
     counters: SymbolCounters,
 }
 
@@ -104,6 +124,8 @@ impl Symbolizer {
             kernel: KernelSymbols::default(),
             vdso: None,
             perf_maps: HashMap::new(),
+            binaries: HashMap::new(),
+            found_in: HashMap::new(),
             counters: SymbolCounters::default(),
         }
     }
@@ -134,9 +156,50 @@ impl Symbolizer {
         self.kernel.warning()
     }
 
-    /// Forgets perf maps, which JITs go on writing. Call it once a report.
+    /// Forgets perf maps, which JITs go on writing, and in which files frames were found. Call it once a report.
     pub fn refresh(&mut self) {
         self.perf_maps.clear();
+        self.found_in.clear();
+        if self.binaries.len() >= MAX_BINARIES {
+            self.binaries.clear();
+        }
+    }
+
+    /// The files in which frames were found. A name that is in several files is in none here.
+    #[must_use]
+    pub fn binaries(&self) -> Vec<Binary> {
+        let mut binaries: BTreeMap<(&str, Option<&str>), Vec<String>> = BTreeMap::new();
+        for (name, id) in &self.found_in {
+            if let Some(Binary { path, build_id, .. }) = self.binaries.get(id) {
+                binaries.entry((path, build_id.as_deref())).or_default().push(name.clone());
+            }
+        }
+        let row = |((path, build_id), mut frames): ((&str, Option<&str>), Vec<String>)| {
+            frames.sort_unstable();
+            Binary { path: path.to_owned(), build_id: build_id.map(str::to_owned), frames }
+        };
+        binaries.into_iter().map(row).collect()
+    }
+
+    /// Remembers in which file frames are.
+    fn remember(&mut self, frames: &[Frame], open: &OpenFile, mapping: &Mapping) {
+        if self.binaries.len() < MAX_BINARIES {
+            self.binaries.entry(open.id).or_insert_with(|| Binary {
+                path: String::from_utf8_lossy(&mapping.file.path).into_owned(),
+                build_id: build_id::of_file(&open.file),
+                frames: Vec::new(),
+            });
+        }
+        for frame in frames {
+            let build_id = |id: &u64| self.binaries.get(id)?.build_id.as_ref();
+            match self.found_in.get(&frame.name) {
+                // Two openings of one build are one file.
+                Some(id) if *id == open.id || build_id(id).is_some() && build_id(id) == build_id(&open.id) => {}
+                Some(_) => drop(self.found_in.insert(frame.name.clone(), SEVERAL)),
+                None if self.found_in.len() < MAX_CACHED => drop(self.found_in.insert(frame.name.clone(), open.id)),
+                None => {}
+            }
+        }
     }
 
     /// What could not be named.
@@ -185,12 +248,15 @@ impl Symbolizer {
             .into_iter()
             .map(|Found { mapping, open, address, returns }| {
                 let Some(mapping) = mapping else { return Named { frames: vec![Frame::unknown()], mapped: false, root_call: false } };
-                let answer = open.and_then(|open| self.cache.get(&(open.id, mapping.file_offset(address), returns))).cloned();
+                let answer = open.as_ref().and_then(|open| self.cache.get(&(open.id, mapping.file_offset(address), returns))).cloned();
                 let answer = answer.unwrap_or_default();
                 let frames = match answer.frames {
                     Some(frames) => frames.to_vec(),
                     None => vec![self.jit_name(image, mapping, address).unwrap_or_else(|| place_name(mapping, address, returns))],
                 };
+                if let Some(open) = &open {
+                    self.remember(&frames, open, mapping);
+                }
                 Named { frames, mapped: true, root_call: answer.root_call && stack::is_c_library(mapping.file.base_name()) }
             })
             .collect()

@@ -155,6 +155,7 @@ pub fn stack(kind: &str, region: &str, comm: &str, status: &str, frames: &[&str]
         charged: live.saturating_add(live / 4),
         samples: live / MIB + 1,
         oldest_s: Some(97.5),
+        files: Vec::new(),
         threads: Some(threads(live)),
     }
 }

@@ -135,6 +135,14 @@ pub(super) fn by_owner(
     owners.into_iter().map(|(owner, files)| (owner, rows(inputs, symbols, resolver, dirtied, files))).collect()
 }
 
+/// Paths of the files that have a row, by identity.
+pub(super) fn paths(inputs: &Inputs<'_>, rows: &HashMap<u64, Vec<FileRow>>) -> HashMap<u64, String> {
+    let of = |row: &FileRow| Some(((row.dev.clone()?, row.inode.clone()?), row.path.clone()));
+    let paths: HashMap<(String, String), String> = rows.values().flatten().filter_map(of).collect();
+    let path = |record: &FileRecord| paths.get(&(device_text(record.device), record.inode.to_string())).cloned();
+    inputs.files.iter().filter_map(|(file, record)| Some((*file, path(record)?))).collect()
+}
+
 fn rows(
     inputs: &Inputs<'_>,
     symbols: &mut dyn Symbols,

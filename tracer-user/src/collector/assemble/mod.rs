@@ -32,7 +32,8 @@ use crate::{
     histogram::{Distribution, LIVE_AGE},
     kernel::facts::Facts,
     ledger::{self, Account, growth::Slope},
-    model::{self, Cgroup, Cost, KindRow, Migration, PlanRow, Report, SCHEMA, Sampling, Table},
+    model::{self, BinaryRow, Cgroup, Cost, KindRow, Migration, PlanRow, Report, SCHEMA, Sampling, Table},
+    output::json,
 };
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -69,6 +70,8 @@ pub trait Symbols {
     fn thread(&mut self, process: &ProcessRecord, tid: u32, at_ns: u64) -> Option<String>;
     /// Whether that image of the process is known to be gone.
     fn is_gone(&mut self, process: &ProcessRecord) -> bool;
+    /// The files in which frames were found so far, and the kernel.
+    fn binaries(&self) -> Vec<BinaryRow>;
 }
 
 /// What recording costs so far, `duration_ns` after counting began: CPU time over one CPU's time in percent, largest resident set in
@@ -175,9 +178,9 @@ pub fn report(inputs: &Inputs<'_>, symbols: &mut dyn Symbols) -> Report {
         }
     }
     let tree = cgroups::Tree::new(inputs, &accounts);
-    let mut stacks_by_owner = stacks::by_owner(inputs, symbols);
     let dirtied = dirtied::Parts::new(inputs);
     let mut files_by_owner = files::by_owner(inputs, symbols, &mut Resolver::new(), &dirtied);
+    let mut stacks_by_owner = stacks::by_owner(inputs, symbols, &files::paths(inputs, &files_by_owner));
     let mut regions_by_owner = regions::by_owner(inputs, symbols);
     let mut mappings_by_owner = mappings::by_owner(inputs, symbols);
     let ages = live_ages(inputs);
@@ -230,6 +233,7 @@ pub fn report(inputs: &Inputs<'_>, symbols: &mut dyn Symbols) -> Report {
         },
         migration: migration(inputs),
         losses: inputs.losses.clone(),
+        binaries: json::binaries_of(&symbols.binaries(), &cgroups),
         cgroups,
         oom: Vec::new(),
         oom_loops: None,
@@ -295,7 +299,11 @@ fn tables(inputs: &Inputs<'_>) -> BTreeMap<String, Table> {
         let entries = entries(name).map(|count| count as u64);
         (name.to_owned(), Table { entries, max_entries: u64::from(max_entries), forced: inputs.running.forced.has(name) })
     };
-    inputs.running.sizes.entries().into_iter().filter(|(name, _)| !name.ends_with("FRAMES")).map(table).collect()
+    let planned = inputs.running.sizes.entries().into_iter().filter(|(name, _)| !name.ends_with("FRAMES")).map(table);
+    let waits = inputs.histograms.waits().map(|(name, threads, room)| {
+        (name.to_owned(), Table { entries: Some(threads as u64), max_entries: u64::from(room), forced: false })
+    });
+    planned.chain(waits).collect()
 }
 
 /// The host as outputs show it.

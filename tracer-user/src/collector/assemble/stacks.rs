@@ -5,7 +5,13 @@ use super::{
     regions::{self, Part},
     threads, wanted,
 };
-use crate::{cgroup::CgroupId, collector::retired, ledger, model::StackRow, region::Class};
+use crate::{
+    cgroup::CgroupId,
+    collector::retired,
+    ledger,
+    model::{StackFile, StackRow},
+    region::Class,
+};
 use std::collections::{BTreeMap, HashMap};
 use tracer_common::{
     attribution::{KEY_BASELINE, KEY_OWN, KeyRecord},
@@ -13,6 +19,9 @@ use tracer_common::{
     process::ProcessRecord,
     stack::StackRecord,
 };
+
+/// Most files of a stack row.
+const MOST_FILES: usize = 8;
 
 /// Bytes that each key has charged but not mapped.
 pub(super) fn unmapped_by_key(inputs: &Inputs<'_>) -> HashMap<u64, u64> {
@@ -42,6 +51,8 @@ struct RowSum {
     samples: u64,
     oldest_ns: Option<u64>,
     threads: threads::Parts,
+    /// Live bytes by identity of the file.
+    files: HashMap<u64, u64>,
     process: Option<ProcessRecord>,
 }
 
@@ -103,8 +114,30 @@ fn split(record: &KeyRecord, parts: BTreeMap<Class, Part>) -> BTreeMap<Class, Sh
     shares
 }
 
-/// The stack rows of every wanted owner, largest first.
-pub(super) fn by_owner(inputs: &Inputs<'_>, symbols: &mut dyn Symbols) -> HashMap<u64, Vec<StackRow>> {
+/// Live bytes of each key by file.
+fn files_by_key(inputs: &Inputs<'_>) -> HashMap<u64, HashMap<u64, u64>> {
+    let mut keys: HashMap<u64, HashMap<u64, u64>> = HashMap::new();
+    for sample in inputs.samples.values().filter(|sample| sample.key != 0 && sample.file != 0) {
+        *keys.entry(sample.key).or_default().entry(sample.file).or_default() += ledger::left(sample).0;
+    }
+    keys
+}
+
+/// The largest files of a row that has `live` bytes. Samples are read after the keys: they are cut to what the keys say.
+fn file_rows(files: &HashMap<u64, u64>, mut live: u64, paths: &HashMap<u64, String>) -> Vec<StackFile> {
+    let mut files: Vec<(&String, u64)> = files.iter().filter_map(|(file, bytes)| Some((paths.get(file)?, *bytes))).collect();
+    files.sort_unstable_by_key(|(path, bytes)| (std::cmp::Reverse(*bytes), *path));
+    let rows = files.into_iter().take(MOST_FILES).map(|(path, bytes)| {
+        let bytes = bytes.min(live);
+        live -= bytes;
+        StackFile { path: path.clone(), live: bytes }
+    });
+    rows.filter(|file| file.live > 0).collect()
+}
+
+/// The stack rows of every wanted owner, largest first. `paths` are those of the files that are shown.
+pub(super) fn by_owner(inputs: &Inputs<'_>, symbols: &mut dyn Symbols, paths: &HashMap<u64, String>) -> HashMap<u64, Vec<StackRow>> {
+    let mut by_file = files_by_key(inputs);
     let mut parts = regions::by_key(inputs);
     let mut by_thread = threads::by_key(inputs.samples.iter(), |slot| inputs.surveys.class(slot));
     let mut sums: HashMap<RowKey, RowSum> = HashMap::new();
@@ -121,6 +154,10 @@ pub(super) fn by_owner(inputs: &Inputs<'_>, symbols: &mut dyn Symbols) -> HashMa
             let sum = sums.entry((row.clone(), pids, class)).or_default();
             sum.add(&part);
             threads::merge(&mut sum.threads, by_thread.remove(&(*identity, class)).unwrap_or_default());
+            // Page cache and shmem are of one class.
+            for (file, bytes) in by_file.remove(identity).unwrap_or_default() {
+                *sum.files.entry(file).or_default() += bytes;
+            }
             sum.process = sum.process.or(process.copied());
         }
     }
@@ -153,6 +190,7 @@ pub(super) fn by_owner(inputs: &Inputs<'_>, symbols: &mut dyn Symbols) -> HashMa
             samples: sum.samples,
             oldest_s: sum.oldest_ns.map(|at| inputs.now_ns.saturating_sub(at) as f64 / 1e9),
             threads: Some(threads),
+            files: file_rows(&sum.files, live, paths),
         });
     }
     for list in rows.values_mut() {
@@ -232,6 +270,17 @@ mod tests {
         // Nothing gone: no row for it.
         let whole = split(&record(600, 0, 6), BTreeMap::from([(Class::GlibcArena, part(600, 600, 100, 6))]));
         assert_eq!(whole.len(), 1);
+    }
+
+    #[test]
+    fn files_of_a_stack_are_its_largest_and_within_it() {
+        let paths = (1..=20).map(|file| (file, format!("/f{file}"))).collect();
+        let files: HashMap<u64, u64> = (1..=30).map(|file| (file, file * 100)).collect();
+        let rows = file_rows(&files, 1 << 20, &paths);
+        assert_eq!(rows.len(), MOST_FILES);
+        assert_eq!((rows[0].path.as_str(), rows[0].live), ("/f20", 2000), "those without a path are not among them");
+        let cut = file_rows(&files, 2500, &paths);
+        assert_eq!(cut.iter().map(|row| row.live).collect::<Vec<_>>(), [2000, 500]);
     }
 
     #[test]
