@@ -118,16 +118,6 @@ impl TestCgroup {
         }
     }
 
-    /// Dirty page cache and page cache under writeback now, bytes.
-    pub fn unwritten(&self) -> Result<u64> {
-        let stat = self.stat()?;
-        let figure = |v1: &'static str, v2: &'static str| {
-            let key = self.either(v1, v2);
-            stat.get(key).copied().with_context(|| format!("memory.stat has no {key}"))
-        };
-        Ok(figure("dirty", "file_dirty")? + figure("writeback", "file_writeback")?)
-    }
-
     /// Bytes of kernel memory in [`TestCgroup::usage`]; `None` where the kernel does not say.
     pub fn kernel_usage(&self) -> Result<Option<u64>> {
         match self.version() {
