@@ -274,7 +274,7 @@ mod tests {
         for n in 0..3000 {
             let value = tracer_common::mix64(5, n) >> (n % 62 + 2);
             let metric = Metric::ALL[n as usize % Metric::ALL.len()];
-            distribution.add(metric.value(bucket(value)), n % 5 + (n % 100 / 99 << 40));
+            distribution.add(metric.value(bucket(value)), n % 5 + ((n % 100 / 99) << 40));
         }
         let row = distribution.row().unwrap();
         assert_eq!(Distribution::decode(row.hdr.as_ref().unwrap()).unwrap(), distribution);

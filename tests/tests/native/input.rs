@@ -135,7 +135,9 @@ fn native_every_output_is_whole_after_a_signal() {
         let path = |name: &str| folder.path().join(name);
         let mut command = Command::new(binary().unwrap());
         command.args(["record", "--interval", "100ms", "--stream"]).arg(path("x.jsonl")).env_remove("RUST_BACKTRACE");
-        names[..7].iter().for_each(|name| drop(command.arg("-o").arg(path(name))));
+        for name in &names[..7] {
+            command.arg("-o").arg(path(name));
+        }
         let child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
         // The log has a line as soon as there was an interval.
         let began = Instant::now();
