@@ -134,6 +134,16 @@ impl TestCgroup {
         stat::parse(&self.read("memory.stat")?)
     }
 
+    /// Bytes of page cache that the disk does not have.
+    pub fn unwritten(&self) -> Result<u64> {
+        let stat = self.stat()?;
+        let names = match self.version() {
+            Version::V1 => ["total_dirty", "total_writeback"],
+            Version::V2 => ["file_dirty", "file_writeback"],
+        };
+        names.iter().map(|name| stat.get(*name).copied().with_context(|| format!("memory.stat has no {name}"))).sum()
+    }
+
     /// The kinds in `memory.stat` now.
     pub fn kinds(&self) -> Result<Kinds> {
         Kinds::of(&self.stat()?, self.version())
