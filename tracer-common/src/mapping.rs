@@ -255,20 +255,28 @@ impl MappingCall {
 pub struct Mapper {
     /// When the window began, jiffies.
     pub window: u64,
-    /// Calls in this window.
+    /// Calls in this window, without the large ones.
     pub calls: u64,
+    /// Calls in this window that were taken because they are for [`LARGE`] and more.
+    pub large: u64,
     /// Bytes of address space asked for so far.
     pub grown: u64,
 }
-crate::assert_size!(Mapper, 24);
+crate::assert_size!(Mapper, 32);
 
 impl Mapper {
-    /// How many of its like a call stands for, 0 if it is passed over; 1 on average, whatever came before.
+    /// How many of its like a call for `growth` bytes more stands for, 0 if it is passed over; 1 on average, whatever came before. A large one,
+    /// as an arena's, is taken amid the many small ones that other threads make.
     #[inline(always)]
-    pub fn weight(&mut self, jiffies: u64, random: u64) -> u64 {
+    pub fn weight(&mut self, growth: u64, jiffies: u64, random: u64) -> u64 {
         if jiffies.wrapping_sub(self.window) > WINDOW {
             self.window = jiffies;
             self.calls = 0;
+            self.large = 0;
+        }
+        if growth >= LARGE && self.large < FREE_CALLS as u64 {
+            self.large += 1;
+            return 1;
         }
         self.calls = self.calls.wrapping_add(1);
         if self.calls <= FREE_OF_PROCESS {
@@ -295,8 +303,11 @@ crate::plain_data!(MappingEvent, MappingKey, MappingRecord, MappingCounts, Mappi
 
 #[cfg(test)]
 mod tests {
+    extern crate std;
+
     use super::*;
     use crate::sampling::Sampler;
+    use std::{vec, vec::Vec};
 
     #[test]
     fn a_storm_is_thinned_without_bias() {
@@ -321,10 +332,13 @@ mod tests {
         let (mut sampler, mut mapper) = (Sampler::seeded(7, 20), Mapper::default());
         let mut sum = 0;
         for n in 0..CALLS {
-            sum += mapper.weight((1 << 32) + n / 1000, sampler.next_random());
+            sum += mapper.weight(FRAME_BYTES, (1 << 32) + n / 1000, sampler.next_random());
         }
         assert!(sum.abs_diff(CALLS) < CALLS / 20, "{sum}");
         assert!(mapper.calls > FREE_OF_PROCESS);
+        // What is large is taken all the same, up to its own bound.
+        let large: Vec<u64> = (0..2 * FREE_CALLS).map(|_| mapper.weight(LARGE, mapper.window, u64::MAX)).collect();
+        assert_eq!(large, [vec![1; FREE_CALLS as usize], vec![0; FREE_CALLS as usize]].concat());
     }
 
     #[test]

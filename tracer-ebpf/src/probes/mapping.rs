@@ -264,7 +264,7 @@ pub fn forked(child: u64) {
         return;
     }
     // What is left of an earlier process with this id is replaced; a full table makes room by itself.
-    let _ = MAPPERS.insert(tgid, Mapper { window: 0, calls: 0, grown }, 0);
+    let _ = MAPPERS.insert(tgid, Mapper { window: 0, calls: 0, large: 0, grown }, 0);
     // SAFETY: plain helper.
     let now = unsafe { bpf_ktime_get_ns() };
     let leader = pointer(current, layout!(task_group_leader));
@@ -419,7 +419,7 @@ extern "C" fn admit(tgid: u64, growth: u64, weight: u64) -> u64 {
             return 0;
         }
         // Another CPU may have been first; a full table makes room by itself.
-        let _ = MAPPERS.insert(tgid as u32, Mapper { window: 0, calls: 0, grown: 0 }, 1);
+        let _ = MAPPERS.insert(tgid as u32, Mapper { window: 0, calls: 0, large: 0, grown: 0 }, 1);
         mapper = MAPPERS.get_ptr_mut(tgid as u32);
     }
     let Some(mapper) = mapper else { return 0 };
@@ -430,7 +430,7 @@ extern "C" fn admit(tgid: u64, growth: u64, weight: u64) -> u64 {
         return 0;
     }
     // SAFETY: plain helper.
-    let weight = weight * mapper.weight(unsafe { bpf_jiffies64() }, decide::random());
+    let weight = weight * mapper.weight(growth, unsafe { bpf_jiffies64() }, decide::random());
     if let Some(counts) = MAPPING_COUNTS.get_ptr_mut(0) {
         // SAFETY: this CPU's own value.
         unsafe {
