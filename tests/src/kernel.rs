@@ -9,6 +9,8 @@ const MEMCG_TRACEPOINT: &str = "__traceiter_mod_memcg_lruvec_state";
 const FLUSHED: [&str; 4] = ["mem_cgroup_flush_stats", "__mem_cgroup_flush_stats", "mem_cgroup_css_rstat_flush", "do_flush_stats"];
 /// Pages a CPU and figure that kernels without a flush keep back.
 const BATCH_PAGES: u64 = 32;
+/// Pages that a CPU charges in advance (MEMCG_CHARGE_BATCH): 32 up to 5.15, 64 in 6.1 and later.
+const CHARGE_BATCH_PAGES: u64 = 64;
 
 fn known() -> Result<&'static BTreeSet<String>> {
     static KNOWN: OnceLock<BTreeSet<String>> = OnceLock::new();
@@ -32,8 +34,17 @@ pub fn stat_batching() -> Result<u64> {
     if FLUSHED.iter().any(|name| known.contains(*name)) {
         return Ok(0);
     }
-    let cpus = std::thread::available_parallelism().context("number of CPUs")?.get() as u64;
-    Ok(BATCH_PAGES * 4096 * cpus)
+    on_all_cpus(BATCH_PAGES)
+}
+
+/// Bytes that the counter of a cgroup's usage may be ahead of what is charged to its pages. Waiting does not bring them back: a CPU keeps
+/// what it took in advance, by now for several cgroups at once (`struct memcg_stock_pcp` has seven places in 6.18's BTF).
+pub fn charge_batching() -> Result<u64> {
+    on_all_cpus(CHARGE_BATCH_PAGES)
+}
+
+fn on_all_cpus(pages: u64) -> Result<u64> {
+    Ok(pages * 4096 * std::thread::available_parallelism().context("number of CPUs")?.get() as u64)
 }
 
 /// Whether kprobes are configured.

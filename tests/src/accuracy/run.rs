@@ -208,6 +208,7 @@ fn fill(
         share: (live > 0).then(|| live_known as f64 / live as f64),
         function_charged: report::stack_sum(report, path, row.kind, Some(&functions), |stack| stack.charged)?,
         batching: kernel::stat_batching()?,
+        charge_batching: kernel::charge_batching()?,
         recursion_misses: report["losses"]["recursion_misses"].as_u64().unwrap_or(0),
     };
     let mode_name = if mode == Mode::Exact { "exact" } else { "sampled" };
