@@ -133,13 +133,15 @@ pub fn stack_share(report: &Value, path: &str, function: &str) -> Result<Option<
     Ok((all > 0).then(|| under as f64 / all as f64))
 }
 
-/// Losses above zero, except recursion misses, which only have to be printed, and as many stale samples as there were of these: an uncharge
-/// that the kernel passed over leaves one.
+/// Losses above zero, except recursion misses, which only have to be printed, and as many stale samples and lost mapping events as there were
+/// of these: an uncharge that the kernel passed over leaves the one, a mapping call the other.
 pub fn losses(report: &Value) -> Result<BTreeMap<String, u64>> {
     let mut losses: BTreeMap<String, Option<u64>> = BTreeMap::deserialize(&report["losses"]).context("losses of the report")?;
     let passed_over = losses.get("recursion_misses").copied().flatten().unwrap_or(0);
-    if let Some(Some(stale)) = losses.get_mut("stale_sample") {
-        *stale = stale.saturating_sub(passed_over);
+    for follows in ["stale_sample", "mapping_event_lost"] {
+        if let Some(Some(count)) = losses.get_mut(follows) {
+            *count = count.saturating_sub(passed_over);
+        }
     }
     Ok(losses
         .into_iter()
