@@ -212,7 +212,9 @@ fn native_files_beyond_the_rows_are_summed() {
         let files = report::files(&outcome.report, cgroup.path()).unwrap();
         let (others, rows): (Vec<&FileRow>, Vec<&FileRow>) = files.iter().partition(|file| file.path == "[other]");
         let in_tmpfs = rows.iter().filter(|row| Path::new(&row.path).starts_with(tmpfs.path())).count();
-        assert!(in_tmpfs <= named && in_tmpfs + 4 >= named, "{in_tmpfs} of {named} named");
+        // The others: the large one, and programs and libraries that were read from the disk for this cgroup first.
+        let elsewhere = (rows.len() - in_tmpfs).max(4);
+        assert!(in_tmpfs <= named && in_tmpfs + elsewhere >= named && elsewhere < 16, "{in_tmpfs} of {named} named, {elsewhere} others");
         assert_eq!(others.len(), 1);
         assert_eq!(others[0].live, (300 - in_tmpfs as u64) * 4096);
         assert_eq!(report::losses(&outcome.report).unwrap().contains_key("file_table_full"), table.is_some());
