@@ -4,6 +4,7 @@ use harness::memtrail::binary;
 use harness::place::Folder;
 use std::collections::BTreeMap;
 use std::ffi::CString;
+use std::io::Write;
 use std::os::unix::ffi::OsStrExt;
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -70,31 +71,54 @@ fn native_a_full_disk_leaves_nothing_half_written() {
     assert!(left.is_empty(), "{left:?}");
 }
 
-/// One output is on a full disk: the others are written to their ends.
+/// A disk becomes full while outputs are written to it, of which one has to grow then: it is told at once and in the end, and the others
+/// are written to their ends.
 #[test]
 #[ignore = "root"]
 fn native_a_full_disk_stops_no_other_output() {
     let (small, other) = (Folder::new("full-disk").unwrap(), Folder::new("other-disk").unwrap());
-    let disk = SmallDisk::on(&small, 32);
+    let disk = SmallDisk::on(&small, 64);
     let path = |folder: &Folder, name: &str| folder.path().join(name).display().to_string();
-    // What is left holds the beginnings and some intervals.
-    std::fs::write(path(&small, "filler"), [1; 12 << 10]).unwrap();
     let full = ["full.mtrail", "full.hlog", "full.pftrace"].map(|name| path(&small, name));
     let whole = ["whole.mtrail", "whole.hlog", "whole.pftrace", "whole.json"].map(|name| path(&other, name));
-    let outputs: Vec<&str> = full.iter().chain(&whole).flat_map(|output| ["-o", output.as_str()]).collect();
-    let (output, lines) = record(&[&["--duration", "3s", "--interval", "50ms"], &outputs[..]].concat());
+    let mut command = Command::new(binary().unwrap());
+    command.args(["record", "--duration", "10min", "--interval", "50ms"]).env_remove("RUST_BACKTRACE");
+    for output in full.iter().chain(&whole) {
+        command.args(["-o", output]);
+    }
+    let child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let pid = child.id().to_string();
+    let mark = |name: &str| Command::new(binary().unwrap()).args(["mark", "--pid", &pid, name]).output().unwrap();
+    let began = Instant::now();
+    while !mark("room").status.success() {
+        assert!(began.elapsed() < Duration::from_secs(120), "it does not begin");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let mut filler = std::fs::File::create(small.path().join("filler")).unwrap();
+    while filler.write(&[1; 512]).is_ok_and(|written| written > 0) {}
+    // A mark comes with a report, which is longer than what is left of a page.
+    let marked = mark("none");
+    assert!(marked.status.success(), "{}", String::from_utf8_lossy(&marked.stderr));
+    // SAFETY: kill takes no pointers; the child has not been waited for, so the id is still its own.
+    assert_eq!(unsafe { libc::kill(child.id() as i32, libc::SIGINT) }, 0);
+    let output = child.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
     let log = std::fs::read_to_string(&full[1]).unwrap();
     let cut = Command::new(binary().unwrap()).args(["report", &full[0], "--view", "marks"]).output().unwrap();
     drop(disk);
-    assert_eq!(output.status.code(), Some(1), "{lines:?}");
-    let said = lines.iter().filter(|line| line.contains("/full.") && line.contains("No space left")).count();
-    assert_eq!(said, 2, "at once and at the end: {lines:?}");
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    let of = |file: &str| said.lines().filter(|line| line.contains(file) && line.contains("No space left")).count();
+    assert_eq!(of("/full.mtrail"), 2, "{said}");
+    assert!(full.iter().all(|file| [0, 2].contains(&of(file))), "each is told at once and in the end, or not at all: {said}");
+    assert_eq!(of("/whole."), 0, "{said}");
     // What is on the full disk ends with whole pieces.
-    assert!(log.ends_with('\n') && cut.status.success(), "{}", String::from_utf8_lossy(&cut.stderr));
+    assert!(log.is_empty() || log.ends_with('\n'), "{log}");
+    assert!(cut.status.success(), "{}", String::from_utf8_lossy(&cut.stderr));
     let json = std::fs::read_to_string(other.path().join("whole.json")).unwrap();
     assert!(serde_json::from_str::<serde_json::Value>(&json).unwrap()["cgroups"].is_array());
-    let report = Command::new(binary().unwrap()).arg("report").arg(other.path().join("whole.mtrail")).output().unwrap();
-    assert_eq!(report.status.code(), Some(0), "{}", String::from_utf8_lossy(&report.stderr));
+    let marks = Command::new(binary().unwrap()).args(["report", &whole[0], "--view", "marks"]).output().unwrap();
+    let marks = String::from_utf8_lossy(&marks.stdout);
+    assert!(marks.contains("room") && marks.contains("none"), "{marks}");
 }
 
 /// The other formats, from a recording: the error names the file, nothing is left, and what had the name before stays.

@@ -4,6 +4,7 @@ pub mod bench_empty;
 pub mod demo;
 pub mod diff;
 pub mod doctor;
+mod failures;
 mod launch;
 pub mod mark;
 pub mod marking;

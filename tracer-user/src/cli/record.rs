@@ -312,13 +312,13 @@ async fn follow(
     Ok(())
 }
 
-/// Writes everything; the first failure is reported after all were tried.
+/// Writes everything; what could not be written is reported after all were tried.
 fn finish(args: &RecordArgs, report: &Report, series: Series) -> Result<()> {
     let streams_to_stdout = series.streams_to_stdout();
-    let mut first_failure = series.finish(report).err();
+    let mut failures = series.finish(report);
     for file in args.output.iter().filter(|file| !series::takes(file)) {
         let result = output::write(file, report, output::WriteOptions::default());
-        first_failure = first_failure.or(result.err().map(anyhow::Error::from));
+        failures.note(result.map_err(anyhow::Error::from));
     }
     let with_command = !args.command.is_empty();
     let to_stdout = args.output.iter().any(|file| file.as_os_str() == "-");
@@ -336,8 +336,10 @@ fn finish(args: &RecordArgs, report: &Report, series: Series) -> Result<()> {
     };
     match printed {
         // A reader that went away is no failure of the recording.
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => return Err(error).context("cannot print the summary"),
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            failures.note(Err(error).context("cannot print the summary"));
+        }
         _ => {}
     }
-    first_failure.map_or(Ok(()), Err)
+    failures.into_result()
 }

@@ -2,6 +2,7 @@
 //! gets every interval and every mark.
 
 use super::{
+    failures::Failures,
     rotation::{Aside, Rotation},
     streaming::Streaming,
 };
@@ -32,8 +33,8 @@ pub struct Series {
     logs: Vec<AppendFile>,
     traces: Vec<(AppendFile, perfetto::Encoder)>,
     streaming: Option<Streaming>,
-    /// The first failure of an output. The others go on, and so does that one if it can.
-    failure: Option<anyhow::Error>,
+    /// What could not be written. The other outputs go on, and so does that one if it can.
+    failures: Failures,
 }
 
 /// A recording, or its newest part.
@@ -96,7 +97,7 @@ impl Series {
         if streaming.is_some() {
             session.want_live();
         }
-        Ok(Series { header, rotation, recordings, logs, traces, streaming, failure: None })
+        Ok(Series { header, rotation, recordings, logs, traces, streaming, failures: Failures::default() })
     }
 
     /// Takes an interval and gives it to all. An output that cannot be written is told of at once and at the end; it stops nothing.
@@ -156,22 +157,21 @@ impl Series {
         }
     }
 
-    /// Ends everything; the first failure of all, after all were tried.
-    pub fn finish(self, report: &Report) -> Result<()> {
-        let mut first_failure = self.failure;
+    /// Ends everything; what could not be written, now or earlier.
+    pub fn finish(self, report: &Report) -> Failures {
+        let mut failures = self.failures;
         for mut part in self.recordings {
             let result = part.writer.report(report).and_then(|()| part.writer.finish());
-            first_failure = first_failure.or(result.err().map(anyhow::Error::from));
+            failures.note(result.map_err(anyhow::Error::from));
         }
         for file in self.logs.into_iter().chain(self.traces.into_iter().map(|(file, _)| file)) {
             let path = file.path().to_owned();
-            let result = file.sync().with_context(|| format!("{}: cannot write", path.display()));
-            first_failure = first_failure.or(result.err());
+            failures.note(file.sync().with_context(|| format!("{}: cannot write", path.display())));
         }
         if let Some(streaming) = self.streaming {
-            first_failure = first_failure.or(streaming.finish().err());
+            failures.note(streaming.finish());
         }
-        first_failure.map_or(Ok(()), Err)
+        failures
     }
 
     /// Whether lines go to standard output.
@@ -198,12 +198,10 @@ impl Series {
         });
     }
 
-    /// Says what failed, the first time.
+    /// Says what failed, each the first time.
     fn note(&mut self, results: Vec<Result<()>>) {
-        let Some(error) = results.into_iter().find_map(Result::err) else { return };
-        if self.failure.is_none() {
-            eprintln!("memtrail: {error:#}; what else is written goes on");
-            self.failure = Some(error);
+        for text in results.into_iter().filter_map(|result| self.failures.note(result)) {
+            eprintln!("memtrail: {text}; what else is written goes on");
         }
     }
 }

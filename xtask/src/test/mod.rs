@@ -38,9 +38,9 @@ pub struct Args {
     /// Kernel of the vm tier; may be given several times [default: all]
     #[arg(long)]
     kernel: Vec<Kernel>,
-    /// Of the native and vm tiers, run only tests whose names contain this
+    /// Of the native and vm tiers, run only tests whose names contain this; may be given several times
     #[arg(long)]
-    filter: Option<String>,
+    filter: Vec<String>,
     /// Full sizes and everything that takes long
     #[arg(long)]
     long: bool,

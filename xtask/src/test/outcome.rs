@@ -17,16 +17,29 @@ pub struct Counts {
     pub results: Vec<String>,
     /// Cells of the accuracy table.
     pub cells: cells::Filled,
+    /// Tests that ran one after the other, with their times.
+    pub times: Vec<(String, Duration)>,
+    /// The test that runs, and when it began.
+    running: Option<(String, Duration)>,
 }
 
 /// How a test says that it cannot do its work here; the reason follows.
 pub const SKIPPED: &str = "SKIPPED ";
 const RESULT: &str = "test result: ";
+/// Before the name of a test that begins, where its output is not held back.
+const TEST: &str = "test ";
+/// How many of the slowest tests of a step are told, and from which time on.
+const SLOWEST: (usize, Duration) = (10, Duration::from_secs(5));
 
 impl Counts {
-    /// Takes note of a line of a test program.
-    pub fn line(&mut self, line: &[u8]) {
+    /// Takes note of a line of a test program, which was read `at` that time of the step.
+    pub fn line(&mut self, line: &[u8], at: Duration) {
         let line = String::from_utf8_lossy(line);
+        let begun = line.strip_prefix(TEST).and_then(|rest| rest.split_once(" ... "));
+        if begun.is_some() || line.starts_with(RESULT) {
+            self.times.extend(self.running.take().map(|(name, since)| (name, at.saturating_sub(since))));
+            self.running = begun.map(|(name, _)| (name.to_owned(), at));
+        }
         if let Some(reason) = line.strip_prefix(SKIPPED) {
             self.skipped.push(reason.to_owned());
         }
@@ -78,6 +91,15 @@ fn skips(steps: &[Step]) -> usize {
     steps.iter().map(|step| step.counts.skipped.len() + usize::from(matches!(step.end, End::Skipped(_)))).sum()
 }
 
+/// The slowest first.
+fn slowest(times: &[(String, Duration)]) -> Vec<&(String, Duration)> {
+    let (most, from) = SLOWEST;
+    let mut slow: Vec<_> = times.iter().filter(|(_, time)| *time >= from).collect();
+    slow.sort_by_key(|(_, time)| std::cmp::Reverse(*time));
+    slow.truncate(most);
+    slow
+}
+
 /// The last lines of a run: a line a step, each test program's own result, what was skipped, and one line for all.
 pub fn summary(steps: &[Step], allow_skip: bool) -> String {
     let mut text = String::new();
@@ -90,6 +112,9 @@ pub fn summary(steps: &[Step], allow_skip: bool) -> String {
         text += &format!("{word:8} {:7.1} s  {}{why}\n", step.time.as_secs_f64(), step.name);
         for result in &step.counts.results {
             text += &format!("{:20} {result}\n", "");
+        }
+        for (name, time) in slowest(&step.counts.times) {
+            text += &format!("{:20} {:7.1} s  {name}\n", "", time.as_secs_f64());
         }
         for reason in &step.counts.skipped {
             text += &format!("{:20} skipped {reason}\n", "");
@@ -114,13 +139,31 @@ mod tests {
     #[test]
     fn results_of_several_programs_add_up() {
         let mut counts = Counts::default();
-        counts.line(b"test result: ok. 12 passed; 0 failed; 3 ignored; 0 measured; 0 filtered out; finished in 0.00s");
-        counts.line(b"test result: FAILED. 1 passed; 2 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.00s");
-        counts.line(b"test something ... ok");
-        counts.line(b"SKIPPED swap: no swap here");
-        counts.line(b"\xff\xfe");
+        counts.line(b"test result: ok. 12 passed; 0 failed; 3 ignored; 0 measured; 0 filtered out; finished in 0.00s", Duration::ZERO);
+        counts.line(b"test result: FAILED. 1 passed; 2 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.00s", Duration::ZERO);
+        counts.line(b"test something ... ok", Duration::ZERO);
+        counts.line(b"SKIPPED swap: no swap here", Duration::ZERO);
+        counts.line(b"\xff\xfe", Duration::ZERO);
         assert_eq!((counts.passed, counts.failed, counts.results.len()), (13, 2, 2));
         assert_eq!(counts.skipped, ["swap: no swap here"]);
+    }
+
+    #[test]
+    fn the_slowest_tests_are_told() {
+        let mut counts = Counts::default();
+        for (at, line) in [
+            (0, "running 3 tests"),
+            (1, "test a::slow ... said"),
+            (8, "ok"),
+            (9, "test a::fast ... ok"),
+            (10, "test a::slower ... "),
+            (30, RESULT),
+        ] {
+            counts.line(line.as_bytes(), Duration::from_secs(at));
+        }
+        assert_eq!(counts.times.len(), 3);
+        let told: Vec<_> = slowest(&counts.times).into_iter().map(|(name, time)| (name.as_str(), time.as_secs())).collect();
+        assert_eq!(told, [("a::slower", 20), ("a::slow", 8)]);
     }
 
     #[test]
@@ -138,7 +181,7 @@ mod tests {
     #[test]
     fn the_last_line_sums_up_and_results_stay_visible() {
         let mut counts = Counts::default();
-        counts.line(b"test result: ok. 12 passed; 0 failed; 3 ignored");
+        counts.line(b"test result: ok. 12 passed; 0 failed; 3 ignored", Duration::ZERO);
         let steps = [step(End::Passed, counts), step(End::Failed("exit status: 1".to_owned()), Counts::default())];
         let text = summary(&steps, false);
         assert!(text.contains("test result: ok. 12 passed"), "{text}");

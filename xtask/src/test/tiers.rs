@@ -32,6 +32,8 @@ const ROWS_AT_ONCE: usize = 8;
 const IN_MACHINES: [&str; 2] = [TABLE, "native_oom_kills_of_each_sort"];
 /// The accuracy table.
 const TABLE: &str = "native_table";
+/// The variable that names some of its rows, if not all are to run.
+const ROWS: &str = "MEMTRAIL_TEST_ROWS";
 /// Its cells.
 const CELLS: &str = "tests/cells.txt";
 /// Tests that run on this machine's kernel in the short form: the tracer's own, for the same reason.
@@ -107,7 +109,7 @@ fn on_kernels(args: &Args, object: Option<&Path>, run: &mut Run) {
     if args.tier.is_empty() || args.tier.contains(&Tier::Vm) {
         machines(args, binaries, tests, &cells, run);
     }
-    if !run.machines.is_empty() && args.filter.as_deref().is_none_or(|filter| filter == TABLE) {
+    if !run.machines.is_empty() && (args.filter.is_empty() || args.filter == [TABLE]) {
         let filled = run.machines.clone();
         run.step("accuracy table", |_| {
             let (text, bad) = cells::table(&cells, &filled, args.long)?;
@@ -128,7 +130,7 @@ fn native(args: &Args, tests: &Path, run: &mut Run) {
         // Beside the test program lie the static memtrail and workloads, which is where it looks for them.
         let mut program = Command::new("timeout");
         program.arg("--kill-after=10").arg(timeout(args).as_secs().to_string()).arg(tests).args(test_arguments(args));
-        if !args.long && args.filter.is_none() {
+        if !args.long && args.filter.is_empty() {
             program.arg(NATIVE_TESTS);
         }
         program.envs(test_environment(args)).current_dir(workspace::root()?.join("tests"));
@@ -145,7 +147,7 @@ fn machines(args: &Args, binaries: programs::Programs, tests: PathBuf, cells: &C
     files.push((tests, guest_tests.clone()));
     let mut words = vec![guest_tests];
     words.extend(test_arguments(args));
-    if !args.long && args.filter.is_none() {
+    if !args.long && args.filter.is_empty() {
         words.extend(IN_MACHINES.map(str::to_owned));
     }
     let mut environment = test_environment(args);
@@ -153,9 +155,8 @@ fn machines(args: &Args, binaries: programs::Programs, tests: PathBuf, cells: &C
     environment.push(("MEMTRAIL_TEST_DIR".to_owned(), "/disk".to_owned()));
     environment.push(("MEMTRAIL_TEST_BYTES".to_owned(), SMALL_BYTES.to_string()));
     environment.push(("MEMTRAIL_TEST_AT_ONCE".to_owned(), ROWS_AT_ONCE.to_string()));
-    if !args.long {
-        environment.push(("MEMTRAIL_TEST_ROWS".to_owned(), cells.short.iter().cloned().collect::<Vec<_>>().join(",")));
-    }
+    let rows = std::env::var(ROWS).ok().or_else(|| (!args.long).then(|| cells.short.iter().cloned().collect::<Vec<_>>().join(",")));
+    environment.extend(rows.map(|rows| (ROWS.to_owned(), rows)));
     let job = vm::Job { init, files, command: words, environment, timeout: timeout(args) };
     // Each emulator uses one CPU of this machine.
     let at_once = std::thread::available_parallelism().map_or(1, std::num::NonZero::get).min(machines.len());
@@ -169,7 +170,7 @@ fn machines(args: &Args, binaries: programs::Programs, tests: PathBuf, cells: &C
                     let (start, mut counts) = (Instant::now(), Counts::default());
                     let result = job.run(kernel, hierarchy, |line| {
                         command::show(&[machine.as_bytes(), b": ", line].concat());
-                        counts.line(line);
+                        counts.line(line, start.elapsed());
                     });
                     let result = result.and_then(|status| judged(status == 0, &format!("exit status {status}"), &counts));
                     let name = format!("vm: kernel {}, cgroup {}", kernel.name(), hierarchy.name());
@@ -207,13 +208,12 @@ fn timeout(args: &Args) -> Duration {
 
 /// Runs test programs, showing and noting what they say; an error unless all passed and there were any.
 fn finished(program: &mut Command, counts: &mut Counts) -> Result<()> {
-    let status = command::lines(program, |line| noted(line, counts))?;
+    let start = Instant::now();
+    let status = command::lines(program, |line| {
+        command::show(line);
+        counts.line(line, start.elapsed());
+    })?;
     judged(status.success(), &status.to_string(), counts)
-}
-
-fn noted(line: &[u8], counts: &mut Counts) {
-    command::show(line);
-    counts.line(line);
 }
 
 fn judged(success: bool, status: &str, counts: &Counts) -> Result<()> {
