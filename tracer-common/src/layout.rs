@@ -6,6 +6,10 @@
 /// Offset or value that this kernel does not have.
 pub const ABSENT: u32 = u32::MAX;
 
+/// In the object, the constant that stands for the address of `preempt_count`: the user half puts the variable's type id in its place before
+/// it loads the object.
+pub const VARIABLE: u64 = 0x6d74_0001_0000_0000;
+
 /// What a field of [`KernelLayout`] is looked up as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lookup {
@@ -19,6 +23,8 @@ pub enum Lookup {
     Arguments(&'static str),
     /// Position of an argument of a tracepoint, from 0: tracepoint, name.
     Argument(&'static str, &'static str),
+    /// Type id of a variable: what a program's instruction names it by.
+    Variable(&'static str),
 }
 
 macro_rules! kernel_layout {
@@ -46,7 +52,7 @@ macro_rules! kernel_layout {
     };
 }
 
-use Lookup::{Argument, Arguments, Member, Size, Value};
+use Lookup::{Argument, Arguments, Member, Size, Value, Variable};
 
 kernel_layout! {
     /// Owner word of a folio (5.15 and later with `struct folio`: 5.16).
@@ -121,6 +127,8 @@ kernel_layout! {
     memory_cgrp_id = Value("cgroup_subsys_id", "memory_cgrp_id");
     /// Number of the helper that gives a task's registers (since 5.15).
     task_pt_regs = Value("bpf_func_id", "BPF_FUNC_task_pt_regs");
+    /// What keeps the current task on its CPU is counted here, for each CPU (x86_64: to 6.1, and since 6.15).
+    preempt_count = Variable("__preempt_count");
     /// css_set of a task.
     task_cgroups = Member("task_struct", "cgroups");
     /// Controllers' states of a css_set.

@@ -104,7 +104,14 @@ fn waiter_exit(_ctx: RawTracePointContext) -> i32 {
 
 #[raw_tracepoint(tracepoint = "mm_page_alloc")]
 fn page_alloc(ctx: RawTracePointContext) -> i32 {
-    probes::page_alloc::allocated(ctx.as_ptr(), ctx.arg(0), ctx.arg::<u64>(1) as u32, ctx.arg::<u64>(2) as u32);
+    probes::page_alloc::allocated(ctx.as_ptr(), Slot::PageAlloc, ctx.arg(0), ctx.arg::<u64>(1) as u32, ctx.arg::<u64>(2) as u32);
+    0
+}
+
+/// Attached where the kernel may preempt the one above.
+#[raw_tracepoint(tracepoint = "mm_page_alloc")]
+fn page_alloc_spare(ctx: RawTracePointContext) -> i32 {
+    probes::page_alloc::passed_over(ctx.as_ptr(), ctx.arg(0), ctx.arg::<u64>(1) as u32, ctx.arg::<u64>(2) as u32);
     0
 }
 
@@ -443,6 +450,12 @@ fn mapping_returned(ctx: &FExitContext, call: u64) -> i32 {
 #[raw_tracepoint(tracepoint = "mm_page_alloc")]
 fn calibrate(ctx: RawTracePointContext) -> i32 {
     probes::calibrate::allocated(ctx.arg(0), ctx.arg::<u64>(1) as u32);
+    0
+}
+
+#[raw_tracepoint(tracepoint = "mm_page_alloc")]
+fn preemption(_ctx: RawTracePointContext) -> i32 {
+    probes::calibrate::look_at_preemption();
     0
 }
 

@@ -88,13 +88,17 @@ pub static LOSS_COUNTS: PerCpuArray<LossCount> = PerCpuArray::with_max_entries(L
 #[map]
 pub static CHARGE_CALLS: PerCpuArray<[u64; 2]> = PerCpuArray::with_max_entries(1, 0);
 
+/// Allocations that the kernel passed over and the spare program took, per CPU.
+#[map]
+pub static PASSED_ON: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
+
 /// Working memory, one slot a program (see [`crate::scratch`]).
 #[map]
 pub static SCRATCH: PerCpuArray<crate::scratch::Scratch> = PerCpuArray::with_max_entries(crate::scratch::SLOTS, 0);
 
 /// `struct page` addresses of frames that the tracer itself was given, to find where the frame table's page structs begin.
 #[map]
-pub static CALIBRATION: Array<u64> = Array::with_max_entries(64, 0);
+pub static CALIBRATION: Array<u64> = Array::with_max_entries(65, 0);
 
 /// Results of the programs that user space runs by hand: a raw tracepoint program's return value does not reach it.
 /// Entry 0: the sweep; 1: folios kept by the baseline; 2: the picture's epoch, all ones if none could be opened.

@@ -29,10 +29,11 @@ pub enum Slot {
     Oom = 11,
     Dirty = 12,
     Mapping = 13,
+    PageAllocSpare = 14,
 }
 
 /// Number of slots.
-pub const SLOTS: u32 = 14;
+pub const SLOTS: u32 = 15;
 
 /// Working memory of one program on one CPU.
 #[repr(C)]
@@ -62,6 +63,13 @@ pub fn enter(slot: Slot) -> Option<&'static mut Scratch> {
     }
     scratch.busy = 1;
     Some(scratch)
+}
+
+/// Whether the slot's program has begun on this CPU and not ended.
+#[inline(always)]
+pub fn is_busy(slot: Slot) -> bool {
+    // SAFETY: a valid map value; one aligned word of it.
+    SCRATCH.get_ptr(slot as u32).is_some_and(|scratch| unsafe { (*scratch).busy != 0 })
 }
 
 /// Gives the slot's memory back.

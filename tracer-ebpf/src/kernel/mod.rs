@@ -5,6 +5,7 @@ pub mod file;
 pub mod folio;
 pub mod memcg;
 pub mod oom;
+pub mod preemption;
 pub mod registers;
 pub mod task;
 

@@ -5,16 +5,30 @@ use crate::{
     attribute::{commit, control, decide, end, followed, frames},
     globals::setting,
     kernel::{folio, memcg, task},
-    maps::NEW_FRAMES,
+    maps::{NEW_FRAMES, PASSED_ON},
     scratch::{self, Slot},
 };
 use aya_ebpf::helpers::{bpf_get_current_task, bpf_ktime_get_ns};
 use core::ffi::c_void;
 use tracer_common::oom::UNKNOWN;
 
+/// Handles the allocation of 2^`order` frames where the program whose slot is [`Slot::PageAlloc`] could not: the kernel does not run a
+/// program on a CPU on which it runs already. Where it may preempt programs, one that waits for the CPU in the middle of an allocation would
+/// cost all allocations of the tasks that have the CPU meanwhile.
+#[inline(always)]
+pub fn passed_over(ctx: *mut c_void, page: u64, order: u32, gfp: u32) {
+    if scratch::is_busy(Slot::PageAlloc) {
+        if let Some(count) = PASSED_ON.get_ptr_mut(0) {
+            // SAFETY: a map value of this CPU's own; the kernel runs this program there once at a time.
+            unsafe { *count += 1 };
+        }
+        allocated(ctx, Slot::PageAllocSpare, page, order, gfp);
+    }
+}
+
 /// Handles the allocation of 2^`order` frames.
 #[inline(always)]
-pub fn allocated(ctx: *mut c_void, page: u64, order: u32, gfp: u32) {
+pub fn allocated(ctx: *mut c_void, slot: Slot, page: u64, order: u32, gfp: u32) {
     // Page cache is decided at its own tracepoint. What is known to become page cache is not walked twice.
     if gfp & (setting!(gfp_movable) | setting!(gfp_write)) != setting!(gfp_movable) || page == 0 {
         return;
@@ -35,7 +49,7 @@ pub fn allocated(ctx: *mut c_void, page: u64, order: u32, gfp: u32) {
     if !followed::wants(0) {
         return;
     }
-    scratch::with(Slot::PageAlloc, |scratch| {
+    scratch::with(slot, |scratch| {
         // SAFETY: plain helper.
         let now = unsafe { bpf_ktime_get_ns() };
         // SAFETY: plain helper.
@@ -51,7 +65,7 @@ pub fn allocated(ctx: *mut c_void, page: u64, order: u32, gfp: u32) {
             return None;
         }
         let toucher = task::current(now);
-        commit::fill(ctx, Slot::PageAlloc, control, scratch, &toucher, false, false, weight, order, now);
+        commit::fill(ctx, slot, control, scratch, &toucher, false, false, weight, order, now);
         scratch.sample.address = expected;
         scratch.sample.file = (commit::own_flag(toucher.tgid) | task::collapse_flag(task)) as u64;
         commit::store(scratch, frame);

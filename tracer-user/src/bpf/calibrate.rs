@@ -1,9 +1,10 @@
 //! Finds where the kernel's page structs begin (`vmemmap_base`), which kernel address layout randomisation moves.
 //!
-//! Before anything else is attached, since the other programs need it. Touches memory of its own while a small program records the `struct page` addresses given to this process; the frame numbers are
-//! in /proc/self/pagemap. All pages must agree on one base.
+//! Before anything else is attached, since the other programs need it. Touches memory of its own while a small program records the
+//! `struct page` addresses given to this process; the frame numbers are in /proc/self/pagemap. All pages must agree on one base. Another
+//! looks meanwhile whether it could be preempted.
 
-use super::BpfError;
+use super::{BpfError, preemption};
 use aya::{Ebpf, maps::Array, programs::RawTracePoint};
 use std::{collections::HashMap, fs::File, os::unix::fs::FileExt as _};
 
@@ -12,8 +13,18 @@ const PAGES: usize = 48;
 /// The base is aligned to at least this (x86_64: PUD_SIZE with randomisation, and the fixed base is).
 const ALIGNMENT: u64 = 1 << 30;
 
-/// The address of frame 0's `struct page`.
-pub fn find(bpf: &mut Ebpf, page_struct_bytes: u64) -> Result<u64, BpfError> {
+/// What the programs need to know of this kernel, which no file of it tells.
+#[derive(Clone, Copy, Debug)]
+pub struct Calibration {
+    /// The address of frame 0's `struct page`.
+    pub vmemmap: u64,
+    /// Whether programs on tracepoints can be preempted; `None` where it cannot be told.
+    pub preemptible: Option<bool>,
+}
+
+/// Finds it.
+pub fn find(bpf: &mut Ebpf, page_struct_bytes: u64) -> Result<Calibration, BpfError> {
+    preemption::look(bpf);
     let program: &mut RawTracePoint = bpf
         .program_mut("calibrate")
         .ok_or(BpfError::Missing("program calibrate"))?
@@ -25,6 +36,7 @@ pub fn find(bpf: &mut Ebpf, page_struct_bytes: u64) -> Result<u64, BpfError> {
     let frames = touch_and_locate();
     // Unloading detaches: the program is needed only for this moment.
     program.unload().map_err(failed)?;
+    let preemptible = preemption::seen(bpf)?;
     let frames = frames.map_err(|source| BpfError::Proc { path: "/proc/self/pagemap", source })?;
 
     let map = bpf.map("CALIBRATION").ok_or(BpfError::Missing("map CALIBRATION"))?;
@@ -36,7 +48,7 @@ pub fn find(bpf: &mut Ebpf, page_struct_bytes: u64) -> Result<u64, BpfError> {
             pages.push(page);
         }
     }
-    agree(&pages, &frames, page_struct_bytes)
+    Ok(Calibration { vmemmap: agree(&pages, &frames, page_struct_bytes)?, preemptible })
 }
 
 /// The base on which most pairs of page address and frame number agree.

@@ -2,7 +2,7 @@
 //! needs it or not (ours does not), and asks the kernel for its features: a third of the time that a start takes, on a thread of
 //! its own while the host is looked at. The thread also takes the memory of it along when it ends.
 
-use super::{BpfError, OBJECT, diagnosis, sizes::Sizes};
+use super::{BpfError, OBJECT, diagnosis, preemption, sizes::Sizes};
 use aya::{Ebpf, EbpfLoader, VerifierLogLevel};
 use std::thread::JoinHandle;
 use tracer_common::{layout::KernelLayout, settings::Settings};
@@ -44,6 +44,6 @@ impl Loader {
         for (map, entries) in sizes.entries() {
             loader.map_max_entries(map, entries);
         }
-        Ok(loader.load(OBJECT)?)
+        Ok(loader.load(&preemption::named(OBJECT, layout))?)
     }
 }

@@ -8,6 +8,7 @@ pub mod diagnosis;
 mod loader;
 pub mod mappings;
 pub mod picture;
+pub mod preemption;
 pub mod program_info;
 pub mod sizes;
 pub mod stats;

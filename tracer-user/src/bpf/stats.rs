@@ -3,7 +3,7 @@
 //! Only where the administrator has switched counting on (`kernel.bpf_stats_enabled=1`). Switching it on and off here would patch
 //! kernel text on all CPUs each time; an emulated 7.3 died of it (an instruction changed under a running CPU).
 
-use super::program_info;
+use super::{preemption, program_info};
 use aya::{Ebpf, programs::Program};
 use std::{os::fd::AsFd as _, time::Duration};
 
@@ -52,11 +52,16 @@ impl Moments {
     }
 }
 
-/// Programs that the kernel skipped because they were running already; `None` where it does not count them (before 5.12).
+/// Programs that the kernel skipped because they were running already, less what the spare took; `None` where the kernel does not count them
+/// (before 5.12) or the spare's count cannot be read.
 #[must_use]
 pub fn recursion_misses(bpf: &Ebpf) -> Option<u64> {
+    // First: each of them was a miss before it was taken.
+    let taken = preemption::passed_on(bpf).ok()?;
     let loaded = bpf.programs().filter_map(|(_, program)| program.fd().ok());
-    loaded.map(|fd| program_info::recursion_misses(fd.as_fd())).try_fold(0, |sum: u64, misses| misses.map(|misses| sum + misses))
+    let misses =
+        loaded.map(|fd| program_info::recursion_misses(fd.as_fd())).try_fold(0, |sum: u64, misses| misses.map(|misses| sum + misses))?;
+    Some(misses.saturating_sub(taken))
 }
 
 fn totals(bpf: &Ebpf) -> Estimate {

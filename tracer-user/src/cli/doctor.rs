@@ -45,6 +45,8 @@ struct Findings {
     memory_hierarchy: Option<Memory>,
     /// Providers, as really attached (and detached again); empty if that failed.
     plan: Vec<PlanRow>,
+    /// Whether the kernel may preempt programs on tracepoints, so that a spare stands by for allocations; null where it cannot be told.
+    preemptible: Option<bool>,
     /// Instructions of the loaded programs, as the kernel has them after removing what can never run; null where it does not say.
     instructions: BTreeMap<String, Option<u32>>,
     sizes: Option<sizes::Sizes>,
@@ -88,11 +90,12 @@ pub fn run(args: &DoctorArgs) -> Result<u8> {
         owners: 0,
         forced: sizes::Forced::default(),
     };
-    let (mut plan, mut attach_ms, mut instructions) = (Vec::new(), None, BTreeMap::new());
+    let (mut plan, mut attach_ms, mut preemptible, mut instructions) = (Vec::new(), None, None, BTreeMap::new());
     match start::start(&host, loader, &options, |_| Ok(None)) {
         Ok(running) => {
             attach_ms = Some(began.elapsed().as_secs_f64() * 1000.0);
             plan = assemble::plan_rows(&running);
+            preemptible = running.preemptible;
             instructions = instructions_of(&running);
         }
         Err(error) => problems.push(error.to_string()),
@@ -118,6 +121,7 @@ pub fn run(args: &DoctorArgs) -> Result<u8> {
         facts: host.facts,
         memory_hierarchy: memory,
         plan,
+        preemptible,
         instructions,
         attach_ms,
         absent,
@@ -159,6 +163,12 @@ fn print(findings: &Findings) {
                 println!("  {:<13}   not {reason}", "");
             }
         }
+        let preemptible = match findings.preemptible {
+            Some(true) => "yes; a spare program stands by for allocations, if they are traced by tracepoints",
+            Some(false) => "no",
+            None => "unknown",
+        };
+        println!("The kernel may preempt programs on tracepoints: {preemptible}");
     }
     if let Some(sizes) = &findings.sizes {
         println!(

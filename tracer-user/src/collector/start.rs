@@ -6,6 +6,7 @@ use crate::{
         self, BpfError, Loader,
         attach::Attached,
         baseline::Scan,
+        calibrate::Calibration,
         diagnosis,
         sizes::{self, DoesNotFit, Forced, Sizes, Wish},
     },
@@ -202,6 +203,8 @@ pub struct Running {
     pub settings: Settings,
     /// Whether the exact totals by owner are whole.
     pub totals: bool,
+    /// Whether programs on tracepoints can be preempted; `None` where it cannot be told.
+    pub preemptible: Option<bool>,
     /// What the baseline pass did; `None` if processes are followed: whose older memory is cannot be known.
     pub baseline: Option<Scan>,
 }
@@ -249,11 +252,14 @@ pub fn start(
     let mut phases = Phases::begin();
     let mut bpf = loader.load(&host.layout, &settings, &sizes)?;
     phases.end("maps made");
-    let vmemmap = bpf::calibrate::find(&mut bpf, 1 << settings.page_struct_shift)?;
+    let Calibration { vmemmap, preemptible } = bpf::calibrate::find(&mut bpf, 1 << settings.page_struct_shift)?;
     bpf::set_vmemmap(&mut bpf, vmemmap)?;
     phases.end("page structs found");
     let wanted = prepare(&mut bpf)?;
     let attached = bpf::attach::attach(&mut bpf, &plan, &host.targets)?;
+    if preemptible == Some(true) && attached.iter().any(|probe| probe.name == "anon-commit" && probe.tier == Some(Tier::Tracepoint)) {
+        bpf::preemption::attach_spare(&mut bpf)?;
+    }
     crate::process::give_memory_back();
     phases.end("programs attached");
     // A probe that stepped down to tracepoints at the attachment counts nothing: the totals would have a hole.
@@ -269,7 +275,7 @@ pub fn start(
     bpf::set_control(&mut bpf, control)?;
     phases.end("baseline taken");
     log::debug!("baseline: {baseline:?}");
-    Ok(Running { bpf, attached, sizes, rates, forced: options.forced, settings, totals, baseline })
+    Ok(Running { bpf, attached, sizes, rates, forced: options.forced, settings, totals, preemptible, baseline })
 }
 
 /// Nanoseconds of a tick (1/CONFIG_HZ): the resolution of the clock that only ticks move.

@@ -85,7 +85,7 @@ impl Btf {
             };
             let id = btf.types.len() as u32;
             btf.types.push(at);
-            if matches!(kind, STRUCT | UNION | ENUM | ENUM64 | FUNC | TYPEDEF) {
+            if matches!(kind, STRUCT | UNION | ENUM | ENUM64 | FUNC | TYPEDEF | VAR) {
                 let name = btf.string(btf.u32(at)?)?;
                 if wanted(name) {
                     let name = name.to_vec();
@@ -124,6 +124,12 @@ impl Btf {
     #[must_use]
     pub fn has_tracepoint(&self, name: &str) -> bool {
         self.id(TYPEDEF, &format!("btf_trace_{name}")).is_some()
+    }
+
+    /// Type id of a variable. The kernel describes those of which each CPU has its own.
+    #[must_use]
+    pub fn variable(&self, name: &str) -> Option<u32> {
+        self.id(VAR, name)
     }
 
     /// Where a type begins.
@@ -261,6 +267,7 @@ mod tests {
         assert!(btf.enumerator("pageflags", "PG_lru").is_some());
         assert!(btf.has_tracepoint("mm_page_alloc"));
         assert!(!btf.has_tracepoint("no_such_tracepoint"));
+        assert!(btf.variable("runqueues").is_some() && btf.variable("no_such_variable").is_none());
         assert_eq!(btf.tracepoint_argument("mm_page_alloc", "order"), Some(1));
         assert_eq!(btf.tracepoint_argument("mm_page_alloc", "no_such_argument"), None);
         assert_eq!(btf.tracepoint_argument("mm_page_alloc", "__data"), None);

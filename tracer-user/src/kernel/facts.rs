@@ -102,6 +102,7 @@ pub fn layout(btf: &Btf) -> KernelLayout {
         Lookup::Value(enum_name, enumerator) => btf.enumerator(enum_name, enumerator),
         Lookup::Arguments(tracepoint) => btf.tracepoint_arguments(tracepoint),
         Lookup::Argument(tracepoint, argument) => btf.tracepoint_argument(tracepoint, argument),
+        Lookup::Variable(name) => btf.variable(name),
     })
 }
 
@@ -109,7 +110,9 @@ pub fn layout(btf: &Btf) -> KernelLayout {
 pub fn running_btf() -> Result<Btf, BtfError> {
     let mut names: HashSet<Vec<u8>> = HashSet::new();
     KernelLayout::UNKNOWN.for_each(|_, lookup, _| match lookup {
-        Lookup::Member(name, _) | Lookup::Size(name) | Lookup::Value(name, _) => names.extend([name.as_bytes().to_vec()]),
+        Lookup::Member(name, _) | Lookup::Size(name) | Lookup::Value(name, _) | Lookup::Variable(name) => {
+            names.extend([name.as_bytes().to_vec()])
+        }
         Lookup::Arguments(name) => names.extend([format!("btf_trace_{name}").into_bytes()]),
         Lookup::Argument(name, _) => names.extend(tracepoint_functions(name).map(String::into_bytes)),
     });
