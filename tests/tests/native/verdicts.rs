@@ -106,6 +106,8 @@ fn native_verdict_of_a_death_before_the_start() {
     let dead = container.path().to_owned();
     let (dir, bytes) = (tmpfs.path().to_str().unwrap().to_owned(), bytes());
     let left = bytes / 2;
+    // Where the sizes are small, what is left is much of a limit only.
+    pod.limit(4 * bytes).unwrap();
     Workload::start(&container, &["tmpfs", "--keep", "--dir", &dir, "--bytes", &bytes.to_string()]).unwrap().finish().unwrap();
     container.remove().unwrap();
     let outcome = exact(pod.path()).stop().unwrap();
