@@ -8,6 +8,7 @@
 //! * [`memtrail`]: the tracer as a process, and its JSON report.
 //! * [`report`]: questions to that report.
 //! * [`kernel`]: what the running kernel can do, as far as bounds depend on it.
+//! * [`nmt`]: a JVM's own account, and what of it is resident.
 //! * [`accuracy`]: the accuracy table, as data, and what runs a row of it.
 //!
 //! It never kills a process that it did not start, and never touches a cgroup outside its own folder.
@@ -20,6 +21,7 @@ pub mod cgroup;
 pub mod hierarchy;
 pub mod kernel;
 pub mod memtrail;
+pub mod nmt;
 pub mod place;
 pub mod report;
 pub mod stat;

@@ -23,6 +23,7 @@ mod fuzz;
 mod histograms;
 mod hugetlb;
 mod input;
+mod jvm;
 mod lifecycle;
 mod losses;
 mod mappings;

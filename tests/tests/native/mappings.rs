@@ -6,7 +6,7 @@ use harness::memtrail::{Memtrail, Mode, Outcome, record_args, record_args_of};
 use harness::report;
 use harness::workload::{Step, Workload, enter};
 use serde_json::Value;
-use std::io::{BufRead as _, BufReader};
+
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -297,96 +297,4 @@ fn stop_all(cgroup: &TestCgroup) -> Vec<i32> {
             stopped.push(pid);
         }
     }
-}
-
-/// A JVM that leaks direct buffers from a named method: that method holds them, metaspace and the collector's tables are known by the
-/// functions that reserved them, and the JVM's own account stands beside the regions.
-#[test]
-#[ignore = "root, and a JDK"]
-fn long_mappings_of_a_jvm() {
-    const PROGRAM: &str = "
-        import java.nio.ByteBuffer;
-        import java.util.*;
-        public class Leaking {
-            static final List<Object> KEPT = new ArrayList<>();
-            static void leakBuffers(int count) { for (int i = 0; i < count; i++) KEPT.add(ByteBuffer.allocateDirect(1 << 20)); }
-            public static void main(String[] args) throws Exception {
-                leakBuffers(64);
-                System.out.println(KEPT.size());
-                System.in.read();
-            }
-        }";
-    const OPTIONS: [&str; 9] = [
-        "-Xms128m",
-        "-Xmx128m",
-        "-XX:+UseG1GC",
-        "-Xcomp",
-        "-XX:TieredStopAtLevel=1",
-        "-XX:CompileCommand=quiet",
-        "-XX:CompileCommand=dontinline,Leaking.leakBuffers",
-        "-XX:NativeMemoryTracking=summary",
-        "-XX:+PreserveFramePointer",
-    ];
-    let folder = tempfile::tempdir().unwrap();
-    std::fs::write(folder.path().join("Leaking.java"), PROGRAM).unwrap();
-    assert!(Command::new("javac").current_dir(&folder).arg("Leaking.java").status().expect("a JDK is installed").success());
-    let cgroup = TestCgroup::new("leaking").unwrap();
-    cgroup.limit(LIMIT).unwrap();
-    let recording = folder.path().join("jvm.mtrail");
-    let mut arguments = record_args(cgroup.path(), Mode::Exact);
-    arguments.extend(["-o".to_owned(), recording.display().to_string()]);
-    let memtrail = Memtrail::start(&arguments).unwrap();
-    let mut command = Command::new("java");
-    command.args(OPTIONS).arg("Leaking").current_dir(&folder).stdin(Stdio::piped()).stdout(Stdio::piped());
-    enter(&mut command, &cgroup).unwrap();
-    let mut java = command.spawn().unwrap();
-    let mut said = String::new();
-    BufReader::new(java.stdout.take().unwrap()).read_line(&mut said).unwrap();
-    let jcmd = |what: &str| Command::new("jcmd").arg(java.id().to_string()).arg(what).output().unwrap();
-    assert!(jcmd("Compiler.perfmap").status.success());
-    let account = jcmd("VM.native_memory");
-    let outcome = memtrail.stop().unwrap();
-    drop(java.stdin.take());
-    assert!(java.wait().unwrap().success());
-    let _ = std::fs::remove_file(format!("/tmp/perf-{}.map", java.id()));
-
-    let report = &outcome.report;
-    let in_method = |row: &report::StackRow| row.frames.iter().any(|frame| frame.contains("Leaking.leakBuffers"));
-    let stacks = report::stacks(report, cgroup.path()).unwrap();
-    assert!(in_method(&stacks[0]), "{:?}", stacks[0]);
-    let leaked: u64 = stacks.iter().filter(|row| in_method(row)).map(|row| row.live).sum();
-    println!("through leakBuffers: {leaked}");
-    assert!((64 * MIB * 9 / 10..66 * MIB).contains(&leaked), "{leaked}");
-
-    let rows = report::cgroup(report, cgroup.path()).unwrap().unwrap()["regions"].as_array().unwrap();
-    let sum = |class: &str, figure: &str| -> u64 {
-        rows.iter().filter(|row| row["class"] == class).map(|row| row[figure].as_u64().unwrap()).sum()
-    };
-    for class in ["java-heap", "java-code", "java-metaspace", "java-gc", "thread-stack", "other"] {
-        println!("{class}: {} reserved, {} resident", sum(class, "reserved"), sum(class, "resident"));
-    }
-    // The class space alone is 1 GiB.
-    assert!(sum("java-metaspace", "reserved") > 900 * MIB && sum("java-metaspace", "resident") > 0);
-    assert!(sum("java-gc", "reserved") > MIB && sum("other", "resident") < MIB);
-    for (class, function) in [("java-metaspace", "etaspace::"), ("java-gc", "G1"), ("java-code", "CodeCache::")] {
-        let origins = rows.iter().filter(|row| row["class"] == class).flat_map(|row| row["origin"].as_array().unwrap());
-        assert!(origins.into_iter().any(|frame| frame.as_str().unwrap().contains(function)), "{class}");
-    }
-
-    let nmt = folder.path().join("nmt.txt");
-    std::fs::write(&nmt, account.stdout).unwrap();
-    let memtrail = Command::new(harness::memtrail::binary().unwrap());
-    let text = shown(memtrail, &["report", recording.to_str().unwrap(), "--view", "regions", "--nmt", nmt.to_str().unwrap()]);
-    println!("{text}");
-    let line = |name: &str| text.lines().find(|line| line.starts_with(&format!("  {name} "))).unwrap_or_else(|| panic!("no {name}"));
-    // Both sides reserved the same: 128 MiB of heap, but for what is mapped from the archive.
-    assert!(line("Java Heap").contains("128.0 MiB"), "{}", line("Java Heap"));
-    assert!(text.contains("NMT gap: "), "{text}");
-}
-
-/// What a command prints.
-fn shown(mut command: Command, arguments: &[&str]) -> String {
-    let output = command.args(arguments).output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).unwrap()
 }

@@ -3,9 +3,8 @@
 use harness::cgroup::TestCgroup;
 use harness::memtrail::{Memtrail, Mode, Outcome, record_args};
 use harness::report;
-use harness::workload::{Step, Workload, enter};
+use harness::workload::{Step, Workload};
 use serde_json::Value;
-use std::process::{Command, Stdio};
 
 const MIB: u64 = 1 << 20;
 const LIMIT: u64 = 512 * MIB;
@@ -248,54 +247,6 @@ fn heaps_in_smaps(pid: i32) -> (u64, u64) {
         }
     }
     (heaps.len() as u64, resident)
-}
-
-/// A JVM: its heap and code by its own description, direct buffers as malloc's blocks, and little without a class.
-#[test]
-#[ignore = "root, and a JDK"]
-fn long_regions_of_a_jvm() {
-    const PROGRAM: &str = "
-        import java.nio.ByteBuffer;
-        import java.util.*;
-        public class Buffers {
-            public static void main(String[] args) throws Exception {
-                List<Object> kept = new ArrayList<>();
-                for (int i = 0; i < 64; i++) { kept.add(ByteBuffer.allocateDirect(1 << 20)); kept.add(new byte[1 << 20]); }
-                System.out.println(kept.size());
-                System.in.read();
-            }
-        }";
-    let folder = tempfile::tempdir().unwrap();
-    std::fs::write(folder.path().join("Buffers.java"), PROGRAM).unwrap();
-    assert!(Command::new("javac").current_dir(&folder).arg("Buffers.java").status().expect("a JDK is installed").success());
-    let cgroup = TestCgroup::new("jvm").unwrap();
-    cgroup.limit(LIMIT).unwrap();
-    let memtrail = Memtrail::start(&record_args(cgroup.path(), Mode::Exact)).unwrap();
-    let mut command = Command::new("java");
-    command.args(["-Xms192m", "-Xmx192m", "Buffers"]).current_dir(&folder).stdin(Stdio::piped()).stdout(Stdio::piped());
-    enter(&mut command, &cgroup).unwrap();
-    let mut java = command.spawn().unwrap();
-    let mut said = String::new();
-    std::io::BufRead::read_line(&mut std::io::BufReader::new(java.stdout.take().unwrap()), &mut said).unwrap();
-    let outcome = memtrail.stop().unwrap();
-    drop(java.stdin.take());
-    assert!(java.wait().unwrap().success());
-
-    let rows = report::cgroup(&outcome.report, cgroup.path()).unwrap().unwrap()["regions"].as_array().unwrap();
-    let sum = |class: &str, figure: &str| -> u64 {
-        rows.iter().filter(|row| row["class"] == class).map(|row| row[figure].as_u64().unwrap()).sum()
-    };
-    for row in rows {
-        println!("{row}");
-    }
-    assert_eq!(sum("java-heap", "reserved"), 192 * MIB);
-    // How the collector spreads its objects is its own affair.
-    assert!(sum("java-heap", "live") >= 64 * MIB && sum("java-heap", "live") <= 192 * MIB);
-    assert_about("java-heap live", sum("java-heap", "live"), sum("java-heap", "resident"));
-    assert_about("mmap-malloc", sum("mmap-malloc", "live"), 64 * MIB);
-    assert!(sum("java-code", "resident") > 0 && sum("thread-stack", "resident") > 0 && sum("glibc-arena", "resident") > 0);
-    // Metaspace, symbols of the collector: what has no signature.
-    assert!(sum("other", "resident") < 16 * MIB, "{}", sum("other", "resident"));
 }
 
 /// Half of the blocks were freed, one by one: a quarter at least is free.

@@ -135,7 +135,12 @@ pub fn found(address: u64, wish: u64) {
 pub fn unlocking(ctx: *mut c_void, mm: u64) {
     let thread = bpf_get_current_pid_tgid();
     let Some(call) = slot(thread) else { return };
-    if call.weight == 0 || call.thread != thread || call.mm != mm {
+    if call.thread != thread || call.mm != mm {
+        return;
+    }
+    // Passed over, and no free place was looked for: perhaps a large one where the program wished it, which is not passed over either.
+    let was_passed_over = call.weight == 0;
+    if was_passed_over && (call.found != 0 || !wished_for(call)) {
         return;
     }
     let weight = call.weight;
@@ -151,7 +156,8 @@ pub fn unlocking(ctx: *mut c_void, mm: u64) {
     let length = whole_pages(if number == MREMAP { registers.third } else { registers.second });
     let done = match number {
         // Over what was reserved before nothing is added.
-        MMAP => pages > 0 || (pages == 0 && registers.fourth & MAP_FIXED != 0),
+        // What there was before is not known of what was to be passed over. It fails where there is no room, and then another is looked for.
+        MMAP => was_passed_over || pages > 0 || (pages == 0 && registers.fourth & MAP_FIXED != 0),
         MREMAP => pages != 0 || call.found != 0 || registers.fourth & MREMAP_FIXED != 0,
         MUNMAP => pages < 0,
         // What it was before is the right's business: it fails rarely, and then nothing is written there.
@@ -160,6 +166,17 @@ pub fn unlocking(ctx: *mut c_void, mm: u64) {
     let brk = (call.brk, word(mm, layout!(mm_brk)));
     let place = free_place(call, length);
     finished(ctx, &registers, number, &Outcome { done, place, brk, weight });
+}
+
+/// Whether the running call maps much at an address that the program gives without insisting on it. It stands for itself then.
+#[inline(always)]
+fn wished_for(call: &mut MappingCall) -> bool {
+    let Some(registers) = registers::of_current() else { return false };
+    if registers.call() != MMAP || registers.first == 0 || registers.fourth & (MAP_FIXED | MAP_FIXED_NOREPLACE) != 0 {
+        return false;
+    }
+    call.is_for(whole_pages(registers.second));
+    call.weight != 0
 }
 
 /// Where a mapping of that length is: the kernel looks for 2 MiB more where it wants to align to a huge page, and moves up

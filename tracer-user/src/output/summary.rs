@@ -6,6 +6,7 @@
 use super::{Value, figures, text};
 use crate::model::{Cgroup, Report};
 use crate::units;
+use std::collections::BTreeMap;
 
 mod row;
 
@@ -17,6 +18,8 @@ const LINES: usize = 40;
 
 /// Below this share of live bytes with whole stacks, a line warns.
 const WHOLE_STACKS_WARNING: f64 = 0.8;
+/// Most JVMs of which that is said one by one.
+const MOST_JVMS: usize = 3;
 
 /// What to show.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -169,9 +172,24 @@ fn trailer(report: &Report, value: Value) -> Vec<Line> {
         let cut = figures::percent(Some(1.0 - share), 0);
         lines.push(Line::new(format!("{cut} of {value} bytes have no whole stack: a program without frame pointers?"), Style::Warning));
     }
+    lines.extend(cut_jvms(report, value).into_iter().map(|line| Line::new(line, Style::Warning)));
     lines.extend(list("", &followed(report), Style::Dim));
     lines.extend(last(report, &losses, whole));
     lines
+}
+
+/// JVMs whose stacks are cut more often than the same line allows for all, and how that is mended, as it can be without building anything.
+fn cut_jvms(report: &Report, value: Value) -> Vec<String> {
+    let regions = report.cgroups.iter().flat_map(|cgroup| &cgroup.regions);
+    let jvms: BTreeMap<u32, &str> = regions.filter(|row| row.class == "java-heap").filter_map(|row| Some((row.pid?, &*row.comm))).collect();
+    let bytes = |pid: u32, whole: Option<bool>| {
+        let rows = report.cgroups.iter().flat_map(|cgroup| &cgroup.stacks).filter(|row| row.pid == Some(pid));
+        let counted = rows.filter(|row| whole.is_none_or(|whole| (row.status == "complete") == whole));
+        counted.fold(0_u128, |sum, row| sum + u128::from(value.of(row)))
+    };
+    let is_cut = |pid: &u32| bytes(*pid, Some(false)) as f64 > (1.0 - WHOLE_STACKS_WARNING) * bytes(*pid, None) as f64;
+    let told = jvms.into_iter().filter(|(pid, _)| is_cut(pid));
+    told.map(|(pid, comm)| format!("{comm}[{pid}] has cut stacks: start it with -XX:+PreserveFramePointer")).take(MOST_JVMS).collect()
 }
 
 /// Whose memory the stacks are, where that is not everyone's: the figures of the cgroups are of all that they hold.

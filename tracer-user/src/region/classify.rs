@@ -109,12 +109,18 @@ pub fn classify(vmas: &[Vma], memory: &mut dyn ReadMemory, layout: Layout, known
     let claims = disjoint(claims);
     let mut regions = Vec::with_capacity(vmas.len());
     for (index, vma) in vmas.iter().enumerate() {
-        match by_mapping(vma) {
+        match in_heap(vma, known).or_else(|| by_mapping(vma)) {
             Some((class, by)) => regions.push(Region { start: vma.start, end: vma.end, class, by: Some(by), vma: index }),
             None => nameless(vma, index, memory, &claims, &mut regions),
         }
     }
     Classified { regions, heaps }
+}
+
+/// A private mapping of a file within a JVM's heap: objects of its archive (classes.jsa), which it copies as it writes to them.
+fn in_heap(vma: &Vma, known: &[Claim]) -> Option<(Class, &'static str)> {
+    let is_around = |claim: &&Claim| claim.class == Class::JavaHeap && claim.start <= vma.start && vma.end <= claim.end;
+    known.iter().find(is_around).filter(|_| vma.inode != 0 && !vma.shared).map(|claim| (claim.class, claim.by))
 }
 
 /// The kernel's prefix of names that programs give: `[anon:NAME]`.
@@ -388,6 +394,16 @@ pub(super) mod tests {
         assert_eq!(found, expected);
         assert_eq!(classified.at(0x9900).unwrap().class, Class::JavaMetaspace);
         assert!(classified.at(0xa000).is_none() && classified.at(0xfff).is_none());
+    }
+
+    #[test]
+    fn an_archive_in_the_heap_is_heap() {
+        let text = b"1000-2000 rw-p 0 8:1 9 /x/classes.jsa\n2000-3000 rw-s 0 8:1 9 /x/classes.jsa\n5000-6000 rw-p 0 8:1 9 /x/classes.jsa\n";
+        let maps = Maps::parse(&text[..]).unwrap();
+        let heap = Claim { start: 0x1000, end: 0x4000, class: Class::JavaHeap, by: "test" };
+        let classified = classify(&maps.vmas, &mut Words::default(), Layout::default(), &[heap]);
+        let found: Vec<_> = classified.regions.iter().map(|region| region.class).collect();
+        assert_eq!(found, [Class::JavaHeap, Class::FileShared, Class::FilePrivate]);
     }
 
     #[test]

@@ -18,8 +18,17 @@ const MOST_FIELDS: u64 = 16_384;
 /// Longest name compared, with its NUL.
 const NAME_BYTES: usize = 24;
 
+/// Most flags of a JVM; JDK 17 has some 1200.
+const MOST_FLAGS: u64 = 4096;
+/// The flag without which compiled code leaves no frame that a walk of frame pointers sees: it passes over the method.
+const FRAME_POINTERS: &str = "PreserveFramePointer";
+
 /// The fields asked for: type and name.
-const WANTED: [(&str, &str); 6] = [
+const WANTED: [(&str, &str); 10] = [
+    ("JVMFlag", "_name"),
+    ("JVMFlag", "_addr"),
+    ("JVMFlag", "flags"),
+    ("JVMFlag", "numFlags"),
     ("Universe", "_collectedHeap"),
     ("CollectedHeap", "_reserved"),
     ("MemRegion", "_start"),
@@ -34,13 +43,21 @@ const WANTED: [(&str, &str); 6] = [
 pub fn reserved_by(frames: &[String]) -> Option<Class> {
     // G1 and what all collectors share; Parallel; Shenandoah. ZGC reserves its heap otherwise.
     const COLLECTOR: [&str; 6] = ["G1", "CardTable::", "ParMarkBitMap::", "ParallelCompactData::", "ShenandoahHeap::", "MarkBitMap::"];
-    let reserves = |frame: &String| frame.starts_with("os::") && frame.contains("reserve_memory");
-    if !frames.iter().any(reserves) {
+    let calls = |what: &'static str| move |frame: &String| frame.starts_with("os::") && frame.contains(what);
+    // Metaspace maps anew what it is about to use of what it has reserved.
+    if let Some(commits) = frames.iter().position(calls("commit_memory")) {
+        let by_metaspace = commits.checked_sub(1).is_some_and(|outer| frames[outer].starts_with("metaspace::"));
+        return by_metaspace.then_some(Class::JavaMetaspace);
+    }
+    if !frames.iter().any(calls("reserve_memory")) {
         return None;
     }
     let begins = |names: &[&str]| frames.iter().any(|frame| names.iter().any(|name| frame.starts_with(name)));
     if begins(&["metaspace::", "Metaspace::"]) {
         Some(Class::JavaMetaspace)
+    } else if begins(&["CodeHeap::"]) {
+        // What tells its blocks apart; the code describes itself.
+        Some(Class::JavaCode)
     } else if begins(&["ReservedHeapSpace::"]) {
         // The heap, which describes itself.
         None
@@ -55,11 +72,20 @@ pub fn is_jvm(path: &[u8]) -> bool {
     path.ends_with(b"/libjvm.so")
 }
 
-/// Ranges of a JVM whose library's beginning is mapped at `start`.
-pub fn claims(memory: &mut dyn ReadMemory, start: u64, library: &File) -> Vec<Claim> {
+/// What a JVM says of itself.
+#[derive(Debug, Default)]
+pub struct Description {
+    /// Ranges whose class it tells.
+    pub claims: Vec<Claim>,
+    /// Whether its compiled code keeps frame pointers; `None` where it does not tell.
+    pub frame_pointers: Option<bool>,
+}
+
+/// Asks a JVM whose library's beginning is mapped at `start`.
+pub fn describe(memory: &mut dyn ReadMemory, start: u64, library: &File) -> Description {
     let Some(found) = Fields::read(memory, start, library) else {
         log::debug!("a JVM at {start:#x} does not describe itself");
-        return Vec::new();
+        return Description::default();
     };
     let claim = |range: Option<(u64, u64)>, class| {
         let (start, end) = range?;
@@ -68,17 +94,27 @@ pub fn claims(memory: &mut dyn ReadMemory, start: u64, library: &File) -> Vec<Cl
     };
     let heap = found.heap(memory);
     let code = found.code(memory);
-    [claim(heap, Class::JavaHeap), claim(code, Class::JavaCode)].into_iter().flatten().collect()
+    let claims = [claim(heap, Class::JavaHeap), claim(code, Class::JavaCode)].into_iter().flatten().collect();
+    Description { claims, frame_pointers: found.flag(memory, library, FRAME_POINTERS) }
 }
 
-/// Offsets, and addresses of static ones, of the fields in [`WANTED`].
-struct Fields(HashMap<(&'static str, &'static str), (u64, u64)>);
+/// What a JVM exports for debuggers.
+struct Fields {
+    /// Offsets, and addresses of static ones, of the fields in [`WANTED`].
+    fields: HashMap<(&'static str, &'static str), (u64, u64)>,
+    /// Bytes of a `JVMFlag`.
+    flag_bytes: Option<u64>,
+    library: elf::Dynamic,
+    /// From addresses of the file to those of the process.
+    bias: u64,
+}
 
 impl Fields {
     fn read(memory: &mut dyn ReadMemory, start: u64, library: &File) -> Option<Fields> {
         let file = elf::Dynamic::read(library, b"gHotSpot")?;
         let bias = file.bias(start);
         let mut word = |name: &str| memory.word(bias.wrapping_add(file.symbol(name)?));
+        let types = ["s", "EntryArrayStride", "EntryTypeNameOffset", "EntrySizeOffset"].map(|part| word(&format!("gHotSpotVMType{part}")));
         let table = word("gHotSpotVMStructs")?;
         let stride = word("gHotSpotVMStructEntryArrayStride")?;
         let [type_name, field_name, offset, address] = ["TypeName", "FieldName", "Offset", "Address"]
@@ -98,16 +134,31 @@ impl Fields {
                 fields.insert(*wanted, (value(memory, offset), value(memory, address)));
             }
         }
-        Some(Fields(fields))
+        let flag_bytes = size_of_type(memory, types, "JVMFlag", |address| file.text(library, address.wrapping_sub(bias)));
+        Some(Fields { fields, flag_bytes, library: file, bias })
     }
 
     /// Value of a static field.
     fn value(&self, memory: &mut dyn ReadMemory, field: (&str, &str)) -> Option<u64> {
-        memory.word(self.0.get(&field)?.1)
+        memory.word(self.fields.get(&field)?.1)
     }
 
     fn offset(&self, field: (&str, &str)) -> Option<u64> {
-        self.0.get(&field).map(|(offset, _)| *offset)
+        self.fields.get(&field).map(|(offset, _)| *offset)
+    }
+
+    /// Value of a flag that is true or false.
+    fn flag(&self, memory: &mut dyn ReadMemory, library: &File, wanted: &str) -> Option<bool> {
+        let (table, flags) = (self.value(memory, ("JVMFlag", "flags"))?, self.value(memory, ("JVMFlag", "numFlags"))?);
+        let (name, address) = (self.offset(("JVMFlag", "_name"))?, self.offset(("JVMFlag", "_addr"))?);
+        let bytes = self.flag_bytes.filter(|bytes| name < *bytes && address < *bytes)?;
+        let flag = (0..flags.min(MOST_FLAGS)).map_while(|index| table.checked_add(index * bytes)).find(|flag| {
+            let text = memory.word(flag.wrapping_add(name)).unwrap_or(0);
+            text != 0 && is_text(&self.library.text(library, text.wrapping_sub(self.bias)), wanted)
+        })?;
+        let mut value = [0];
+        let at = memory.word(flag.wrapping_add(address))?;
+        memory.read(at, &mut value).then_some(value[0] != 0)
     }
 
     /// All that is reserved for objects.
@@ -125,6 +176,22 @@ impl Fields {
         let high = self.value(memory, ("CodeCache", "_high_bound"))?;
         Some((low, high))
     }
+}
+
+/// Bytes of a type in the table of types: its address, its stride, and where in an entry the name and the size are.
+fn size_of_type(memory: &mut dyn ReadMemory, table: [Option<u64>; 4], wanted: &str, text: impl Fn(u64) -> [u8; NAME_BYTES]) -> Option<u64> {
+    let [Some(start), Some(stride), Some(name), Some(size)] = table else { return None };
+    if stride > 256 || name >= stride || size >= stride {
+        return None;
+    }
+    for index in 0..MOST_FIELDS {
+        let entry = start.checked_add(index * stride)?;
+        let address = memory.word(entry.wrapping_add(name)).filter(|address| *address != 0)?;
+        if is_text(&text(address), wanted) {
+            return memory.word(entry.wrapping_add(size)).filter(|bytes| (16..=256).contains(bytes));
+        }
+    }
+    None
 }
 
 fn is_text(bytes: &[u8; NAME_BYTES], text: &str) -> bool {
@@ -155,6 +222,11 @@ mod tests {
             ["universe_init()", "Metaspace::reserve_address_space_for_compressed_classes(unsigned long)", RESERVE, "__GI___mmap64"];
         assert_eq!(told(&class_space), Some(Class::JavaMetaspace));
         assert_eq!(told(&["metaspace::VirtualSpaceNode::create_node(unsigned long)", RESERVE]), Some(Class::JavaMetaspace));
+        let commits =
+            ["G1CollectedHeap::x()", "metaspace::VirtualSpaceNode::commit_range(MetaWordImpl**)", "os::commit_memory(char*)", "mmap64"];
+        assert_eq!(told(&commits), Some(Class::JavaMetaspace));
+        assert_eq!(told(&["metaspace::x()", "G1PageBasedVirtualSpace::commit()", "os::commit_memory(char*)"]), None);
+        assert_eq!(told(&["CodeCache::initialize()", "CodeHeap::reserve(ReservedSpace)", RESERVE]), Some(Class::JavaCode));
         assert_eq!(told(&["G1CollectedHeap::initialize()", "G1CMMarkStack::resize(unsigned long)", RESERVE]), Some(Class::JavaGc));
         let heap = ["G1CollectedHeap::initialize()", "ReservedHeapSpace::try_reserve_range(char*)", "os::attempt_reserve_memory_at(char*)"];
         assert_eq!(told(&heap), None);

@@ -39,6 +39,8 @@ pub struct Survey {
     pub layout: Layout,
     /// Free blocks in arenas; `None` if they could not be followed.
     pub free: Option<Free>,
+    /// Whether compiled Java code leaves frames on its stacks; `None` for what is no JVM, or does not tell.
+    pub java_frames: Option<bool>,
 }
 
 /// glibc's arenas other than the main one.
@@ -67,7 +69,8 @@ impl Survey {
         let maps = Maps::of_process(tgid)?;
         let environment = Environment::of_process(tgid).ok();
         let layout = layout(&maps, environment.as_ref());
-        let mut known = jvm_claims(&maps, &mut memory, opened);
+        let jvm = describe_jvm(&maps, &mut memory, opened);
+        let mut known = jvm.claims;
         known.extend_from_slice(reserved);
         let classified = classify(&maps.vmas, &mut memory, layout, &known);
         let resident = resident(&maps, &classified.regions, memory.pages());
@@ -77,7 +80,8 @@ impl Survey {
         let fields = thread_functions::libraries(&maps).filter_map(opened).find_map(|library| Fields::read(&library));
         let functions = fields.map(|fields| fields.functions(&mut memory, &classified.regions)).unwrap_or_default();
         let thread_functions = thread_functions::by_host_id(tgid, functions);
-        Ok((Survey { maps, classified, resident, threads, thread_functions, environment, layout, free }, memory))
+        let java_frames = jvm.frame_pointers;
+        Ok((Survey { maps, classified, resident, threads, thread_functions, environment, layout, free, java_frames }, memory))
     }
 
     /// From mappings alone, of a process that is gone.
@@ -110,12 +114,12 @@ impl Survey {
 }
 
 /// What a JVM in the process says of itself.
-fn jvm_claims(maps: &Maps, memory: &mut ProcessMemory, opened: &mut Opened<'_>) -> Vec<Claim> {
+fn describe_jvm(maps: &Maps, memory: &mut ProcessMemory, opened: &mut Opened<'_>) -> jvm::Description {
     let beginning = maps.vmas.iter().find(|vma| vma.offset == 0 && vma.inode != 0 && jvm::is_jvm(&vma.name));
-    let Some(vma) = beginning else { return Vec::new() };
+    let Some(vma) = beginning else { return jvm::Description::default() };
     match opened(&FileIdentity { device: vma.device, inode: vma.inode, generation: None }) {
-        Some(library) => jvm::claims(memory, vma.start, &library),
-        None => Vec::new(),
+        Some(library) => jvm::describe(memory, vma.start, &library),
+        None => jvm::Description::default(),
     }
 }
 

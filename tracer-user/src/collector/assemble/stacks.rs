@@ -12,7 +12,7 @@ use crate::{
     model::{StackFile, StackRow},
     region::Class,
 };
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use tracer_common::{
     attribution::{KEY_BASELINE, KEY_OWN, KeyRecord},
     kind::Kind,
@@ -20,6 +20,8 @@ use tracer_common::{
     stack::StackRecord,
 };
 
+/// Status of stacks in which methods are missing.
+const NO_JAVA_FRAMES: &str = "cut: Java without frame pointers";
 /// Most files of a stack row.
 const MOST_FILES: usize = 8;
 
@@ -141,6 +143,9 @@ pub(super) fn by_owner(inputs: &Inputs<'_>, symbols: &mut dyn Symbols, paths: &H
     let mut parts = regions::by_key(inputs);
     let mut by_thread = threads::by_key(inputs.samples.iter(), |slot| inputs.surveys.class(slot));
     let mut sums: HashMap<RowKey, RowSum> = HashMap::new();
+    let processes = inputs.surveys.processes.iter();
+    let without_java_frames: HashSet<u32> =
+        processes.filter(|process| process.survey.java_frames == Some(false)).map(|process| process.tgid).collect();
     for (identity, record) in inputs.keys {
         let key = &record.key;
         if key.flags & KEY_BASELINE != 0 || !wanted(inputs, CgroupId(key.owner)) {
@@ -149,7 +154,10 @@ pub(super) fn by_owner(inputs: &Inputs<'_>, symbols: &mut dyn Symbols, paths: &H
         let process = inputs.processes.get(&key.process);
         let named = process.filter(|process| ledger::live(record) != 0 || !symbols.is_gone(process));
         let pids = named.map(|process| (process.tgid, (process.ns_tgid != 0).then_some(process.ns_tgid)));
-        let row = describe(symbols, record, process, inputs.stacks);
+        let mut row = describe(symbols, record, process, inputs.stacks);
+        if pids.is_some_and(|(tgid, _)| without_java_frames.contains(&tgid)) {
+            cut_where_java_is_missing(&mut row);
+        }
         for (class, part) in split(record, parts.remove(identity).unwrap_or_default()) {
             let sum = sums.entry((row.clone(), pids, class)).or_default();
             sum.add(&part);
@@ -228,6 +236,14 @@ pub fn describe(
     }
     root_cut(&mut resolved);
     row(resolved.status, resolved.frames)
+}
+
+/// A whole stack of a JVM whose compiled code leaves no frames: what runs Java below it, the methods are missing.
+fn cut_where_java_is_missing(row: &mut retired::Row) {
+    if row.status == "complete" && row.frames.iter().any(|frame| frame.starts_with("JavaCalls::call_helper(")) {
+        NO_JAVA_FRAMES.clone_into(&mut row.status);
+        row.frames.insert(0, format!("[{NO_JAVA_FRAMES}]"));
+    }
 }
 
 /// Gives a cut stack a root of its own, so that it never merges with a whole one.
