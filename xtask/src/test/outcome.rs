@@ -19,8 +19,10 @@ pub struct Counts {
     pub cells: cells::Filled,
     /// Tests that ran one after the other, with their times.
     pub times: Vec<(String, Duration)>,
-    /// The test that runs, and when it began.
-    running: Option<(String, Duration)>,
+    /// The test that runs.
+    running: Option<String>,
+    /// When the one before it ended.
+    since: Duration,
 }
 
 /// How a test says that it cannot do its work here; the reason follows.
@@ -28,6 +30,8 @@ pub const SKIPPED: &str = "SKIPPED ";
 const RESULT: &str = "test result: ";
 /// Before the name of a test that begins, where its output is not held back.
 const TEST: &str = "test ";
+/// What ends the lines of a test.
+const RESULTS: [&str; 2] = ["ok", "FAILED"];
 /// How many of the slowest tests of a step are told, and from which time on.
 const SLOWEST: (usize, Duration) = (10, Duration::from_secs(5));
 
@@ -35,11 +39,7 @@ impl Counts {
     /// Takes note of a line of a test program, which was read `at` that time of the step.
     pub fn line(&mut self, line: &[u8], at: Duration) {
         let line = String::from_utf8_lossy(line);
-        let begun = line.strip_prefix(TEST).and_then(|rest| rest.split_once(" ... "));
-        if begun.is_some() || line.starts_with(RESULT) {
-            self.times.extend(self.running.take().map(|(name, since)| (name, at.saturating_sub(since))));
-            self.running = begun.map(|(name, _)| (name.to_owned(), at));
-        }
+        self.time(&line, at);
         if let Some(reason) = line.strip_prefix(SKIPPED) {
             self.skipped.push(reason.to_owned());
         }
@@ -48,6 +48,23 @@ impl Counts {
             self.passed += number_before(&line, " passed").unwrap_or(0);
             self.failed += number_before(&line, " failed").unwrap_or(0);
             self.results.push(line.into_owned());
+        }
+    }
+}
+
+impl Counts {
+    /// A test's name comes with the first line that it says, which may be its last; its result ends a line.
+    fn time(&mut self, line: &str, at: Duration) {
+        if let Some((name, _)) = line.strip_prefix(TEST).and_then(|rest| rest.split_once(" ... ")) {
+            self.running = Some(name.to_owned());
+        }
+        let ends =
+            RESULTS.iter().any(|result| line.strip_suffix(result).is_some_and(|before| before.is_empty() || before.ends_with("... ")));
+        if line.starts_with("running ") {
+            self.since = at;
+        } else if ends && let Some(name) = self.running.take() {
+            self.times.push((name, at.saturating_sub(self.since)));
+            self.since = at;
         }
     }
 }
@@ -151,19 +168,19 @@ mod tests {
     #[test]
     fn the_slowest_tests_are_told() {
         let mut counts = Counts::default();
-        for (at, line) in [
-            (0, "running 3 tests"),
-            (1, "test a::slow ... said"),
+        let lines = [
+            (1, "running 3 tests"),
+            (7, "test a::slow ... said"),
             (8, "ok"),
             (9, "test a::fast ... ok"),
-            (10, "test a::slower ... "),
-            (30, RESULT),
-        ] {
+            (30, "test a::slower ... FAILED"),
+        ];
+        for (at, line) in lines {
             counts.line(line.as_bytes(), Duration::from_secs(at));
         }
         assert_eq!(counts.times.len(), 3);
         let told: Vec<_> = slowest(&counts.times).into_iter().map(|(name, time)| (name.as_str(), time.as_secs())).collect();
-        assert_eq!(told, [("a::slower", 20), ("a::slow", 8)]);
+        assert_eq!(told, [("a::slower", 21), ("a::slow", 7)]);
     }
 
     #[test]
