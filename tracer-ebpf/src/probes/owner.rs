@@ -7,6 +7,7 @@ use crate::{
     maps::{OWNER_NAME, OWNERS},
 };
 use aya_ebpf::helpers::generated::{bpf_probe_read_kernel, bpf_probe_read_kernel_str};
+use core::arch::asm;
 use tracer_common::{
     attribution::frame_and_order,
     file::NAME_START_BYTES,
@@ -54,6 +55,15 @@ extern "C" fn inherit_from_above(folio: u64, owner: u64) -> u64 {
     0
 }
 
+/// A position below [`NAME_START_BYTES`]. The compiler knows that it is and leaves a mask out, but 6.1's verifier does not know.
+#[inline(always)]
+fn masked(at: u64) -> u64 {
+    let mut at = at;
+    // SAFETY: arithmetic on one register.
+    unsafe { asm!("{at} &= {mask}", at = inout(reg) at, mask = const NAME_START_BYTES - 1, options(pure, nomem, nostack)) };
+    at
+}
+
 /// Writes ids and names from a kernfs node up to its root into `OWNER_NAME`.
 #[unsafe(no_mangle)]
 #[inline(never)]
@@ -81,7 +91,7 @@ extern "C" fn walk_levels(node: u64) -> u64 {
             break;
         }
         let name = read_pointer(node, Some(name_at)).unwrap_or(0);
-        let start = (at & (NAME_START_BYTES as u64 - 1)) as usize;
+        let start = masked(at) as usize;
         // SAFETY: the masked start and the length stay within the buffer, the level is below the bound; the helpers check the addresses.
         let length = unsafe {
             bpf_probe_read_kernel((&raw mut record.ids[level & (MOST_LEVELS - 1)]).cast(), 8, (node + id_at) as *const _);

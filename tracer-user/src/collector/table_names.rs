@@ -71,8 +71,15 @@ impl Session {
             .filter(|(owner, _)| self.registry.get(*owner).is_none())
             .collect();
         for slot in unknown.into_values().take(MOST_DEAD) {
-            let name = tables::owner_name(&mut self.running.bpf, slot)?;
-            self.registry.learn_dead(&name, monotonic_ns());
+            match tables::owner_name(&mut self.running.bpf, slot) {
+                Ok(name) => self.registry.learn_dead(&name, monotonic_ns()),
+                // A kernel that refuses the program costs the names, nothing else.
+                Err(error @ BpfError::Run { .. }) => {
+                    log::warn!("cgroups that were removed before the start have no names: {error}");
+                    break;
+                }
+                Err(error) => return Err(error),
+            };
         }
         Ok(())
     }
