@@ -35,6 +35,15 @@ struct Attribute {
 
 /// Keys and values of a hash table, each key once. What is added or removed meanwhile may be there or not.
 pub fn entries<K: Pod + Eq + Hash, V: Pod>(bpf: &Ebpf, name: &'static str) -> Result<HashMap<K, V>, BpfError> {
+    entries_as(bpf, name, |value: &V| *value)
+}
+
+/// The same, and of each value what `keep` makes of it.
+pub fn entries_as<K: Pod + Eq + Hash, V: Pod, W>(
+    bpf: &Ebpf,
+    name: &'static str,
+    keep: impl Fn(&V) -> W,
+) -> Result<HashMap<K, W>, BpfError> {
     let failed = |source| BpfError::Map { name, source };
     let Some(Map::HashMap(data)) = bpf.map(name) else { return Err(BpfError::Missing(name)) };
     // The kernel writes whole keys and values of the sizes that the map was made with.
@@ -46,10 +55,10 @@ pub fn entries<K: Pod + Eq + Hash, V: Pod>(bpf: &Ebpf, name: &'static str) -> Re
     if value != size_of::<V>() {
         return Err(failed(MapError::InvalidValueSize { size: size_of::<V>(), expected: value }));
     }
-    read_all(data.fd().as_fd().as_raw_fd()).map_err(|error| failed(MapError::IoError(error)))
+    read_all(data.fd().as_fd().as_raw_fd(), keep).map_err(|error| failed(MapError::IoError(error)))
 }
 
-fn read_all<K: Pod + Eq + Hash, V: Pod>(fd: i32) -> io::Result<HashMap<K, V>> {
+fn read_all<K: Pod + Eq + Hash, V: Pod, W>(fd: i32, keep: impl Fn(&V) -> W) -> io::Result<HashMap<K, W>> {
     let fd = u32::try_from(fd).map_err(|_| io::Error::from_raw_os_error(libc::EBADF))?;
     let mut found = HashMap::new();
     // Where the kernel goes on: for hash tables a bucket's number.
@@ -79,7 +88,7 @@ fn read_all<K: Pod + Eq + Hash, V: Pod>(fd: i32) -> io::Result<HashMap<K, V>> {
                     keys.set_len(count);
                     values.set_len(count);
                 }
-                found.extend(keys.into_iter().zip(values));
+                found.extend(keys.into_iter().zip(values.iter().map(&keep)));
                 // The end of the table.
                 if error.is_some() {
                     return Ok(found);

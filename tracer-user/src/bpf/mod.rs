@@ -11,6 +11,7 @@ pub mod picture;
 pub mod preemption;
 pub mod program_info;
 pub mod sizes;
+pub mod stack;
 pub mod stats;
 pub mod tables;
 

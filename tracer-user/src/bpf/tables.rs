@@ -1,6 +1,6 @@
 //! Reading the kernel half's tables.
 
-use super::{BpfError, batch};
+use super::{BpfError, batch, stack::Stack};
 use aya::{
     Ebpf, Pod, RawTracePointRunOptions, TestRun as _,
     maps::{Array, HashMap, MapData, MapError, PerCpuArray, PerCpuHashMap},
@@ -97,8 +97,8 @@ pub fn graveyard(bpf: &Ebpf) -> Result<std::collections::HashMap<Grave, Sample>,
 }
 
 /// Stacks by identity.
-pub fn stacks(bpf: &Ebpf) -> Result<std::collections::HashMap<u64, StackRecord>, BpfError> {
-    batch::entries(bpf, "STACKS")
+pub fn stacks(bpf: &Ebpf) -> Result<std::collections::HashMap<u64, Stack>, BpfError> {
+    batch::entries_as(bpf, "STACKS", |record: &StackRecord| Stack::from(record))
 }
 
 /// Processes by identity.

@@ -2,6 +2,7 @@
 
 use super::assemble::{Resolved, Symbols};
 use crate::{
+    bpf::stack::Stack,
     model::BinaryRow,
     output::text,
     process::{Feed, Image, thread},
@@ -11,7 +12,7 @@ use std::collections::HashMap;
 use tracer_common::{
     attribution::{KEY_OWN, KeyRecord},
     process::ProcessRecord,
-    stack::{Bases, MAX_FRAMES, StackRecord, StackStatus},
+    stack::Bases,
 };
 
 /// Looks names up in what the feed has seen.
@@ -32,12 +33,12 @@ impl<'a> Names<'a> {
         &mut self,
         keys: impl Iterator<Item = &'k KeyRecord>,
         processes: &HashMap<u64, ProcessRecord>,
-        stacks: &HashMap<u64, StackRecord>,
+        stacks: &HashMap<u64, Stack>,
     ) {
         let mut unknown = Unknown::default();
         for KeyRecord { key, .. } in keys.filter(|record| record.key.flags & KEY_OWN == 0) {
             if let Some(stack) = stacks.get(&key.kernel_stack) {
-                self.symbolizer.gather_kernel(addresses(stack), &mut unknown);
+                self.symbolizer.gather_kernel(&stack.frames, &mut unknown);
             }
             if let (Some(process), Some(stack)) = (processes.get(&key.process), stacks.get(&key.user_stack))
                 && let (Some(image), Some(feed)) = (self.image(process), self.feed)
@@ -53,7 +54,7 @@ impl<'a> Names<'a> {
         &mut self,
         wanted: impl Iterator<Item = (u64, u64)>,
         processes: &HashMap<u64, ProcessRecord>,
-        stacks: &HashMap<u64, StackRecord>,
+        stacks: &HashMap<u64, Stack>,
     ) {
         let mut unknown = Unknown::default();
         for (process, stack) in wanted {
@@ -80,7 +81,7 @@ impl<'a> Names<'a> {
 }
 
 impl Symbols for Names<'_> {
-    fn user(&mut self, process: &ProcessRecord, stack: Option<&StackRecord>) -> Resolved {
+    fn user(&mut self, process: &ProcessRecord, stack: Option<&Stack>) -> Resolved {
         let none = || Resolved { frames: Vec::new(), status: "none".to_owned() };
         let Some(stack) = stack else { return none() };
         let addresses = user_addresses(process, stack);
@@ -88,13 +89,12 @@ impl Symbols for Names<'_> {
             let frames = addresses.iter().rev().map(|_| "[unknown]".to_owned()).collect();
             return Resolved { frames, status: "cut: process unknown".to_owned() };
         };
-        let recorded = if stack.status == StackStatus::TooDeep as u32 { StackStatus::TooDeep } else { StackStatus::Ended };
-        let UserStack { frames, status } = self.symbolizer.user_stack(&image, &addresses, recorded, feed.file_store());
+        let UserStack { frames, status } = self.symbolizer.user_stack(&image, &addresses, stack.status, feed.file_store());
         Resolved { frames: frames.into_iter().rev().map(|frame| frame.name).collect(), status: status.text() }
     }
 
-    fn kernel(&mut self, stack: &StackRecord) -> Vec<String> {
-        let mut names: Vec<String> = self.symbolizer.kernel(addresses(stack)).into_iter().map(|frame| frame.name).collect();
+    fn kernel(&mut self, stack: &Stack) -> Vec<String> {
+        let mut names: Vec<String> = self.symbolizer.kernel(&stack.frames).into_iter().map(|frame| frame.name).collect();
         names.drain(..tracing_frames(&names));
         names.reverse();
         names
@@ -155,13 +155,9 @@ fn tracing_frames(innermost_first: &[String]) -> usize {
 }
 
 /// Where the frames of a user stack are in this process; what has no address is unknown, as zero is.
-fn user_addresses(process: &ProcessRecord, stack: &StackRecord) -> Vec<u64> {
+fn user_addresses(process: &ProcessRecord, stack: &Stack) -> Vec<u64> {
     let bases = Bases { code_start: process.code_start, code_length: 0, mmap_base: process.mmap_base };
-    addresses(stack).iter().map(|frame| bases.absolute(*frame).unwrap_or(0)).collect()
-}
-
-fn addresses(stack: &StackRecord) -> &[u64] {
-    &stack.frames[..(stack.length as usize).min(MAX_FRAMES)]
+    stack.frames.iter().map(|frame| bases.absolute(*frame).unwrap_or(0)).collect()
 }
 
 #[cfg(test)]

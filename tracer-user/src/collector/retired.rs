@@ -5,13 +5,12 @@
 //! a folio may wait in a CPU's batch. A charge that comes later makes the key again. Stacks and processes leave when no key
 //! has named them for as long. Pure but for the clock values that come in.
 
-use crate::cgroup::registry::REMOVED;
+use crate::{bpf::stack::Stack, cgroup::registry::REMOVED};
 use std::collections::{HashMap, HashSet};
 use tracer_common::{
     attribution::KeyRecord,
     dirty::{DirtyKey, DirtyRecord},
     process::ProcessRecord,
-    stack::StackRecord,
 };
 
 /// How long a key must have been without live bytes, nanoseconds. A CPU's batch is drained far sooner where anything happens at all.
@@ -46,7 +45,7 @@ impl Marks {
     pub fn pass(
         &mut self,
         keys: &HashMap<u64, KeyRecord>,
-        stacks: &HashMap<u64, StackRecord>,
+        stacks: &HashMap<u64, Stack>,
         processes: &HashMap<u64, ProcessRecord>,
         dirtied: &HashMap<DirtyKey, DirtyRecord>,
         gone: impl Fn(&ProcessRecord) -> bool,
@@ -205,8 +204,8 @@ mod tests {
         }
     }
 
-    fn stack() -> StackRecord {
-        StackRecord { check: 0, length: 0, status: 0, frames: [0; tracer_common::stack::MAX_FRAMES] }
+    fn stack() -> Stack {
+        Stack { status: tracer_common::stack::StackStatus::Ended, frames: [].into() }
     }
 
     #[test]

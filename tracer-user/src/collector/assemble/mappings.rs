@@ -2,6 +2,7 @@
 
 use super::{Inputs, Resolved, Symbols, stacks, wanted};
 use crate::{
+    bpf::stack::Stack,
     cgroup::CgroupId,
     collector::{
         mappings::{Origin, Space},
@@ -17,7 +18,7 @@ use std::{
 };
 use tracer_common::{
     mapping::{Change, MappingRecord},
-    stack::{MAX_FRAMES, StackRecord, StackStatus},
+    stack::StackStatus,
 };
 
 /// Stacks shown for the regions of one class in one process.
@@ -135,8 +136,7 @@ fn origin_rows(inputs: &Inputs<'_>, symbols: &mut dyn Symbols, process: u64, sum
 
 /// The function at an address of a process.
 fn function_name(inputs: &Inputs<'_>, symbols: &mut dyn Symbols, process: u64, address: u64) -> Option<String> {
-    let mut stack = StackRecord { check: 0, length: 1, status: StackStatus::Ended as u32, frames: [0; MAX_FRAMES] };
-    stack.frames[0] = address;
+    let stack = Stack { status: StackStatus::Ended, frames: [address].into() };
     let name = symbols.user(inputs.processes.get(&process)?, Some(&stack)).frames.pop()?;
     (name != "[unknown]").then_some(name)
 }

@@ -24,7 +24,7 @@ use super::{
     start::Running,
 };
 use crate::{
-    bpf::{stats::Estimate, tables::Swept},
+    bpf::{stack::Stack, stats::Estimate, tables::Swept},
     cgroup::{CgroupId, Hierarchy, Registry, StatReading, local::LocalFigures, registry::REMOVED},
     containers::Book,
     date, diagnose,
@@ -46,7 +46,6 @@ use tracer_common::{
     file::FileRecord,
     kind::Kind,
     process::ProcessRecord,
-    stack::StackRecord,
 };
 
 /// A stack in words.
@@ -61,9 +60,9 @@ pub struct Resolved {
 /// Turns addresses into names. One for all stacks of a report; looks things up as they are asked for.
 pub trait Symbols {
     /// A user stack of a process; `None` is a stack that does not exist.
-    fn user(&mut self, process: &ProcessRecord, stack: Option<&StackRecord>) -> Resolved;
+    fn user(&mut self, process: &ProcessRecord, stack: Option<&Stack>) -> Resolved;
     /// A kernel stack, outermost first, without the `_[k]` that outputs know it by.
-    fn kernel(&mut self, stack: &StackRecord) -> Vec<String>;
+    fn kernel(&mut self, stack: &Stack) -> Vec<String>;
     /// The name of a process by now: that of its first charge may be older than its exec.
     fn comm(&mut self, process: &ProcessRecord) -> String;
     /// The name of one of its threads, if it still runs and ran at that moment (monotonic nanoseconds) already.
@@ -110,7 +109,7 @@ pub struct Inputs<'a> {
     /// What the sweep found, by slot.
     pub swept: &'a HashMap<u64, Swept>,
     /// Stacks by identity.
-    pub stacks: &'a HashMap<u64, StackRecord>,
+    pub stacks: &'a HashMap<u64, Stack>,
     /// Processes by identity.
     pub processes: &'a HashMap<u64, ProcessRecord>,
     /// Files by identity.

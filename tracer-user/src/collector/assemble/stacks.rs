@@ -6,6 +6,7 @@ use super::{
     threads, wanted,
 };
 use crate::{
+    bpf::stack::Stack,
     cgroup::CgroupId,
     collector::retired,
     ledger,
@@ -17,7 +18,6 @@ use tracer_common::{
     attribution::{KEY_BASELINE, KEY_OWN, KeyRecord},
     kind::Kind,
     process::ProcessRecord,
-    stack::StackRecord,
 };
 
 /// Status of stacks in which methods are missing.
@@ -215,7 +215,7 @@ pub fn describe(
     symbols: &mut dyn Symbols,
     record: &KeyRecord,
     process: Option<&ProcessRecord>,
-    stacks: &HashMap<u64, StackRecord>,
+    stacks: &HashMap<u64, Stack>,
 ) -> retired::Row {
     let key = &record.key;
     let comm = process.map_or_else(|| "[unknown process]".to_owned(), |process| symbols.comm(process));

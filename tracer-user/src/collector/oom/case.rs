@@ -1,7 +1,10 @@
 //! What is known of one kill, put together: its cgroups with their last readings, and what was live by stack.
 
 use crate::{
-    bpf::picture::{Picture, Seen},
+    bpf::{
+        picture::{Picture, Seen},
+        stack::Stack,
+    },
     cgroup::{
         CgroupId, container, monotonic_ns,
         registry::{Cgroup, State},
@@ -29,7 +32,6 @@ use tracer_common::{
     kind::Kind,
     oom::{OomKill, OomVictim, UNKNOWN},
     process::ProcessRecord,
-    stack::StackRecord,
 };
 
 /// Stacks kept of a picture.
@@ -40,7 +42,7 @@ const MOST_PLACES: usize = 1024;
 /// The kernel half's tables, read once for all kills of a batch.
 pub(super) struct Tables {
     pub(super) keys: HashMap<u64, KeyRecord>,
-    pub(super) stacks: HashMap<u64, StackRecord>,
+    pub(super) stacks: HashMap<u64, Stack>,
     pub(super) processes: HashMap<u64, ProcessRecord>,
 }
 
