@@ -97,28 +97,36 @@ pub fn resident(path: &Path) -> Result<u64> {
     Ok(pages.iter().filter(|page| **page & 1 != 0).count() as u64 * PAGE as u64)
 }
 
-/// How much of the host's memory may be dirty page cache before its writers are held up, percent; as it was when dropped.
+/// When the host writes dirty page cache to disk, and holds up who makes more; as it was when dropped.
 #[derive(Debug)]
-pub struct DirtyRatios {
-    before: [String; 2],
+pub struct Writeback {
+    before: Vec<(&'static str, String)>,
 }
 
-impl DirtyRatios {
-    const FILES: [&str; 2] = ["/proc/sys/vm/dirty_background_ratio", "/proc/sys/vm/dirty_ratio"];
+impl Writeback {
+    /// From these shares of the host's memory on, percent: writeback begins, writers are held up.
+    pub fn from_shares(background: u32, held: u32) -> Result<Writeback> {
+        Writeback::set(&[("/proc/sys/vm/dirty_background_ratio", background), ("/proc/sys/vm/dirty_ratio", held)])
+    }
 
-    /// Sets them: writeback begins, writers are held up.
-    pub fn set(background: u32, held: u32) -> Result<DirtyRatios> {
-        let before = DirtyRatios { before: [read(Self::FILES[0])?, read(Self::FILES[1])?] };
-        for (path, percent) in Self::FILES.into_iter().zip([background, held]) {
-            fs::write(path, percent.to_string()).context(path)?;
+    /// Not for its age.
+    pub fn not_by_age() -> Result<Writeback> {
+        Writeback::set(&[("/proc/sys/vm/dirty_writeback_centisecs", 0)])
+    }
+
+    fn set(values: &[(&'static str, u32)]) -> Result<Writeback> {
+        let mut set = Writeback { before: Vec::new() };
+        for (path, value) in values {
+            set.before.push((*path, read(path)?));
+            fs::write(path, value.to_string()).context(*path)?;
         }
-        Ok(before)
+        Ok(set)
     }
 }
 
-impl Drop for DirtyRatios {
+impl Drop for Writeback {
     fn drop(&mut self) {
-        for (path, before) in Self::FILES.into_iter().zip(&self.before) {
+        for (path, before) in &self.before {
             if let Err(error) = fs::write(path, before) {
                 eprintln!("{path} is not {before} again: {error}");
             }

@@ -4,7 +4,7 @@ use harness::accuracy::size;
 use harness::cgroup::TestCgroup;
 use harness::hierarchy::Version;
 use harness::memtrail::{Memtrail, Mode, Outcome, record_args};
-use harness::place::{self, DirtyRatios, Folder, SlowDisk};
+use harness::place::{self, Folder, SlowDisk, Writeback};
 use harness::report;
 use harness::workload::Workload;
 use serde_json::Value;
@@ -162,7 +162,7 @@ fn native_dirty_writers_that_are_held_up() {
         app.limit(2 * bytes).unwrap();
     }
     match (parent.version(), place::own_machine()) {
-        (_, true) => ratios = Some(DirtyRatios::set(0, 1).unwrap()),
+        (_, true) => ratios = Some(Writeback::from_shares(0, 1).unwrap()),
         (Version::V1, false) => slow = Some(SlowDisk::new("held-disk").unwrap()),
         (Version::V2, false) => {}
     }

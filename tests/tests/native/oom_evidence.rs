@@ -5,7 +5,7 @@ use crate::oom::{Readings, hog_first, holder, of_victim};
 use harness::cgroup::TestCgroup;
 use harness::hierarchy::Version;
 use harness::memtrail::{Mode, record_args, record_args_of};
-use harness::place::{Folder, Tmpfs};
+use harness::place::{self, Folder, Tmpfs, Writeback};
 use harness::workload::Workload;
 use memtrail::oom::model::{Autopsy, Finding};
 
@@ -81,6 +81,8 @@ fn native_oom_names_the_file_that_a_dead_container_left() {
 #[test]
 #[ignore = "root"]
 fn native_oom_names_the_file_that_waits_for_the_disk() {
+    // What an emulated machine needs for this is as long as page cache may wait.
+    let _writeback = place::own_machine().then(|| Writeback::not_by_age().unwrap());
     let folder = Folder::new("oom-dirty").unwrap();
     let image = folder.path().join("disk.img");
     let image = image.to_str().unwrap();

@@ -4,7 +4,7 @@ use harness::accuracy::size;
 use harness::cgroup::TestCgroup;
 use harness::hierarchy::Version;
 use harness::memtrail::{Memtrail, Mode, Outcome, record_args};
-use harness::place::{DirtyRatios, Folder, Tmpfs};
+use harness::place::{Folder, Tmpfs, Writeback};
 use harness::report;
 use harness::workload::Workload;
 use serde_json::Value;
@@ -178,7 +178,7 @@ fn native_verdict_dirty_writeback() {
     cgroups.iter().for_each(|cgroup| cgroup.limit(bytes + bytes / 4).unwrap());
     let [importer, past, reader] = &cgroups;
     // By default v2 holds a writer up at a fifth of its limit, which is less than what this is about.
-    let _ratios = (importer.version() == Version::V2).then(|| DirtyRatios::set(80, 90).unwrap());
+    let _ratios = (importer.version() == Version::V2).then(|| Writeback::from_shares(80, 90).unwrap());
     let memtrail = exact(parent.path());
     let mut writer = Workload::start(importer, &["rewrite", "--file", &image, "--bytes", &bytes.to_string()]).unwrap();
     writer.run_to("rewriting").unwrap();
