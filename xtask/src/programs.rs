@@ -1,7 +1,8 @@
 //! Builds the programs that run on every kernel under test: static, so that a virtual machine needs no libraries, and with frame
 //! pointers, so that their stacks are whole.
 //!
-//! They have a target folder of their own; the ordinary build is not disturbed by the other flags.
+//! They have a folder of their own below the target folder, that of their target: the ordinary build is not disturbed by the other flags, and
+//! what runs while they are built (macros, build scripts) is built once for both.
 
 use std::{
     collections::BTreeMap,
@@ -18,7 +19,6 @@ use crate::{command, workspace};
 /// Without musl: glibc links statically for all that is used here.
 const RUSTFLAGS: &str = "-Ctarget-feature=+crt-static\x1f-Cforce-frame-pointers=yes";
 const TARGET: &str = "x86_64-unknown-linux-gnu";
-const TARGET_DIR: &str = "target/static";
 
 /// The variable that forces an eBPF object, see `tracer-user/build.rs`.
 pub const OBJECT_OVERRIDE: &str = "MEMTRAIL_BPF_OBJECT_OVERRIDE";
@@ -77,7 +77,7 @@ struct Target {
 fn build(args: &[&str], object: Option<&Path>) -> Result<Programs> {
     let mut cargo = cargo();
     cargo.current_dir(workspace::root()?).args(args);
-    cargo.args(["--quiet", "--locked", "--target", TARGET, "--target-dir", TARGET_DIR, "--message-format", "json-render-diagnostics"]);
+    cargo.args(["--quiet", "--locked", "--target", TARGET, "--message-format", "json-render-diagnostics"]);
     cargo.env("CARGO_ENCODED_RUSTFLAGS", RUSTFLAGS).env_remove("RUSTFLAGS");
     if let Some(object) = object {
         cargo.env(OBJECT_OVERRIDE, object);

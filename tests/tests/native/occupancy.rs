@@ -13,13 +13,13 @@ const RETIRED_AFTER: Duration = Duration::from_secs(30);
 const STEADY_AFTER_S: f64 = 80.0;
 const QUARTERS: usize = 4;
 
-fn processes() -> u64 {
-    if std::env::var_os("MEMTRAIL_TEST_LONG").is_some() { 100_000 } else { 20_000 }
-}
+/// A child of a fork; a program, which is loaded anew, at other addresses: its stacks are its own.
+const FORKS: &[&str] = &[];
+const PROGRAMS: &[&str] = &["--exec"];
 
-/// Each quarter's peak, and what is left at the end.
-fn occupancy(name: &str, arguments: &[&str]) {
-    let quarter = processes() / QUARTERS as u64;
+/// Each quarter's peak, and what is left at the end, of so many processes of these sorts.
+fn occupancy(name: &str, processes: u64, sorts: &[&[&str]]) {
+    let share = processes / (QUARTERS * sorts.len()) as u64;
     let cgroup = TestCgroup::new(name).unwrap();
     let folder = tempfile::tempdir().unwrap();
     let recording = folder.path().join("run.mtrail");
@@ -29,9 +29,11 @@ fn occupancy(name: &str, arguments: &[&str]) {
     let began = std::time::Instant::now();
     let mut ends = Vec::new();
     for _ in 0..QUARTERS {
-        let (count, bytes) = (quarter.to_string(), (quarter * 4096).to_string());
-        let all = [&["spawn-short", "--no-wait", "--milliseconds", "1", "--processes", &count, "--bytes", &bytes], arguments].concat();
-        Workload::start(&cgroup, &all).unwrap().finish().unwrap();
+        let (count, bytes) = (share.to_string(), (share * 4096).to_string());
+        for sort in sorts {
+            let all = [&["spawn-short", "--no-wait", "--milliseconds", "1", "--processes", &count, "--bytes", &bytes], *sort].concat();
+            Workload::start(&cgroup, &all).unwrap().finish().unwrap();
+        }
         ends.push(began.elapsed().as_secs_f64());
     }
     std::thread::sleep(RETIRED_AFTER);
@@ -47,7 +49,7 @@ fn occupancy(name: &str, arguments: &[&str]) {
         }
     }
     let cost = &outcome.report["cost"];
-    println!("{} processes in {:.0} s, quarters end at {ends:.0?}", processes(), ends[QUARTERS - 1]);
+    println!("{processes} processes in {:.0} s, quarters end at {ends:.0?}", ends[QUARTERS - 1]);
     println!(
         "collector: {} MB at most, {} of a CPU's time in percent",
         cost["collector_rss_bytes"].as_u64().unwrap() >> 20,
@@ -56,7 +58,7 @@ fn occupancy(name: &str, arguments: &[&str]) {
     println!("programs: {} runs, {} ns; losses {:?}", cost["events"], cost["bpf_ns"], outcome.report["losses"]);
     let mut losses = report::losses(&outcome.report).unwrap();
     // Of so many thread ids a few meet in one entry while both change their mappings: counted, and no memory.
-    assert!(losses.remove("mapping_event_lost").is_none_or(|calls| calls < processes() / 100), "{:?}", outcome.report["losses"]);
+    assert!(losses.remove("mapping_event_lost").is_none_or(|calls| calls < processes / 100), "{:?}", outcome.report["losses"]);
     assert_eq!(losses, BTreeMap::new());
     for (table, peaks) in peaks {
         let shown = &cost["tables"][table];
@@ -74,13 +76,18 @@ fn occupancy(name: &str, arguments: &[&str]) {
 
 #[test]
 #[ignore = "root"]
-fn native_occupancy_is_flat_for_forks() {
-    occupancy("forks", &[]);
+fn native_occupancy_is_flat() {
+    occupancy("short", 20_000, &[FORKS, PROGRAMS]);
 }
 
-/// Each program is loaded anew, at other addresses: its stacks are its own.
 #[test]
-#[ignore = "root"]
-fn native_occupancy_is_flat_for_programs() {
-    occupancy("programs", &["--exec"]);
+#[ignore = "root, and minutes"]
+fn long_occupancy_is_flat_for_forks() {
+    occupancy("forks", 100_000, &[FORKS]);
+}
+
+#[test]
+#[ignore = "root, and minutes"]
+fn long_occupancy_is_flat_for_programs() {
+    occupancy("programs", 100_000, &[PROGRAMS]);
 }

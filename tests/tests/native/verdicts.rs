@@ -131,7 +131,8 @@ fn native_verdict_of_a_death_before_the_start() {
 #[test]
 #[ignore = "root"]
 fn native_verdict_log_page_cache() {
-    let (folder, bytes) = (Folder::new("verdict-log").unwrap(), bytes());
+    // More than is worth a word by itself, also where a CPU has some of it on its way to the list of the active.
+    let (folder, bytes) = (Folder::new("verdict-log").unwrap(), bytes().max(24 << 20));
     let (log, cold) = (folder.path().join("app.log"), folder.cold_file("data", bytes).unwrap());
     let (log, cold) = (log.to_str().unwrap(), cold.to_str().unwrap());
     let parent = TestCgroup::new("verdict-log").unwrap();
