@@ -107,6 +107,9 @@ pub struct Followed {
 crate::assert_size!(Followed, 8);
 crate::plain_data!(Followed);
 
+/// Entry of `CALIBRATION` that says whether programs can be preempted: 2 yes, 1 no, 0 unknown. Before it are addresses.
+pub const CALIBRATION_PREEMPTION: u32 = 64;
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -118,6 +121,3 @@ mod tests {
         assert_eq!(OwnerFilter { verdict: OWNER_WANTED, log2_mean: 24, kept: 0 }.log2_mean_now(8, 20), 20);
     }
 }
-
-/// Entry of `CALIBRATION` that says whether programs can be preempted: 2 yes, 1 no, 0 unknown. Before it are addresses.
-pub const CALIBRATION_PREEMPTION: u32 = 64;
