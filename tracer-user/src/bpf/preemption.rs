@@ -1,7 +1,7 @@
 //! Whether the kernel may preempt programs on tracepoints, and what to do about it.
 //!
-//! The kernel does not run a program on a CPU on which it runs already: it passes the call over (`bpf_prog_inc_misses_counter`). Up to 6.19 a
-//! tracepoint runs its programs with preemption disabled, so that only interrupts come between. Since then they can be preempted: while one
+//! The kernel does not run a program on a CPU on which it runs already: it passes the call over (`bpf_prog_inc_misses_counter`). A
+//! tracepoint used to run its programs with preemption disabled, so that only interrupts come between. In 7.3 they can be preempted: while one
 //! waits for the CPU, all that other tasks do there is passed over. Which it is, is looked at, and where they can be, a spare stands by for
 //! allocations, the longest of them. It cannot be helped from within: what was put off while a program runs happens before the program ends.
 
