@@ -52,7 +52,10 @@ fn native_histograms_of_lifetimes_and_sizes_are_the_workloads_own() {
     let outcome = memtrail.stop().unwrap();
     let step = steps.last().unwrap();
     let lifetimes = row(&outcome, &cgroup, "lifetime_ns");
-    println!("lifetimes: {lifetimes}, the workload's own: {:?}", step.figures);
+    println!(
+        "lifetimes: {lifetimes}, the workload's own: {:?}; passed over: {}",
+        step.figures, outcome.report["losses"]["recursion_misses"]
+    );
     assert_quantiles(lifetimes, step, 0.02);
     // Every page, within the bound of the tracepoint tier, and what the program itself used and gave back meanwhile.
     let (count, pages) = (lifetimes["count"].as_u64().unwrap(), figure(step, "pages") as u64);
