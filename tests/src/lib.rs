@@ -9,6 +9,7 @@
 //! * [`report`]: questions to that report.
 //! * [`kernel`]: what the running kernel can do, as far as bounds depend on it.
 //! * [`nmt`]: a JVM's own account, and what of it is resident.
+//! * [`pagemap`]: the pages of a process.
 //! * [`accuracy`]: the accuracy table, as data, and what runs a row of it.
 //!
 //! It never kills a process that it did not start, and never touches a cgroup outside its own folder.
@@ -22,6 +23,7 @@ pub mod hierarchy;
 pub mod kernel;
 pub mod memtrail;
 pub mod nmt;
+pub mod pagemap;
 pub mod place;
 pub mod report;
 pub mod stat;

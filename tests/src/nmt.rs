@@ -1,16 +1,12 @@
 //! A JVM's own account of its memory (`jcmd PID VM.native_memory detail`), and how much of what it speaks of is resident: the truth that
 //! regions are compared with.
 
+use crate::pagemap::PageMap;
 use anyhow::{Context as _, Result, ensure};
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::os::unix::fs::FileExt as _;
 use std::process::Command;
 
 const PAGE: u64 = 4096;
-/// Bits of /proc/PID/pagemap (Documentation/admin-guide/mm/pagemap.rst): in memory; of a file or shared.
-const PRESENT: u64 = 1 << 63;
-const OF_FILE: u64 = 1 << 61;
 
 /// Ranges by category, as the JVM names them.
 #[derive(Debug, Default)]
@@ -68,13 +64,10 @@ fn address(text: &str) -> Option<u64> {
 /// # Errors
 /// The process is gone or its page map cannot be read.
 pub fn resident(pid: u32, ranges: &[(u64, u64)]) -> Result<u64> {
-    let map = File::open(format!("/proc/{pid}/pagemap")).context("pagemap")?;
+    let map = PageMap::open(pid)?;
     let mut pages = 0;
     for (start, end) in ranges {
-        let mut entries = vec![0; ((end - start) / PAGE * 8) as usize];
-        map.read_exact_at(&mut entries, start / PAGE * 8).with_context(|| format!("pagemap of {start:x}-{end:x}"))?;
-        let entries = entries.chunks_exact(8).map(|entry| entry.iter().rev().fold(0, |word, byte| word << 8 | u64::from(*byte)));
-        pages += entries.filter(|entry| entry & PRESENT != 0 && entry & OF_FILE == 0).count() as u64;
+        pages += map.pages(*start, *end)?.into_iter().filter(|page| page.is_anonymous()).count() as u64;
     }
     Ok(pages * PAGE)
 }

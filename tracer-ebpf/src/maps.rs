@@ -16,7 +16,7 @@ use tracer_common::{
     owner::OwnerName,
     process::ProcessRecord,
     sampling::Sampler,
-    settings::{Control, Followed, OwnerFilter},
+    settings::{CALIBRATION_PREEMPTION, Control, Followed, OwnerFilter},
     stack::StackRecord,
 };
 
@@ -98,7 +98,7 @@ pub static SCRATCH: PerCpuArray<crate::scratch::Scratch> = PerCpuArray::with_max
 
 /// `struct page` addresses of frames that the tracer itself was given, to find where the frame table's page structs begin.
 #[map]
-pub static CALIBRATION: Array<u64> = Array::with_max_entries(65, 0);
+pub static CALIBRATION: Array<u64> = Array::with_max_entries(CALIBRATION_PREEMPTION + 1, 0);
 
 /// Results of the programs that user space runs by hand: a raw tracepoint program's return value does not reach it.
 /// Entry 0: the sweep; 1: folios kept by the baseline; 2: the picture's epoch, all ones if none could be opened.

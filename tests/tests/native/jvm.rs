@@ -92,6 +92,15 @@ impl Recorded {
         self.regions().iter().filter(|row| row["class"] == class).map(|row| row[figure].as_u64().unwrap()).sum()
     }
 
+    /// What `memtrail report` prints of the recording.
+    fn shown(&self, arguments: &[&str]) -> String {
+        let recording: PathBuf = self.folder.path().join("jvm.mtrail");
+        let mut command = Command::new(harness::memtrail::binary().unwrap());
+        let output = command.arg("report").arg(recording).args(arguments).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    }
+
     /// Each class against the pages that are there of what the JVM says it has committed, or reserved for stacks: some it commits by touching.
     /// A page of a small figure is more than 5 % of it, and the JVM goes on between the two looks.
     fn agrees_with_the_account(&self) {
@@ -186,15 +195,4 @@ fn long_jvm_without_frame_pointers() {
     println!("{text}");
     let hint = format!("java[{}] has cut stacks: start it with -XX:+PreserveFramePointer", recorded.java.id());
     assert!(text.contains(&hint), "{text}");
-}
-
-impl Recorded {
-    /// What `memtrail report` prints of the recording.
-    fn shown(&self, arguments: &[&str]) -> String {
-        let recording: PathBuf = self.folder.path().join("jvm.mtrail");
-        let mut command = Command::new(harness::memtrail::binary().unwrap());
-        let output = command.arg("report").arg(recording).args(arguments).output().unwrap();
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        String::from_utf8(output.stdout).unwrap()
-    }
 }

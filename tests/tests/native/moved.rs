@@ -3,11 +3,10 @@
 use harness::accuracy::size;
 use harness::cgroup::TestCgroup;
 use harness::memtrail::{Memtrail, Mode, record_args};
+use harness::pagemap::{Page, PageMap};
 use harness::report;
 use harness::workload::Workload;
 use std::collections::BTreeSet;
-use std::fs::File;
-use std::os::unix::fs::FileExt;
 
 const BYTES: u64 = 256 << 20;
 /// Compactions before giving up: each moves what the one before made room for.
@@ -15,17 +14,13 @@ const PASSES: u32 = 10;
 
 /// Frames of the process's private mappings.
 fn frames(pid: i32) -> BTreeSet<u64> {
-    let pagemap = File::open(format!("/proc/{pid}/pagemap")).unwrap();
+    let pagemap = PageMap::open(u32::try_from(pid).unwrap()).unwrap();
     let maps = std::fs::read_to_string(format!("/proc/{pid}/maps")).unwrap();
     let mut frames = BTreeSet::new();
     for line in maps.lines().filter(|line| line.split_whitespace().count() == 5 && line.contains(" rw-p ")) {
         let (start, end) = line.split_whitespace().next().unwrap().split_once('-').unwrap();
-        let [start, end] = [start, end].map(|text| u64::from_str_radix(text, 16).unwrap() / 4096);
-        let mut entries = vec![0; usize::try_from((end - start) * 8).unwrap()];
-        pagemap.read_exact_at(&mut entries, start * 8).unwrap();
-        let entries = entries.chunks_exact(8).map(|entry| u64::from_le_bytes(entry.try_into().unwrap()));
-        // Bit 63: present; bits 0 to 54: the frame.
-        frames.extend(entries.filter(|entry| entry >> 63 != 0).map(|entry| entry & ((1 << 55) - 1)));
+        let [start, end] = [start, end].map(|text| u64::from_str_radix(text, 16).unwrap());
+        frames.extend(pagemap.pages(start, end).unwrap().into_iter().filter_map(Page::frame));
     }
     frames
 }

@@ -85,10 +85,8 @@ fn attach_candidate(
             }
             Err(error) => {
                 for (program, _) in fresh {
-                    if let Some(program) = bpf.program_mut(program) {
-                        // Best effort on the way out of a failure that is reported; the links die with the object anyway.
-                        let _ = program_unload(program);
-                    }
+                    // Best effort on the way out of a failure that is reported; the links die with the object anyway.
+                    let _ = unload(bpf, program);
                 }
                 return Err(Failure {
                     reason: format!("{}: {}", target.target, describe(&error)),
@@ -101,26 +99,44 @@ fn attach_candidate(
     Ok(())
 }
 
+/// Loads a program and attaches it to a tracepoint.
+pub(super) fn to_tracepoint(bpf: &mut Ebpf, name: &str, tracepoint: &str) -> Result<(), ProgramError> {
+    let program: &mut RawTracePoint = named(bpf, name)?;
+    program.load()?;
+    program.attach(tracepoint).map(drop)
+}
+
+/// A program of a type.
+fn named<'b, P>(bpf: &'b mut Ebpf, name: &str) -> Result<&'b mut P, ProgramError>
+where
+    &'b mut P: TryFrom<&'b mut Program, Error = ProgramError>,
+{
+    bpf.program_mut(name).ok_or(ProgramError::NotLoaded)?.try_into()
+}
+
+/// Detaches a program and unloads it; one that is not loaded stays so.
+pub(super) fn unload(bpf: &mut Ebpf, name: &str) -> Result<(), ProgramError> {
+    match bpf.program_mut(name).map(program_unload) {
+        None | Some(Ok(()) | Err(ProgramError::NotLoaded)) => Ok(()),
+        Some(Err(error)) => Err(error),
+    }
+}
+
 fn attach_program(bpf: &mut Ebpf, name: &'static str, how: Attach, target: &'static str, btf: &Btf) -> Result<(), ProgramError> {
-    let program = bpf.program_mut(name).ok_or(ProgramError::NotLoaded)?;
     match how {
-        Attach::RawTracepoint => {
-            let program: &mut RawTracePoint = program.try_into()?;
-            program.load()?;
-            program.attach(target)?;
-        }
+        Attach::RawTracepoint => to_tracepoint(bpf, name, target)?,
         Attach::Fentry => {
-            let program: &mut FEntry = program.try_into()?;
+            let program: &mut FEntry = named(bpf, name)?;
             program.load(target, btf)?;
             program.attach()?;
         }
         Attach::Fexit => {
-            let program: &mut FExit = program.try_into()?;
+            let program: &mut FExit = named(bpf, name)?;
             program.load(target, btf)?;
             program.attach()?;
         }
         Attach::Kprobe | Attach::Kretprobe => {
-            let program: &mut KProbe = program.try_into()?;
+            let program: &mut KProbe = named(bpf, name)?;
             // One program may serve several functions.
             if program.fd().is_err() {
                 program.load()?;

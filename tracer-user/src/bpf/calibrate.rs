@@ -4,9 +4,14 @@
 //! `struct page` addresses given to this process; the frame numbers are in /proc/self/pagemap. All pages must agree on one base. Another
 //! looks meanwhile whether it could be preempted.
 
-use super::{BpfError, preemption};
-use aya::{Ebpf, maps::Array, programs::RawTracePoint};
+use super::{BpfError, attach, preemption::ALLOCATIONS};
+use aya::{Ebpf, maps::Array};
 use std::{collections::HashMap, fs::File, os::unix::fs::FileExt as _};
+use tracer_common::settings::CALIBRATION_PREEMPTION;
+
+/// The program that records addresses, and the one that looks whether it could be preempted. Without the second nothing is known of that.
+const RECORD: &str = "calibrate";
+const LOOK: &str = "preemption";
 
 /// Pages touched; the program keeps the last 63 addresses.
 const PAGES: usize = 48;
@@ -24,30 +29,33 @@ pub struct Calibration {
 
 /// Finds it.
 pub fn find(bpf: &mut Ebpf, page_struct_bytes: u64) -> Result<Calibration, BpfError> {
-    preemption::look(bpf);
-    let program: &mut RawTracePoint = bpf
-        .program_mut("calibrate")
-        .ok_or(BpfError::Missing("program calibrate"))?
-        .try_into()
-        .map_err(|error| BpfError::Run { program: "calibrate", error: Box::new(error) })?;
-    let failed = |error| BpfError::Run { program: "calibrate", error: Box::new(error) };
-    program.load().map_err(failed)?;
-    program.attach("mm_page_alloc").map_err(failed)?;
+    let failed = |program| move |error| BpfError::Run { program, error: Box::new(error) };
+    if let Err(error) = attach::to_tracepoint(bpf, LOOK, ALLOCATIONS) {
+        log::debug!("whether programs can be preempted is not known: {}", attach::describe(&error));
+    }
+    attach::to_tracepoint(bpf, RECORD, ALLOCATIONS).map_err(failed(RECORD))?;
     let frames = touch_and_locate();
-    // Unloading detaches: the program is needed only for this moment.
-    program.unload().map_err(failed)?;
-    let preemptible = preemption::seen(bpf)?;
+    // They are needed only for this moment.
+    for program in [RECORD, LOOK] {
+        attach::unload(bpf, program).map_err(failed(program))?;
+    }
     let frames = frames.map_err(|source| BpfError::Proc { path: "/proc/self/pagemap", source })?;
 
+    let failed = |source| BpfError::Map { name: "CALIBRATION", source };
     let map = bpf.map("CALIBRATION").ok_or(BpfError::Missing("map CALIBRATION"))?;
-    let map = Array::<_, u64>::try_from(map).map_err(|source| BpfError::Map { name: "CALIBRATION", source })?;
+    let map = Array::<_, u64>::try_from(map).map_err(failed)?;
     let mut pages = Vec::new();
-    for index in 1..64 {
-        let page = map.get(&index, 0).map_err(|source| BpfError::Map { name: "CALIBRATION", source })?;
+    for index in 1..CALIBRATION_PREEMPTION {
+        let page = map.get(&index, 0).map_err(failed)?;
         if page != 0 {
             pages.push(page);
         }
     }
+    let preemptible = match map.get(&CALIBRATION_PREEMPTION, 0).map_err(failed)? {
+        1 => Some(false),
+        2 => Some(true),
+        _ => None,
+    };
     Ok(Calibration { vmemmap: agree(&pages, &frames, page_struct_bytes)?, preemptible })
 }
 

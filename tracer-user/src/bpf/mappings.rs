@@ -1,7 +1,7 @@
 //! Address space that processes asked for: the kernel half's table and its events.
 
 use super::{BpfError, batch, tables};
-use aya::{Ebpf, maps::PerCpuArray};
+use aya::Ebpf;
 use std::collections::HashMap;
 use tracer_common::mapping::{MappingCounts, MappingEvent, MappingRecord};
 
@@ -19,10 +19,7 @@ pub fn remove(bpf: &mut Ebpf, identities: &[u64]) -> Result<(), BpfError> {
 
 /// Calls so far, and how many of them were passed over in storms; summed over CPUs.
 pub fn counts(bpf: &Ebpf) -> Result<MappingCounts, BpfError> {
-    let name = "MAPPING_COUNTS";
-    let failed = |source| BpfError::Map { name, source };
-    let map = PerCpuArray::<_, MappingCounts>::try_from(bpf.map(name).ok_or(BpfError::Missing(name))?).map_err(failed)?;
-    let values = map.get(&0, 0).map_err(failed)?;
+    let values = tables::of_cpus::<MappingCounts>(bpf, "MAPPING_COUNTS")?;
     Ok(values.iter().fold(MappingCounts::default(), |sum, one| MappingCounts {
         calls: sum.calls.wrapping_add(one.calls),
         thinned: sum.thinned.wrapping_add(one.thinned),

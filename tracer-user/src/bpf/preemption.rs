@@ -5,17 +5,13 @@
 //! waits for the CPU, all that other tasks do there is passed over. Which it is, is looked at, and where they can be, a spare stands by for
 //! allocations, the longest of them. It cannot be helped from within: what was put off while a program runs happens before the program ends.
 
-use super::{BpfError, attach};
-use aya::{
-    Ebpf,
-    maps::{Array, PerCpuArray},
-    programs::{ProgramError, RawTracePoint},
-};
+use super::{BpfError, attach, tables};
+use aya::Ebpf;
 use std::borrow::Cow;
-use tracer_common::{
-    layout::{ABSENT, KernelLayout, VARIABLE},
-    settings::CALIBRATION_PREEMPTION,
-};
+use tracer_common::layout::{ABSENT, KernelLayout, VARIABLE};
+
+/// The tracepoint of allocations.
+pub(super) const ALLOCATIONS: &str = "mm_page_alloc";
 
 /// `lddw` (Documentation/bpf/standardization/instruction-set.rst): the only instruction of two slots, each with half of the constant at its end.
 const LOAD_CONSTANT: u8 = 0x18;
@@ -45,43 +41,16 @@ pub fn named<'a>(object: &'a [u8], layout: &KernelLayout) -> Cow<'a, [u8]> {
     Cow::Owned(object)
 }
 
-/// Attaches the program that looks, if it can be: a kernel that does not let it is one of which nothing is known.
-pub(super) fn look(bpf: &mut Ebpf) {
-    if let Err(error) = attach_to_allocations(bpf, "preemption") {
-        log::debug!("whether programs can be preempted is not known: {}", attach::describe(&error));
+/// Attaches the spare for allocations. Where the kernel refuses it, what is passed over is lost, and counted.
+pub fn attach_spare(bpf: &mut Ebpf) {
+    if let Err(error) = attach::to_tracepoint(bpf, "page_alloc_spare", ALLOCATIONS) {
+        log::warn!("allocations that the kernel passes over are lost: {}", attach::describe(&error));
     }
-}
-
-/// What it saw of this process's allocations; detaches it.
-pub(super) fn seen(bpf: &mut Ebpf) -> Result<Option<bool>, BpfError> {
-    if let Some(Ok(program)) = bpf.program_mut("preemption").map(<&mut RawTracePoint>::try_from) {
-        // Not loaded, if the kernel refused it.
-        let _ = program.unload();
-    }
-    let failed = |source| BpfError::Map { name: "CALIBRATION", source };
-    let map = bpf.map("CALIBRATION").ok_or(BpfError::Missing("map CALIBRATION"))?;
-    let seen = Array::<_, u64>::try_from(map).and_then(|map| map.get(&CALIBRATION_PREEMPTION, 0)).map_err(failed)?;
-    Ok([(1, false), (2, true)].into_iter().find_map(|(value, preemptible)| (seen == value).then_some(preemptible)))
-}
-
-/// Attaches the spare for allocations.
-pub fn attach_spare(bpf: &mut Ebpf) -> Result<(), BpfError> {
-    let run = |error| BpfError::Run { program: "page_alloc_spare", error: Box::new(error) };
-    attach_to_allocations(bpf, "page_alloc_spare").map_err(run)
 }
 
 /// Allocations that were passed over and taken by the spare.
 pub(super) fn passed_on(bpf: &Ebpf) -> Result<u64, BpfError> {
-    let failed = |source| BpfError::Map { name: "PASSED_ON", source };
-    let map = bpf.map("PASSED_ON").ok_or(BpfError::Missing("map PASSED_ON"))?;
-    let counts = PerCpuArray::<_, u64>::try_from(map).and_then(|map| map.get(&0, 0)).map_err(failed)?;
-    Ok(counts.iter().sum())
-}
-
-fn attach_to_allocations(bpf: &mut Ebpf, name: &str) -> Result<(), ProgramError> {
-    let program: &mut RawTracePoint = bpf.program_mut(name).ok_or(ProgramError::NotLoaded)?.try_into()?;
-    program.load()?;
-    program.attach("mm_page_alloc").map(drop)
+    Ok(tables::of_cpus::<u64>(bpf, "PASSED_ON")?.iter().sum())
 }
 
 #[cfg(test)]

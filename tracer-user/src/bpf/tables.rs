@@ -3,7 +3,7 @@
 use super::{BpfError, batch, stack::Stack};
 use aya::{
     Ebpf, Pod, RawTracePointRunOptions, TestRun as _,
-    maps::{Array, HashMap, MapData, MapError, PerCpuArray, PerCpuHashMap},
+    maps::{Array, HashMap, MapData, MapError, PerCpuArray, PerCpuHashMap, PerCpuValues},
     programs::RawTracePoint,
 };
 use tracer_common::{
@@ -189,11 +189,14 @@ pub fn losses(bpf: &Ebpf) -> Result<Vec<(Loss, LossCount)>, BpfError> {
 
 /// Calls of mem_cgroup_charge and their failures.
 pub fn charge_calls(bpf: &Ebpf) -> Result<[u64; 2], BpfError> {
-    let name = "CHARGE_CALLS";
+    Ok(of_cpus::<[u64; 2]>(bpf, "CHARGE_CALLS")?.iter().fold([0, 0], |sum, one| [sum[0] + one[0], sum[1] + one[1]]))
+}
+
+/// Each CPU's value of a table with one entry.
+pub(super) fn of_cpus<V: Pod>(bpf: &Ebpf, name: &'static str) -> Result<PerCpuValues<V>, BpfError> {
     let failed = |source| BpfError::Map { name, source };
-    let map = PerCpuArray::<_, [u64; 2]>::try_from(bpf.map(name).ok_or(BpfError::Missing(name))?).map_err(failed)?;
-    let values = map.get(&0, 0).map_err(failed)?;
-    Ok(values.iter().fold([0, 0], |sum, one| [sum[0] + one[0], sum[1] + one[1]]))
+    let map = PerCpuArray::<_, V>::try_from(bpf.map(name).ok_or(BpfError::Missing(name))?).map_err(failed)?;
+    map.get(&0, 0).map_err(failed)
 }
 
 /// What the sweep found about one sample.

@@ -258,7 +258,7 @@ pub fn start(
     let wanted = prepare(&mut bpf)?;
     let attached = bpf::attach::attach(&mut bpf, &plan, &host.targets)?;
     if preemptible == Some(true) && attached.iter().any(|probe| probe.name == "anon-commit" && probe.tier == Some(Tier::Tracepoint)) {
-        bpf::preemption::attach_spare(&mut bpf)?;
+        bpf::preemption::attach_spare(&mut bpf);
     }
     crate::process::give_memory_back();
     phases.end("programs attached");

@@ -119,7 +119,13 @@ pub fn attributed(report: &Report) -> Option<f64> {
 /// Share of live (or charged) bytes whose stack is whole.
 #[must_use]
 pub fn whole_stacks(report: &Report, value: Value) -> Option<f64> {
-    let rows = || report.cgroups.iter().flat_map(|cgroup| &cgroup.stacks);
+    whole_stacks_among(report, value, |_| true)
+}
+
+/// The same of some of the rows.
+#[must_use]
+pub fn whole_stacks_among(report: &Report, value: Value, wanted: impl Fn(&StackRow) -> bool) -> Option<f64> {
+    let rows = || report.cgroups.iter().flat_map(|cgroup| &cgroup.stacks).filter(|row| wanted(row));
     let sum = |rows: &mut dyn Iterator<Item = &StackRow>| rows.fold(0_u128, |sum, row| sum + u128::from(value.of(row)));
     let total = sum(&mut rows());
     (total > 0).then(|| sum(&mut rows().filter(|row| row.status == "complete")) as f64 / total as f64)

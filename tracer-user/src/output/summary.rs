@@ -182,13 +182,8 @@ fn trailer(report: &Report, value: Value) -> Vec<Line> {
 fn cut_jvms(report: &Report, value: Value) -> Vec<String> {
     let regions = report.cgroups.iter().flat_map(|cgroup| &cgroup.regions);
     let jvms: BTreeMap<u32, &str> = regions.filter(|row| row.class == "java-heap").filter_map(|row| Some((row.pid?, &*row.comm))).collect();
-    let bytes = |pid: u32, whole: Option<bool>| {
-        let rows = report.cgroups.iter().flat_map(|cgroup| &cgroup.stacks).filter(|row| row.pid == Some(pid));
-        let counted = rows.filter(|row| whole.is_none_or(|whole| (row.status == "complete") == whole));
-        counted.fold(0_u128, |sum, row| sum + u128::from(value.of(row)))
-    };
-    let is_cut = |pid: &u32| bytes(*pid, Some(false)) as f64 > (1.0 - WHOLE_STACKS_WARNING) * bytes(*pid, None) as f64;
-    let told = jvms.into_iter().filter(|(pid, _)| is_cut(pid));
+    let whole = |pid: u32| figures::whole_stacks_among(report, value, |row| row.pid == Some(pid));
+    let told = jvms.into_iter().filter(|(pid, _)| whole(*pid).is_some_and(|share| share < WHOLE_STACKS_WARNING));
     told.map(|(pid, comm)| format!("{comm}[{pid}] has cut stacks: start it with -XX:+PreserveFramePointer")).take(MOST_JVMS).collect()
 }
 

@@ -109,7 +109,7 @@ pub fn classify(vmas: &[Vma], memory: &mut dyn ReadMemory, layout: Layout, known
     let claims = disjoint(claims);
     let mut regions = Vec::with_capacity(vmas.len());
     for (index, vma) in vmas.iter().enumerate() {
-        match in_heap(vma, known).or_else(|| by_mapping(vma)) {
+        match in_heap(vma, &claims).or_else(|| by_mapping(vma)) {
             Some((class, by)) => regions.push(Region { start: vma.start, end: vma.end, class, by: Some(by), vma: index }),
             None => nameless(vma, index, memory, &claims, &mut regions),
         }
@@ -118,9 +118,17 @@ pub fn classify(vmas: &[Vma], memory: &mut dyn ReadMemory, layout: Layout, known
 }
 
 /// A private mapping of a file within a JVM's heap: objects of its archive (classes.jsa), which it copies as it writes to them.
-fn in_heap(vma: &Vma, known: &[Claim]) -> Option<(Class, &'static str)> {
-    let is_around = |claim: &&Claim| claim.class == Class::JavaHeap && claim.start <= vma.start && vma.end <= claim.end;
-    known.iter().find(is_around).filter(|_| vma.inode != 0 && !vma.shared).map(|claim| (claim.class, claim.by))
+fn in_heap(vma: &Vma, claims: &[Claim]) -> Option<(Class, &'static str)> {
+    if vma.inode == 0 || vma.shared {
+        return None;
+    }
+    let claim = claims.get(first_from(claims, vma.start))?;
+    (claim.class == Class::JavaHeap && claim.start <= vma.start && vma.end <= claim.end).then_some((claim.class, claim.by))
+}
+
+/// The first of disjoint claims that does not end before an address.
+fn first_from(claims: &[Claim], address: u64) -> usize {
+    claims.partition_point(|claim| claim.end <= address)
 }
 
 /// The kernel's prefix of names that programs give: `[anon:NAME]`.
@@ -161,7 +169,7 @@ fn by_mapping(vma: &Vma) -> Option<(Class, &'static str)> {
 /// Pieces of a mapping without a name: what is claimed, and what words in the rest tell.
 fn nameless(vma: &Vma, index: usize, memory: &mut dyn ReadMemory, claims: &[Claim], regions: &mut Vec<Region>) {
     let mut at = vma.start;
-    let first = claims.partition_point(|claim| claim.end <= vma.start);
+    let first = first_from(claims, vma.start);
     for claim in claims[first..].iter().take_while(|claim| claim.start < vma.end) {
         let (start, end) = (claim.start.max(vma.start), claim.end.min(vma.end));
         if at < start {
@@ -250,7 +258,7 @@ fn disjoint(claims: Vec<Claim>) -> Vec<Claim> {
     for claim in claims {
         let mut at = claim.start;
         let mut pieces = Vec::new();
-        let first = kept.partition_point(|old| old.end <= claim.start);
+        let first = first_from(&kept, claim.start);
         for old in kept[first..].iter().take_while(|old| old.start < claim.end) {
             if at < old.start {
                 pieces.push(Claim { start: at, end: old.start, ..claim });

@@ -77,8 +77,8 @@ pub fn is_jvm(path: &[u8]) -> bool {
 pub struct Description {
     /// Ranges whose class it tells.
     pub claims: Vec<Claim>,
-    /// Whether its compiled code keeps frame pointers; `None` where it does not tell.
-    pub frame_pointers: Option<bool>,
+    /// Whether its compiled code leaves frames on stacks; `None` where it does not tell.
+    pub java_frames: Option<bool>,
 }
 
 /// Asks a JVM whose library's beginning is mapped at `start`.
@@ -95,7 +95,7 @@ pub fn describe(memory: &mut dyn ReadMemory, start: u64, library: &File) -> Desc
     let heap = found.heap(memory);
     let code = found.code(memory);
     let claims = [claim(heap, Class::JavaHeap), claim(code, Class::JavaCode)].into_iter().flatten().collect();
-    Description { claims, frame_pointers: found.flag(memory, library, FRAME_POINTERS) }
+    Description { claims, java_frames: found.flag(memory, library, FRAME_POINTERS) }
 }
 
 /// What a JVM exports for debuggers.

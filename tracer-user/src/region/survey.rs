@@ -69,8 +69,7 @@ impl Survey {
         let maps = Maps::of_process(tgid)?;
         let environment = Environment::of_process(tgid).ok();
         let layout = layout(&maps, environment.as_ref());
-        let jvm = describe_jvm(&maps, &mut memory, opened);
-        let mut known = jvm.claims;
+        let jvm::Description { claims: mut known, java_frames } = describe_jvm(&maps, &mut memory, opened);
         known.extend_from_slice(reserved);
         let classified = classify(&maps.vmas, &mut memory, layout, &known);
         let resident = resident(&maps, &classified.regions, memory.pages());
@@ -80,7 +79,6 @@ impl Survey {
         let fields = thread_functions::libraries(&maps).filter_map(opened).find_map(|library| Fields::read(&library));
         let functions = fields.map(|fields| fields.functions(&mut memory, &classified.regions)).unwrap_or_default();
         let thread_functions = thread_functions::by_host_id(tgid, functions);
-        let java_frames = jvm.frame_pointers;
         Ok((Survey { maps, classified, resident, threads, thread_functions, environment, layout, free, java_frames }, memory))
     }
 

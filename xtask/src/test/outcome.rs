@@ -50,9 +50,7 @@ impl Counts {
             self.results.push(line.into_owned());
         }
     }
-}
 
-impl Counts {
     /// A test's name comes with the first line that it says, which may be its last; its result ends a line.
     fn time(&mut self, line: &str, at: Duration) {
         if let Some((name, _)) = line.strip_prefix(TEST).and_then(|rest| rest.split_once(" ... ")) {

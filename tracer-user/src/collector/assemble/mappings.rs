@@ -191,7 +191,7 @@ fn in_words(inputs: &Inputs<'_>, symbols: &mut dyn Symbols, process: u64, stack:
     if stack != 0 && !inputs.stacks.contains_key(&stack) {
         words.status = "cut: stack lost".to_owned();
     }
-    stacks::root_cut(&mut words);
+    stacks::root_cut(&words.status, &mut words.frames);
     words
 }
 

@@ -234,7 +234,7 @@ pub fn describe(
     if let Some(stack) = stacks.get(&key.kernel_stack) {
         resolved.frames.extend(symbols.kernel(stack).into_iter().map(|name| format!("{name}_[k]")));
     }
-    root_cut(&mut resolved);
+    root_cut(&resolved.status, &mut resolved.frames);
     row(resolved.status, resolved.frames)
 }
 
@@ -242,14 +242,14 @@ pub fn describe(
 fn cut_where_java_is_missing(row: &mut retired::Row) {
     if row.status == "complete" && row.frames.iter().any(|frame| frame.starts_with("JavaCalls::call_helper(")) {
         NO_JAVA_FRAMES.clone_into(&mut row.status);
-        row.frames.insert(0, format!("[{NO_JAVA_FRAMES}]"));
+        root_cut(&row.status, &mut row.frames);
     }
 }
 
 /// Gives a cut stack a root of its own, so that it never merges with a whole one.
-pub(super) fn root_cut(resolved: &mut Resolved) {
-    if resolved.status.starts_with("cut") {
-        resolved.frames.insert(0, format!("[{}]", resolved.status));
+pub(super) fn root_cut(status: &str, frames: &mut Vec<String>) {
+    if status.starts_with("cut") {
+        frames.insert(0, format!("[{status}]"));
     }
 }
 
