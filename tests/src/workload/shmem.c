@@ -4,11 +4,13 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/magic.h>
 #include <sched.h>
 #include <stdio.h>
 #include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/syscall.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 static char piece[WL_PIECE];
@@ -19,7 +21,14 @@ static void step(const char *name, const char *function, int64_t resident, uint6
 }
 
 const char *wl_tmpfs_directory(void) {
-    if (wl_options.dir) return wl_options.dir;
+    struct statfs place;
+    if (wl_options.dir) {
+        if (statfs(wl_options.dir, &place) != 0) wl_die(wl_options.dir);
+        // A disk's page cache would be measured and compared as tmpfs.
+        errno = EINVAL;
+        if (place.f_type != TMPFS_MAGIC) wl_die("--dir is not on a tmpfs");
+        return wl_options.dir;
+    }
     // A mount namespace of its own: the mount ends with the process, and no other process sees it.
     if (unshare(CLONE_NEWNS) != 0) wl_die("unshare");
     if (mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL) != 0) wl_die("making mounts private");

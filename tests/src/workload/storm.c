@@ -38,10 +38,10 @@ int wl_fault_storm(void) {
     return 0;
 }
 
-WL_FUNCTION void wl_storm_write(int fd, uint64_t bytes) {
-    for (uint64_t at = 0; at < bytes; at += WL_PIECE) {
-        long put = wl_syscall3(SYS_write, fd, (long)piece, WL_PIECE);
-        if (put != (long)WL_PIECE) {
+WL_FUNCTION void wl_storm_write(int fd, uint64_t bytes, uint64_t at_once) {
+    for (uint64_t at = 0; at < bytes; at += at_once) {
+        long put = wl_syscall3(SYS_write, fd, (long)piece, (long)at_once);
+        if (put != (long)at_once) {
             errno = put < 0 ? (int)-put : ENOSPC;
             wl_die("write");
         }
@@ -49,7 +49,7 @@ WL_FUNCTION void wl_storm_write(int fd, uint64_t bytes) {
 }
 
 // Truncated before writeback begins to matter: the cost is that of the page cache, not of the disk.
-static uint64_t write_storm(uint64_t bytes, uint64_t rounds) {
+static uint64_t write_storm(uint64_t bytes, uint64_t rounds, uint64_t at_once) {
     char name[64], path[4096];
     snprintf(name, sizeof name, "memtrail-workload-storm.%d", (int)getpid());
     wl_path(path, sizeof path, name);
@@ -59,24 +59,29 @@ static uint64_t write_storm(uint64_t bytes, uint64_t rounds) {
     ready();
     uint64_t began = wl_now();
     for (uint64_t i = 0; i < rounds; i++) {
-        wl_storm_write(fd, bytes);
+        wl_storm_write(fd, bytes, at_once);
         if (ftruncate(fd, 0) != 0 || lseek(fd, 0, SEEK_SET) != 0) wl_die("ftruncate");
     }
     close(fd);
     return began;
 }
 
-int wl_file_storm(void) {
+static int file_storm(uint64_t at_once) {
     uint64_t bytes = wl_even_bytes(), rounds = rounds_or(16);
-    uint64_t began = write_storm(bytes, rounds);
+    uint64_t began = write_storm(bytes, rounds, at_once);
     ended("wl_storm_write", "ns_per_page", began, rounds * bytes / WL_PAGE, (struct wl_kinds){.file = (int64_t)(rounds * bytes)});
     return 0;
 }
 
+// A file system with large folios makes one as large as the write.
+int wl_file_storm(void) { return file_storm(WL_PAGE); }
+
+int wl_large_write_storm(void) { return file_storm(WL_PIECE); }
+
 int wl_tmpfs_storm(void) {
     uint64_t bytes = wl_even_bytes(), rounds = rounds_or(16);
     wl_tmpfs_directory();
-    uint64_t began = write_storm(bytes, rounds);
+    uint64_t began = write_storm(bytes, rounds, WL_PAGE);
     ended("wl_storm_write", "ns_per_page", began, rounds * bytes / WL_PAGE, (struct wl_kinds){.shmem = (int64_t)(rounds * bytes)});
     wl_tmpfs_leave();
     return 0;

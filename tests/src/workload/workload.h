@@ -142,6 +142,7 @@ void wl_storm_map(void);
 int wl_left_behind(void);
 int wl_fault_storm(void);
 int wl_file_storm(void);
+int wl_large_write_storm(void);
 int wl_tmpfs_storm(void);
 int wl_mmap_storm(void);
 int wl_getppid_storm(void);

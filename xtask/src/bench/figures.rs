@@ -28,14 +28,48 @@ impl Samples {
     }
 }
 
-/// What `with` takes more than `without`, in percent.
-pub fn percent_more(without: f64, with: f64) -> f64 {
-    (with / without - 1.0) * 100.0
+/// Samples of each round, in the order of the rounds; never empty.
+pub struct Rounds {
+    rounds: Vec<Samples>,
 }
 
-/// How many times the cost of `base` over `without` the cost of `with` is; `None` if the base's cost drowned in noise.
-pub fn cost_ratio(without: f64, base: f64, with: f64) -> Option<f64> {
-    (base > without).then(|| (with - without) / (base - without))
+impl Rounds {
+    /// The first.
+    pub fn of(first: Samples) -> Rounds {
+        Rounds { rounds: vec![first] }
+    }
+
+    /// One more.
+    pub fn push(&mut self, round: Samples) {
+        self.rounds.push(round);
+    }
+
+    /// The median of the rounds' medians.
+    pub fn median(&self) -> f64 {
+        median(self.rounds.iter().map(Samples::median))
+    }
+
+    /// The least of all.
+    pub fn least(&self) -> f64 {
+        self.rounds.iter().map(Samples::least).fold(f64::INFINITY, f64::min)
+    }
+
+    /// What this takes more than `base` by the median, taken round by round: how fast a machine is changes from minute to minute by more than
+    /// what is compared, and a round is over in seconds.
+    pub fn more_than(&self, base: &Rounds) -> f64 {
+        median(self.rounds.iter().zip(&base.rounds).map(|(with, without)| with.median() - without.median()))
+    }
+}
+
+fn median(values: impl Iterator<Item = f64>) -> f64 {
+    let mut sorted: Vec<f64> = values.collect();
+    sorted.sort_by(f64::total_cmp);
+    sorted[(sorted.len() - 1) / 2]
+}
+
+/// How many times the extra time of empty programs another extra time is; `None` if that of empty programs drowned in noise.
+pub fn cost_ratio(empty: f64, extra: f64) -> Option<f64> {
+    (empty > 0.0).then(|| extra / empty)
 }
 
 #[cfg(test)]
@@ -53,10 +87,22 @@ mod tests {
         assert_eq!((samples.median(), samples.least()), (3.0, 0.5));
     }
 
+    /// The machine became slower from round to round; the difference did not change.
     #[test]
-    fn costs_are_over_the_untraced_time() {
-        assert_eq!(percent_more(200.0, 210.0), 5.000000000000004);
-        assert_eq!(cost_ratio(200.0, 210.0, 215.0), Some(1.5));
-        assert_eq!(cost_ratio(200.0, 199.0, 215.0), None);
+    fn what_changes_from_round_to_round_is_no_cost() {
+        let rounds = |times: [f64; 3]| {
+            let mut rounds = Rounds::of(Samples::of(times[0]));
+            times[1..].iter().for_each(|&ns| rounds.push(Samples::of(ns)));
+            rounds
+        };
+        let (without, with) = (rounds([100.0, 150.0, 200.0]), rounds([110.0, 160.0, 210.0]));
+        assert_eq!((without.median(), with.median(), with.least()), (150.0, 160.0, 110.0));
+        assert_eq!(with.more_than(&without), 10.0);
+    }
+
+    #[test]
+    fn a_ratio_needs_a_cost_to_compare_with() {
+        assert_eq!(cost_ratio(10.0, 15.0), Some(1.5));
+        assert_eq!(cost_ratio(-1.0, 15.0), None);
     }
 }

@@ -19,7 +19,7 @@ use clap::ValueEnum;
 
 use crate::{programs, workspace};
 use condition::{Bench, Condition};
-use figures::Samples;
+use figures::{Rounds, Samples};
 use storm::Storm;
 
 /// What to measure.
@@ -40,8 +40,10 @@ pub struct Args {
 enum Row {
     /// Page faults of 4 KiB
     Fault,
-    /// Page-cache writes
+    /// Page-cache writes of 4 KiB
     File,
+    /// Page-cache writes of 64 KiB, which file systems with large folios keep in one
+    LargeWrites,
     /// tmpfs writes
     Tmpfs,
     /// mmap and munmap, nothing touched
@@ -53,12 +55,12 @@ enum Row {
 }
 
 /// Runs of a storm within one attachment. The first of them warms what the attachment has cooled; all of them count.
-const RUNS: u32 = 3;
+const RUNS: u32 = 5;
 
 /// The result of one storm under one condition.
 struct Cell {
     condition: Condition,
-    samples: Samples,
+    rounds: Rounds,
 }
 
 /// Runs `cargo xtask bench`.
@@ -109,12 +111,13 @@ fn rounds(bench: &Bench, storms: &[Storm], rounds: u32) -> Result<Vec<(Storm, Ve
             }
             let attached = bench.attach(condition).with_context(|| format!("{}, round {round}", condition.name()))?;
             for (storm, cells) in results.iter_mut().filter(|(storm, _)| condition.measures(storm.row)) {
-                for _ in 0..RUNS {
-                    let ns = bench.run(condition, storm)?;
-                    match cells.iter_mut().find(|cell| cell.condition == condition) {
-                        Some(cell) => cell.samples.add(ns),
-                        None => cells.push(Cell { condition, samples: Samples::of(ns) }),
-                    }
+                let mut samples = Samples::of(bench.run(condition, storm)?);
+                for _ in 1..RUNS {
+                    samples.add(bench.run(condition, storm)?);
+                }
+                match cells.iter_mut().find(|cell| cell.condition == condition) {
+                    Some(cell) => cell.rounds.push(samples),
+                    None => cells.push(Cell { condition, rounds: Rounds::of(samples) }),
                 }
             }
             if let Some(attached) = attached {

@@ -20,17 +20,26 @@ pub struct Storm {
     /// What one operation is.
     pub unit: &'static str,
     arguments: &'static [&'static str],
+    /// Whether it writes to the bench's folder, which is on a disk. The other storms that write make a tmpfs of their own.
+    on_disk: bool,
     figure: &'static str,
 }
 
 /// All of them.
-pub const ALL: [Storm; 5] = [
-    Storm { row: Row::Fault, name: "fault-storm", unit: "fault", arguments: &["--bytes", "64M", "--rounds", "2"], figure: "ns_per_fault" },
-    Storm { row: Row::File, name: "file-storm", unit: "page", arguments: &["--bytes", "32M", "--rounds", "4"], figure: "ns_per_page" },
-    Storm { row: Row::Tmpfs, name: "tmpfs-storm", unit: "page", arguments: &["--bytes", "32M", "--rounds", "4"], figure: "ns_per_page" },
-    Storm { row: Row::Mmap, name: "mmap-storm", unit: "pair", arguments: &["--rounds", "100000"], figure: "ns_per_pair" },
-    Storm { row: Row::Getppid, name: "getppid-storm", unit: "call", arguments: &["--rounds", "500000"], figure: "ns_per_call" },
+pub const ALL: [Storm; 6] = [
+    storm(Row::Fault, "fault-storm", "fault", &["--bytes", "64M", "--rounds", "2"], "ns_per_fault"),
+    Storm { on_disk: true, ..storm(Row::File, "file-storm", "page", WRITES, "ns_per_page") },
+    Storm { on_disk: true, ..storm(Row::LargeWrites, "large-write-storm", "page", WRITES, "ns_per_page") },
+    storm(Row::Tmpfs, "tmpfs-storm", "page", WRITES, "ns_per_page"),
+    storm(Row::Mmap, "mmap-storm", "pair", &["--rounds", "100000"], "ns_per_pair"),
+    storm(Row::Getppid, "getppid-storm", "call", &["--rounds", "500000"], "ns_per_call"),
 ];
+
+const WRITES: &[&str] = &["--bytes", "32M", "--rounds", "4"];
+
+const fn storm(row: Row, name: &'static str, unit: &'static str, arguments: &'static [&'static str], figure: &'static str) -> Storm {
+    Storm { row, name, unit, arguments, on_disk: false, figure }
+}
 
 /// Runs in a shell: enters the cgroup, then becomes the storm, on one CPU and before everybody else on it, since other work on the
 /// machine is not what is measured.
@@ -47,7 +56,10 @@ impl Bench {
             None => Command::new("sh"),
         };
         command.args(["-c", ENTER, "sh"]).arg(self.cgroup.procs()).arg(self.cpu.to_string()).arg(&self.workload);
-        command.arg(storm.name).args(storm.arguments).arg("--no-wait").arg("--dir").arg(&self.folder);
+        command.arg(storm.name).args(storm.arguments).arg("--no-wait");
+        if storm.on_disk {
+            command.arg("--dir").arg(&self.folder);
+        }
         let said = command::output(&mut command)?;
         figure(&said, storm.figure).with_context(|| format!("{} said {said}", storm.name))
     }

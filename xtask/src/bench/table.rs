@@ -5,7 +5,7 @@ use anyhow::{Context as _, Result};
 use super::{
     Cell, Row,
     condition::Condition,
-    figures::{cost_ratio, percent_more},
+    figures::{Rounds, cost_ratio},
     storm::Storm,
 };
 use crate::command;
@@ -38,34 +38,35 @@ pub fn verdict(value: f64, most: f64) -> &'static str {
 /// One line a storm and condition; times as median and least.
 pub fn storms(results: &[(Storm, Vec<Cell>)]) {
     println!(
-        "| storm | under | median ns | more | least ns | more | of empty's cost: medians, leasts | goal |\n|---|---|---|---|---|---|---|---|"
+        "| storm | under | median ns | more, by round | least ns | more | of empty's cost: by round, leasts | goal |\n|---|---|---|---|---|---|---|---|"
     );
     for (storm, cells) in results {
-        let find = |condition| cells.iter().find(|cell| cell.condition == condition).map(|cell| &cell.samples);
+        let find = |condition| cells.iter().find(|cell| cell.condition == condition).map(|cell| &cell.rounds);
         let Some(untraced) = find(Condition::Untraced) else { continue };
+        let extra = |rounds: &Rounds| (rounds.more_than(untraced), rounds.least() - untraced.least());
         for condition in Condition::ALL {
-            let Some(samples) = find(condition) else { continue };
-            let (median, least) = (samples.median(), samples.least());
-            let more = percent_more(untraced.median(), median);
-            let more_least = percent_more(untraced.least(), least);
+            let Some(rounds) = find(condition) else { continue };
+            let (more, more_least) = extra(rounds);
+            let share = percent(more, untraced.median());
             let memtrail = matches!(condition, Condition::Memtrail | Condition::Other);
-            let ratios = find(Condition::Empty)
-                .filter(|_| memtrail)
-                .map(|empty| (cost_ratio(untraced.median(), empty.median(), median), cost_ratio(untraced.least(), empty.least(), least)));
-            let goal = if memtrail { goals(storm.row, more, ratios.and_then(|(ratio, _)| ratio)) } else { String::new() };
-            let ratios = ratios.map_or(String::new(), |(median, least)| format!("{}, {}", ratio(median), ratio(least)));
-            let name = condition.name();
-            let storm_name = format!("{} (a {})", storm.name, storm.unit);
+            let ratios = find(Condition::Empty).filter(|_| memtrail).map(extra);
+            let ratios = ratios.map(|(empty, empty_least)| (cost_ratio(empty, more), cost_ratio(empty_least, more_least)));
+            let goal = if memtrail { goals(storm.row, share, ratios.and_then(|(ratio, _)| ratio)) } else { String::new() };
+            let ratios = ratios.map_or(String::new(), |(by_round, least)| format!("{}, {}", ratio(by_round), ratio(least)));
+            let (name, median, least) = (condition.name(), rounds.median(), rounds.least());
             if condition == Condition::Untraced {
-                println!("| {storm_name} | {name} | {median:.0} | | {least:.0} | | | |");
+                println!("| {} (a {}) | {name} | {median:.0} | | {least:.0} | | | |", storm.name, storm.unit);
             } else {
-                println!("| | {name} | {median:.0} | {more:+.1} % | {least:.0} | {more_least:+.1} % | {ratios} | {goal} |");
+                let share_least = percent(more_least, untraced.least());
+                println!("| | {name} | {median:.0} | {share:+.1} % | {least:.0} | {share_least:+.1} % | {ratios} | {goal} |");
             }
         }
     }
-    println!(
-        "\nGoals are judged by the medians. Where other work on the machine makes a median less than that of the untraced storm, the least times say more."
-    );
+    println!("\nGoals are judged by what the medians of a round differ by, the median of all rounds.");
+}
+
+fn percent(part: f64, whole: f64) -> f64 {
+    part / whole * 100.0
 }
 
 fn ratio(ratio: Option<f64>) -> String {
@@ -73,10 +74,11 @@ fn ratio(ratio: Option<f64>) -> String {
 }
 
 fn goals(row: Row, share: f64, ratio: Option<f64>) -> String {
-    // The empty programs are not on hooks that these meet.
+    // The empty programs are not on hooks that the first two meet. A large folio meets few hooks and is many pages to sample.
     let goal = match row {
         Row::Getppid => Some(GETPPID_GOAL),
         Row::Mmap => Some(MMAP_GOAL),
+        Row::LargeWrites => Some(SHARE_GOAL),
         _ => None,
     };
     if let Some(goal) = goal {
