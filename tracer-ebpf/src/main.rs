@@ -16,25 +16,26 @@ mod scratch;
 
 use aya_ebpf::{
     EbpfContext as _,
-    macros::{fentry, fexit, kprobe, kretprobe, raw_tracepoint},
-    programs::{FEntryContext, FExitContext, ProbeContext, RawTracePointContext, RetProbeContext},
+    macros::{btf_tracepoint, fentry, fexit, kprobe, kretprobe, raw_tracepoint},
+    programs::{BtfTracePointContext, FEntryContext, FExitContext, ProbeContext, RawTracePointContext, RetProbeContext},
 };
+use core::ffi::c_void;
 use globals::layout;
-use probes::argument;
+use kernel::{folio::Folio, typed::Typed};
 use scratch::Slot;
 use tracer_common::{event::CgroupChange, kind::Kind};
 
 // Every tier.
 
-#[raw_tracepoint(tracepoint = "mm_filemap_add_to_page_cache")]
-fn file_commit(ctx: RawTracePointContext) -> i32 {
-    probes::file_commit::added(ctx.as_ptr(), ctx.arg(0));
+#[btf_tracepoint(function = "mm_filemap_add_to_page_cache")]
+fn file_commit(ctx: BtfTracePointContext) -> i32 {
+    probes::file_commit::added(ctx.as_ptr(), typed_folio(ctx.as_ptr()));
     0
 }
 
-#[raw_tracepoint(tracepoint = "writeback_dirty_folio")]
-fn folio_dirtied(ctx: RawTracePointContext) -> i32 {
-    probes::dirty::dirtied(ctx.as_ptr(), ctx.arg(0));
+#[btf_tracepoint(function = "writeback_dirty_folio")]
+fn folio_dirtied(ctx: BtfTracePointContext) -> i32 {
+    probes::dirty::dirtied(ctx.as_ptr(), typed_folio(ctx.as_ptr()));
     0
 }
 
@@ -178,14 +179,14 @@ fn unmapped_area(ctx: RawTracePointContext) -> i32 {
 #[fentry]
 fn anon_commit_fentry(ctx: FEntryContext) -> i32 {
     let c = ctx.as_ptr();
-    probes::anon_commit::mapped(c, Slot::AnonCommit, Kind::Anon, argument(c, 0), argument(c, 1), argument(c, 2));
+    probes::anon_commit::mapped(c, Slot::AnonCommit, Kind::Anon, typed_folio(c), argument::<1>(c), argument::<2>(c));
     0
 }
 
 #[kprobe]
 fn anon_commit_kprobe(ctx: ProbeContext) -> u32 {
     if let (Some(folio), Some(vma), Some(address)) = (ctx.arg(0), ctx.arg(1), ctx.arg(2)) {
-        probes::anon_commit::mapped(ctx.as_ptr(), Slot::AnonCommit, Kind::Anon, folio, vma, address);
+        probes::anon_commit::mapped(ctx.as_ptr(), Slot::AnonCommit, Kind::Anon, Folio::at(folio), vma, address);
     }
     0
 }
@@ -193,14 +194,14 @@ fn anon_commit_kprobe(ctx: ProbeContext) -> u32 {
 #[fentry]
 fn hugetlb_commit_fentry(ctx: FEntryContext) -> i32 {
     let c = ctx.as_ptr();
-    probes::anon_commit::mapped(c, Slot::Hugetlb, Kind::Hugetlb, argument(c, 0), argument(c, 1), argument(c, 2));
+    probes::anon_commit::mapped(c, Slot::Hugetlb, Kind::Hugetlb, typed_folio(c), argument::<1>(c), argument::<2>(c));
     0
 }
 
 #[kprobe]
 fn hugetlb_commit_kprobe(ctx: ProbeContext) -> u32 {
     if let (Some(folio), Some(vma), Some(address)) = (ctx.arg(0), ctx.arg(1), ctx.arg(2)) {
-        probes::anon_commit::mapped(ctx.as_ptr(), Slot::Hugetlb, Kind::Hugetlb, folio, vma, address);
+        probes::anon_commit::mapped(ctx.as_ptr(), Slot::Hugetlb, Kind::Hugetlb, Folio::at(folio), vma, address);
     }
     0
 }
@@ -209,8 +210,8 @@ fn hugetlb_commit_kprobe(ctx: ProbeContext) -> u32 {
 #[fexit]
 fn shmem_commit_fexit5(ctx: FExitContext) -> i32 {
     let c = ctx.as_ptr();
-    if argument(c, 5) as i32 == 0 {
-        probes::shmem_commit::added(c, argument(c, 0));
+    if argument::<5>(c) as i32 == 0 {
+        probes::shmem_commit::added(c, typed_folio(c));
     }
     0
 }
@@ -218,8 +219,8 @@ fn shmem_commit_fexit5(ctx: FExitContext) -> i32 {
 #[fexit]
 fn shmem_commit_fexit6(ctx: FExitContext) -> i32 {
     let c = ctx.as_ptr();
-    if argument(c, 6) as i32 == 0 {
-        probes::shmem_commit::added(c, argument(c, 0));
+    if argument::<6>(c) as i32 == 0 {
+        probes::shmem_commit::added(c, typed_folio(c));
     }
     0
 }
@@ -240,7 +241,7 @@ fn shmem_commit_kretprobe(ctx: RetProbeContext) -> u32 {
 
 #[fentry]
 fn oom_fentry(ctx: FEntryContext) -> i32 {
-    probes::oom::called(argument(ctx.as_ptr(), 0));
+    probes::oom::called(argument::<0>(ctx.as_ptr()));
     0
 }
 
@@ -254,35 +255,35 @@ fn oom_kprobe(ctx: ProbeContext) -> u32 {
 
 #[fentry]
 fn uncharge_fentry(ctx: FEntryContext) -> i32 {
-    probes::uncharge::uncharged(argument(ctx.as_ptr(), 0));
+    probes::uncharge::uncharged(typed_folio(ctx.as_ptr()));
     0
 }
 
 #[kprobe]
 fn uncharge_kprobe(ctx: ProbeContext) -> u32 {
     if let Some(folio) = ctx.arg(0) {
-        probes::uncharge::uncharged(folio);
+        probes::uncharge::uncharged(Folio::at(folio));
     }
     0
 }
 
 #[fentry]
 fn swapin_fentry(ctx: FEntryContext) -> i32 {
-    probes::swapin::on_lru(ctx.as_ptr(), argument(ctx.as_ptr(), 0));
+    probes::swapin::on_lru(ctx.as_ptr(), typed_folio(ctx.as_ptr()));
     0
 }
 
 #[kprobe]
 fn swapin_kprobe(ctx: ProbeContext) -> u32 {
     if let Some(folio) = ctx.arg(0) {
-        probes::swapin::on_lru(ctx.as_ptr(), folio);
+        probes::swapin::on_lru(ctx.as_ptr(), Folio::at(folio));
     }
     0
 }
 
 #[fentry]
 fn migrate_fentry(ctx: FEntryContext) -> i32 {
-    probes::migrate::migrating(argument(ctx.as_ptr(), 0), argument(ctx.as_ptr(), 1));
+    probes::migrate::migrating(argument::<0>(ctx.as_ptr()), argument::<1>(ctx.as_ptr()));
     0
 }
 
@@ -296,7 +297,7 @@ fn migrate_kprobe(ctx: ProbeContext) -> u32 {
 
 #[fentry]
 fn replace_fentry(ctx: FEntryContext) -> i32 {
-    probes::migrate::migrating(argument(ctx.as_ptr(), 0), argument(ctx.as_ptr(), 1));
+    probes::migrate::migrating(argument::<0>(ctx.as_ptr()), argument::<1>(ctx.as_ptr()));
     0
 }
 
@@ -310,21 +311,21 @@ fn replace_kprobe(ctx: ProbeContext) -> u32 {
 
 #[fentry]
 fn swapout_fentry(ctx: FEntryContext) -> i32 {
-    probes::swapout::swapped_out(argument(ctx.as_ptr(), 0));
+    probes::swapout::swapped_out(typed_folio(ctx.as_ptr()));
     0
 }
 
 #[kprobe]
 fn swapout_kprobe(ctx: ProbeContext) -> u32 {
     if let Some(folio) = ctx.arg(0) {
-        probes::swapout::swapped_out(folio);
+        probes::swapout::swapped_out(Folio::at(folio));
     }
     0
 }
 
 #[fentry]
 fn move_account_fentry(ctx: FEntryContext) -> i32 {
-    probes::swapout::moved(argument(ctx.as_ptr(), 0), argument(ctx.as_ptr(), 3));
+    probes::swapout::moved(argument::<0>(ctx.as_ptr()), argument::<3>(ctx.as_ptr()));
     0
 }
 
@@ -350,7 +351,7 @@ fn charge_kprobe(_ctx: ProbeContext) -> u32 {
 
 #[fexit]
 fn charge_fexit(ctx: FExitContext) -> i32 {
-    probes::charge::called(argument(ctx.as_ptr(), 3) as i32);
+    probes::charge::called(argument::<3>(ctx.as_ptr()) as i32);
     0
 }
 
@@ -441,8 +442,20 @@ fn mapping_fork(ctx: RawTracePointContext) -> i32 {
 #[inline(always)]
 fn mapping_returned(ctx: &FExitContext, call: u64) -> i32 {
     let c = ctx.as_ptr();
-    probes::mapping::returned(c, call, argument(c, 0), argument(c, 1));
+    probes::mapping::returned(c, call, argument::<0>(c), argument::<1>(c));
     0
+}
+
+/// Argument `N` of an fentry or fexit program as a plain number.
+#[inline(always)]
+fn argument<const N: usize>(ctx: *mut c_void) -> u64 {
+    Typed::argument::<N>(ctx).number()
+}
+
+/// A folio that is the first argument of an fentry, fexit or tp_btf program.
+#[inline(always)]
+fn typed_folio(ctx: *mut c_void) -> Folio {
+    Folio::typed(Typed::argument::<0>(ctx))
 }
 
 // Run by the user half through BPF_PROG_TEST_RUN, or for a moment at the start; never left attached.

@@ -2,7 +2,7 @@
 //!
 //! Pure: arguments and facts in, plan out. Attaching then takes the first that the kernel really loads.
 
-use crate::probes::{CATALOGUE, FOLLOW, Hook, Probe, Provider, Tier};
+use crate::probes::{Attach, CATALOGUE, FOLLOW, Hook, Probe, Provider, Tier};
 
 /// What the kernel has by name; a trait so that plans can be made from captured facts.
 pub trait Names {
@@ -98,7 +98,7 @@ fn bind(names: &impl Names, provider: &Provider) -> Result<Candidate, String> {
     let is_for = |hook: &&Hook| hook.beside.is_none_or(|(name, count)| names.tracepoint_arguments(name) == Some(count));
     for hook in provider.hooks.iter().filter(is_for) {
         let found = hook.targets.iter().find(|target| match hook.attach {
-            crate::probes::Attach::RawTracepoint => names.tracepoint(target),
+            Attach::RawTracepoint | Attach::TypedTracepoint => names.tracepoint(target),
             _ => names.function(target).is_some_and(|count| hook.parameters.is_none_or(|wanted| wanted == count)),
         });
         match found {

@@ -39,6 +39,8 @@ impl fmt::Display for Tier {
 pub enum Attach {
     /// Raw tracepoint.
     RawTracepoint,
+    /// Tracepoint whose arguments have types (tp_btf).
+    TypedTracepoint,
     /// fentry.
     Fentry,
     /// fexit.
@@ -227,7 +229,7 @@ pub static CATALOGUE: &[Probe] = &[
         required: true,
         providers: &[Provider {
             tier: Tier::Tracepoint,
-            hooks: &[hook("file_commit", Attach::RawTracepoint, &["mm_filemap_add_to_page_cache"])],
+            hooks: &[hook("file_commit", Attach::TypedTracepoint, &["mm_filemap_add_to_page_cache"])],
         }],
     },
     Probe {
@@ -235,7 +237,7 @@ pub static CATALOGUE: &[Probe] = &[
         required: false,
         providers: &[Provider {
             tier: Tier::Tracepoint,
-            hooks: &[hook("folio_dirtied", Attach::RawTracepoint, &["writeback_dirty_folio", "writeback_dirty_page"])],
+            hooks: &[hook("folio_dirtied", Attach::TypedTracepoint, &["writeback_dirty_folio", "writeback_dirty_page"])],
         }],
     },
     Probe {

@@ -3,12 +3,13 @@
 use crate::{
     atomic,
     attribute::{collapse, control, decide, end, followed, frames, key, stack},
-    globals::setting,
+    globals::{layout, setting},
     histogram,
     kernel::{
-        file, folio,
+        file,
+        folio::{self, Folio},
         memcg::{self, Owner},
-        registers,
+        pointer, registers,
         task::{self, Toucher},
     },
     loss,
@@ -29,22 +30,53 @@ use tracer_common::{
 
 /// A folio at its commit.
 pub struct Commit {
-    /// Address of its `struct folio`.
-    pub folio: u64,
+    /// The folio.
+    pub folio: Folio,
     /// What it is charged as.
     pub kind: Kind,
-    /// User address or offset in the file.
-    pub address: u64,
-    /// Task whose memory it is, if that may be another than the current one; 0 for current.
-    pub task: u64,
+    /// Where it is.
+    pub place: Place,
+}
+
+/// Where a folio is: in the file or address space that it tells, or where it is being mapped.
+pub enum Place {
+    /// At its index.
+    Index,
+    /// At a user address in the memory that has this `struct vm_area_struct`.
+    Mapping { vma: u64, address: u64 },
+}
+
+impl Place {
+    /// User address or offset in the file, bytes.
+    #[inline(always)]
+    fn address(&self, folio: u64) -> u64 {
+        match self {
+            Place::Index => folio::position(folio),
+            Place::Mapping { address, .. } => *address,
+        }
+    }
+
+    /// Task whose memory it is, if that may be another than the current one; 0 for current. khugepaged, remote get_user_pages and io_uring
+    /// touch the memory of other tasks: charged is the owner of the mm.
+    #[inline(always)]
+    fn task(&self) -> u64 {
+        match self {
+            Place::Index => 0,
+            Place::Mapping { vma, .. } => match pointer(*vma, layout!(vma_mm)) {
+                0 => 0,
+                mm => pointer(mm, layout!(mm_owner)),
+            },
+        }
+    }
 }
 
 /// Handles a commit in the context of the task that caused it.
 #[inline(always)]
 pub fn here(ctx: *mut c_void, slot: Slot, commit: &Commit) {
     let Some(control) = control() else { return };
-    let Some(order) = folio::order(commit.folio) else { return };
-    let Some(frame) = folio::frame_of(commit.folio) else {
+    let folio = commit.folio.address;
+    let Some(order) = commit.folio.order() else { return };
+    let Some(frame) = folio::frame_of(folio) else {
         loss::count(Loss::FrameOutOfRange, tracer_common::FRAME_BYTES << (order & 31));
         return;
     };
@@ -59,7 +91,7 @@ pub fn here(ctx: *mut c_void, slot: Slot, commit: &Commit) {
     if taken == 0 && !totals {
         return;
     }
-    let owner = match memcg::owner(commit.folio) {
+    let owner = match memcg::owner(folio) {
         Some(Owner::Cgroup(id)) => id,
         Some(_) => return,
         None => {
@@ -73,14 +105,15 @@ pub fn here(ctx: *mut c_void, slot: Slot, commit: &Commit) {
     if taken == 0 {
         return;
     }
-    if !followed::wants(commit.task) {
+    let task = commit.place.task();
+    if !followed::wants(task) {
         return;
     }
     let weight = filtered(owner, order, taken, 1);
     if weight == 0 {
         return;
     }
-    sample(ctx, slot, control, commit, frame, order, owner, weight);
+    sample(ctx, slot, control, commit, task, frame, order, owner, weight);
 }
 
 /// Thins or refuses a taken folio by its owner: the weight per frame that it has from now on, 0 if it is let go. `count` is 1 if it is
@@ -145,17 +178,17 @@ pub fn wanted(owner: u64) -> bool {
 
 #[inline(always)]
 #[expect(clippy::too_many_arguments, reason = "one call, inlined; a struct would cost stack")]
-fn sample(ctx: *mut c_void, slot: Slot, control: &Control, commit: &Commit, frame: u64, order: u32, owner: u64, weight: u64) {
+fn sample(ctx: *mut c_void, slot: Slot, control: &Control, commit: &Commit, task: u64, frame: u64, order: u32, owner: u64, weight: u64) {
     // Here and not below, where there is less stack left.
-    let file = if commit.kind as u32 == Kind::Anon as u32 { 0 } else { file::identity(commit.folio, slot) };
+    let file = if commit.kind as u32 == Kind::Anon as u32 { 0 } else { file::identity(commit.folio.address, slot) };
     // Without a closure: it would be a function of its own, with all that it uses on the stack.
     let Some(scratch) = scratch::enter(slot) else { return };
     // SAFETY: plain helper.
     let now = unsafe { bpf_ktime_get_ns() };
     let mut toucher = task::current(now);
     let mut remote = false;
-    if commit.task != 0 {
-        let other = task::of(commit.task, now);
+    if task != 0 {
+        let other = task::of(task, now);
         if other.process != toucher.process {
             toucher = Toucher { tid: 0, ..other };
             remote = true;
@@ -165,7 +198,7 @@ fn sample(ctx: *mut c_void, slot: Slot, control: &Control, commit: &Commit, fram
     let collapsed = task::collapse_flag(unsafe { bpf_get_current_task() });
     let page_cache = commit.kind as u32 == Kind::File as u32;
     fill(ctx, slot, control, scratch, &toucher, remote, page_cache, weight, order, now);
-    scratch.sample.address = commit.address;
+    scratch.sample.address = commit.place.address(commit.folio.address);
     scratch.sample.file = file;
     let (user_stack, kernel_stack) = (scratch.sample.user_stack, scratch.sample.kernel_stack);
     let flags = own_flag(toucher.tgid) | collapsed;

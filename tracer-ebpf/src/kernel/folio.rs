@@ -1,8 +1,8 @@
 //! Folios and their frames. Before `struct folio` (5.16) a folio is the head page of a compound page; the words are the same.
 
-use super::read;
+use super::{read, typed::Typed, word};
 use crate::globals::{layout, setting, vmemmap};
-use tracer_common::{kind::Kind, sampling::ORDERS};
+use tracer_common::{kind::Kind, oom::UNKNOWN, sampling::ORDERS};
 
 /// Largest order that can be split; above it (gigantic hugetlb pages) only the first frame is marked.
 pub const MAX_SPLIT_ORDER: u32 = ORDERS as u32 - 1;
@@ -20,24 +20,65 @@ pub fn page_of(frame: u64) -> u64 {
     vmemmap() + (frame << setting!(page_struct_shift))
 }
 
-/// Order of a folio, from its flags and its second page.
-#[inline(always)]
-pub fn order(folio: u64) -> Option<u32> {
-    let order = order_or_unknown(folio);
-    if order == UNKNOWN_ORDER { None } else { Some(order as u32) }
+/// A folio that a program is given.
+#[derive(Clone, Copy)]
+pub struct Folio {
+    /// Address of its `struct folio`.
+    pub address: u64,
+    /// Its flags; [`UNKNOWN`] if they cannot be read.
+    flags: u64,
 }
 
-const UNKNOWN_ORDER: u64 = u64::MAX;
-
-/// A function of its own with a plain number as result: inlined as an `Option`, LLVM compares the payload before it knows that
-/// there is one, which the verifier refuses.
-#[inline(never)]
-fn order_or_unknown(folio: u64) -> u64 {
-    let Some(flags) = read::<u64>(folio, layout!(page_flags)) else { return UNKNOWN_ORDER };
-    let Some(head) = layout!(pg_head) else { return UNKNOWN_ORDER };
-    if flags >> (head & 63) & 1 == 0 {
-        return 0;
+impl Folio {
+    /// One whose type the verifier knows.
+    #[inline(always)]
+    pub fn typed(argument: Typed) -> Folio {
+        let flags = argument.word(layout!(page_flags)).unwrap_or(UNKNOWN);
+        Folio { address: argument.number(), flags }
     }
+
+    /// The one at that address.
+    #[inline(always)]
+    pub fn at(address: u64) -> Folio {
+        Folio { address, flags: word(address, layout!(page_flags)) }
+    }
+
+    /// Whether a flag is set, whose number the kernel tells.
+    #[inline(always)]
+    pub fn has(&self, bit: Option<u64>) -> bool {
+        match bit {
+            Some(bit) => self.flags != UNKNOWN && self.flags >> (bit & 63) & 1 != 0,
+            None => false,
+        }
+    }
+
+    /// Order, from its flags and its second page.
+    #[inline(always)]
+    pub fn order(&self) -> Option<u32> {
+        // A plain number first: of an `Option`, LLVM compares the payload before it knows that there is one, which the verifier refuses.
+        let order = match layout!(pg_head) {
+            Some(head) if self.flags != UNKNOWN => {
+                if self.flags >> (head & 63) & 1 == 0 {
+                    0
+                } else {
+                    large_order(self.address)
+                }
+            }
+            _ => UNKNOWN,
+        };
+        if order == UNKNOWN { None } else { Some(order as u32) }
+    }
+}
+
+/// Order of the folio at that address.
+#[inline(always)]
+pub fn order(folio: u64) -> Option<u32> {
+    Folio::at(folio).order()
+}
+
+/// Order of a compound page, or [`UNKNOWN`].
+#[inline(never)]
+fn large_order(folio: u64) -> u64 {
     // `_flags_1` is used for the order since 6.6; 6.0 to 6.5 have both members, but `_folio_order` only there.
     let order = if let Some(offset) = layout!(folio_order_byte) {
         read::<u8>(folio, Some(offset))
@@ -49,7 +90,7 @@ fn order_or_unknown(folio: u64) -> u64 {
     };
     match order {
         Some(order) => order as u64,
-        None => UNKNOWN_ORDER,
+        None => UNKNOWN,
     }
 }
 

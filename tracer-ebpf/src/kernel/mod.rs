@@ -8,6 +8,7 @@ pub mod oom;
 pub mod preemption;
 pub mod registers;
 pub mod task;
+pub mod typed;
 
 use aya_ebpf::helpers::{bpf_probe_read_kernel, generated};
 use tracer_common::oom::UNKNOWN;

@@ -1,4 +1,4 @@
-//! A folio of the page cache became dirty: raw tracepoint `writeback:writeback_dirty_folio` (`_page` before 5.18), on every tier. It fires once
+//! A folio of the page cache became dirty: tracepoint with types `writeback:writeback_dirty_folio` (`_page` before 5.18), on every tier. It fires once
 //! from clean to dirty, in the task that writes, with the folio charged and in its file. tmpfs does not come here: it is never written to disk.
 //!
 //! Taken by bytes, and more coarsely than what is live: a file may be written over and over, and each page that is written for the first
@@ -12,7 +12,8 @@ use crate::{
     globals::{layout, setting},
     histogram,
     kernel::{
-        file, folio,
+        file,
+        folio::Folio,
         memcg::{self, Owner},
         task,
     },
@@ -37,11 +38,12 @@ const COARSER: u32 = 2;
 
 /// Handles the event.
 #[inline(always)]
-pub fn dirtied(ctx: *mut c_void, folio: u64) {
+pub fn dirtied(ctx: *mut c_void, folio: Folio) {
     if control().is_none() {
         return;
     }
-    let Some(order) = folio::order(folio) else { return };
+    let Some(order) = folio.order() else { return };
+    let folio = folio.address;
     let taken = decide::take(order);
     if taken == 0 {
         return;

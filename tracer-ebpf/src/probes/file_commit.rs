@@ -1,9 +1,9 @@
-//! A folio entered the page cache of a file: raw tracepoint `filemap:mm_filemap_add_to_page_cache`, on every tier. It is charged,
+//! A folio entered the page cache of a file: tracepoint with types `filemap:mm_filemap_add_to_page_cache`, on every tier. It is charged,
 //! locked, and its mapping is set. Not fired for shmem; fired for hugetlbfs, whose folios have no owner.
 
 use crate::{
-    attribute::commit::{self, Commit},
-    kernel::folio,
+    attribute::commit::{self, Commit, Place},
+    kernel::folio::Folio,
     scratch::Slot,
 };
 use core::ffi::c_void;
@@ -11,7 +11,6 @@ use tracer_common::kind::Kind;
 
 /// Handles the insertion.
 #[inline(always)]
-pub fn added(ctx: *mut c_void, folio: u64) {
-    let commit = Commit { folio, kind: Kind::File, address: folio::position(folio), task: 0 };
-    commit::here(ctx, Slot::FileCommit, &commit);
+pub fn added(ctx: *mut c_void, folio: Folio) {
+    commit::here(ctx, Slot::FileCommit, &Commit { folio, kind: Kind::File, place: Place::Index });
 }

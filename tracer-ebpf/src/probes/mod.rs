@@ -27,8 +27,8 @@ pub mod uncharge;
 use aya_ebpf::helpers::bpf_probe_read_kernel;
 use core::{arch::asm, ffi::c_void};
 
-/// Argument `n` of a raw tracepoint, fentry or fexit program as a plain number. A typed pointer could not be shifted
-/// to a frame number: the verifier refuses arithmetic on it. Read through the helper it is a scalar.
+/// Argument `n` of a raw tracepoint program, where `n` is not known when it is built: only the helper loads from an address in the context that
+/// is computed.
 #[inline(always)]
 pub fn argument(ctx: *mut c_void, n: usize) -> u64 {
     // SAFETY: the context of these programs is an array of u64, as long as the target has arguments.

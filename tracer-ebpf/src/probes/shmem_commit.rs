@@ -4,8 +4,8 @@
 //! The kprobe tier has no arguments at the return, so the entry leaves the folio under the thread's id.
 
 use crate::{
-    attribute::commit::{self, Commit},
-    kernel::folio,
+    attribute::commit::{self, Commit, Place},
+    kernel::folio::Folio,
     loss,
     maps::SHMEM_CALLS,
     scratch::Slot,
@@ -16,9 +16,8 @@ use tracer_common::{kind::Kind, loss::Loss};
 
 /// Handles a successful insertion.
 #[inline(always)]
-pub fn added(ctx: *mut c_void, folio: u64) {
-    let commit = Commit { folio, kind: Kind::Shmem, address: folio::position(folio), task: 0 };
-    commit::here(ctx, Slot::ShmemCommit, &commit);
+pub fn added(ctx: *mut c_void, folio: Folio) {
+    commit::here(ctx, Slot::ShmemCommit, &Commit { folio, kind: Kind::Shmem, place: Place::Index });
 }
 
 /// kprobe entry.
@@ -39,6 +38,6 @@ pub fn returned(ctx: *mut c_void, result: i32) {
     let folio = unsafe { *folio };
     let _ = SHMEM_CALLS.remove(thread);
     if result == 0 {
-        added(ctx, folio);
+        added(ctx, Folio::at(folio));
     }
 }

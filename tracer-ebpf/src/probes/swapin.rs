@@ -9,11 +9,14 @@
 
 use crate::{
     attribute::{
-        commit::{self, Commit},
+        commit::{self, Commit, Place},
         frames,
     },
     globals::{layout, setting},
-    kernel::{folio, read, task},
+    kernel::{
+        folio::{self, Folio},
+        read, task,
+    },
     maps::FRAMES,
     scratch::Slot,
 };
@@ -26,26 +29,25 @@ const COLLAPSED_ORDER: u32 = 9;
 
 /// Handles a folio on its way to the LRU; most are passed over.
 #[inline(always)]
-pub fn on_lru(ctx: *mut c_void, folio: u64) {
-    let Some(flags) = read::<u64>(folio, layout!(page_flags)) else { return };
-    let has = |bit: Option<u64>| bit.is_some_and(|bit| flags >> (bit & 63) & 1 != 0);
-    let swapped_in = has(layout!(pg_swapcache)) && has(layout!(pg_swapbacked));
-    if !swapped_in && !(has(layout!(pg_head)) && is_collapsed(folio)) {
+pub fn on_lru(ctx: *mut c_void, given: Folio) {
+    let swapped_in = given.has(layout!(pg_swapcache)) && given.has(layout!(pg_swapbacked));
+    if !swapped_in && !(given.has(layout!(pg_head)) && is_collapsed(given)) {
         return;
     }
+    let folio = given.address;
     // A folio in the swap cache that is mapped already comes from a putback, and is no charge. Collapsed anonymous memory is committed
     // when it is mapped.
     let kind = if swapped_in { Kind::Anon } else { folio::kind(folio).unwrap_or(Kind::Anon) };
     if swapped_in == (read::<u64>(folio, layout!(page_mapping)) != Some(0)) || swapped_in != (kind as u32 == Kind::Anon as u32) {
         return;
     }
-    commit::here(ctx, Slot::Swapin, &Commit { folio, kind, address: folio::position(folio), task: 0 });
+    commit::here(ctx, Slot::Swapin, &Commit { folio: given, kind, place: Place::Index });
 }
 
 /// Whether a large folio took the place of smaller ones, unless it is anonymous.
 #[inline(always)]
-fn is_collapsed(folio: u64) -> bool {
-    let Some(order) = folio::order(folio) else { return false };
+fn is_collapsed(folio: Folio) -> bool {
+    let Some(order) = folio.order() else { return false };
     if order < COLLAPSED_ORDER {
         return false;
     }
@@ -54,7 +56,7 @@ fn is_collapsed(folio: u64) -> bool {
     if !always_taken(order, setting!(log2_coarsest)) && task::collapse_flag(unsafe { bpf_get_current_task() }) == 0 {
         return false;
     }
-    match folio::frame_of(folio) {
+    match folio::frame_of(folio.address) {
         Some(frame) => !frames::is_set(&FRAMES, frame),
         None => false,
     }

@@ -3,7 +3,10 @@
 
 use crate::{
     attribute::{control, end, key},
-    kernel::{folio, memcg},
+    kernel::{
+        folio::{self, Folio},
+        memcg,
+    },
     maps::KEYS,
     scratch::{self, Slot},
 };
@@ -11,7 +14,7 @@ use tracer_common::{attribution::Key, oom::UNKNOWN};
 
 /// Handles a folio whose memory charge becomes a swap charge.
 #[inline(always)]
-pub fn swapped_out(folio: u64) {
+pub fn swapped_out(folio: Folio) {
     super::uncharge::uncharged(folio);
 }
 

@@ -5,7 +5,7 @@ use crate::{
     attribute::{commit, control, end},
     globals::layout,
     kernel::{
-        folio,
+        folio::{self, Folio},
         memcg::{self, Owner},
         read,
     },
@@ -13,9 +13,10 @@ use crate::{
 
 /// Handles the uncharge of `folio`.
 #[inline(always)]
-pub fn uncharged(folio: u64) {
+pub fn uncharged(folio: Folio) {
     let Some(control) = control() else { return };
-    let Some(order) = folio::order(folio) else { return };
+    let Some(order) = folio.order() else { return };
+    let folio = folio.address;
     let Some(frame) = folio::frame_of(folio) else { return };
     end::uncharged(frame, order);
     if control.owner_totals == 0 || is_typed(folio) {

@@ -8,7 +8,7 @@ use crate::{
 };
 use aya::{
     Btf, Ebpf, Endianness,
-    programs::{FEntry, FExit, KProbe, Program, ProgramError, RawTracePoint},
+    programs::{BtfTracePoint, FEntry, FExit, KProbe, Program, ProgramError, RawTracePoint},
 };
 use std::collections::HashSet;
 
@@ -29,13 +29,14 @@ pub fn attach(bpf: &mut Ebpf, plan: &[PlannedProbe], targets: &Targets) -> Resul
     // Programs shared by two probes (the LRU pair of the tracepoint tier) attach once to a target.
     let mut done = HashSet::new();
     // A program type that the kernel refuses is refused for every probe: the second try would only repeat it.
-    let mut refused_tiers: Vec<(Tier, String)> = Vec::new();
+    let mut refused: Vec<(Type, String)> = Vec::new();
     let mut attached = Vec::new();
     for probe in plan {
         let mut outcome = Attached { name: probe.name, tier: None, reasons: probe.refused.clone() };
         for candidate in &probe.candidates {
-            if let Some((tier, why)) = refused_tiers.iter().find(|(tier, _)| *tier == candidate.tier) {
-                outcome.reasons.push(format!("{tier}: {why}"));
+            let has = |kind: Type| candidate.programs.iter().any(|target| type_of(target.attach) == kind);
+            if let Some((_, why)) = refused.iter().find(|(kind, _)| has(*kind)) {
+                outcome.reasons.push(format!("{}: {why}", candidate.tier));
                 continue;
             }
             match attach_candidate(bpf, candidate, btf, &mut done) {
@@ -44,8 +45,8 @@ pub fn attach(bpf: &mut Ebpf, plan: &[PlannedProbe], targets: &Targets) -> Resul
                     break;
                 }
                 Err(failure) => {
-                    if failure.type_refused {
-                        refused_tiers.push((candidate.tier, failure.reason.clone()));
+                    if let Some(kind) = failure.refused {
+                        refused.push((kind, failure.reason.clone()));
                     }
                     outcome.reasons.push(format!("{}: {}", candidate.tier, failure.reason));
                 }
@@ -62,7 +63,25 @@ pub fn attach(bpf: &mut Ebpf, plan: &[PlannedProbe], targets: &Targets) -> Resul
 struct Failure {
     reason: String,
     /// EPERM at load: the type itself is not allowed here.
-    type_refused: bool,
+    refused: Option<Type>,
+}
+
+/// What a kernel may allow of the ways to attach.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Type {
+    RawTracepoint,
+    TypedTracepoint,
+    Trampoline,
+    Kprobe,
+}
+
+fn type_of(attach: Attach) -> Type {
+    match attach {
+        Attach::RawTracepoint => Type::RawTracepoint,
+        Attach::TypedTracepoint => Type::TypedTracepoint,
+        Attach::Fentry | Attach::Fexit => Type::Trampoline,
+        Attach::Kprobe | Attach::Kretprobe => Type::Kprobe,
+    }
 }
 
 fn attach_candidate(
@@ -90,7 +109,7 @@ fn attach_candidate(
                 }
                 return Err(Failure {
                     reason: format!("{}: {}", target.target, describe(&error)),
-                    type_refused: is_permission_error(&error),
+                    refused: is_permission_error(&error).then(|| type_of(target.attach)),
                 });
             }
         }
@@ -125,6 +144,11 @@ pub(super) fn unload(bpf: &mut Ebpf, name: &str) -> Result<(), ProgramError> {
 fn attach_program(bpf: &mut Ebpf, name: &'static str, how: Attach, target: &'static str, btf: &Btf) -> Result<(), ProgramError> {
     match how {
         Attach::RawTracepoint => to_tracepoint(bpf, name, target)?,
+        Attach::TypedTracepoint => {
+            let program: &mut BtfTracePoint = named(bpf, name)?;
+            program.load(target, btf)?;
+            program.attach()?;
+        }
         Attach::Fentry => {
             let program: &mut FEntry = named(bpf, name)?;
             program.load(target, btf)?;
@@ -150,6 +174,7 @@ fn attach_program(bpf: &mut Ebpf, name: &'static str, how: Attach, target: &'sta
 fn program_unload(program: &mut Program) -> Result<(), ProgramError> {
     match program {
         Program::RawTracePoint(program) => program.unload(),
+        Program::BtfTracePoint(program) => program.unload(),
         Program::FEntry(program) => program.unload(),
         Program::FExit(program) => program.unload(),
         Program::KProbe(program) => program.unload(),

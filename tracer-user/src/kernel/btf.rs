@@ -27,7 +27,9 @@ const STRUCT: u32 = 4;
 const UNION: u32 = 5;
 const ENUM: u32 = 6;
 const FWD: u32 = 7;
-const TYPEDEF: u32 = 8;
+pub(super) const TYPEDEF: u32 = 8;
+/// What the names of the types of tracepoints begin with (include/trace/bpf_probe.h).
+pub(super) const TRACEPOINT_TYPES: &str = "btf_trace_";
 const VOLATILE: u32 = 9;
 const CONST: u32 = 10;
 const RESTRICT: u32 = 11;
@@ -122,8 +124,8 @@ impl Btf {
 
     /// Whether the kernel has this tracepoint.
     #[must_use]
-    pub fn has_tracepoint(&self, name: &str) -> bool {
-        self.id(TYPEDEF, &format!("btf_trace_{name}")).is_some()
+    pub fn tracepoint(&self, name: &str) -> Option<u32> {
+        self.id(TYPEDEF, &format!("{TRACEPOINT_TYPES}{name}"))
     }
 
     /// Type id of a variable. The kernel describes those of which each CPU has its own.
@@ -140,7 +142,7 @@ impl Btf {
     /// Number of arguments of a tracepoint.
     #[must_use]
     pub fn tracepoint_arguments(&self, name: &str) -> Option<u32> {
-        let mut at = *self.types.get(self.id(TYPEDEF, &format!("btf_trace_{name}"))? as usize)?;
+        let mut at = *self.types.get(self.tracepoint(name)? as usize)?;
         // typedef void (*btf_trace_NAME)(void *data, arguments)
         for _ in 0..MAX_NESTING {
             let (kind, count) = self.kind_and_count(at).ok()?;
@@ -265,8 +267,7 @@ mod tests {
         assert!(btf.member_offset("task_struct", "comm").is_some());
         assert_eq!(btf.member_offset("page", "no_such_member"), None);
         assert!(btf.enumerator("pageflags", "PG_lru").is_some());
-        assert!(btf.has_tracepoint("mm_page_alloc"));
-        assert!(!btf.has_tracepoint("no_such_tracepoint"));
+        assert!(btf.tracepoint("mm_page_alloc").is_some() && btf.tracepoint("no_such_tracepoint").is_none());
         assert!(btf.variable("runqueues").is_some() && btf.variable("no_such_variable").is_none());
         assert_eq!(btf.tracepoint_argument("mm_page_alloc", "order"), Some(1));
         assert_eq!(btf.tracepoint_argument("mm_page_alloc", "no_such_argument"), None);

@@ -1,7 +1,7 @@
 //! What the kernel's type information says of the functions and tracepoints that memtrail may attach to, and nothing else of it:
 //! the whole is 6 MB, or 25 MB as aya holds it, and not needed after the start.
 
-use super::btf::{Btf, FUNC, FUNC_PROTO, PTR};
+use super::btf::{Btf, FUNC, FUNC_PROTO, PTR, TRACEPOINT_TYPES, TYPEDEF};
 use std::collections::HashMap;
 
 /// A kernel function that can be traced by type.
@@ -13,12 +13,20 @@ pub struct Function {
     pub parameters: u32,
 }
 
+/// A tracepoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Tracepoint {
+    /// Number of its type in the kernel's type information.
+    id: u32,
+    /// How many arguments it has, where that is told.
+    arguments: Option<u32>,
+}
+
 /// What there is to attach to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Targets {
     functions: HashMap<String, Function>,
-    /// With the number of their arguments, where it is told.
-    tracepoints: HashMap<String, Option<u32>>,
+    tracepoints: HashMap<String, Tracepoint>,
 }
 
 impl Targets {
@@ -29,8 +37,8 @@ impl Targets {
             if let Some(function) = btf.function(name) {
                 targets.functions.insert(name.to_owned(), function);
             }
-            if btf.has_tracepoint(name) {
-                targets.tracepoints.insert(name.to_owned(), btf.tracepoint_arguments(name));
+            if let Some(id) = btf.tracepoint(name) {
+                targets.tracepoints.insert(name.to_owned(), Tracepoint { id, arguments: btf.tracepoint_arguments(name) });
             }
         }
         targets
@@ -51,24 +59,26 @@ impl Targets {
     /// Number of arguments of a tracepoint, if the kernel has it and tells its type.
     #[must_use]
     pub fn tracepoint_arguments(&self, name: &str) -> Option<u32> {
-        self.tracepoints.get(name).copied().flatten()
+        self.tracepoints.get(name)?.arguments
     }
 
-    /// Type information in which only these functions have names, each under the number that the kernel knows it by: all that aya
-    /// looks up to attach a program to one. Everything before and between them is a pointer to void.
+    /// Type information in which only these functions and the types of these tracepoints have names, each under the number that the kernel
+    /// knows it by: all that aya looks up to attach a program to one. Everything before and between them is a pointer to void.
     #[must_use]
     pub fn to_btf(&self) -> Vec<u8> {
         const HEADER_BYTES: u32 = 24;
-        let mut functions: Vec<(&str, u32)> = self.functions.iter().map(|(name, function)| (name.as_str(), function.id)).collect();
-        functions.sort_unstable_by_key(|(_, id)| *id);
+        let functions = self.functions.iter().map(|(name, function)| (function.id, FUNC, name.clone()));
+        let tracepoints = self.tracepoints.iter().map(|(name, tracepoint)| (tracepoint.id, TYPEDEF, format!("{TRACEPOINT_TYPES}{name}")));
+        let mut named: Vec<(u32, u32, String)> = functions.chain(tracepoints).collect();
+        named.sort_unstable();
         let mut strings = vec![0];
         let mut types = Vec::new();
-        // Name, kind, type: the prototype is void, which nobody looks at.
+        // Name, kind, type: what a function or another name stands for is void, which nobody looks at.
         let mut push = |name: u32, kind: u32| [name, kind << 24, 0].into_iter().for_each(|word| types.extend(word.to_le_bytes()));
         let mut next = 1;
-        for (name, id) in functions {
+        for (id, kind, name) in named {
             (next..id).for_each(|_| push(0, PTR));
-            push(strings.len() as u32, FUNC);
+            push(strings.len() as u32, kind);
             strings.extend(name.bytes().chain([0]));
             next = id + 1;
         }
@@ -99,12 +109,14 @@ mod tests {
     use aya::Endianness;
 
     #[test]
-    fn each_function_keeps_its_number() {
+    fn each_keeps_its_number() {
         let function = |id| Function { id, parameters: 1 };
         let functions = HashMap::from([("uncharge_folio".to_owned(), function(70_000)), ("charge_memcg".to_owned(), function(3))]);
-        let targets = Targets { functions, tracepoints: HashMap::new() };
+        let tracepoints = HashMap::from([("mm_page_alloc".to_owned(), Tracepoint { id: 12, arguments: Some(4) })]);
+        let targets = Targets { functions, tracepoints };
         let btf = Btf::parse(targets.to_btf(), |_| true).unwrap();
         assert_eq!((btf.id(FUNC, "uncharge_folio"), btf.id(FUNC, "charge_memcg"), btf.id(FUNC, "x")), (Some(70_000), Some(3), None));
+        assert_eq!(btf.tracepoint("mm_page_alloc"), Some(12));
         for targets in [targets, Targets::default()] {
             assert!(aya::Btf::parse(&targets.to_btf(), Endianness::default()).is_ok());
         }
