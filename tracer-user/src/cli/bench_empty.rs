@@ -1,13 +1,20 @@
 //! `memtrail bench-empty`, hidden: programs that return at once on the hooks of the tracepoint tier. What they cost is what any tracer
 //! on these hooks costs; `cargo xtask bench` measures memtrail against it.
 
-use crate::bpf::{self, BpfError};
-use anyhow::{Context as _, Result};
+use crate::{
+    bpf::{self, BpfError},
+    probes::{Attach, CATALOGUE, Hook, Tier},
+};
+use anyhow::{Context as _, Result, ensure};
 use aya::{EbpfLoader, programs::RawTracePoint};
+use std::collections::BTreeSet;
 use tokio::signal::unix::{SignalKind, signal};
 
-/// The hooks that a storm meets.
-const HOOKS: [&str; 4] = ["mm_page_alloc", "mm_page_free", "mm_lru_insertion", "mm_filemap_add_to_page_cache"];
+/// The hooks of the tracepoint tier, as memtrail itself would take them.
+fn hooks() -> impl Iterator<Item = &'static Hook> {
+    let providers = CATALOGUE.iter().flat_map(|probe| probe.providers).filter(|provider| provider.tier == Tier::Tracepoint);
+    providers.flat_map(|provider| provider.hooks).filter(|hook| matches!(hook.attach, Attach::RawTracepoint | Attach::TypedTracepoint))
+}
 
 /// Attaches them, says `attached`, and waits for Ctrl-C.
 pub fn run() -> Result<u8> {
@@ -19,10 +26,13 @@ pub fn run() -> Result<u8> {
         let program = bpf.program_mut("empty").ok_or(BpfError::Missing("program empty"))?;
         let program: &mut RawTracePoint = program.try_into().context("program empty")?;
         program.load().context("program empty")?;
-        for hook in HOOKS {
-            program.attach(hook).with_context(|| format!("program empty on {hook}"))?;
+        let mut attached: BTreeSet<&str> = BTreeSet::new();
+        for hook in hooks() {
+            // The first that the kernel has.
+            attached.extend(hook.targets.iter().find(|target| attached.contains(*target) || program.attach(target).is_ok()));
         }
-        println!("attached");
+        ensure!(!attached.is_empty(), "program empty attaches nowhere");
+        println!("attached to {}", attached.into_iter().collect::<Vec<_>>().join(" "));
         tokio::select! {
             _ = interrupt.recv() => {}
             _ = terminate.recv() => {}

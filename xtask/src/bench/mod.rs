@@ -12,7 +12,7 @@ mod lifecycle;
 mod storm;
 mod table;
 
-use std::path::PathBuf;
+use std::{path::PathBuf, thread::sleep, time::Duration};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use clap::ValueEnum;
@@ -55,7 +55,10 @@ enum Row {
 }
 
 /// Runs of a storm within one attachment. The first of them warms what the attachment has cooled; all of them count.
-const RUNS: u32 = 5;
+const RUNS: u32 = 8;
+
+/// What a tracer does after its start is not what is measured.
+const SETTLE: Duration = Duration::from_secs(1);
 
 /// The result of one storm under one condition.
 struct Cell {
@@ -110,6 +113,7 @@ fn rounds(bench: &Bench, storms: &[Storm], rounds: u32) -> Result<Vec<(Storm, Ve
                 continue;
             }
             let attached = bench.attach(condition).with_context(|| format!("{}, round {round}", condition.name()))?;
+            sleep(SETTLE);
             for (storm, cells) in results.iter_mut().filter(|(storm, _)| condition.measures(storm.row)) {
                 let mut samples = Samples::of(bench.run(condition, storm)?);
                 for _ in 1..RUNS {
