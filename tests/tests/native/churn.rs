@@ -7,6 +7,7 @@ use harness::report;
 use serde_json::Value;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
 const KINDS: [(&str, &str); 3] = [("anon", "wl_life_anon"), ("file", "wl_life_file"), ("shmem", "wl_life_shmem")];
 
@@ -15,8 +16,6 @@ struct Churn {
     cgroups: usize,
     rounds: usize,
     unit: u64,
-    /// Rounds without memtrail, before and after, for their time.
-    untraced: usize,
 }
 
 /// Most memory that the collector may take, bytes.
@@ -86,35 +85,25 @@ fn rounds(parent: &TestCgroup, churn: &Churn, rounds: usize, disk: &Path, tmpfs:
     (of_round * rounds as u64, of_round * rounds.min(2) as u64)
 }
 
+/// Runs as many rounds below `parent`, in folders of their own; what they touched, what they left, and the time of a round.
+fn timed(parent: &TestCgroup, churn: &Churn, count: usize, folders: [&Path; 2]) -> ((u64, u64), Duration) {
+    let began = Instant::now();
+    let bytes = rounds(parent, churn, count, folders[0], folders[1]);
+    (bytes, began.elapsed() / u32::try_from(count).unwrap())
+}
+
 fn run(name: &str, churn: &Churn) {
     let (folder, tmpfs) = (Folder::new(name).unwrap(), Tmpfs::new(&format!("{name}-tmpfs")).unwrap());
     let parent = TestCgroup::new(name).unwrap();
     parent.limit(16 << 30).unwrap();
-    let timed = |sort: &str, count: usize| {
-        let [disk, tmpfs] = [folder.path(), tmpfs.path()].map(|root| root.join(sort));
-        [&disk, &tmpfs].iter().for_each(|root| std::fs::create_dir(root).unwrap());
-        let began = std::time::Instant::now();
-        let bytes = rounds(&parent, churn, count, &disk, &tmpfs);
-        (bytes, began.elapsed() / u32::try_from(count).unwrap().max(1), [disk, tmpfs])
-    };
-    // For a figure to compare with, which is printed and not judged: half before, half after.
-    let untraced = |sort: &str| {
-        (churn.untraced > 0).then(|| {
-            let (_, took, roots) = timed(sort, churn.untraced);
-            roots.iter().for_each(|root| std::fs::remove_dir_all(root).unwrap());
-            took
-        })
-    };
-    let before = untraced("before");
     let memtrail = Memtrail::start(&record_args(parent.path(), Mode::Default)).unwrap();
-    let ((touched, kept), took, _) = timed("traced", churn.rounds);
+    let ((touched, kept), took) = timed(&parent, churn, churn.rounds, [folder.path(), tmpfs.path()]);
     let outcome = memtrail.stop().unwrap();
-    let after = untraced("after");
     let report = &outcome.report;
     let cost = &report["cost"];
     let rss = cost["collector_rss_bytes"].as_u64().unwrap();
     println!(
-        "{} cgroups x {}, {took:.2?} a round traced, {before:.2?} and {after:.2?} untraced, {} rows: collector {} MB at most, {} % of a CPU; losses {:?}",
+        "{} cgroups x {}, {took:.2?} a round, {} rows: collector {} MB at most, {} % of a CPU; losses {:?}",
         churn.cgroups,
         churn.rounds,
         report["cgroups"].as_array().unwrap().len(),
@@ -153,12 +142,59 @@ fn run(name: &str, churn: &Churn) {
 fn native_churn_of_a_hundred_cgroups() {
     // Emulated machines are slow.
     let cgroups = if harness::place::own_machine() { 30 } else { 100 };
-    run("churn", &Churn { cgroups, rounds: 3, unit: 256 << 10, untraced: 0 });
+    run("churn", &Churn { cgroups, rounds: 3, unit: 256 << 10 });
 }
 
 #[test]
 #[ignore = "root, and minutes"]
 fn long_churn_of_six_hundred_cgroups() {
     // 1 to 4 MiB in all, a third of each kind.
-    run("churn-long", &Churn { cgroups: 600, rounds: 20, unit: 320 << 10, untraced: 5 });
+    run("churn-long", &Churn { cgroups: 600, rounds: 20, unit: 320 << 10 });
+}
+
+/// How many times traced and untraced rounds are compared, and of how many rounds each time.
+const PAIRS: usize = 10;
+const ROUNDS_OF_PAIR: usize = 2;
+
+/// What the recording costs the workload's wall time is printed, for a time is not judged by a test; that the recordings are whole is.
+#[test]
+#[ignore = "root, and minutes"]
+fn long_churn_traced_and_untraced_by_turns() {
+    let churn = Churn { cgroups: 600, rounds: ROUNDS_OF_PAIR, unit: 320 << 10 };
+    let segment = |traced: bool| {
+        // Nothing of one segment is there in the next.
+        let (folder, tmpfs) = (Folder::new("churn-turns").unwrap(), Tmpfs::new("churn-turns-tmpfs").unwrap());
+        let parent = TestCgroup::new("churn-turns").unwrap();
+        parent.limit(16 << 30).unwrap();
+        let memtrail = traced.then(|| Memtrail::start(&record_args(parent.path(), Mode::Default)).unwrap());
+        // The start's own work is over then; the untraced segment waits as long.
+        std::thread::sleep(Duration::from_secs(1));
+        let ((touched, _), took) = timed(&parent, &churn, churn.rounds, [folder.path(), tmpfs.path()]);
+        if let Some(memtrail) = memtrail {
+            let report = memtrail.stop().unwrap().report;
+            let found: u64 = KINDS.iter().map(|(_, function)| through(&report, function, "charged")).sum();
+            assert!(found.abs_diff(3 * touched) <= 3 * touched / 20, "{found} of {touched} of each kind");
+        }
+        took.as_secs_f64()
+    };
+    let pairs: Vec<[f64; 2]> = (0..PAIRS)
+        .map(|pair| {
+            let first = segment(pair % 2 != 0);
+            let second = segment(pair % 2 == 0);
+            if pair % 2 == 0 { [first, second] } else { [second, first] }
+        })
+        .collect();
+    let median = |mut values: Vec<f64>| {
+        values.sort_by(f64::total_cmp);
+        values[values.len() / 2]
+    };
+    let of = |side: usize| median(pairs.iter().map(|pair| pair[side]).collect());
+    let more = median(pairs.iter().map(|pair| (pair[1] / pair[0] - 1.0) * 100.0).collect());
+    println!(
+        "{PAIRS} pairs of {} cgroups x {ROUNDS_OF_PAIR}: {:.3} s a round untraced, {:.3} traced; {more:+.1} % pair by pair",
+        churn.cgroups,
+        of(0),
+        of(1)
+    );
+    println!("{pairs:.3?}");
 }

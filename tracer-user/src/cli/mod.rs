@@ -74,6 +74,7 @@ pub enum Verb {
 /// Runs the verb; the process's exit status.
 pub fn run(cli: Cli) -> u8 {
     messages::show(cli.verbose);
+    crate::process::give_large_blocks_back();
     let with_command = matches!(&cli.verb, Verb::Record(args) if !args.command.is_empty());
     let result = match cli.verb {
         Verb::Record(args) => record::run(args),

@@ -26,4 +26,4 @@ pub use feed::{Feed, FeedError, FeedOptions};
 pub use files::{FileStore, OpenFile};
 pub use image::{FileIdentity, Image, MappedFile, Mapping};
 pub use registry::{Bounds, Registry};
-pub use sys::give_memory_back;
+pub use sys::{give_large_blocks_back, give_memory_back};

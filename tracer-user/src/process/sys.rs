@@ -101,6 +101,14 @@ pub fn open_files_limit() -> Option<u64> {
     (result == 0).then_some(limit.rlim_cur)
 }
 
+/// Has every large block given back as soon as it is freed. Tables of the kernel half are read every second into tables as large; left to
+/// itself, glibc takes blocks of a size that was freed once from the heap from then on, which grows by what lies between them.
+pub fn give_large_blocks_back() {
+    const LARGE: libc::c_int = 512 << 10;
+    // SAFETY: a plain number. A libc that does not know it says so and goes on as before, which is no harm.
+    let _ = unsafe { libc::mallopt(libc::M_MMAP_THRESHOLD, LARGE) };
+}
+
 /// Gives memory back that was freed: glibc keeps what lies between what is in use. To be called after what took much at once.
 pub fn give_memory_back() {
     // SAFETY: no pointers; the call locks each arena for itself.
