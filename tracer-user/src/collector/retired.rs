@@ -15,6 +15,8 @@ use tracer_common::{
 
 /// How long a key must have been without live bytes, nanoseconds. A CPU's batch is drained far sooner where anything happens at all.
 const GRACE_NS: u64 = 3_000_000_000;
+/// The same of what only keys name, nanoseconds, once no key does: the keys have waited.
+const UNNAMED_GRACE_NS: u64 = 1_000_000_000;
 /// Most rows kept for retired keys; the rest is summed in one row an owner and kind.
 const MOST_ROWS: usize = 1 << 16;
 
@@ -52,12 +54,12 @@ impl Marks {
         now_ns: u64,
     ) -> Leaving {
         let idle = |record: &KeyRecord| {
-            record.key.process != 0
-                && crate::ledger::live(record) == 0
-                && now_ns.saturating_sub(record.last_ns) > GRACE_NS
-                && processes.get(&record.key.process).is_none_or(&gone)
+            record.key.process != 0 && crate::ledger::live(record) == 0 && processes.get(&record.key.process).is_none_or(&gone)
         };
-        let leaving_keys = ripe(&mut self.keys, keys.iter().filter(|(_, record)| idle(record)).map(|(id, _)| *id), now_ns);
+        let idle_keys = keys.iter().filter(|(_, record)| idle(record)).map(|(id, _)| *id);
+        let mut leaving_keys = ripe(&mut self.keys, idle_keys, now_ns, GRACE_NS);
+        // One that was charged since it was marked, and had nothing live again at this pass.
+        leaving_keys.retain(|id| keys.get(id).is_some_and(|record| now_ns.saturating_sub(record.last_ns) > GRACE_NS));
         let (mut named_stacks, mut named_processes) = std::mem::take(&mut self.named);
         // Those that leave too: until they are named, they need their stacks and process.
         for record in keys.values() {
@@ -72,8 +74,8 @@ impl Marks {
         let idle_processes = processes.iter().filter(|(id, record)| !named_processes.contains(id) && gone(record)).map(|(id, _)| *id);
         Leaving {
             keys: leaving_keys,
-            stacks: ripe(&mut self.stacks, idle_stacks, now_ns),
-            processes: ripe(&mut self.processes, idle_processes, now_ns),
+            stacks: ripe(&mut self.stacks, idle_stacks, now_ns, UNNAMED_GRACE_NS),
+            processes: ripe(&mut self.processes, idle_processes, now_ns, UNNAMED_GRACE_NS),
         }
     }
 }
@@ -81,19 +83,19 @@ impl Marks {
 impl Marks {
     /// Which files leave: those that no live sample has named since a pass a grace period ago.
     pub fn files(&mut self, files: impl Iterator<Item = u64>, named: &HashSet<u64>, now_ns: u64) -> Vec<u64> {
-        ripe(&mut self.files, files.filter(|file| !named.contains(file)), now_ns)
+        ripe(&mut self.files, files.filter(|file| !named.contains(file)), now_ns, GRACE_NS)
     }
 }
 
-/// Those that have been idle since a pass at least a grace period ago; the others are marked, or their mark is lifted.
-fn ripe(marks: &mut HashMap<u64, u64>, idle: impl Iterator<Item = u64>, now_ns: u64) -> Vec<u64> {
+/// Those that have been idle since a pass at least `grace_ns` ago; the others are marked, or their mark is lifted.
+fn ripe(marks: &mut HashMap<u64, u64>, idle: impl Iterator<Item = u64>, now_ns: u64, grace_ns: u64) -> Vec<u64> {
     let mut next = HashMap::new();
     let mut ripe = Vec::new();
     for id in idle {
         let since = marks.get(&id).copied().unwrap_or(now_ns);
         // A mark stays until its bearer is gone from the table: not all that may leave do so at once.
         next.insert(id, since);
-        if now_ns.saturating_sub(since) > GRACE_NS {
+        if now_ns.saturating_sub(since) > grace_ns {
             ripe.push(id);
         }
     }
@@ -233,6 +235,29 @@ mod tests {
         marks.pass(&keys, &HashMap::new(), &processes, &HashMap::new(), |_| true, 12 * SECOND);
         keys.insert(1, key(1, 6, 6));
         assert!(marks.pass(&keys, &HashMap::new(), &processes, &HashMap::new(), |_| true, 15 * SECOND).keys.is_empty());
+    }
+
+    #[test]
+    fn a_key_that_was_charged_and_freed_since_its_mark_waits() {
+        let mut keys = HashMap::from([(1, key(1, 5, 5))]);
+        let processes = HashMap::from([(1, process(1))]);
+        let mut marks = Marks::default();
+        let mut pass = |keys: &_, now_ns| marks.pass(keys, &HashMap::new(), &processes, &HashMap::new(), |_| true, now_ns).keys;
+        assert!(pass(&keys, 10 * SECOND).is_empty());
+        keys.insert(1, KeyRecord { last_ns: 13 * SECOND, ..key(1, 6, 6) });
+        assert!(pass(&keys, 14 * SECOND).is_empty());
+        assert_eq!(pass(&keys, 17 * SECOND), [1]);
+    }
+
+    #[test]
+    fn stacks_and_processes_leave_a_second_after_their_last_key() {
+        let processes = HashMap::from([(1, process(1))]);
+        let stacks = HashMap::from([(11, stack())]);
+        let mut marks = Marks::default();
+        let mut pass = |now_ns| marks.pass(&HashMap::new(), &stacks, &processes, &HashMap::new(), |_| true, now_ns);
+        assert_eq!(pass(10 * SECOND), Leaving::default());
+        let leaving = pass(12 * SECOND);
+        assert_eq!((leaving.stacks, leaving.processes), (vec![11], vec![1]));
     }
 
     #[test]

@@ -98,6 +98,13 @@ impl Session {
         Ok(())
     }
 
+    /// Whether a table of what processes leave behind was a quarter full at the last retirement.
+    pub(super) fn is_filling(&self) -> bool {
+        let sizes = &self.running.sizes;
+        let tables = [("KEYS", sizes.keys), ("STACKS", sizes.stacks), ("PROCESSES", sizes.processes)];
+        tables.into_iter().any(|(name, room)| self.occupancy.get(name).is_some_and(|entries| *entries > u64::from(room) / 4))
+    }
+
     /// Distributions of cgroups that are gone and own nothing.
     fn retire_histograms(&mut self, keys: &HashMap<u64, KeyRecord>) -> Result<(), SessionError> {
         let owning: HashSet<u64> = keys.values().map(|record| record.key.owner).collect();

@@ -58,6 +58,8 @@ const MOST_CGROUPS: usize = 65_536;
 pub(super) const MOST_DEAD: usize = 16_384;
 /// Time between two retirements, nanoseconds.
 const RETIREMENT_NS: u64 = 5_000_000_000;
+/// The same while a table was a quarter full at the last one: what comes and goes so fast must go as fast as it may.
+const RETIREMENT_IN_CHURN_NS: u64 = 1_000_000_000;
 /// Time between two moments in which the programs' cost is counted, nanoseconds.
 const MOMENT_NS: u64 = 5_000_000_000;
 /// Readings over which dirty page cache must last to be more than a burst.
@@ -445,7 +447,8 @@ impl Session {
         self.unwritten_first.retain(|id, _| read.contains(id));
         // Of the others no report tells the growth.
         self.slopes.retain(|(id, _), _| self.registry.get(*id).is_some());
-        if at_ns.saturating_sub(self.last_retirement_ns) > RETIREMENT_NS {
+        let pause_ns = if self.is_filling() { RETIREMENT_IN_CHURN_NS } else { RETIREMENT_NS };
+        if at_ns.saturating_sub(self.last_retirement_ns) > pause_ns {
             self.last_retirement_ns = at_ns;
             self.retire()?;
         }
