@@ -57,9 +57,9 @@ fn of_kind(report: &Value, kind: &str, figure: &str) -> Vec<u64> {
 
 /// Rounds of lives, each in new cgroups that are removed when they are over. What two rounds left is there at any time. Bytes of each kind
 /// that were touched, and that are left of the files.
-fn rounds(parent: &TestCgroup, churn: &Churn, rounds: usize, disk: &Path, tmpfs: &Path) -> (u64, u64) {
+fn rounds(parent: &TestCgroup, churn: &Churn, disk: &Path, tmpfs: &Path) -> (u64, u64) {
     let of_round: u64 = (0..churn.cgroups).map(|n| churn.bytes(n)).sum();
-    for round in 0..rounds {
+    for round in 0..churn.rounds {
         let place = |root: &Path| root.join(round.to_string());
         for root in [disk, tmpfs] {
             std::fs::create_dir(place(root)).unwrap();
@@ -82,14 +82,14 @@ fn rounds(parent: &TestCgroup, churn: &Churn, rounds: usize, disk: &Path, tmpfs:
             }
         }
     }
-    (of_round * rounds as u64, of_round * rounds.min(2) as u64)
+    (of_round * churn.rounds as u64, of_round * churn.rounds.min(2) as u64)
 }
 
-/// Runs as many rounds below `parent`, in folders of their own; what they touched, what they left, and the time of a round.
-fn timed(parent: &TestCgroup, churn: &Churn, count: usize, folders: [&Path; 2]) -> ((u64, u64), Duration) {
+/// The same, and the time of a round.
+fn timed(parent: &TestCgroup, churn: &Churn, disk: &Folder, tmpfs: &Tmpfs) -> ((u64, u64), Duration) {
     let began = Instant::now();
-    let bytes = rounds(parent, churn, count, folders[0], folders[1]);
-    (bytes, began.elapsed() / u32::try_from(count).unwrap())
+    let bytes = rounds(parent, churn, disk.path(), tmpfs.path());
+    (bytes, began.elapsed() / u32::try_from(churn.rounds).unwrap())
 }
 
 fn run(name: &str, churn: &Churn) {
@@ -97,7 +97,7 @@ fn run(name: &str, churn: &Churn) {
     let parent = TestCgroup::new(name).unwrap();
     parent.limit(16 << 30).unwrap();
     let memtrail = Memtrail::start(&record_args(parent.path(), Mode::Default)).unwrap();
-    let ((touched, kept), took) = timed(&parent, churn, churn.rounds, [folder.path(), tmpfs.path()]);
+    let ((touched, kept), took) = timed(&parent, churn, &folder, &tmpfs);
     let outcome = memtrail.stop().unwrap();
     let report = &outcome.report;
     let cost = &report["cost"];
@@ -169,7 +169,7 @@ fn long_churn_traced_and_untraced_by_turns() {
         let memtrail = traced.then(|| Memtrail::start(&record_args(parent.path(), Mode::Default)).unwrap());
         // The start's own work is over then; the untraced segment waits as long.
         std::thread::sleep(Duration::from_secs(1));
-        let ((touched, _), took) = timed(&parent, &churn, churn.rounds, [folder.path(), tmpfs.path()]);
+        let ((touched, _), took) = timed(&parent, &churn, &folder, &tmpfs);
         if let Some(memtrail) = memtrail {
             let report = memtrail.stop().unwrap().report;
             let found: u64 = KINDS.iter().map(|(_, function)| through(&report, function, "charged")).sum();

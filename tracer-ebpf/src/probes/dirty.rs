@@ -19,7 +19,7 @@ use crate::{
     },
     loss,
     maps::DIRTIED,
-    probes::{argument, reclaim},
+    probes::{computed_argument, reclaim},
     scratch::{self, Slot},
 };
 use aya_ebpf::helpers::bpf_ktime_get_ns;
@@ -89,7 +89,7 @@ extern "C" fn dirty_weight(owner: u64, order: u64, weight_per_frame: u64) -> u64
 pub fn held(ctx: *mut c_void) {
     let Some(at) = layout!(throttle_pause) else { return };
     // 0 and less: it goes on at once.
-    let jiffies = argument(ctx, at as usize) as i64;
+    let jiffies = computed_argument(ctx, at as usize) as i64;
     if jiffies <= 0 {
         return;
     }

@@ -30,7 +30,7 @@ use core::{arch::asm, ffi::c_void};
 /// Argument `n` of a raw tracepoint program, where `n` is not known when it is built: only the helper loads from an address in the context that
 /// is computed.
 #[inline(always)]
-pub fn argument(ctx: *mut c_void, n: usize) -> u64 {
+pub fn computed_argument(ctx: *mut c_void, n: usize) -> u64 {
     // SAFETY: the context of these programs is an array of u64, as long as the target has arguments.
     unsafe { bpf_probe_read_kernel(ctx.cast::<u64>().add(n)) }.unwrap_or(0)
 }

@@ -178,7 +178,7 @@ fn program_unload(program: &mut Program) -> Result<(), ProgramError> {
         Program::FEntry(program) => program.unload(),
         Program::FExit(program) => program.unload(),
         Program::KProbe(program) => program.unload(),
-        _ => Ok(()),
+        _ => Err(ProgramError::UnexpectedProgramType),
     }
 }
 

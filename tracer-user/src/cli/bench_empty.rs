@@ -3,17 +3,21 @@
 
 use crate::{
     bpf::{self, BpfError},
-    probes::{Attach, CATALOGUE, Hook, Tier},
+    collector::start::{Follow, Host},
+    plan::Target,
+    probes::{Attach, Tier},
 };
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result};
 use aya::{EbpfLoader, programs::RawTracePoint};
 use std::collections::BTreeSet;
 use tokio::signal::unix::{SignalKind, signal};
 
-/// The hooks of the tracepoint tier, as memtrail itself would take them.
-fn hooks() -> impl Iterator<Item = &'static Hook> {
-    let providers = CATALOGUE.iter().flat_map(|probe| probe.providers).filter(|provider| provider.tier == Tier::Tracepoint);
-    providers.flat_map(|provider| provider.hooks).filter(|hook| matches!(hook.attach, Attach::RawTracepoint | Attach::TypedTracepoint))
+/// The tracepoints that memtrail itself would take in that tier.
+fn hooks() -> Result<BTreeSet<&'static str>> {
+    let plan = Host::look()?.plan(Some(Tier::Tracepoint), Follow::No)?;
+    let first = plan.iter().filter_map(|probe| probe.candidates.first()).flat_map(|candidate| &candidate.programs);
+    let is_tracepoint = |target: &&Target| matches!(target.attach, Attach::RawTracepoint | Attach::TypedTracepoint);
+    Ok(first.filter(is_tracepoint).map(|target| target.target).collect())
 }
 
 /// Attaches them, says `attached`, and waits for Ctrl-C.
@@ -26,13 +30,11 @@ pub fn run() -> Result<u8> {
         let program = bpf.program_mut("empty").ok_or(BpfError::Missing("program empty"))?;
         let program: &mut RawTracePoint = program.try_into().context("program empty")?;
         program.load().context("program empty")?;
-        let mut attached: BTreeSet<&str> = BTreeSet::new();
-        for hook in hooks() {
-            // The first that the kernel has.
-            attached.extend(hook.targets.iter().find(|target| attached.contains(*target) || program.attach(target).is_ok()));
+        let hooks = hooks()?;
+        for hook in &hooks {
+            program.attach(hook).with_context(|| format!("program empty on {hook}"))?;
         }
-        ensure!(!attached.is_empty(), "program empty attaches nowhere");
-        println!("attached to {}", attached.into_iter().collect::<Vec<_>>().join(" "));
+        println!("attached to {}", hooks.into_iter().collect::<Vec<_>>().join(" "));
         tokio::select! {
             _ = interrupt.recv() => {}
             _ = terminate.recv() => {}

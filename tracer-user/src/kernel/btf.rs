@@ -28,8 +28,6 @@ const UNION: u32 = 5;
 const ENUM: u32 = 6;
 const FWD: u32 = 7;
 pub(super) const TYPEDEF: u32 = 8;
-/// What the names of the types of tracepoints begin with (include/trace/bpf_probe.h).
-pub(super) const TRACEPOINT_TYPES: &str = "btf_trace_";
 const VOLATILE: u32 = 9;
 const CONST: u32 = 10;
 const RESTRICT: u32 = 11;
@@ -44,6 +42,8 @@ const ENUM64: u32 = 19;
 
 /// Anonymous members nest a few levels deep in the kernel; malformed input could nest for ever.
 const MAX_NESTING: u32 = 16;
+/// What the names of the types of tracepoints begin with (include/trace/bpf_probe.h).
+pub(super) const TRACEPOINT_TYPES: &str = "btf_trace_";
 
 /// Parsed type information.
 pub struct Btf {
@@ -122,7 +122,7 @@ impl Btf {
         self.find_enumerator(self.id(ENUM64, enum_name)?, 12, enumerator.as_bytes())
     }
 
-    /// Whether the kernel has this tracepoint.
+    /// Type id of a tracepoint, if the kernel has it.
     #[must_use]
     pub fn tracepoint(&self, name: &str) -> Option<u32> {
         self.id(TYPEDEF, &format!("{TRACEPOINT_TYPES}{name}"))

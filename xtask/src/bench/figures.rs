@@ -19,7 +19,7 @@ impl Samples {
 
     /// The median; of an even number the lower of the two in the middle, which is one that was measured.
     pub fn median(&self) -> f64 {
-        self.sorted[(self.sorted.len() - 1) / 2]
+        middle(&self.sorted)
     }
 
     /// The least: the time with the least disturbance by others.
@@ -64,6 +64,10 @@ impl Rounds {
 fn median(values: impl Iterator<Item = f64>) -> f64 {
     let mut sorted: Vec<f64> = values.collect();
     sorted.sort_by(f64::total_cmp);
+    middle(&sorted)
+}
+
+fn middle(sorted: &[f64]) -> f64 {
     sorted[(sorted.len() - 1) / 2]
 }
 
