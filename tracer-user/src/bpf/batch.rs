@@ -44,6 +44,15 @@ pub fn entries_as<K: Pod + Eq + Hash, V: Pod, W>(
     name: &'static str,
     keep: impl Fn(&V) -> W,
 ) -> Result<HashMap<K, W>, BpfError> {
+    let mut found = HashMap::new();
+    each(bpf, name, |key: &K, value| {
+        found.insert(*key, keep(value));
+    })?;
+    Ok(found)
+}
+
+/// Shows `look` each entry, for what needs no table of its own. A key may be shown twice.
+pub fn each<K: Pod, V: Pod>(bpf: &Ebpf, name: &'static str, look: impl FnMut(&K, &V)) -> Result<(), BpfError> {
     let failed = |source| BpfError::Map { name, source };
     let Some(Map::HashMap(data)) = bpf.map(name) else { return Err(BpfError::Missing(name)) };
     // The kernel writes whole keys and values of the sizes that the map was made with.
@@ -55,17 +64,20 @@ pub fn entries_as<K: Pod + Eq + Hash, V: Pod, W>(
     if value != size_of::<V>() {
         return Err(failed(MapError::InvalidValueSize { size: size_of::<V>(), expected: value }));
     }
-    read_all(data.fd().as_fd().as_raw_fd(), keep).map_err(|error| failed(MapError::IoError(error)))
+    read_all(data.fd().as_fd().as_raw_fd(), look).map_err(|error| failed(MapError::IoError(error)))
 }
 
-fn read_all<K: Pod + Eq + Hash, V: Pod, W>(fd: i32, keep: impl Fn(&V) -> W) -> io::Result<HashMap<K, W>> {
+fn read_all<K: Pod, V: Pod>(fd: i32, mut look: impl FnMut(&K, &V)) -> io::Result<()> {
     let fd = u32::try_from(fd).map_err(|_| io::Error::from_raw_os_error(libc::EBADF))?;
-    let mut found = HashMap::new();
     // Where the kernel goes on: for hash tables a bucket's number.
     let (mut from, mut to, mut first) = (0_u32, 0_u32, true);
     let mut room = ROOM / (size_of::<K>() + size_of::<V>()).max(1);
+    let (mut keys, mut values) = (Vec::<K>::new(), Vec::<V>::new());
     loop {
-        let (mut keys, mut values) = (Vec::<K>::with_capacity(room), Vec::<V>::with_capacity(room));
+        keys.clear();
+        values.clear();
+        keys.reserve_exact(room);
+        values.reserve_exact(room);
         let mut attribute = Attribute {
             in_batch: if first { 0 } else { (&raw const from) as u64 },
             out_batch: (&raw mut to) as u64,
@@ -88,10 +100,10 @@ fn read_all<K: Pod + Eq + Hash, V: Pod, W>(fd: i32, keep: impl Fn(&V) -> W) -> i
                     keys.set_len(count);
                     values.set_len(count);
                 }
-                found.extend(keys.into_iter().zip(values.iter().map(&keep)));
+                keys.iter().zip(&values).for_each(|(key, value)| look(key, value));
                 // The end of the table.
                 if error.is_some() {
-                    return Ok(found);
+                    return Ok(());
                 }
                 (from, first) = (to, false);
             }

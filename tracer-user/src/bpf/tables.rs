@@ -120,6 +120,22 @@ pub fn files(bpf: &Ebpf) -> Result<std::collections::HashMap<u64, FileRecord>, B
     batch::entries(bpf, "FILES")
 }
 
+/// Identities of the files that have a record; one that comes meanwhile may be there twice.
+pub fn known_files(bpf: &Ebpf) -> Result<Vec<u64>, BpfError> {
+    let mut files = Vec::new();
+    batch::each(bpf, "FILES", |file, _: &FileRecord| files.push(*file))?;
+    Ok(files)
+}
+
+/// Files of which something is live.
+pub fn files_of_samples(bpf: &Ebpf) -> Result<std::collections::HashSet<u64>, BpfError> {
+    let mut files = std::collections::HashSet::new();
+    batch::each(bpf, "SAMPLES", |_: &u64, sample: &Sample| {
+        files.insert(sample.file);
+    })?;
+    Ok(files)
+}
+
 /// Who made page cache dirty.
 pub fn dirtied(bpf: &Ebpf) -> Result<std::collections::HashMap<DirtyKey, DirtyRecord>, BpfError> {
     batch::entries(bpf, "DIRTIED")

@@ -15,6 +15,7 @@ use std::collections::{HashMap, HashSet};
 use tracer_common::{
     attribution::KeyRecord,
     dirty::{DirtyKey, DirtyRecord},
+    mapping::MappingRecord,
     process::ProcessRecord,
 };
 
@@ -33,6 +34,9 @@ impl Session {
         if tables::control(&self.running.bpf)?.open_pictures != 0 {
             return Ok(());
         }
+        // Processes after what names them: whatever is named has its record by then, unless it is gone.
+        let mapped = self.mappings.as_ref().map(|mappings| mappings.with(|spaces| spaces.named().1)).unwrap_or_default();
+        let mappings = if self.mappings.is_some() { bpf::mappings::records(&self.running.bpf)? } else { HashMap::new() };
         let keys = tables::keys(&self.running.bpf)?;
         let stacks = tables::stacks(&self.running.bpf)?;
         let processes = tables::processes(&self.running.bpf)?;
@@ -41,7 +45,7 @@ impl Session {
         self.occupancy = [("KEYS", keys.len()), ("STACKS", stacks.len()), ("PROCESSES", processes.len()), ("DIRTIED", dirtied.len())]
             .map(|(name, entries)| (name.to_owned(), entries as u64))
             .into();
-        self.marks.named = self.retire_mappings()?;
+        self.marks.named = self.retire_mappings(mappings, &mapped, &processes)?;
         let feed = self.feed.as_ref();
         if let Some(feed) = feed {
             let mut registry = feed.registry();
@@ -115,15 +119,16 @@ impl Session {
         Ok(self.histograms.retire(&mut self.running.bpf, self.running.sizes.histograms, is_over, is_gone)?)
     }
 
-    /// Forgets the mappings of processes that are gone: their ranges at once, what they asked for when its table is a quarter full. The
-    /// stacks and processes that the others name.
-    fn retire_mappings(&mut self) -> Result<(HashSet<u64>, HashSet<u64>), SessionError> {
+    /// Forgets the mappings of processes that are gone: their ranges at once if they were known `before` the processes were read, what they
+    /// asked for when its table is a quarter full. The stacks and processes that the others name.
+    fn retire_mappings(
+        &mut self,
+        mut records: HashMap<u64, MappingRecord>,
+        before: &HashSet<u64>,
+        processes: &HashMap<u64, ProcessRecord>,
+    ) -> Result<(HashSet<u64>, HashSet<u64>), SessionError> {
         let Some(mappings) = &self.mappings else { return Ok(Default::default()) };
         let feed = self.feed.as_ref();
-        // Processes after what names them: whatever is named has its record by then, unless it is gone.
-        let (_, before) = mappings.with(|spaces| spaces.named());
-        let mut records = bpf::mappings::records(&self.running.bpf)?;
-        let processes: HashMap<u64, ProcessRecord> = tables::processes(&self.running.bpf)?;
         let gone = |process: &u64| processes.get(process).is_none_or(|process| is_gone(feed, process));
         let (mut stacks, mut named) = mappings.with(|spaces| {
             spaces.retain(|process| !before.contains(&process) || !gone(&process));
@@ -144,16 +149,16 @@ impl Session {
     /// Files of which nothing is live leave their table, once it is half full: finding them takes a look at every sample. Those of which most
     /// was made dirty stay, as many as fill a quarter of it: nothing else names them any more.
     fn retire_files(&mut self, dirtied: &HashMap<DirtyKey, DirtyRecord>) -> Result<(), SessionError> {
-        let files = tables::files(&self.running.bpf)?;
+        let files = tables::known_files(&self.running.bpf)?;
         self.occupancy.insert("FILES".to_owned(), files.len() as u64);
         if files.len() < self.running.sizes.files as usize / 2 {
             return Ok(());
         }
-        let mut named: HashSet<u64> = tables::samples(&self.running.bpf)?.values().map(|sample| sample.file).collect();
+        let mut named = tables::files_of_samples(&self.running.bpf)?;
         let mut by_bytes: Vec<(u64, u64)> = self.dirtied_by_file(dirtied).into_iter().map(|(file, bytes)| (bytes, file)).collect();
         by_bytes.sort_unstable_by(|a, b| b.cmp(a));
         named.extend(by_bytes.into_iter().take(self.running.sizes.files as usize / 4).map(|(_, file)| file));
-        let leaving = self.marks.files(files.into_keys(), &named, monotonic_ns());
+        let leaving = self.marks.files(files.into_iter(), &named, monotonic_ns());
         tables::remove_files(&mut self.running.bpf, &leaving)?;
         log::debug!("retirement: {} files left", leaving.len());
         Ok(())

@@ -137,6 +137,7 @@ pub struct Session {
     /// Live bytes are wanted at each interval.
     live_wanted: bool,
     pub(super) last_retirement_ns: u64,
+    last_poll_ns: u64,
     /// Samples whose end the sweep had to make, and those that never got an owner, at the last snapshot.
     pub(super) pending: u64,
     poll_errors: u64,
@@ -182,7 +183,7 @@ impl Session {
         }
         let mut poller = Poller::new(&hierarchy, default_most_open());
         options.filtered = !filter.is_open();
-        let readings = poll_wanted(&mut poller, &registry, &filter).readings;
+        let readings = poll_wanted(&mut poller, &registry, &filter, u64::MAX).readings;
         // On a whole host finer sampling would find more stacks than their table holds. A pattern may match only later.
         options.owners = if filter.is_open() { 0 } else { u32::try_from(readings.len()).unwrap_or(u32::MAX).max(1) };
         if options.traced_bytes.is_none() && options.filtered {
@@ -249,6 +250,7 @@ impl Session {
             histograms: Histograms::default(),
             live_wanted: false,
             last_retirement_ns: monotonic_ns(),
+            last_poll_ns: monotonic_ns(),
             pending: 0,
             poll_errors: 0,
             refused_events: 0,
@@ -412,7 +414,7 @@ impl Session {
         self.drain_events()?;
         // Before the reading: what a kill is compared with is older than it.
         self.drain_oom()?;
-        let readings = self.poll();
+        let readings = self.poll_settled();
         self.point(&readings)
     }
 
@@ -492,8 +494,20 @@ impl Session {
         Ok(())
     }
 
+    /// Reads every wanted cgroup.
     pub(super) fn poll(&mut self) -> Vec<(CgroupId, StatReading)> {
-        let poll = poll_wanted(&mut self.poller, &self.registry, &self.filter);
+        self.poll_older_than(u64::MAX)
+    }
+
+    /// The same without those that came since the last time: where they come and go by the hundred most are gone before the next time, and
+    /// opening the files of a new one costs more than reading an old one's.
+    fn poll_settled(&mut self) -> Vec<(CgroupId, StatReading)> {
+        let last_ns = std::mem::replace(&mut self.last_poll_ns, monotonic_ns());
+        self.poll_older_than(last_ns)
+    }
+
+    fn poll_older_than(&mut self, seen_ns: u64) -> Vec<(CgroupId, StatReading)> {
+        let poll = poll_wanted(&mut self.poller, &self.registry, &self.filter, seen_ns);
         self.poll_errors += poll.errors.len() as u64;
         for (id, error) in &poll.errors {
             log::warn!("cgroup {}: {error}", self.registry.name(*id));
@@ -529,9 +543,10 @@ fn listing(hierarchy: &Hierarchy) -> Result<Listing, SessionError> {
     list(&hierarchy.mount, Bounds::default()).map_err(SessionError::List)
 }
 
-/// Reads every wanted cgroup.
-fn poll_wanted(poller: &mut Poller, registry: &Registry, filter: &Filter) -> Poll {
-    let wanted = registry.iter().filter(|cgroup| cgroup.state == State::Alive && filter.wants(&cgroup.path));
+/// Reads every wanted cgroup that was known by then, monotonic nanoseconds.
+fn poll_wanted(poller: &mut Poller, registry: &Registry, filter: &Filter, seen_ns: u64) -> Poll {
+    let living = registry.iter().filter(|cgroup| cgroup.state == State::Alive && cgroup.seen_ns <= seen_ns);
+    let wanted = living.filter(|cgroup| filter.wants(&cgroup.path));
     poller.poll(wanted.map(|cgroup| (cgroup.id, &cgroup.path)))
 }
 
