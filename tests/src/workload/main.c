@@ -33,6 +33,7 @@ static const struct {
     {"write-once", wl_write_once_over, "write --bytes to --file, over what is there"},
     {"direct-write", wl_direct_write, "write --bytes to --file past the page cache"},
     {"container-life", wl_container_life, "touch --bytes, write as much in --dir and to --file, and live for --milliseconds"},
+    {"container-lives", wl_container_lives, "--rounds of --processes of them, --parallel at once, each in a new cgroup below --cgroup; a folder a round in --dir and --file"},
     {"many-files", wl_many_files, "write --processes files of one page each in --dir"},
     {"sysv", wl_sysv, "touch a System V segment"},
     {"tmpfs", wl_tmpfs, "write 1 MiB files in tmpfs, unlink every second one (--dir: not in a tmpfs of its own; --keep)"},
@@ -146,7 +147,7 @@ void wl_step(const struct wl_step *step) {
 
 static int usage(const char *problem, const char *what) {
     fprintf(stderr, "memtrail-workload: %s%s\n", problem, what);
-    fprintf(stderr, "usage: memtrail-workload SUBCOMMAND [--bytes SIZE] [--no-wait] [--dir DIR] [--file FILE] [--keep] [--second] [--exec] [--pin]\n"
+    fprintf(stderr, "usage: memtrail-workload SUBCOMMAND [--bytes SIZE] [--no-wait] [--dir DIR] [--file FILE] [--cgroup DIR] [--keep] [--second] [--exec] [--pin]\n"
                     "       [--rounds N] [--processes N] [--parallel N] [--threads N] [--milliseconds N]\n");
     for (size_t i = 0; i < COMMANDS; i++) fprintf(stderr, "  %-18s %s\n", commands[i].name, commands[i].help);
     return 2;
@@ -206,6 +207,8 @@ int main(int argc, char **argv) {
             wl_options.dir = value;
         } else if (strcmp(argv[i - 1], "--file") == 0) {
             wl_options.file = value;
+        } else if (strcmp(argv[i - 1], "--cgroup") == 0) {
+            wl_options.cgroup = value;
         } else if (!number_option(argv[i - 1], value)) {
             return usage("unknown option, or a bad number: ", argv[i - 1]);
         }

@@ -32,6 +32,7 @@ struct wl_options {
     bool wait;           // false after --no-wait
     const char *dir;     // where files go
     const char *file;    // one given file
+    const char *cgroup;  // the directory of a memory cgroup
     bool keep;           // leave files behind
     bool pin;            // keep file pages from being reclaimed
     bool second;         // the file was read by another cgroup before
@@ -125,6 +126,7 @@ int wl_rewrite(void);
 int wl_direct_write(void);
 int wl_write_once_over(void);
 int wl_container_life(void);
+int wl_container_lives(void);
 int wl_many_files(void);
 int wl_sysv(void);
 int wl_tmpfs(void);
