@@ -1,6 +1,6 @@
 //! A memory cgroup of a test's own, below `memtrail-test` in the memory hierarchy.
 //!
-//! Dropping it kills the processes left in it and removes it. It never touches other cgroups, except that on v2 the memory controller
+//! Dropping it kills the processes left in it and below it and removes it. It never touches other cgroups, except that on v2 the memory controller
 //! is switched on for its parents.
 
 use crate::hierarchy::{Hierarchy, Version};
@@ -231,6 +231,13 @@ impl TestCgroup {
 
 impl Drop for TestCgroup {
     fn drop(&mut self) {
+        // Left by a workload that makes cgroups and did not come to its end.
+        if let Ok(entries) = fs::read_dir(self.directory()) {
+            for below in entries.flatten().filter(|entry| entry.path().is_dir()) {
+                let path = format!("{}/{}", self.path, below.file_name().to_string_lossy());
+                drop(TestCgroup { hierarchy: self.hierarchy.clone(), path, removed: false });
+            }
+        }
         if let Err(error) = self.remove() {
             eprintln!("left behind: {error:#}");
         }

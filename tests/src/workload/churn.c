@@ -9,9 +9,11 @@
 #include <stdlib.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
-#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
+
+// Waits of a millisecond for a cgroup to be empty.
+#define REMOVE_ATTEMPTS 10000
 
 static char piece[WL_PIECE];
 
@@ -57,20 +59,12 @@ static uint64_t life_bytes(uint64_t n) { return wl_options.bytes * (1 + n % 4); 
 static uint64_t life_milliseconds(uint64_t n) { return 50 + n * 37 % 450; }
 
 static void cgroup_path(char *path, size_t size, uint64_t round, uint64_t n, const char *file) {
-    int length = snprintf(path, size, "%s/c%" PRIu64 "-%" PRIu64 "%s", wl_options.cgroup, round, n, file);
-    if (length < 0 || (size_t)length >= size) {
-        errno = ENAMETOOLONG;
-        wl_die("--cgroup");
-    }
+    wl_format(path, size, "--cgroup", "%s/c%" PRIu64 "-%" PRIu64 "%s", wl_options.cgroup, round, n, file);
 }
 
 // A folder for a round's files.
-static void round_folder(char *path, size_t size, const char *root, uint64_t round) {
-    int length = snprintf(path, size, "%s/%" PRIu64, root, round);
-    if (length < 0 || (size_t)length >= size) {
-        errno = ENAMETOOLONG;
-        wl_die(root);
-    }
+static void round_folder(char *path, size_t size, const char *option, const char *root, uint64_t round) {
+    wl_format(path, size, option, "%s/%" PRIu64, root, round);
     if (mkdir(path, 0700) != 0) wl_die(path);
 }
 
@@ -94,16 +88,11 @@ static pid_t start_life(uint64_t round, uint64_t n, const char *dir, const char 
 
 static void end_life(uint64_t round, uint64_t n, pid_t child) {
     char path[4096];
-    int status;
-    if (waitpid(child, &status, 0) != child) wl_die("waitpid");
-    if (status != 0) {
-        errno = ECHILD;
-        wl_die("a life failed");
-    }
+    wl_reap(child);
     cgroup_path(path, sizeof path, round, n, "");
     // The last of a process leaves its cgroup after it was waited for.
-    while (rmdir(path) != 0) {
-        if (errno != EBUSY) wl_die(path);
+    for (int attempts = 0; rmdir(path) != 0; attempts++) {
+        if (errno != EBUSY || attempts == REMOVE_ATTEMPTS) wl_die(path);
         usleep(1000);
     }
 }
@@ -121,13 +110,13 @@ int wl_container_lives(void) {
     for (uint64_t n = 0; n < lives; n++) touched += life_bytes(n);
     wl_step(&(struct wl_step){.name = "ready"});
     for (uint64_t round = 0; round < wl_options.rounds; round++) {
-        char dir[4096], files[4096], file[8192];
-        round_folder(dir, sizeof dir, wl_options.dir, round);
-        round_folder(files, sizeof files, wl_options.file, round);
+        char dir[4096], files[4096], file[4096];
+        round_folder(dir, sizeof dir, "--dir", wl_options.dir, round);
+        round_folder(files, sizeof files, "--file", wl_options.file, round);
         uint64_t ended = 0;
         for (uint64_t n = 0; n < lives; n++) {
             for (; n - ended >= at_once; ended++) end_life(round, ended, children[ended]);
-            snprintf(file, sizeof file, "%s/%" PRIu64, files, n);
+            wl_format(file, sizeof file, "--file", "%s/%" PRIu64, files, n);
             children[n] = start_life(round, n, dir, file);
         }
         for (; ended < lives; ended++) end_life(round, ended, children[ended]);

@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -90,13 +91,18 @@ char *wl_map_small(uint64_t bytes) {
     return start;
 }
 
-void wl_path(char *path, size_t size, const char *name) {
-    int length = snprintf(path, size, "%s/%s", wl_options.dir ? wl_options.dir : ".", name);
+void wl_format(char *path, size_t size, const char *option, const char *format, ...) {
+    va_list values;
+    va_start(values, format);
+    int length = vsnprintf(path, size, format, values);
+    va_end(values);
     if (length < 0 || (size_t)length >= size) {
         errno = ENAMETOOLONG;
-        wl_die("--dir");
+        wl_die(option);
     }
 }
+
+void wl_path(char *path, size_t size, const char *name) { wl_format(path, size, "--dir", "%s/%s", wl_options.dir ? wl_options.dir : ".", name); }
 
 void wl_figure(const char *key, double value) {
     size_t used = strlen(figures);

@@ -32,7 +32,7 @@ static void await_byte(int fd) {
     if (got != 1) wl_die("pipe closed");
 }
 
-static void reap(pid_t child) {
+void wl_reap(pid_t child) {
     int status;
     pid_t got;
     do got = waitpid(child, &status, 0);
@@ -70,7 +70,7 @@ int wl_fork_cow(void) {
     wl_cow_parent(start + half, half);
     anon_step("parent-wrote", "wl_cow_parent", (int64_t)half, half);
     pass_byte(to_child[1]);
-    reap(child);
+    wl_reap(child);
     // The child's copies of the first half, and the old pages of the second, which were its alone by then.
     anon_step("child-exited", NULL, -(int64_t)bytes, 0);
     for (uint64_t at = 0; at < bytes; at += 2 * WL_MIB) {
@@ -125,13 +125,13 @@ int wl_spawn_short(void) {
     anon_step("ready", NULL, 0, 0);
     for (uint64_t i = 0; i < wl_options.processes; i++) {
         if (running == wl_options.parallel) {
-            reap(-1);
+            wl_reap(-1);
             running--;
         }
         spawn_one(each, bytes_text, milliseconds_text);
         running++;
     }
-    for (; running; running--) reap(-1);
+    for (; running; running--) wl_reap(-1);
     wl_figure("processes", (double)wl_options.processes);
     wl_figure("bytes_each", (double)each);
     // Each process also copies some pages of its own stack and data: charged is a lower bound here, exact for the function.

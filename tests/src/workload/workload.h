@@ -18,6 +18,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 #define WL_PAGE 4096ul
 #define WL_MIB (1ul << 20)
@@ -64,6 +65,8 @@ void wl_figure(const char *key, double value);
 void wl_step(const struct wl_step *step);
 // Prints what failed with errno and exits with status 1.
 __attribute__((noreturn)) void wl_die(const char *what);
+// Waits for a child, any with -1, which must have succeeded.
+void wl_reap(pid_t child);
 // Bytes rounded up to 4 MiB.
 uint64_t wl_even_bytes(void);
 // Nanoseconds of the monotonic clock.
@@ -74,6 +77,8 @@ double wl_smaps_bytes(const char *field);
 double wl_huge_bytes(void);
 // Maps private anonymous memory with 4 KiB pages.
 char *wl_map_small(uint64_t bytes);
+// Writes a path; one that does not fit ends the program and names the option that it came from.
+__attribute__((format(printf, 4, 5))) void wl_format(char *path, size_t size, const char *option, const char *format, ...);
 // The path of `name` below --dir, or below the current directory.
 void wl_path(char *path, size_t size, const char *name);
 
