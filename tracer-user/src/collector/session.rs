@@ -29,7 +29,7 @@ use crate::{
         local::{self, LocalFigures, Node},
         monotonic_ns,
         poll::{Poll, Poller, default_most_open},
-        registry::State,
+        registry::{Cgroup, State},
     },
     containers::Book,
     date,
@@ -409,7 +409,7 @@ impl Session {
         increment
     }
 
-    /// One point of the series: reads every wanted cgroup.
+    /// One point of the series: reads every wanted cgroup that was there at the point before.
     pub fn interval(&mut self) -> Result<Interval, SessionError> {
         self.drain_events()?;
         // Before the reading: what a kill is compared with is older than it.
@@ -496,17 +496,17 @@ impl Session {
 
     /// Reads every wanted cgroup.
     pub(super) fn poll(&mut self) -> Vec<(CgroupId, StatReading)> {
-        self.poll_older_than(u64::MAX)
+        self.poll_known_by(u64::MAX)
     }
 
     /// The same without those that came since the last time: where they come and go by the hundred most are gone before the next time, and
     /// opening the files of a new one costs more than reading an old one's.
     fn poll_settled(&mut self) -> Vec<(CgroupId, StatReading)> {
         let last_ns = std::mem::replace(&mut self.last_poll_ns, monotonic_ns());
-        self.poll_older_than(last_ns)
+        self.poll_known_by(last_ns)
     }
 
-    fn poll_older_than(&mut self, seen_ns: u64) -> Vec<(CgroupId, StatReading)> {
+    fn poll_known_by(&mut self, seen_ns: u64) -> Vec<(CgroupId, StatReading)> {
         let poll = poll_wanted(&mut self.poller, &self.registry, &self.filter, seen_ns);
         self.poll_errors += poll.errors.len() as u64;
         for (id, error) in &poll.errors {
@@ -545,9 +545,12 @@ fn listing(hierarchy: &Hierarchy) -> Result<Listing, SessionError> {
 
 /// Reads every wanted cgroup that was known by then, monotonic nanoseconds.
 fn poll_wanted(poller: &mut Poller, registry: &Registry, filter: &Filter, seen_ns: u64) -> Poll {
-    let living = registry.iter().filter(|cgroup| cgroup.state == State::Alive && cgroup.seen_ns <= seen_ns);
-    let wanted = living.filter(|cgroup| filter.wants(&cgroup.path));
-    poller.poll(wanted.map(|cgroup| (cgroup.id, &cgroup.path)))
+    poller.poll(wanted_by(registry, filter, seen_ns).map(|cgroup| (cgroup.id, &cgroup.path)))
+}
+
+fn wanted_by<'r>(registry: &'r Registry, filter: &'r Filter, seen_ns: u64) -> impl Iterator<Item = &'r Cgroup> {
+    let living = registry.iter().filter(move |cgroup| cgroup.state == State::Alive && cgroup.seen_ns <= seen_ns);
+    living.filter(|cgroup| filter.wants(&cgroup.path))
 }
 
 fn local_figures(registry: &Registry, readings: &[(CgroupId, StatReading)]) -> HashMap<CgroupId, LocalFigures> {
@@ -577,4 +580,23 @@ fn clocks() -> [u64; 3] {
 
 fn seconds(ns: u64) -> f64 {
     ns as f64 / 1e9
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cgroup::CgroupPath;
+
+    #[test]
+    fn living_cgroups_that_were_known_by_then_are_read() {
+        let mut registry = Registry::new(1, 10);
+        let dead = State::Dead { at_ns: 7, exact: true };
+        for (id, seen_ns, state) in [(1, 5, State::Alive), (2, 10, State::Alive), (3, 11, State::Alive), (4, 5, dead)] {
+            let path = CgroupPath::from_bytes(format!("/c{id}").as_bytes()).unwrap();
+            registry.insert_unless_known(Cgroup { id: CgroupId(id), path, path_cut: false, parent: None, depth: 1, state, seen_ns });
+        }
+        let read = |seen_ns| -> HashSet<u64> { wanted_by(&registry, &Filter::default(), seen_ns).map(|cgroup| cgroup.id.0).collect() };
+        assert_eq!(read(10), HashSet::from([1, 2]));
+        assert_eq!(read(u64::MAX), HashSet::from([1, 2, 3]));
+    }
 }
