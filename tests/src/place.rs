@@ -1,7 +1,7 @@
 //! Where workloads put files: cold files on disk, a tmpfs of a test's own, a disk whose writers are held up. All are gone when dropped.
 
 use anyhow::{Context, Result, bail};
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
 use std::os::fd::AsRawFd;
@@ -188,14 +188,44 @@ fn run(command: &mut Command) -> Result<()> {
     Ok(())
 }
 
-/// A mounted tmpfs, for files that outlive the process and the cgroup that wrote them.
+/// Something mounted at a folder of its own.
 #[derive(Debug)]
-pub struct Tmpfs {
+struct Mount {
     path: PathBuf,
     target: CString,
     /// Removed after the mount.
     _folder: Folder,
 }
+
+impl Mount {
+    /// Mounts a file system at that path below the folder.
+    fn below(name: &str, path: &str, kind: &CStr, options: &CStr) -> Result<Mount> {
+        let folder = Folder::new(name)?;
+        let path = if path.is_empty() { folder.path().to_owned() } else { folder.path().join(path) };
+        fs::create_dir_all(&path).with_context(|| path.display().to_string())?;
+        let target = CString::new(path.as_os_str().as_bytes()).context("path of the mount")?;
+        let flags = libc::MS_NOSUID | libc::MS_NODEV;
+        // SAFETY: all strings are nul-terminated and outlive the call; data is a string, as these file systems want.
+        let status = unsafe { libc::mount(c"memtrail-test".as_ptr(), target.as_ptr(), kind.as_ptr(), flags, options.as_ptr().cast()) };
+        if status != 0 {
+            bail!("mounting {kind:?} at {}: {}", path.display(), std::io::Error::last_os_error());
+        }
+        Ok(Mount { path, target, _folder: folder })
+    }
+}
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        // SAFETY: the target is a nul-terminated string of this value.
+        if unsafe { libc::umount2(self.target.as_ptr(), libc::MNT_DETACH) } != 0 {
+            eprintln!("left behind: mount at {}: {}", self.path.display(), std::io::Error::last_os_error());
+        }
+    }
+}
+
+/// A mounted tmpfs, for files that outlive the process and the cgroup that wrote them.
+#[derive(Debug)]
+pub struct Tmpfs(Mount);
 
 impl Tmpfs {
     /// Mounts it.
@@ -205,37 +235,28 @@ impl Tmpfs {
 
     /// Mounts it at that path below a folder of its own.
     pub fn below(name: &str, path: &str) -> Result<Tmpfs> {
-        let folder = Folder::new(name)?;
-        let path = if path.is_empty() { folder.path().to_owned() } else { folder.path().join(path) };
-        fs::create_dir_all(&path).with_context(|| path.display().to_string())?;
-        let target = CString::new(path.as_os_str().as_bytes()).context("path of the tmpfs")?;
-        // SAFETY: all strings are nul-terminated and outlive the call; data is a string, as tmpfs wants.
-        let status = unsafe {
-            libc::mount(
-                c"memtrail-test".as_ptr(),
-                target.as_ptr(),
-                c"tmpfs".as_ptr(),
-                libc::MS_NOSUID | libc::MS_NODEV,
-                c"size=100%".as_ptr().cast(),
-            )
-        };
-        if status != 0 {
-            bail!("mounting a tmpfs at {}: {}", path.display(), std::io::Error::last_os_error());
-        }
-        Ok(Tmpfs { path, target, _folder: folder })
+        Mount::below(name, path, c"tmpfs", c"size=100%").map(Tmpfs)
     }
 
     /// Where it is mounted.
     pub fn path(&self) -> &Path {
-        &self.path
+        &self.0.path
     }
 }
 
-impl Drop for Tmpfs {
-    fn drop(&mut self) {
-        // SAFETY: the target is a nul-terminated string of this value.
-        if unsafe { libc::umount2(self.target.as_ptr(), libc::MNT_DETACH) } != 0 {
-            eprintln!("left behind: tmpfs at {}: {}", self.path.display(), std::io::Error::last_os_error());
-        }
+/// A hierarchy of cgroups in which no memory is charged (v1, with a name and without controllers). To be empty when dropped.
+#[derive(Debug)]
+pub struct OtherHierarchy(Mount);
+
+impl OtherHierarchy {
+    /// Mounts it.
+    pub fn new(name: &str) -> Result<OtherHierarchy> {
+        let options = CString::new(format!("none,name=memtrail-test-{}-{name}", std::process::id())).context("name of the hierarchy")?;
+        Mount::below(name, "", c"cgroup", &options).map(OtherHierarchy)
+    }
+
+    /// Where its root is.
+    pub fn path(&self) -> &Path {
+        &self.0.path
     }
 }

@@ -7,6 +7,7 @@
 #![no_std]
 
 pub mod attribution;
+pub mod births;
 pub mod diagnosis;
 pub mod dirty;
 pub mod event;

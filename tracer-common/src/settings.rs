@@ -32,8 +32,12 @@ pub struct Settings {
     pub gfp_write: u32,
     /// Nanoseconds of a tick of the kernel's timer.
     pub jiffy_ns: u64,
+    /// `cgroup_root.hierarchy_id` of the hierarchy that memory cgroups are in: each counts its cgroups' ids for itself.
+    pub hierarchy: u32,
+    /// Nothing.
+    pub reserved: u32,
 }
-crate::assert_size!(Settings, 64);
+crate::assert_size!(Settings, 72);
 crate::plain_data!(Settings);
 
 /// State that changes while the trace runs; entry 0 of the `CONTROL` array.

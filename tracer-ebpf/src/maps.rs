@@ -7,6 +7,7 @@ use aya_ebpf::{
 };
 use tracer_common::{
     attribution::{Grave, KeyRecord, OwnerTotals, Sample},
+    births::Births,
     dirty::{DirtyKey, DirtyRecord},
     file::FileRecord,
     histogram::{HistogramKey, WAITERS},
@@ -67,6 +68,10 @@ pub static DIRTIED: HashMap<DirtyKey, DirtyRecord> = HashMap::with_max_entries(1
 /// What the cgroup filter says, by owner.
 #[map]
 pub static OWNERS: HashMap<u64, OwnerFilter> = HashMap::with_max_entries(1, 0);
+
+/// Entry 0: how many cgroups are made these days.
+#[map]
+pub static BIRTHS: Array<Births> = Array::with_max_entries(1, 0);
 
 /// Processes that are followed, by thread-group id (see [`crate::attribute::followed`]).
 #[map]

@@ -32,6 +32,7 @@ fn start(cgroup: &TestCgroup) -> Session {
         provider,
         map_memory: 2 << 30,
         traced_bytes: None,
+        hierarchy: 0,
         filtered: false,
         follow: Follow::No,
         owners: 0,

@@ -3,7 +3,7 @@
 use harness::accuracy::{USUAL, bound, size};
 use harness::cgroup::TestCgroup;
 use harness::memtrail::{Memtrail, Mode, Outcome, record_args};
-use harness::place::{Folder, Tmpfs};
+use harness::place::{Folder, OtherHierarchy, Tmpfs};
 use harness::report::{self, KindRow};
 use harness::workload::Workload;
 
@@ -118,4 +118,22 @@ fn native_short_cgroup_is_reported() {
     let outcome = memtrail.stop().unwrap();
     let charged = report::stack_sum(&outcome.report, &path, "anon", Some(&["wl_touch_anon"]), |stack| stack.charged).unwrap();
     assert_near("charged by the short cgroup", Mode::Exact, &outcome, Some(charged), Some(0), SHORT);
+}
+
+/// Each hierarchy counts its cgroups' ids from 1: what is made in another one must not stand for a memory cgroup with the same id, nor fill the
+/// table of them.
+#[test]
+#[ignore = "root"]
+fn native_cgroups_of_another_hierarchy_are_no_owners() {
+    const ROOM: usize = 1024;
+    let other = OtherHierarchy::new("another").unwrap();
+    let mut args = record_args("/", Mode::Default);
+    args.extend(["--table".to_owned(), format!("OWNERS={ROOM}")]);
+    let memtrail = Memtrail::start(&args).unwrap();
+    let made: Vec<_> = (0..2 * ROOM).map(|n| other.path().join(n.to_string())).collect();
+    made.iter().for_each(|path| std::fs::create_dir(path).unwrap());
+    made.iter().for_each(|path| std::fs::remove_dir(path).unwrap());
+    let losses = report::losses(&memtrail.stop().unwrap().report).unwrap();
+    println!("losses {losses:?}");
+    assert!(!losses.contains_key("owner_table_full") && !losses.contains_key("ring_full"), "{losses:?}");
 }

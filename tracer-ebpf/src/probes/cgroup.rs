@@ -5,7 +5,7 @@ use crate::{
     globals::{layout, setting},
     kernel::{memcg, read, read_pointer},
     loss,
-    maps::{EVENTS, OWNERS},
+    maps::{BIRTHS, EVENTS, OWNERS},
 };
 use aya_ebpf::helpers::{bpf_ktime_get_ns, generated::bpf_probe_read_kernel_str};
 use tracer_common::{
@@ -17,6 +17,10 @@ use tracer_common::{
 /// Handles a change of the cgroup at `cgroup`, whose path below its root is the string at `path`.
 #[inline(always)]
 pub fn changed(change: CgroupChange, cgroup: u64, path: u64) {
+    let hierarchy = read_pointer(cgroup, layout!(cgroup_root)).and_then(|root| read::<u32>(root, layout!(root_hierarchy_id)));
+    if !hierarchy.is_some_and(|hierarchy| hierarchy == setting!(hierarchy)) {
+        return;
+    }
     let Some(id) = memcg::cgroup_id(cgroup) else { return };
     if matches!(change, CgroupChange::Made) {
         inherit(cgroup, id);
@@ -26,11 +30,10 @@ pub fn changed(change: CgroupChange, cgroup: u64, path: u64) {
         return;
     };
     let event = entry.as_mut_ptr();
-    let hierarchy = read_pointer(cgroup, layout!(cgroup_root)).and_then(|root| read::<u32>(root, layout!(root_hierarchy_id)));
     // SAFETY: reserved memory of this size; every field is written.
     unsafe {
         (*event).change = change as u32;
-        (*event).hierarchy = hierarchy.unwrap_or(u32::MAX);
+        (*event).hierarchy = setting!(hierarchy);
         (*event).id = id;
         (*event).at_ns = bpf_ktime_get_ns();
         (*event).level = read::<u32>(cgroup, layout!(cgroup_level)).unwrap_or(0);
@@ -56,9 +59,18 @@ fn inherit(cgroup: u64, id: u64) {
         if verdict == OWNER_REFUSED_ALONE {
             return;
         }
-        // It has nothing yet, so its M is the smallest.
-        if OWNERS.insert(id, OwnerFilter { verdict, log2_mean: setting!(log2_mean), kept: 0 }, 0).is_err() {
+        if OWNERS.insert(id, OwnerFilter { verdict, log2_mean: newborn_mean(), kept: 0 }, 0).is_err() {
             loss::count(Loss::OwnerTableFull, 0);
         }
     }
+}
+
+/// log2 of M of a cgroup that has nothing yet: the smallest, unless many are made.
+#[inline(always)]
+fn newborn_mean() -> u32 {
+    let (finest, coarsest) = (setting!(log2_mean), setting!(log2_coarsest));
+    let Some(births) = BIRTHS.get_ptr_mut(0) else { return finest };
+    // SAFETY: a map value; the kernel makes one cgroup at a time (cgroup_mutex).
+    let mean = finest + unsafe { (*births).doublings(bpf_ktime_get_ns()) };
+    if mean < coarsest { mean } else { coarsest }
 }

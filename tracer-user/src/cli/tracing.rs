@@ -48,6 +48,7 @@ impl TracingArgs {
             provider: self.provider.map(Tier::from),
             map_memory: self.map_memory,
             traced_bytes: None,
+            hierarchy: 0,
             filtered: false,
             follow: Follow::No,
             owners: 0,

@@ -36,8 +36,8 @@ pub(super) fn bytes_of(figures: &HashMap<CgroupId, LocalFigures>) -> HashMap<Cgr
 }
 
 /// Tells the kernel half what is decided: wanted subtrees, those in which nothing can ever match, and cgroups that do not match though
-/// one below them may; and how finely each is sampled, by its bytes. What finds no room stays undecided: recorded with the host's M, and
-/// left out of the report.
+/// one below them may; and how finely each is sampled, by its bytes. One whose bytes are not known keeps the M that it has by now: the
+/// kernel half gave it one when it was made. What finds no room stays undecided: recorded with the host's M, and left out of the report.
 pub(super) fn write<'a>(
     bpf: &mut Ebpf,
     filter: &Filter,
@@ -63,7 +63,11 @@ pub(super) fn write<'a>(
         } else {
             OWNER_REFUSED_ALONE
         };
-        let log2_mean = rates.log2_mean(bytes.get(&id).copied().unwrap_or(0));
+        let bytes = bytes.get(&id).copied();
+        if bytes.is_none() && map.get(&id.0, 0).is_ok_and(|filter| filter.verdict == verdict) {
+            continue;
+        }
+        let log2_mean = rates.log2_mean(bytes.unwrap_or(0));
         match map.insert(id.0, OwnerFilter { verdict, log2_mean, kept: 0 }, 0) {
             Err(MapError::SyscallError(error)) if error.io_error.raw_os_error() == Some(libc::E2BIG) => {
                 log::debug!("the filter's table is full: cgroup {} stays undecided", id.0);

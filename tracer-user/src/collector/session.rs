@@ -182,6 +182,7 @@ impl Session {
             log::warn!("no cgroup matches {} yet", pattern.as_str());
         }
         let mut poller = Poller::new(&hierarchy, default_most_open());
+        options.hierarchy = hierarchy.hierarchy_id;
         options.filtered = !filter.is_open();
         let readings = poll_wanted(&mut poller, &registry, &filter, u64::MAX).readings;
         // On a whole host finer sampling would find more stacks than their table holds. A pattern may match only later.

@@ -68,6 +68,8 @@ pub struct StartOptions {
     pub map_memory: u64,
     /// Most bytes that the wanted cgroups can hold, `None` for all of RAM.
     pub traced_bytes: Option<u64>,
+    /// Hierarchy of the memory cgroups, as the kernel numbers it.
+    pub hierarchy: u32,
     /// A cgroup filter is in force.
     pub filtered: bool,
     /// Whether processes are followed.
@@ -248,6 +250,8 @@ pub fn start(
         log2_step: rates.log2_step,
         gfp_write: GFP_WRITE,
         jiffy_ns: jiffy_ns(),
+        hierarchy: options.hierarchy,
+        reserved: 0,
     };
     let mut phases = Phases::begin();
     let mut bpf = loader.load(&host.layout, &settings, &sizes)?;
