@@ -1,15 +1,30 @@
 //! What every verb that traces waits for: the kernel half's rings, and the time of the next reading.
 
 use super::launch::watch;
-use crate::collector::{oom::Kills, session::Session};
+use crate::{
+    cgroup::monotonic_ns,
+    collector::{oom::Kills, session::Session},
+};
 use anyhow::{Context as _, Result};
 use std::{os::fd::OwnedFd, time::Duration};
-use tokio::{io::unix::AsyncFd, time::MissedTickBehavior};
+use tokio::{
+    io::unix::{AsyncFd, AsyncFdReadyGuard},
+    time::{Instant, MissedTickBehavior, sleep_until},
+};
+use tracer_common::births::Births;
+
+/// Time between two looks at the cgroups that come and go where they do so in a storm: hundreds a second cost some fifty wakeups, and their
+/// ring holds a thousand. Otherwise they are looked at at once: a container's files may be gone when it is.
+const PACE: Duration = Duration::from_millis(20);
 
 /// The rings and the clock of a session.
 pub(super) struct Pulse {
     kills: Kills,
     events: AsyncFd<OwnedFd>,
+    /// How often they were looked at lately; a storm is what it is to the kernel half.
+    looks: Births,
+    /// When they are looked at next, if there are any.
+    next_events: Instant,
     ticks: tokio::time::Interval,
 }
 
@@ -27,9 +42,9 @@ impl Pulse {
     pub(super) fn of(session: &Session, interval: Duration) -> Result<Pulse> {
         let kills = session.kills().context("cannot watch for OOM kills")?;
         let events = watch(session.events_fd()?)?;
-        let mut ticks = tokio::time::interval_at(tokio::time::Instant::now() + interval, interval);
+        let mut ticks = tokio::time::interval_at(Instant::now() + interval, interval);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        Ok(Pulse { kills, events, ticks })
+        Ok(Pulse { kills, events, looks: Births::default(), next_events: Instant::now(), ticks })
     }
 
     /// Takes in what the rings hold until a reading is due or a kill was taken in. May be dropped at any time.
@@ -37,10 +52,12 @@ impl Pulse {
         loop {
             tokio::select! {
                 // Between two readings hundreds of cgroups can come and go.
-                ready = self.events.readable() => {
+                ready = readable_from(&self.events, self.next_events) => {
                     let mut ready = ready?;
                     session.take_events()?;
                     ready.clear_ready();
+                    let is_storm = self.looks.doublings(monotonic_ns()) > 0;
+                    self.next_events = Instant::now() + if is_storm { PACE } else { Duration::ZERO };
                 }
                 // At once: pictures of further kills need the room.
                 kill = self.kills.next() => {
@@ -52,4 +69,10 @@ impl Pulse {
             }
         }
     }
+}
+
+/// When there is something to read, that moment at the earliest.
+async fn readable_from(events: &AsyncFd<OwnedFd>, earliest: Instant) -> std::io::Result<AsyncFdReadyGuard<'_, OwnedFd>> {
+    sleep_until(earliest).await;
+    events.readable().await
 }

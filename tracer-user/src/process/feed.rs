@@ -45,7 +45,7 @@ impl Default for FeedOptions {
         FeedOptions {
             ring_bytes: 512 << 10,
             total_ring_bytes: 32 << 20,
-            watermark_bytes: 256,
+            watermark_bytes: 1 << 10,
             merge_window: Duration::from_millis(20),
             repair_interval: Duration::from_secs(2),
         }

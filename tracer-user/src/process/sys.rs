@@ -105,8 +105,12 @@ pub fn open_files_limit() -> Option<u64> {
 /// itself, glibc takes blocks of a size that was freed once from the heap from then on, which grows by what lies between them.
 pub fn give_large_blocks_back() {
     const LARGE: libc::c_int = 512 << 10;
-    // SAFETY: a plain number. A libc that does not know it says so and goes on as before, which is no harm.
-    let _ = unsafe { libc::mallopt(libc::M_MMAP_THRESHOLD, LARGE) };
+    // With a threshold of one's own the other stays at 128 KiB, and a thread that fills and empties a buffer of more gives it back each time.
+    const KEPT: libc::c_int = 1 << 20;
+    for (parameter, bytes) in [(libc::M_MMAP_THRESHOLD, LARGE), (libc::M_TRIM_THRESHOLD, KEPT)] {
+        // SAFETY: plain numbers. A libc that does not know one says so and goes on as before, which is no harm.
+        let _ = unsafe { libc::mallopt(parameter, bytes) };
+    }
 }
 
 /// Gives memory back that was freed: glibc keeps what lies between what is in use. To be called after what took much at once.
