@@ -4,7 +4,7 @@ use crate::workload::beside_test;
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 use std::ffi::OsStr;
-use std::io::{BufReader, Read};
+use std::io::{BufRead as _, BufReader, Read};
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
@@ -199,6 +199,37 @@ impl Memtrail {
 }
 
 impl Drop for Memtrail {
+    fn drop(&mut self) {
+        // Both fail only when it has ended.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Programs that do nothing on the hooks of the tracepoint tier (`memtrail bench-empty`): what any tracer there costs. Until it is dropped.
+#[derive(Debug)]
+pub struct EmptyPrograms {
+    child: Child,
+}
+
+impl EmptyPrograms {
+    /// Attaches them.
+    pub fn attach() -> Result<EmptyPrograms> {
+        let mut command = Command::new(binary()?);
+        command.arg("bench-empty").stdin(Stdio::null()).stdout(Stdio::piped());
+        let mut child = command.spawn().context("starting memtrail bench-empty")?;
+        let pipe = child.stdout.take().context("stdout of memtrail bench-empty")?;
+        let programs = EmptyPrograms { child };
+        let mut said = String::new();
+        BufReader::new(pipe).read_line(&mut said).context("stdout of memtrail bench-empty")?;
+        if !said.starts_with("attached") {
+            bail!("memtrail bench-empty attached nothing; it said: {said}");
+        }
+        Ok(programs)
+    }
+}
+
+impl Drop for EmptyPrograms {
     fn drop(&mut self) {
         // Both fail only when it has ended.
         let _ = self.child.kill();
