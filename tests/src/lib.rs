@@ -19,6 +19,7 @@
 
 pub mod accuracy;
 pub mod cgroup;
+mod child;
 pub mod hierarchy;
 pub mod kernel;
 pub mod memtrail;

@@ -1,12 +1,12 @@
 //! The tracer as a process: started, stopped, its report read. The tests know memtrail by its command line and its JSON only.
 
-use crate::workload::beside_test;
+use crate::{child::KilledChild, workload::beside_test};
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 use std::ffi::OsStr;
 use std::io::{BufRead as _, BufReader, Read};
 use std::path::PathBuf;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -27,7 +27,7 @@ pub enum Mode {
 /// A running `memtrail record`. Dropping it kills it.
 #[derive(Debug)]
 pub struct Memtrail {
-    child: Child,
+    child: KilledChild,
     stderr: Receiver<String>,
     said: String,
     output: tempfile::TempDir,
@@ -118,7 +118,7 @@ impl Memtrail {
                 }
             }
         });
-        let mut memtrail = Memtrail { child, stderr, said: String::new(), output };
+        let mut memtrail = Memtrail { child: KilledChild(child), stderr, said: String::new(), output };
         memtrail.wait_until_recording()?;
         Ok(memtrail)
     }
@@ -198,18 +198,10 @@ impl Memtrail {
     }
 }
 
-impl Drop for Memtrail {
-    fn drop(&mut self) {
-        // Both fail only when it has ended.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
 /// Programs that do nothing on the hooks of the tracepoint tier (`memtrail bench-empty`): what any tracer there costs. Until it is dropped.
 #[derive(Debug)]
 pub struct EmptyPrograms {
-    child: Child,
+    _child: KilledChild,
 }
 
 impl EmptyPrograms {
@@ -219,21 +211,13 @@ impl EmptyPrograms {
         command.arg("bench-empty").stdin(Stdio::null()).stdout(Stdio::piped());
         let mut child = command.spawn().context("starting memtrail bench-empty")?;
         let pipe = child.stdout.take().context("stdout of memtrail bench-empty")?;
-        let programs = EmptyPrograms { child };
+        let programs = EmptyPrograms { _child: KilledChild(child) };
         let mut said = String::new();
         BufReader::new(pipe).read_line(&mut said).context("stdout of memtrail bench-empty")?;
         if !said.starts_with("attached") {
             bail!("memtrail bench-empty attached nothing; it said: {said}");
         }
         Ok(programs)
-    }
-}
-
-impl Drop for EmptyPrograms {
-    fn drop(&mut self) {
-        // Both fail only when it has ended.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }
 

@@ -1,6 +1,7 @@
 //! `memtrail-workload` as a child process in a test's cgroup, one step at a time.
 
 use crate::cgroup::TestCgroup;
+use crate::child::KilledChild;
 use crate::stat::Kinds;
 use anyhow::{Context, Result, bail};
 use serde::Deserialize;
@@ -9,7 +10,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
-use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
+use std::process::{ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::OnceLock;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread;
@@ -44,7 +45,7 @@ pub struct Step {
 /// A running workload. Dropping it kills it.
 #[derive(Debug)]
 pub struct Workload {
-    child: Child,
+    child: KilledChild,
     input: Option<ChildStdin>,
     lines: Receiver<String>,
     started: bool,
@@ -124,7 +125,7 @@ impl Workload {
                 }
             }
         });
-        Ok(Workload { child, input, lines, started: false })
+        Ok(Workload { child: KilledChild(child), input, lines, started: false })
     }
 
     /// Lets it go on (not before its first step) and waits for its next line; `None` when it ended instead.
@@ -179,13 +180,5 @@ impl Workload {
     /// Its process id.
     pub fn pid(&self) -> u32 {
         self.child.id()
-    }
-}
-
-impl Drop for Workload {
-    fn drop(&mut self) {
-        // Both fail only when it has ended.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }

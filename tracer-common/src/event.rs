@@ -13,7 +13,7 @@ pub enum CgroupChange {
     Removed = 2,
 }
 
-/// A cgroup was made or removed, in any hierarchy.
+/// A cgroup was made or removed in the hierarchy of the memory cgroups.
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
 pub struct CgroupEvent {

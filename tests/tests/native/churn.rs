@@ -195,13 +195,14 @@ fn by_turns(turns: usize, at_once: usize, rounds: usize) {
     let folder = Folder::new("churn-turns").unwrap();
     let mut times: [Vec<f64>; 3] = Default::default();
     for turn in 0..turns {
-        let mut order = [0, 1, 2];
+        let mut order = BESIDE;
         // Forth and back.
         if turn % 2 == 1 {
             order.reverse();
         }
         for beside in order {
-            times[beside].extend(timed(&churn, BESIDE[beside], &folder.path().join(format!("{turn}-{beside}"))));
+            let number = beside as usize;
+            times[number].extend(timed(&churn, beside, &folder.path().join(format!("{turn}-{number}"))));
         }
     }
     let [untraced, empty, traced] = times.clone().map(median);

@@ -70,7 +70,7 @@ fn inherit(cgroup: u64, id: u64) {
 fn newborn_mean() -> u32 {
     let (finest, coarsest) = (setting!(log2_mean), setting!(log2_coarsest));
     let Some(births) = BIRTHS.get_ptr_mut(0) else { return finest };
-    // SAFETY: a map value; the kernel makes one cgroup at a time (cgroup_mutex).
+    // SAFETY: a map value; the tracepoint is within cgroup_mutex (kernel/cgroup/cgroup.c, cgroup_mkdir).
     let mean = finest + unsafe { (*births).doublings(bpf_ktime_get_ns()) };
     if mean < coarsest { mean } else { coarsest }
 }
