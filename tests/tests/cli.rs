@@ -114,7 +114,7 @@ fn recordings_that_are_none() {
     let path = folder.path().join("real.mtrail");
     let header = memtrail::recording::Header { tool: "memtrail test".into(), ..Default::default() };
     let mut writer = memtrail::recording::Writer::create(&path, &header).unwrap();
-    writer.interval(&memtrail::model::Interval { at_s: 1.0, ..Default::default() }).unwrap();
+    writer.interval(&memtrail::report::Interval { at_s: 1.0, ..Default::default() }).unwrap();
     writer.finish().unwrap();
     let whole = std::fs::read(&path).unwrap();
     assert_says(&say("no-report.mtrail", &whole), &["no snapshot"]);

@@ -1,28 +1,32 @@
-//! memtrail's user half: facts about the host, the plan, the programs, the ledger, symbols and outputs.
+//! memtrail's user half, from the ground up. Imports run downward in this list, and `tests/architecture.rs` says so.
 //!
-//! `kernel` (facts, I/O) -> `plan` (pure) -> `bpf` (attach, tables) -> snapshot -> `ledger` (pure) -> `symbolize` -> `output`.
+//! | room | holds |
+//! |---|---|
+//! | [`text`] | names, sizes, times and patterns as text |
+//! | [`report`] | the typed report that every output reads |
+//! | [`host`] | facts about this host, its kernel and this process |
+//! | [`cgroup`], [`containers`], [`process`], [`files`], [`region`] | one subject each |
+//! | [`kernel_half`] | the probes, their plan, loading, tables and events |
+//! | [`symbols`] | names of addresses |
+//! | [`analyse`] | from tables and readings to rows, verdicts, autopsies and comparisons |
+//! | [`trace`] | a running trace |
+//! | [`output`], [`recording`] | formats and views; the .mtrail format |
+//! | [`command`] | the command of `record -- CMD` |
+//! | [`cli`] | verbs |
 
-pub mod bpf;
+pub mod analyse;
 pub mod cgroup;
 pub mod cli;
-pub mod collector;
 pub mod command;
 pub mod containers;
-pub mod date;
-pub mod diagnose;
 pub mod files;
-pub mod glob;
-pub mod histogram;
-pub mod kernel;
-pub mod ledger;
-pub mod model;
-pub mod oom;
+pub mod host;
+pub mod kernel_half;
 pub mod output;
-pub mod plan;
-pub mod privileges;
-pub mod probes;
 pub mod process;
 pub mod recording;
 pub mod region;
-pub mod symbolize;
-pub mod units;
+pub mod report;
+pub mod symbols;
+pub mod text;
+pub mod trace;

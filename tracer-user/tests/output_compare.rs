@@ -4,9 +4,12 @@
 
 mod output_support;
 
-use memtrail::model::{Cgroup, KindRow, Report, Sampling, StackRow};
-use memtrail::output::compare::{Comparison, Options, compare};
-use memtrail::output::{Value, folded, growth};
+use memtrail::analyse::comparison::{Comparison, Options, compare};
+use memtrail::report::{Cgroup, KindRow, Report, Sampling, StackRow};
+use memtrail::{
+    analyse::comparison::growth,
+    output::{Value, folded},
+};
 use output_support::*;
 use std::collections::BTreeMap;
 

@@ -4,9 +4,9 @@
 
 mod output_support;
 
-use memtrail::model::{Cgroup, FileRow, KindRow, RegionRow, Report, Sampling, StackRow};
 use memtrail::output::Value;
 use memtrail::output::diff::{Diff, Options, Shown};
+use memtrail::report::{Cgroup, FileRow, KindRow, RegionRow, Report, Sampling, StackRow};
 use output_support::*;
 use std::collections::BTreeMap;
 use std::path::Path;

@@ -4,8 +4,8 @@
 
 mod output_support;
 
-use memtrail::model::{Cgroup, KindRow, Report};
 use memtrail::output::{Value, folded, json, svg};
+use memtrail::report::{Cgroup, KindRow, Report};
 use output_support::*;
 use std::collections::BTreeMap;
 
@@ -31,7 +31,7 @@ fn json_total(report: &Report, field: &str) -> u64 {
     cgroups.iter().flat_map(|cgroup| cgroup["stacks"].as_array().unwrap()).map(|row| row[field].as_u64().unwrap()).sum()
 }
 
-fn of(stacks: Vec<memtrail::model::StackRow>) -> Report {
+fn of(stacks: Vec<memtrail::report::StackRow>) -> Report {
     Report { cgroups: vec![Cgroup { path: "/a".into(), stacks, ..Cgroup::default() }], ..empty_report() }
 }
 

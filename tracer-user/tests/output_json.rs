@@ -4,10 +4,10 @@
 
 mod output_support;
 
-use memtrail::model::{ArenaRow, Cgroup, FileRow, KindRow, RegionRow, Report, StackRow};
-use memtrail::oom::loops::{Grower, Killed, Loops, Unlimited};
-use memtrail::oom::model::{Autopsy, Dead, Finding, Growth, Level, LiveStack, Moment, RegionsOf, Sibling, Trigger, Victim};
+use memtrail::analyse::oom::loops::{Grower, Killed, Loops, Unlimited};
 use memtrail::output::json;
+use memtrail::report::autopsy::{Autopsy, Dead, Finding, Growth, Level, LiveStack, Moment, RegionsOf, Sibling, Trigger, Victim};
+use memtrail::report::{ArenaRow, Cgroup, FileRow, KindRow, RegionRow, Report, StackRow};
 use output_support::*;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;

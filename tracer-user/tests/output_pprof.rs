@@ -5,8 +5,8 @@
 mod output_support;
 
 use flate2::read::GzDecoder;
-use memtrail::model::{BinaryRow, Cgroup, Report, StackFile, StackRow, ThreadRow};
 use memtrail::output::{Value, pprof};
+use memtrail::report::{BinaryRow, Cgroup, Report, StackFile, StackRow, ThreadRow};
 use output_support::*;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;

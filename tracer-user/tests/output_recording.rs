@@ -4,8 +4,8 @@
 
 mod output_support;
 
-use memtrail::model::{BinaryRow, Interval, SCHEMA, StackFile};
 use memtrail::recording::{self, Header, Mark, Problem, Recording, RecordingError, Writer};
+use memtrail::report::{BinaryRow, Interval, SCHEMA, StackFile};
 use output_support::*;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;

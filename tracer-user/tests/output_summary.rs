@@ -4,12 +4,15 @@
 
 mod output_support;
 
-use memtrail::glob::Glob;
-use memtrail::model::{Cgroup, KindRow, RegionRow, Report, Surveyed};
 use memtrail::output::summary::{self, Options};
-use memtrail::output::text::width;
 use memtrail::output::views::{self, Selection};
-use memtrail::output::{Value, figures, regions};
+use memtrail::report::{Cgroup, KindRow, RegionRow, Report, Surveyed};
+use memtrail::text::glob::Glob;
+use memtrail::text::width;
+use memtrail::{
+    analyse::figures,
+    output::{Value, regions},
+};
 use output_support::*;
 use std::collections::BTreeMap;
 

@@ -2,7 +2,7 @@
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
 use memtrail::process::{Feed, FeedOptions};
-use memtrail::symbolize::{FrameKind, Symbolizer, SymbolizerOptions};
+use memtrail::symbols::{FrameKind, Symbolizer, SymbolizerOptions};
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};

@@ -4,7 +4,7 @@
 use memtrail::process::listing::read_process;
 use memtrail::process::opener::{OpenRequest, open};
 use memtrail::process::{Change, FileStore, Image, ProcessEvent, Registry};
-use memtrail::symbolize::{Frame, FrameKind, Status, Symbolizer, SymbolizerOptions};
+use memtrail::symbols::{Frame, FrameKind, Status, Symbolizer, SymbolizerOptions};
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};

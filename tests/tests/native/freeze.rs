@@ -2,14 +2,13 @@
 
 use harness::cgroup::TestCgroup;
 use harness::workload::Workload;
-use memtrail::bpf::{picture, sizes::Forced};
 use memtrail::cgroup::Hierarchy;
-use memtrail::collector::{
-    filter::Filter,
-    session::Session,
-    start::{Follow, Running, StartOptions},
+use memtrail::kernel_half::{picture, sizes::Forced};
+use memtrail::text::glob::Glob;
+use memtrail::{
+    kernel_half::start::{Follow, Running, StartOptions},
+    trace::{filter::Filter, session::Session},
 };
-use memtrail::glob::Glob;
 use std::os::unix::fs::MetadataExt;
 use tracer_common::attribution::{BASE_BANK, KeyRecord, PICTURES, ROTATING_BANKS};
 
@@ -22,9 +21,9 @@ fn start(cgroup: &TestCgroup) -> Session {
     let mut forced = Forced::default();
     forced.add("GRAVEYARD=140000").unwrap();
     let provider = harness::memtrail::forced_provider().map(|name| match name.as_str() {
-        "fentry" => memtrail::probes::Tier::Fentry,
-        "kprobe" => memtrail::probes::Tier::Kprobe,
-        _ => memtrail::probes::Tier::Tracepoint,
+        "fentry" => memtrail::kernel_half::probes::Tier::Fentry,
+        "kprobe" => memtrail::kernel_half::probes::Tier::Kprobe,
+        _ => memtrail::kernel_half::probes::Tier::Tracepoint,
     });
     let options = StartOptions {
         exact: true,
@@ -47,7 +46,7 @@ fn id(cgroup: &TestCgroup) -> u64 {
 
 /// Keys of anonymous memory of one owner charged since the start.
 fn keys(running: &Running, owner: u64) -> Vec<(u64, KeyRecord)> {
-    let all = memtrail::bpf::tables::keys(&running.bpf).unwrap();
+    let all = memtrail::kernel_half::tables::keys(&running.bpf).unwrap();
     all.into_iter().filter(|(_, record)| record.key.owner == owner && record.key.kind == 0).collect()
 }
 
@@ -60,18 +59,18 @@ fn live(running: &Running, owner: u64, epoch: u64) -> (i64, u64) {
 }
 
 fn live_now(running: &Running, owner: u64) -> i64 {
-    keys(running, owner).iter().map(|(_, record)| memtrail::ledger::live(record)).sum()
+    keys(running, owner).iter().map(|(_, record)| memtrail::analyse::accounts::live(record)).sum()
 }
 
 fn losses(running: &Running) -> Vec<(&'static str, u64)> {
-    let all = memtrail::bpf::tables::losses(&running.bpf).unwrap();
+    let all = memtrail::kernel_half::tables::losses(&running.bpf).unwrap();
     all.into_iter().filter(|(_, count)| count.events > 0).map(|(cause, count)| (cause.name(), count.events)).collect()
 }
 
 /// Folios that wait in a CPU's batch get their owner at a sweep.
 fn settle(running: &mut Running) {
-    let slots: Vec<u64> = memtrail::bpf::tables::samples(&running.bpf).unwrap().keys().copied().collect();
-    memtrail::bpf::tables::sweep(&mut running.bpf, slots.into_iter()).unwrap();
+    let slots: Vec<u64> = memtrail::kernel_half::tables::samples(&running.bpf).unwrap().keys().copied().collect();
+    memtrail::kernel_half::tables::sweep(&mut running.bpf, slots.into_iter()).unwrap();
 }
 
 #[test]
@@ -111,7 +110,7 @@ fn native_old_pictures_read_whole() {
     assert_eq!(live(running, owner, half), was_half);
     picture::close(&mut running.bpf, half).unwrap();
     println!("closed two pictures in {:?}", began.elapsed());
-    assert_eq!(memtrail::bpf::tables::graveyard(&running.bpf).unwrap().len(), 0, "no graves without pictures");
+    assert_eq!(memtrail::kernel_half::tables::graveyard(&running.bpf).unwrap().len(), 0, "no graves without pictures");
     assert!(live_now(running, owner) <= now);
 }
 
@@ -163,9 +162,9 @@ fn native_pictures_are_bounded_and_epochs_go_round() {
         then.pop();
         picture::close(&mut running.bpf, epoch).unwrap();
     }
-    let control = memtrail::bpf::tables::control(&running.bpf).unwrap();
+    let control = memtrail::kernel_half::tables::control(&running.bpf).unwrap();
     assert_eq!((control.open_pictures, control.held_banks), (0, 0));
-    assert_eq!(memtrail::bpf::tables::graveyard(&running.bpf).unwrap().len(), 0);
+    assert_eq!(memtrail::kernel_half::tables::graveyard(&running.bpf).unwrap().len(), 0);
     let current = tracer_common::attribution::bank_of(control.epoch);
     for (_, record) in keys(running, owner) {
         for bank in (0..BASE_BANK).filter(|bank| *bank != current) {

@@ -3,10 +3,11 @@
 
 use memtrail::output::diff::{Diff, Options, Shown};
 use memtrail::output::views::{self, Selection};
-use memtrail::output::{
-    Value, autopsy, files, folded, growth, histograms, hlog, json, perfetto, pods, pprof, regions, summary, svg, threads,
-};
 use memtrail::recording::{self, Recording};
+use memtrail::{
+    analyse::comparison::growth,
+    output::{Value, autopsy, files, folded, histograms, hlog, json, perfetto, pods, pprof, regions, summary, svg, threads},
+};
 use std::path::Path;
 use std::time::{Duration, Instant};
 use tracer_common::mix64;

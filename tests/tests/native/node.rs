@@ -3,10 +3,10 @@
 use harness::cgroup::TestCgroup;
 use harness::memtrail::{Memtrail, Mode, binary, record_args};
 use harness::workload::Workload;
-use memtrail::collector::histograms::Histograms;
-use memtrail::model::{Interval, IntervalCgroup, SCHEMA};
 use memtrail::output::{append::AppendFile, hlog, perfetto};
 use memtrail::recording::{self, Header, Writer};
+use memtrail::report::{Interval, IntervalCgroup, SCHEMA};
+use memtrail::trace::histograms::Histograms;
 use std::collections::HashMap;
 use std::path::Path;
 use std::process::Command;

@@ -6,9 +6,9 @@ use harness::kernel;
 use harness::memtrail::{Memtrail, Mode, Outcome, forced_provider, providers, record_args, record_args_of};
 use harness::report;
 use harness::workload::Workload;
-use memtrail::collector::kmsg::Kmsg;
-use memtrail::oom::log::{self, Incident};
-use memtrail::oom::model::{Autopsy, Victim};
+use memtrail::analyse::oom::log::{self, Incident};
+use memtrail::report::autopsy::{Autopsy, Victim};
+use memtrail::trace::kmsg::Kmsg;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 

@@ -7,7 +7,7 @@ use harness::hierarchy::Version;
 use harness::memtrail::{Mode, record_args, record_args_of};
 use harness::place::{self, Folder, Tmpfs, Writeback};
 use harness::workload::Workload;
-use memtrail::oom::model::{Autopsy, Finding};
+use memtrail::report::autopsy::{Autopsy, Finding};
 
 const MIB: u64 = 1 << 20;
 /// Enough to say that dirty page cache lasts; and a look at processes follows the first reading, and what it found is taken in at a later one.

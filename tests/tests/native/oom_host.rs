@@ -5,9 +5,9 @@ use harness::cgroup::TestCgroup;
 use harness::kernel;
 use harness::memtrail::{Mode, record_args_of};
 use harness::workload::Workload;
-use memtrail::collector::kmsg::Kmsg;
-use memtrail::oom::growth::OWN;
-use memtrail::oom::loops::Loops;
+use memtrail::analyse::oom::growth::OWN;
+use memtrail::analyse::oom::loops::Loops;
+use memtrail::trace::kmsg::Kmsg;
 use std::time::{Duration, Instant};
 
 const MIB: u64 = 1 << 20;

@@ -6,7 +6,7 @@ use harness::cgroup::TestCgroup;
 use harness::hierarchy::Version;
 use harness::memtrail::{Memtrail, Mode, forced_provider, record_args, record_args_of};
 use harness::workload::Workload;
-use memtrail::oom::loops::Loops;
+use memtrail::analyse::oom::loops::Loops;
 use std::io::{BufRead as _, BufReader};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -237,7 +237,7 @@ fn native_oom_of_a_task_that_is_ending_already() {
     assert_eq!(victim.already_ending, Some(true));
     // The kernel prints nothing of it, so it has not flushed its figures either: those of the picture stand in.
     crate::oom::assert_sums(&autopsy);
-    assert_eq!(autopsy.sources["before.anon"], memtrail::oom::source::NOT_FLUSHED);
+    assert_eq!(autopsy.sources["before.anon"], memtrail::analyse::oom::source::NOT_FLUSHED);
     assert!(autopsy.verdict.unwrap().contains("was ending already and was given the last reserves"));
     let loops: Loops = serde_json::from_value(outcome.report["oom_loops"].clone()).unwrap();
     assert!(loops.victims.is_empty(), "nobody was killed for memory: {loops:?}");

@@ -6,7 +6,7 @@ use harness::cgroup::TestCgroup;
 use harness::memtrail::{Memtrail, Mode, Outcome, record_args};
 use harness::place::Folder;
 use harness::workload::Workload;
-use memtrail::histogram::Distribution;
+use memtrail::report::distribution::Distribution;
 
 const MIB: u64 = 1 << 20;
 /// Touches that the workload tells one by one.

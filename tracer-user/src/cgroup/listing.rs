@@ -1,6 +1,7 @@
 //! Walks the memory hierarchy's directories. I/O only, and read-only: what it means is the registry's business.
 
-use super::{CgroupId, CgroupPath, monotonic_ns};
+use super::{CgroupId, CgroupPath};
+use crate::host::clock::monotonic_ns;
 use std::fs;
 use std::io;
 use std::os::unix::ffi::OsStrExt;

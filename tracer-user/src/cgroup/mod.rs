@@ -25,7 +25,6 @@ pub use hierarchy::Hierarchy;
 pub use path::CgroupPath;
 pub use registry::Registry;
 pub use stat::StatReading;
-pub use sys::monotonic_ns;
 
 use std::fmt;
 

@@ -5,7 +5,8 @@
 
 use super::listing::is_gone;
 use super::stat::{self, CgroupFile, StatReading};
-use super::{CgroupId, CgroupPath, Hierarchy, Version, monotonic_ns};
+use super::{CgroupId, CgroupPath, Hierarchy, Version};
+use crate::host::clock::monotonic_ns;
 use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io;

@@ -1,19 +1,10 @@
-//! The system calls of [`super`] that the standard library does not offer: a clock, and a mount that nobody else sees.
+//! The system calls of [`super`] that the standard library does not offer: a mount that nobody else sees.
 
 use super::Version;
 use std::ffi::CStr;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr;
-
-/// CLOCK_MONOTONIC, nanoseconds: the clock of `bpf_ktime_get_ns`.
-#[must_use]
-pub fn monotonic_ns() -> u64 {
-    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: `time` is a valid timespec. The call cannot fail for this clock.
-    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut time) };
-    u64::try_from(time.tv_sec).unwrap_or(0) * 1_000_000_000 + u64::try_from(time.tv_nsec).unwrap_or(0)
-}
 
 // linux/mount.h; not all of them are in the libc crate.
 const FSOPEN_CLOEXEC: libc::c_long = 1;

@@ -1,11 +1,11 @@
 //! `memtrail bench-empty`, hidden: programs that return at once on the hooks of the tracepoint tier. What they cost is what any tracer
 //! on these hooks costs; `cargo xtask bench` measures memtrail against it.
 
-use crate::{
-    bpf::{self, BpfError},
-    collector::start::{Follow, Host},
+use crate::kernel_half::{
+    self, BpfError,
     plan::Target,
     probes::{Attach, Tier},
+    start::{Follow, Host},
 };
 use anyhow::{Context as _, Result};
 use aya::{EbpfLoader, programs::RawTracePoint};
@@ -26,7 +26,7 @@ pub fn run() -> Result<u8> {
     runtime.block_on(async {
         let mut interrupt = signal(SignalKind::interrupt()).context("cannot wait for Ctrl-C")?;
         let mut terminate = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
-        let mut bpf = EbpfLoader::new().load(bpf::OBJECT).map_err(BpfError::Load)?;
+        let mut bpf = EbpfLoader::new().load(kernel_half::OBJECT).map_err(BpfError::Load)?;
         let program = bpf.program_mut("empty").ok_or(BpfError::Missing("program empty"))?;
         let program: &mut RawTracePoint = program.try_into().context("program empty")?;
         program.load().context("program empty")?;

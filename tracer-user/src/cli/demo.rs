@@ -6,23 +6,23 @@
 mod ground;
 mod workloads;
 
+use crate::{analyse::figures, text};
 pub use workloads::WorkloadArgs;
 pub use workloads::run as workload;
 
 use super::status;
 use crate::{
-    bpf::sizes,
+    analyse::verdicts::glibc_arenas,
     cgroup::Hierarchy,
-    collector::{
-        filter::Filter,
-        session::Session,
+    containers::Book,
+    kernel_half::{
+        sizes,
         start::{Follow, Host, StartOptions},
     },
-    containers::Book,
-    diagnose::glibc_arenas,
-    glob::Glob,
-    model::{Cgroup, Report, StackRow},
-    output, units,
+    output,
+    report::{Cgroup, Report, StackRow},
+    text::{glob::Glob, units},
+    trace::{filter::Filter, session::Session},
 };
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
@@ -195,7 +195,7 @@ async fn ready(children: &mut [Child]) -> Result<()> {
         Ok(read) => read.context("cannot hear the workload")?,
     };
     if line.trim() != "ready" {
-        bail!("a workload failed: {}", output::text::escape(line.trim().trim_start_matches("memtrail: ")));
+        bail!("a workload failed: {}", text::escape(line.trim().trim_start_matches("memtrail: ")));
     }
     Ok(())
 }
@@ -212,7 +212,7 @@ fn print(report: &Report, ground: &Ground) -> Result<()> {
     let mut text = output::summary::render(report, output::summary::Options { color: color(), ..Default::default() });
     text.push('\n');
     for workload in ground.used() {
-        for line in output::text::wrap(&sentence(report, &ground.path_of(*workload), *workload), output::summary::COLUMNS) {
+        for line in text::wrap(&sentence(report, &ground.path_of(*workload), *workload), output::summary::COLUMNS) {
             text.push_str(&line);
             text.push('\n');
         }
@@ -235,7 +235,7 @@ fn sentence(report: &Report, path: &str, workload: Workload) -> String {
     };
     let live = cgroup.kinds.get(workload.kind()).and_then(|row| row.live);
     let through = through(cgroup, workload);
-    let found = output::figures::known(live);
+    let found = figures::known(live);
     let by = format!("{} through {}", units::bytes(through.bytes), workload.function());
     let stacks = if through.stacks == 1 { "1 stack".to_owned() } else { format!("{} stacks", through.stacks) };
     let state = if cgroup.state == "dead" { "dead" } else { "living" };
@@ -261,12 +261,12 @@ fn arenas(cgroup: &Cgroup) -> String {
     let Some(row) = cgroup.arenas.first() else { return "; its malloc arenas could not be told".to_owned() };
     let count = row.arenas.map_or_else(|| "?".to_owned(), |arenas| arenas.to_string());
     let limit = row.environment_limit.unwrap_or(row.default_limit);
-    let held = format!("; {} of it in {count} glibc arenas, of at most {limit} here", output::figures::known(row.resident));
+    let held = format!("; {} of it in {count} glibc arenas, of at most {limit} here", figures::known(row.resident));
     let fired = cgroup.verdicts.iter().any(|verdict| verdict.id == glibc_arenas::ID);
     match row.free.zip(row.looked_through) {
         _ if fired => format!("{held}; the verdict {} fires", glibc_arenas::ID),
         Some((free, of)) => {
-            let share = output::figures::percent(Some(free as f64 / of.max(1) as f64), 0);
+            let share = figures::percent(Some(free as f64 / of.max(1) as f64), 0);
             format!("{held}; no verdict: {share} of that is free blocks, so fewer arenas would hold as much")
         }
         None => format!("{held}; no verdict: how full they are is unknown"),
@@ -290,7 +290,7 @@ fn through(cgroup: &Cgroup, workload: Workload) -> Through {
 #[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
-    use crate::model::{ArenaRow, KindRow};
+    use crate::report::{ArenaRow, KindRow};
 
     fn report(state: &str, frames: &[&str]) -> Report {
         let row = StackRow {

@@ -2,12 +2,12 @@
 
 use super::{moment::Moment, status::Conflict};
 use crate::{
-    glob::Glob,
     output::{
         self, Format, Value,
         diff::{Diff, Options, Shown},
         views,
     },
+    text::glob::Glob,
 };
 use anyhow::Result;
 use clap::Args;

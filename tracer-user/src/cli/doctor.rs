@@ -1,16 +1,17 @@
 //! `memtrail doctor`: what this host can do, tried and not guessed, to be pasted into a bug report.
 
 use crate::{
-    bpf::{Loader, sizes},
+    analyse::rows,
     cgroup::Hierarchy,
-    collector::{
-        assemble,
+    kernel_half::{
+        Loader,
+        probes::Tier,
         rates::Rates,
+        sizes,
         start::{self, Follow, Host, StartOptions},
     },
-    model::PlanRow,
-    probes::Tier,
-    units,
+    report::PlanRow,
+    text::units,
 };
 use anyhow::Result;
 use clap::Args;
@@ -41,7 +42,7 @@ Everything is tried, and taken back. Exit status: 0 tracing works, 1 it does not
 #[derive(Serialize)]
 struct Findings {
     tool: String,
-    facts: crate::kernel::facts::Facts,
+    facts: crate::host::kernel::facts::Facts,
     memory_hierarchy: Option<Memory>,
     /// Providers, as really attached (and detached again); empty if that failed.
     plan: Vec<PlanRow>,
@@ -95,7 +96,7 @@ pub fn run(args: &DoctorArgs) -> Result<u8> {
     match start::start(&host, loader, &options, |_| Ok(None)) {
         Ok(running) => {
             attach_ms = Some(began.elapsed().as_secs_f64() * 1000.0);
-            plan = assemble::plan_rows(&running);
+            plan = rows::plan_rows(&running);
             preemptible = running.preemptible;
             instructions = instructions_of(&running);
         }

@@ -5,7 +5,7 @@
 use crate::{
     cgroup::{CgroupPath, Hierarchy},
     command::{CommandError, Exit, GRACE, Gated, Place, Placement, Program, Removal, Running, signals::Signals, sweep_stale},
-    units,
+    text::units,
 };
 use anyhow::{Context as _, Result};
 use std::{
@@ -148,7 +148,7 @@ impl Launched {
             None => "still runs".to_owned(),
         };
         let peak = self.peak().map(|bytes| format!("; at most {} at once", units::bytes(bytes))).unwrap_or_default();
-        Ok(format!("{} {how} after {}{peak}", crate::output::text::escape(&self.name), units::duration(self.took)))
+        Ok(format!("{} {how} after {}{peak}", crate::text::escape(&self.name), units::duration(self.took)))
     }
 
     /// Most bytes charged to its cgroup at once, where the kernel tells (v1; v2 since 5.19).

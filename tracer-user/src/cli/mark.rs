@@ -1,7 +1,7 @@
 //! `memtrail mark NAME`: names this moment in the recordings that run.
 
 use super::status::Conflict;
-use crate::{collector::marks, output::text};
+use crate::{cli::mark_socket, text};
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
 use std::{
@@ -41,9 +41,9 @@ It needs root, as the recording does. Exit status: 0 marked in each of them;
 
 /// Makes the mark.
 pub fn run(args: &MarkArgs) -> Result<u8> {
-    marks::check_name(&args.name).map_err(Conflict)?;
-    let directory = Path::new(marks::DIRECTORY);
-    let sockets = match marks::sockets_in(directory) {
+    mark_socket::check_name(&args.name).map_err(Conflict)?;
+    let directory = Path::new(mark_socket::DIRECTORY);
+    let sockets = match mark_socket::sockets_in(directory) {
         Err(error) if error.kind() == ErrorKind::PermissionDenied => bail!("{}: marks are for root alone", directory.display()),
         sockets => sockets.with_context(|| directory.display().to_string())?,
     };

@@ -1,9 +1,9 @@
 //! Marks of the recording that runs here: where the wishes come from, and what is done with them.
 
 use super::{series::Series, status::Conflict};
-use crate::collector::{
-    marks::{self, Listener, Request},
-    session::Session,
+use crate::{
+    cli::mark_socket::{self, Listener, Request},
+    trace::session::Session,
 };
 use anyhow::{Context as _, Result};
 use clap::ValueEnum;
@@ -102,9 +102,9 @@ impl Marking {
 
     /// A snapshot in every recording, named. Its time in seconds.
     fn make(&mut self, name: &str, session: &mut Session, series: &mut Series) -> Result<f64> {
-        marks::check_name(name).map_err(anyhow::Error::msg)?;
+        mark_socket::check_name(name).map_err(anyhow::Error::msg)?;
         anyhow::ensure!(!self.names.contains(name), "there is a mark {name} already");
-        anyhow::ensure!(self.names.len() < marks::MOST_MARKS, "it has {} marks, and more do not fit", marks::MOST_MARKS);
+        anyhow::ensure!(self.names.len() < mark_socket::MOST_MARKS, "it has {} marks, and more do not fit", mark_socket::MOST_MARKS);
         let at_s = series.mark(name, session)?;
         self.names.insert(name.to_owned());
         log::info!("mark {name} at {at_s:.3} s");

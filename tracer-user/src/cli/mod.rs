@@ -7,6 +7,7 @@ pub mod doctor;
 mod failures;
 mod launch;
 pub mod mark;
+pub mod mark_socket;
 pub mod marking;
 pub mod messages;
 mod moment;

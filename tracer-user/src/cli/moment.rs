@@ -1,6 +1,6 @@
 //! A moment of a recording as an argument: `FILE`, its end, or a mark in it.
 
-use crate::{model::Report, recording, units};
+use crate::{recording, report::Report, text::units};
 use anyhow::{Result, bail};
 use std::path::{Path, PathBuf};
 

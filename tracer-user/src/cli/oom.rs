@@ -5,14 +5,14 @@ use super::{
     record::{FOREVER, Interrupts},
     tracing::TracingArgs,
 };
+use crate::text;
 use crate::{
-    bpf::sizes::Forced,
-    collector::{filter::Filter, kmsg::Kmsg, oom::Wish, session::Session},
+    analyse::oom::{Autopsy, log},
     containers::NamePattern,
-    glob::Glob,
-    oom::{Autopsy, log},
+    kernel_half::sizes::Forced,
     output::{self, timeline},
-    units,
+    text::{glob::Glob, units},
+    trace::{filter::Filter, kmsg::Kmsg, oom::Wish, session::Session},
 };
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
@@ -285,7 +285,7 @@ impl Told<'_> {
             agreement.left_out
         );
         for difference in &agreement.differences {
-            text.push_str(&format!("            {}\n", output::text::escape(difference)));
+            text.push_str(&format!("            {}\n", text::escape(difference)));
         }
         self.differing += u64::from(!agreement.differences.is_empty());
         Ok(text)

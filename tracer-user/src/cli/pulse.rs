@@ -2,8 +2,8 @@
 
 use super::launch::watch;
 use crate::{
-    cgroup::monotonic_ns,
-    collector::{oom::Kills, session::Session},
+    host::clock::monotonic_ns,
+    trace::{oom::Kills, session::Session},
 };
 use anyhow::{Context as _, Result};
 use std::{os::fd::OwnedFd, time::Duration};

@@ -10,17 +10,18 @@ use super::{
     streaming::Streaming,
     tracing::TracingArgs,
 };
+use crate::text;
 use crate::{
-    bpf::sizes::Forced,
-    collector::{
+    containers::NamePattern,
+    host::privileges,
+    kernel_half::{sizes::Forced, start::StartError},
+    output,
+    report::Report,
+    text::{glob::Glob, units},
+    trace::{
         filter::Filter,
         session::{Session, SessionError},
-        start::StartError,
     },
-    containers::NamePattern,
-    glob::Glob,
-    model::Report,
-    output, privileges, units,
 };
 use anyhow::{Context as _, Result};
 use clap::Args;
@@ -219,13 +220,13 @@ fn advise(error: SessionError, args: &RecordArgs) -> anyhow::Error {
 }
 
 fn is_required(probe: &str) -> bool {
-    crate::probes::CATALOGUE.iter().any(|p| p.name == probe && p.required)
+    crate::kernel_half::probes::CATALOGUE.iter().any(|p| p.name == probe && p.required)
 }
 
 /// One line that says that tracing is on, with what it uses.
 fn announce(session: &Session, args: &RecordArgs, waiting: Option<&Waiting>) {
     let running = session.running();
-    let command = waiting.map(|waiting| output::text::escape(waiting.name()));
+    let command = waiting.map(|waiting| text::escape(waiting.name()));
     let until = match (args.duration, command) {
         (Some(duration), Some(name)) => format!("{name} for at most {}", units::duration(duration)),
         (None, Some(name)) => format!("{name} until it ends"),

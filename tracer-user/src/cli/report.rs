@@ -1,13 +1,13 @@
 //! `memtrail report`: any view or format of a recording.
 
 use super::{moment, status::Conflict};
+use crate::analyse::comparison;
 use crate::{
     containers::NamePattern,
-    glob::Glob,
-    model::{Cgroup, Report},
     output::{self, Value, views},
     recording::{self, Point},
-    units,
+    report::{Cgroup, Report},
+    text::{glob::Glob, units},
 };
 use anyhow::{Context as _, Result, bail};
 use clap::{Args, ValueEnum};
@@ -238,7 +238,7 @@ fn growth(before: Option<&Report>, after: &Report, value: Value) -> Result<Repor
     if let Some(before) = before.filter(|before| before.duration_s > after.duration_s) {
         bail!("--from is {:.1} s later than --to", before.duration_s - after.duration_s);
     }
-    let growth = output::growth::between(before, after, value);
+    let growth = comparison::growth::between(before, after, value);
     if growth.shrunk > 0 {
         let noun = if growth.shrunk == 1 { "stack" } else { "stacks" };
         eprintln!("memtrail: {} {noun} shrank, by {} in all: see memtrail diff", growth.shrunk, units::bytes(growth.shrunk_bytes));

@@ -32,12 +32,12 @@ const LEAST_BYTES: u64 = 1 << 20;
 const LEAST_TIME: Duration = Duration::from_secs(1);
 
 fn part_size(text: &str) -> Result<u64, String> {
-    let size = crate::units::parse_size(text).map_err(|error| error.to_string())?;
+    let size = crate::text::units::parse_size(text).map_err(|error| error.to_string())?;
     if size < LEAST_BYTES { Err("a part has 1 MiB at least".to_owned()) } else { Ok(size) }
 }
 
 fn part_duration(text: &str) -> Result<Duration, String> {
-    let time = crate::units::parse_duration(text).map_err(|error| error.to_string())?;
+    let time = crate::text::units::parse_duration(text).map_err(|error| error.to_string())?;
     if time < LEAST_TIME { Err("a part has 1 s at least".to_owned()) } else { Ok(time) }
 }
 

@@ -8,16 +8,15 @@ use super::{
 };
 use crate::{
     cgroup::CgroupId,
-    collector::session::Session,
-    date,
-    histogram::Increment,
-    model::Report,
     output::{
         Format,
         append::{AppendError, AppendFile},
         hlog, perfetto,
     },
     recording::{Header, Mark, Writer},
+    report::{Report, distribution::Increment},
+    text::date,
+    trace::session::Session,
 };
 use anyhow::{Context as _, Result};
 use std::{

@@ -3,10 +3,9 @@
 use super::status::Conflict;
 use crate::{
     cgroup::CgroupId,
-    collector::session::Session,
-    histogram::Increment,
-    model::Interval,
     output::stream::{self, Stream},
+    report::{Interval, distribution::Increment},
+    trace::session::Session,
 };
 use anyhow::{Context as _, Result};
 use std::path::{Path, PathBuf};

@@ -1,11 +1,13 @@
 //! How to trace, as the verbs that do so are told.
 
 use crate::{
-    bpf::sizes::Forced,
-    collector::start::{Follow, StartOptions},
     containers::Book,
-    probes::Tier,
-    units,
+    kernel_half::{
+        probes::Tier,
+        sizes::Forced,
+        start::{Follow, StartOptions},
+    },
+    text::units,
 };
 use clap::ValueEnum;
 use std::path::PathBuf;

@@ -1,7 +1,7 @@
 //! What `--pod` and `--container` ask for. Pure.
 
 use super::Names;
-use crate::glob::{Glob, GlobError};
+use crate::text::glob::{Glob, GlobError};
 
 /// Shortest beginning of an id that counts as one: what `docker ps` and `crictl ps` show has 12 and 13 digits.
 const SHORTEST_ID: usize = 6;

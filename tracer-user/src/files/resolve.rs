@@ -7,7 +7,7 @@ use super::{
     name::{self, Name},
     volume::{self, Volume},
 };
-use crate::output::text;
+use crate::text;
 use std::{
     collections::HashMap,
     fs,

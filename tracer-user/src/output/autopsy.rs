@@ -3,16 +3,18 @@
 //! Every name in an autopsy may come from a recording that somebody else made: it is escaped here again, which changes nothing of what is
 //! escaped already.
 
-use super::{figures, files, text};
+use crate::{analyse::figures, text};
 use crate::{
-    model::{FileRow, Report},
-    oom::{
+    analyse::oom::{
         autopsy::{WINDOWS_S, window_text},
         growth::{OWN, USAGE},
         loops::Loops,
-        model::{Autopsy, Growth, LiveStack, Trigger, Victim},
     },
-    units,
+    report::{
+        FileRow, Report,
+        autopsy::{Autopsy, Growth, LiveStack, Trigger, Victim},
+    },
+    text::units,
 };
 
 /// Columns of a line.
@@ -278,7 +280,7 @@ fn young(row: &LiveStack) -> String {
 
 /// Files that held much, and by whom.
 fn files(autopsy: &Autopsy, out: &mut Lines) {
-    let firm = |file: &&FileRow| files::bytes(file) / 2 >= files::stderr(file);
+    let firm = |file: &&FileRow| file.bytes() / 2 >= file.stderr();
     let rows: Vec<&FileRow> = autopsy.files.iter().filter(firm).take(SHOWN).collect();
     for file in &rows {
         let waiting = file.dirty.unwrap_or(0).saturating_add(file.writeback.unwrap_or(0));
@@ -287,9 +289,9 @@ fn files(autopsy: &Autopsy, out: &mut Lines) {
             let dead = if owner.state == "dead" { " (removed)" } else { "" };
             format!(", charged to {}{dead}", owner.cgroup)
         });
-        let by = |verb: &str, of| if Vec::is_empty(of) { None } else { Some(format!(", {verb} by {}", files::names(of))) };
+        let by = |verb: &str, of| if Vec::is_empty(of) { None } else { Some(format!(", {verb} by {}", figures::touchers(of))) };
         let by = by("written", &file.writers).or_else(|| by("read", &file.readers)).unwrap_or_default();
-        let bytes = figures::sampled(files::bytes(file), Some(files::stderr(file)));
+        let bytes = figures::sampled(file.bytes(), Some(file.stderr()));
         out.label("files", &format!("{bytes}  {} in {}{by}{}{waiting}", file.kind, file.path, owner.unwrap_or_default()));
     }
     if autopsy.files.len() > rows.len() {

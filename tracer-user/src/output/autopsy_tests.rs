@@ -1,5 +1,5 @@
 use super::*;
-use crate::oom::model::{Growth, Level, Sibling};
+use crate::report::autopsy::{Growth, Level, Sibling};
 use std::collections::BTreeMap;
 
 fn autopsy() -> Autopsy {

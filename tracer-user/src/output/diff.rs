@@ -3,19 +3,19 @@
 //! The text shows what changed by more than two standard errors and counts the rest; the other formats hold every stack of both sides. The
 //! formats are described in docs/diff.md.
 
-use super::compare::{Change, Comparison, KindChange, StackChange, compare};
-use super::compare_places::PlaceChange;
 use super::diff_svg::{self, Columns};
-use super::text::{escape, pad_left, pad_right};
 use super::write::{is_stdout, write_stdout_with, write_whole};
 use super::{Format, OutputError, Value, folded, svg};
-use crate::model::Report;
-use crate::units;
+use crate::analyse::comparison::places::PlaceChange;
+use crate::analyse::comparison::{Change, Comparison, KindChange, StackChange, compare};
+use crate::report::Report;
+use crate::text::units;
+use crate::text::{escape, pad_left, pad_right};
 use serde_json::json;
 use std::io::{self, Write};
 use std::path::Path;
 
-pub use super::compare::Options;
+pub use crate::analyse::comparison::Options;
 
 /// Columns of the name of a cgroup or kind.
 const NAME_COLUMNS: usize = 40;

@@ -5,7 +5,7 @@
 //! larger its part of the largest change. Changes only colours and titles in what inferno draws.
 
 use super::svg;
-use crate::units;
+use crate::text::units;
 use inferno::flamegraph::color::{Color, PaletteMap};
 use std::collections::{BTreeMap, HashMap};
 use std::io;

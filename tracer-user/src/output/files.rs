@@ -2,15 +2,12 @@
 //!
 //! Pure. Rows of one file in several cgroups stay apart: page cache is charged to whoever touched it first.
 
-use super::json::OTHER;
-use super::text::{escape, pad_left};
 use super::views::Selection;
-use super::{figures, text};
-use crate::model::{Cgroup, FileRow, FileToucher, Report};
-use crate::units;
-
-/// Most processes of a file on its line.
-const TOUCHERS: usize = 3;
+use crate::analyse::figures;
+use crate::report::OTHER;
+use crate::report::{Cgroup, FileRow, Report};
+use crate::text::units;
+use crate::text::{self, escape, pad_left};
 
 /// Innermost user frames of its largest toucher.
 const FRAMES: usize = 3;
@@ -22,7 +19,7 @@ pub fn table(report: &Report, selection: &Selection) -> String {
     let rows = chosen.flat_map(|cgroup| cgroup.files.iter().map(move |file| (cgroup, file)));
     let (mut others, mut rows): (Vec<_>, Vec<_>) =
         rows.filter(|(_, file)| is_other(file) || selection.takes_kind(&file.kind)).partition(|(_, file)| is_other(file));
-    rows.sort_by_key(|(_, file)| std::cmp::Reverse(bytes(file)));
+    rows.sort_by_key(|(_, file)| std::cmp::Reverse(file.bytes()));
     others.extend(rows.drain(selection.top.unwrap_or(usize::MAX).min(rows.len())..));
 
     let mut table = format!("{}  KIND   STATE    PATH\n", pad_left("BYTES", 24));
@@ -31,8 +28,8 @@ pub fn table(report: &Report, selection: &Selection) -> String {
         table.push_str(&format!("{:26}{}\n", "", escape(&about(cgroup, file))));
     }
     if !others.is_empty() {
-        let sum = others.iter().fold(0_u64, |sum, (_, file)| sum.saturating_add(bytes(file)));
-        let variance: f64 = others.iter().map(|(_, file)| (stderr(file) as f64).powi(2)).sum();
+        let sum = others.iter().fold(0_u64, |sum, (_, file)| sum.saturating_add(file.bytes()));
+        let variance: f64 = others.iter().map(|(_, file)| (file.stderr() as f64).powi(2)).sum();
         let figure = figures::sampled(sum, Some(variance.sqrt().round() as u64));
         table.push_str(&format!("{}  other files\n", pad_left(&figure, 24)));
     }
@@ -44,7 +41,7 @@ pub fn table(report: &Report, selection: &Selection) -> String {
 
 /// `<bytes>  file  present  /var/log/app.log  (emptyDir logs of pod ...)`. Paths are not cut: they are what is looked for.
 fn line(file: &FileRow) -> String {
-    let figure = figures::sampled(bytes(file), Some(stderr(file)));
+    let figure = figures::sampled(file.bytes(), Some(file.stderr()));
     let volume = file.volume.as_deref().map(|volume| format!("  ({})", escape(volume))).unwrap_or_default();
     let state = file.state.as_deref().unwrap_or("?");
     format!("{}  {:<6} {:<8} {}{volume}\n", pad_left(&figure, 24), escape(&file.kind), escape(state), escape(&file.path))
@@ -56,7 +53,7 @@ fn about(cgroup: &Cgroup, file: &FileRow) -> String {
     let mut parts = vec![format!("charged to {}{dead}", cgroup.path)];
     for (verb, touchers) in [("written by", &file.writers), ("read by", &file.readers)] {
         if !touchers.is_empty() {
-            parts.push(format!("{verb} {}", names(touchers)));
+            parts.push(format!("{verb} {}", figures::touchers(touchers)));
         }
     }
     let frames = file.writers.first().or(file.readers.first()).map_or(&[][..], |toucher| &toucher.frames);
@@ -69,7 +66,7 @@ fn about(cgroup: &Cgroup, file: &FileRow) -> String {
     }
     if let Some(dirtied) = file.dirtied.filter(|bytes| *bytes > 0) {
         let rate = file.dirtied_bytes_per_s.filter(|rate| *rate >= 1.0).map(|rate| format!(" at {}/s", units::bytes(rate as u64)));
-        let by = if file.dirtiers.is_empty() { String::new() } else { format!(" by {}", names(&file.dirtiers)) };
+        let by = if file.dirtiers.is_empty() { String::new() } else { format!(" by {}", figures::touchers(&file.dirtiers)) };
         parts.push(format!("dirtied {}{}{by}", figures::sampled(dirtied, file.dirtied_stderr), rate.unwrap_or_default()));
     }
     let waiting = file.dirty.unwrap_or(0).saturating_add(file.writeback.unwrap_or(0));
@@ -82,37 +79,18 @@ fn about(cgroup: &Cgroup, file: &FileRow) -> String {
     parts.join(", ")
 }
 
-/// `java[4711] 398.0 MiB, sh[12] 4.0 KiB and 3 more`. A process that both read and mapped is one.
-#[must_use]
-pub fn names(touchers: &[FileToucher]) -> String {
-    let mut merged: Vec<(Option<u32>, &str, u64)> = Vec::new();
-    for toucher in touchers {
-        match merged.iter_mut().find(|(pid, comm, _)| *pid == toucher.pid && *comm == toucher.comm) {
-            Some((.., bytes)) => *bytes = bytes.saturating_add(toucher.bytes),
-            None => merged.push((toucher.pid, &toucher.comm, toucher.bytes)),
-        }
-    }
-    merged.sort_by_key(|(.., bytes)| std::cmp::Reverse(*bytes));
-    let shown = merged.iter().take(TOUCHERS).map(|(pid, comm, bytes)| {
-        let pid = pid.map(|pid| format!("[{pid}]")).unwrap_or_default();
-        format!("{comm}{pid} {}", units::bytes(*bytes))
-    });
-    let shown = shown.collect::<Vec<_>>().join(", ");
-    if merged.len() > TOUCHERS { format!("{shown} and {} more", merged.len() - TOUCHERS) } else { shown }
-}
-
 /// The file that holds more than half of the cgroup's bytes of one kind, with those bytes; `None` if none does.
 #[must_use]
 pub fn dominant<'a>(cgroup: &'a Cgroup, kind: &str) -> Option<&'a FileRow> {
     let all = figures::kind_bytes(cgroup.kinds.get(kind)?)?;
     let of_kind = cgroup.files.iter().filter(|file| file.kind == kind && !is_other(file));
-    of_kind.max_by_key(|file| bytes(file)).filter(|file| all > 0 && bytes(file) > all / 2)
+    of_kind.max_by_key(|file| file.bytes()).filter(|file| all > 0 && file.bytes() > all / 2)
 }
 
 /// The summary's line for it, in so many columns: `64.0 MiB in /dev/shm/cache, deleted, by app[12]`.
 #[must_use]
 pub fn summary_line(file: &FileRow, columns: usize) -> String {
-    let head = format!("{} of {} in ", figures::sampled(bytes(file), Some(stderr(file))), escape(&file.kind));
+    let head = format!("{} of {} in ", figures::sampled(file.bytes(), Some(file.stderr())), escape(&file.kind));
     let deleted = if file.state.as_deref() == Some("deleted") { ", deleted" } else { "" };
     let toucher = file.writers.first().or(file.readers.first());
     let by = toucher.map(|toucher| {
@@ -124,18 +102,6 @@ pub fn summary_line(file: &FileRow, columns: usize) -> String {
     format!("{head}{}{tail}", text::cut_middle(&escape(&file.path), room))
 }
 
-/// Bytes of a row, older ones included.
-#[must_use]
-pub fn bytes(file: &FileRow) -> u64 {
-    file.live.saturating_add(file.baseline)
-}
-
-/// Standard error of [`bytes`].
-#[must_use]
-pub fn stderr(file: &FileRow) -> u64 {
-    (file.live_stderr as f64).hypot(file.baseline_stderr as f64).round() as u64
-}
-
 fn is_other(file: &FileRow) -> bool {
     file.path == OTHER && file.inode.is_none()
 }
@@ -144,7 +110,7 @@ fn is_other(file: &FileRow) -> bool {
 #[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
-    use crate::model::KindRow;
+    use crate::report::KindRow;
 
     fn file(path: &str, kind: &str, live: u64) -> FileRow {
         let writer = FileToucher {
@@ -203,6 +169,9 @@ mod tests {
     fn readings_of_one_process_are_one() {
         let toucher =
             |pid, bytes, how: &str| FileToucher { pid: Some(pid), comm: "a".into(), bytes, how: Some(how.into()), frames: vec![] };
-        assert_eq!(names(&[toucher(1, 4096, "read"), toucher(1, 8192, "map"), toucher(2, 16384, "read")]), "a[2] 16.0 KiB, a[1] 12.0 KiB");
+        assert_eq!(
+            figures::touchers(&[toucher(1, 4096, "read"), toucher(1, 8192, "map"), toucher(2, 16384, "read")]),
+            "a[2] 16.0 KiB, a[1] 12.0 KiB"
+        );
     }
 }

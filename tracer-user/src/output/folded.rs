@@ -4,8 +4,9 @@
 //! `[before start]` and `[unattributed]`, which give width to what has no stack. Nothing is dropped and nothing else is added. The format is
 //! described in docs/folded.md.
 
-use super::{Value, text};
-use crate::model::{Cgroup, KindRow, Report, StackRow};
+use super::Value;
+use crate::report::{Cgroup, KindRow, Report, StackRow};
+use crate::text;
 use std::collections::BTreeMap;
 use std::io::{self, Write};
 

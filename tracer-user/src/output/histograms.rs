@@ -2,11 +2,11 @@
 //!
 //! Pure. Values are at most 1.6 % from the truth, which no shown digit tells.
 
-use super::text::{escape, pad_left, pad_right};
 use super::views::Selection;
-use crate::histogram::is_bytes;
-use crate::model::{Cgroup, HistogramRow, Report};
-use crate::units;
+use crate::report::distribution::is_bytes;
+use crate::report::{Cgroup, HistogramRow, Report};
+use crate::text::units;
+use crate::text::{escape, pad_left, pad_right};
 
 /// Width of the first column.
 const NAME_COLUMNS: usize = 20;
@@ -86,7 +86,7 @@ fn push(text: &mut String, line: &str) {
 #[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
-    use crate::histogram::Distribution;
+    use crate::report::distribution::Distribution;
 
     fn cgroup(metric: &str, values: &[u64]) -> Cgroup {
         let mut distribution = Distribution::default();

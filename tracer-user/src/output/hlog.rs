@@ -3,10 +3,10 @@
 //!
 //! A line's tag is `CGROUP;METRIC`. Times are seconds since the base time in the head.
 
-use super::text;
-use crate::date;
-use crate::histogram::Increment;
-use crate::model::Report;
+use crate::report::Report;
+use crate::report::distribution::Increment;
+use crate::text;
+use crate::text::date;
 use std::fmt::Write as _;
 use std::io;
 
@@ -79,7 +79,7 @@ fn tag(name: &str) -> String {
 #[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
-    use crate::histogram::Distribution;
+    use crate::report::distribution::Distribution;
     use base64::{Engine as _, prelude::BASE64_STANDARD};
     use hdrhistogram::{
         Histogram,

@@ -2,16 +2,14 @@
 //!
 //! Unknown is null and present. Never changes a figure: what a list leaves out is summed in one row, so that lists add up.
 
-use crate::model::{BinaryRow, Cgroup, FileRow, Report, StackRow};
-use crate::oom::model::Autopsy;
+use crate::report::OTHER;
+use crate::report::autopsy::Autopsy;
+use crate::report::{BinaryRow, Cgroup, FileRow, Report, StackRow};
 use std::collections::HashSet;
 use std::io::{self, Write};
 
 /// Rows of a cgroup's stacks and files that are kept, by live bytes.
 pub const KEPT: usize = 200;
-
-/// The only frame, and the path, of the row that sums the rest.
-pub const OTHER: &str = "[other]";
 
 /// Writes the shortened report, indented by two spaces, with a newline at the end.
 ///

@@ -30,18 +30,13 @@
 
 pub mod append;
 pub mod autopsy;
-pub mod compare;
-pub mod compare_places;
 pub mod diff;
 mod diff_svg;
-pub mod figures;
 pub mod files;
 pub mod folded;
-pub mod growth;
 pub mod histograms;
 pub mod hlog;
 pub mod json;
-pub mod merged;
 pub mod nmt;
 pub mod perfetto;
 pub mod pods;
@@ -50,7 +45,6 @@ pub mod regions;
 pub mod stream;
 pub mod summary;
 pub mod svg;
-pub mod text;
 pub mod threads;
 pub mod timeline;
 pub mod views;
@@ -58,7 +52,7 @@ mod write;
 
 pub use write::{Format, OutputError, WriteOptions, check_target, directory_of, write, write_whole};
 
-use crate::model::StackRow;
+use crate::report::StackRow;
 use std::fmt;
 use std::str::FromStr;
 

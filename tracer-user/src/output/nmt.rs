@@ -3,9 +3,9 @@
 //!
 //! Pure: text and a report in, text out. The JVM's text is hostile like every other.
 
-use super::text::{escape, pad_left, pad_right, wrap};
-use crate::model::{Cgroup, RegionRow, Report};
-use crate::units;
+use crate::report::{Cgroup, RegionRow, Report};
+use crate::text::units;
+use crate::text::{escape, pad_left, pad_right, wrap};
 
 /// Longest text that is taken.
 pub const MOST_BYTES: u64 = 1 << 20;

@@ -4,8 +4,8 @@
 //! A trace is a sequence of packets, so it can be written while a recording runs. A counter is written when it changes. Names are written as
 //! they are: the viewer escapes.
 
-use crate::model::Interval;
 use crate::recording::Mark;
+use crate::report::Interval;
 use prost::Message;
 use std::collections::{BTreeMap, HashMap};
 use tracer_common::mix64;

@@ -4,11 +4,11 @@
 //! Pure. A pod is its cgroup with all below it; a container likewise. What is charged to a pod and to none of its containers, or to ones that
 //! are gone, is in the pod's line.
 
-use super::figures;
-use super::text::{escape, pad_left, pad_right};
 use super::views::Selection;
-use crate::model::{Cgroup, LimitRow, Report};
-use crate::units;
+use crate::analyse::figures;
+use crate::report::{Cgroup, LimitRow, Report};
+use crate::text::units;
+use crate::text::{escape, pad_left, pad_right};
 use std::collections::BTreeMap;
 
 /// Width of the name's column.
@@ -128,7 +128,7 @@ pub(super) fn label(cgroup: &Cgroup) -> String {
 mod tests {
     use super::*;
     use crate::containers::NamePattern;
-    use crate::model::KindRow;
+    use crate::report::KindRow;
 
     const MIB: u64 = 1 << 20;
 

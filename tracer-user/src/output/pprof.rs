@@ -5,8 +5,8 @@
 //! Names are written as they are, unlike in texts: a reader escapes what it prints.
 
 use super::Value;
-use crate::date;
-use crate::model::{BinaryRow, Cgroup, Report, StackRow};
+use crate::report::{BinaryRow, Cgroup, Report, StackRow};
+use crate::text::date;
 use flate2::{Compression, GzBuilder};
 use prost::Message;
 use std::collections::HashMap;

@@ -3,11 +3,11 @@
 //!
 //! Pure. What is unknown is `?`; what the selection leaves out is said.
 
-use super::figures;
-use super::text::{escape, pad_left, pad_right, wrap};
 use super::views::Selection;
-use crate::model::{ArenaRow, Cgroup, MappingRow, OriginRow, RegionRow, Report};
-use crate::units;
+use crate::analyse::figures;
+use crate::report::{ArenaRow, Cgroup, MappingRow, OriginRow, RegionRow, Report};
+use crate::text::units;
+use crate::text::{escape, pad_left, pad_right, wrap};
 use std::collections::BTreeMap;
 
 /// Width of the first column.

@@ -4,8 +4,8 @@
 //! A reader can be slow, or stand still: [`Stream`] hands lines to a thread of its own through a short queue, and drops whole lines, counted,
 //! when that is full. The recording never waits for it.
 
-use crate::histogram::{Distribution, Increment};
-use crate::model::{HistogramRow, Interval, IntervalCgroup};
+use crate::report::distribution::{Distribution, Increment};
+use crate::report::{HistogramRow, Interval, IntervalCgroup};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};

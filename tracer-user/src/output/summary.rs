@@ -3,9 +3,10 @@
 //! At most 80 columns; at most 40 lines for up to ten cgroups, so that it fits a terminal and a ticket. Within that, the room is shared
 //! out: every cgroup gets its line and its kinds, then verdicts, then stacks, the largest cgroups first. Never prints an unknown as zero.
 
-use super::{Value, figures, text};
-use crate::model::{Cgroup, Report};
-use crate::units;
+use super::Value;
+use crate::report::{Cgroup, Report};
+use crate::text::units;
+use crate::{analyse::figures, text};
 use std::collections::BTreeMap;
 
 mod row;

@@ -3,9 +3,10 @@
 //! Frames below which there is one kind of memory take a tint of that kind's colour, the others are sand, so the picture answers "what kind"
 //! before any name is read. Colours do not change between runs. Changes only colours in what inferno draws, and adds a legend.
 
-use super::{Value, folded, text};
-use crate::model::Report;
-use crate::units;
+use super::{Value, folded};
+use crate::report::Report;
+use crate::text::units;
+use crate::text::{self, xml};
 use inferno::flamegraph::color::{BackgroundColor, Color, PaletteMap};
 use inferno::flamegraph::{self, Options, TextTruncateDirection};
 use std::collections::{BTreeMap, HashMap};
@@ -288,7 +289,7 @@ pub(super) fn empty(title: &str, subtitle: &str) -> String {
          xmlns=\"http://www.w3.org/2000/svg\"><rect width=\"100%\" height=\"100%\" fill=\"#fcfcfc\"/>"
     );
     for (y, size, line) in [(24, 17, title), (48, 12, subtitle), (85, 14, "No bytes to show: nothing was charged, or nothing is left.")] {
-        let line = line.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
+        let line = xml::content(line);
         let _ =
             write!(svg, "<text x=\"600\" y=\"{y}\" text-anchor=\"middle\" font-family=\"monospace\" font-size=\"{size}\">{line}</text>");
     }

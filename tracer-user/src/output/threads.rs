@@ -2,7 +2,7 @@
 //!
 //! Only live bytes have a thread, so the rows are without charged bytes: such a report is for `live` alone. No live byte is lost.
 
-use crate::model::{Report, StackRow};
+use crate::report::{Report, StackRow};
 
 /// The recording keeps no threads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

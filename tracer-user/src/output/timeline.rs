@@ -1,8 +1,9 @@
 //! Memory over time by kind up to an OOM kill, as a picture: SVG, or the same in an HTML page with the autopsy's text. Self-contained: no
 //! scripts, no fonts, nothing is fetched. Pure.
 
-use super::{autopsy, text};
-use crate::{oom::model::Autopsy, units};
+use super::autopsy;
+use crate::text::{self, xml};
+use crate::{report::autopsy::Autopsy, text::units};
 use std::fmt::Write as _;
 
 const WIDTH: f64 = 960.0;
@@ -42,9 +43,9 @@ pub fn html(autopsy: &Autopsy) -> String {
     format!(
         "<!DOCTYPE html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><title>OOM kill at {}</title></head>\n<body>\n{}<pre>{}</pre>\n\
          </body></html>\n",
-        xml(&autopsy.time),
+        xml::content(&autopsy.time),
         svg(autopsy),
-        xml(&autopsy::render(autopsy))
+        xml::content(&autopsy::render(autopsy))
     )
 }
 
@@ -115,12 +116,7 @@ fn line(svg: &mut String, from: (f64, f64), to: (f64, f64), colour: &str) {
 }
 
 fn label(svg: &mut String, x: f64, y: f64, anchor: &str, what: &str) {
-    let _ = writeln!(svg, "<text x=\"{x:.1}\" y=\"{y:.1}\" text-anchor=\"{anchor}\">{}</text>", xml(&text::escape(what)));
-}
-
-/// As text of an element.
-fn xml(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
+    let _ = writeln!(svg, "<text x=\"{x:.1}\" y=\"{y:.1}\" text-anchor=\"{anchor}\">{}</text>", xml::content(&text::escape(what)));
 }
 
 #[cfg(test)]

@@ -1,5 +1,5 @@
 use super::*;
-use crate::oom::model::Moment;
+use crate::report::autopsy::Moment;
 use std::collections::BTreeMap;
 
 fn autopsy() -> Autopsy {

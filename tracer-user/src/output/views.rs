@@ -3,14 +3,15 @@
 //! Pure: a report and a selection in, text out. Figures are those of the report; what the selection leaves out is said, never dropped in
 //! silence.
 
-use super::merged::{Merged, merge};
-use super::text::{escape, pad_left, pad_right};
-use super::{Value, figures};
+use super::Value;
+use crate::analyse::comparison::merged::{Merged, merge};
+use crate::analyse::figures;
 use crate::containers::{NamePattern, Named, Names, pattern};
-use crate::glob::Glob;
-use crate::model::{Cgroup, KindRow, Report};
 use crate::recording::Mark;
-use crate::units;
+use crate::report::{Cgroup, KindRow, Report};
+use crate::text::glob::Glob;
+use crate::text::units;
+use crate::text::{escape, pad_left, pad_right};
 use std::collections::BTreeSet;
 
 /// Width of the cgroup's column.

@@ -4,7 +4,7 @@
 //! target is replaced, not followed.
 
 use super::{Value, folded, hlog, json, pprof, svg};
-use crate::model::Report;
+use crate::report::Report;
 use std::fs::Permissions;
 use std::io::{self, BufWriter, Write};
 use std::os::unix::fs::PermissionsExt;

@@ -11,12 +11,12 @@
 use super::event::{Change, ProcessEvent};
 use super::files::FileStore;
 use super::image::FileIdentity;
+use super::listing;
 use super::merge::Merge;
 use super::opener::{self, OpenRequest};
 use super::registry::Registry;
 use super::rings::Rings;
-use super::{listing, sys};
-use crate::privileges;
+use crate::host::privileges;
 use std::collections::HashMap;
 use std::fs::File;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -170,7 +170,7 @@ impl Feed {
 
     /// Waits until everything that happened before this call is applied, including the first listing. False if it is not by then.
     pub fn settle(&self, timeout: Duration) -> bool {
-        let (now, deadline) = (sys::monotonic_ns(), Instant::now() + timeout);
+        let (now, deadline) = (crate::host::clock::monotonic_ns(), Instant::now() + timeout);
         loop {
             let counters = self.counters();
             if self.shared.applied_ns.load(Ordering::Acquire) > now && counters.listings > 0 {
@@ -258,7 +258,7 @@ impl Reader {
     /// Takes in what is there. True if the kernel lost records.
     fn round(&mut self) -> bool {
         // Records with an earlier time are in a ring by now, or will be within the window.
-        let now = sys::monotonic_ns();
+        let now = crate::host::clock::monotonic_ns();
         let mut fresh = Vec::new();
         self.rings.drain(|event| fresh.push(event));
         let mut lost = false;

@@ -94,7 +94,7 @@ impl FileStore {
         self.clock += 1;
         let kept = self.kept.get_mut(&(identity.device, identity.inode))?;
         let found = kept.iter_mut().find(|k| k.open.identity.agrees_with(identity))?;
-        (found.last_used, found.last_used_ns) = (self.clock, sys::monotonic_ns());
+        (found.last_used, found.last_used_ns) = (self.clock, crate::host::clock::monotonic_ns());
         Some(found.open.clone())
     }
 
@@ -109,7 +109,7 @@ impl FileStore {
         let open = OpenFile { id: self.next_id, identity, size, file: Arc::new(file) };
         self.next_id += 1;
         self.clock += 1;
-        let kept = Kept { open, last_used: self.clock, last_used_ns: sys::monotonic_ns() };
+        let kept = Kept { open, last_used: self.clock, last_used_ns: crate::host::clock::monotonic_ns() };
         self.kept.entry((identity.device, identity.inode)).or_default().push(kept);
         self.count += 1;
         self.counters.opened += 1;
@@ -224,7 +224,7 @@ mod tests {
     fn expired_files_are_closed() {
         let mut store = FileStore::new(4);
         store.insert(&mapped(1, Some(0)), some_file(), 1);
-        store.expire(sys::monotonic_ns() + 1);
+        store.expire(crate::host::clock::monotonic_ns() + 1);
         assert!(store.is_empty() && store.get(&mapped(1, Some(0)).identity).is_none());
     }
 }

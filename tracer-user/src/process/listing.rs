@@ -67,19 +67,19 @@ fn hex(text: &str) -> Option<u64> {
 /// Reads the whole of `/proc` and hands over one event a process, then [`Change::ListingDone`]. Stops early when `each` says false.
 /// Processes that end meanwhile are passed over.
 pub fn list(mut each: impl FnMut(ProcessEvent) -> bool) -> std::io::Result<()> {
-    let started_ns = sys::monotonic_ns();
+    let started_ns = crate::host::clock::monotonic_ns();
     let mut tgids = Vec::new();
     for entry in fs::read_dir("/proc")? {
         let Some(tgid) = entry.ok().and_then(|e| e.file_name().to_str()?.parse::<u32>().ok()) else { continue };
         tgids.push(tgid);
-        let at_ns = sys::monotonic_ns();
+        let at_ns = crate::host::clock::monotonic_ns();
         if let Some(listed) = read_process(tgid)
             && !each(ProcessEvent { at_ns, change: Change::Listed(listed) })
         {
             return Ok(());
         }
     }
-    each(ProcessEvent { at_ns: sys::monotonic_ns(), change: Change::ListingDone { started_ns, tgids } });
+    each(ProcessEvent { at_ns: crate::host::clock::monotonic_ns(), change: Change::ListingDone { started_ns, tgids } });
     Ok(())
 }
 
@@ -93,9 +93,9 @@ pub fn read_process(tgid: u32) -> Option<Listed> {
     if let Ok(file) = File::open(format!("/proc/{tgid}/maps")) {
         let _partial = file.take(MAX_MAPS_BYTES).read_to_end(&mut maps);
     }
-    let now = sys::monotonic_ns();
+    let now = crate::host::clock::monotonic_ns();
     let since_boot = u128::from(stat.start_ticks) * 1_000_000_000 / u128::from(sys::ticks_per_second());
-    let suspended = sys::boottime_ns().saturating_sub(now);
+    let suspended = crate::host::clock::boot_ns().saturating_sub(now);
     Some(Listed {
         tgid,
         parent_tgid: stat.parent_tgid,

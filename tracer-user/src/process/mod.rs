@@ -4,7 +4,7 @@
 //! records of all CPUs in order; [`registry`] keeps one [`Image`] per program that a process ran; [`opener`] and [`files`] open
 //! the mapped files while the process still lives, so that they can be read after it is gone.
 //!
-//! Never here: symbols (see [`crate::symbolize`]), BPF, outputs. Nothing here ever blocks the kernel or a traced process: what
+//! Never here: symbols (see [`crate::symbols`]), BPF, outputs. Nothing here ever blocks the kernel or a traced process: what
 //! does not fit is dropped and counted.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, reason = "tests"))]
 

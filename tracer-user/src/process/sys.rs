@@ -7,27 +7,6 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::time::Duration;
 
-/// Nanoseconds of a kernel clock.
-fn clock_ns(clock: libc::clockid_t) -> u64 {
-    let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: `now` is a valid timespec that the call fills.
-    let result = unsafe { libc::clock_gettime(clock, &mut now) };
-    if result != 0 {
-        return 0;
-    }
-    u64::try_from(now.tv_sec).unwrap_or(0) * 1_000_000_000 + u64::try_from(now.tv_nsec).unwrap_or(0)
-}
-
-/// Nanoseconds of CLOCK_MONOTONIC, the clock of every time in this crate.
-pub fn monotonic_ns() -> u64 {
-    clock_ns(libc::CLOCK_MONOTONIC)
-}
-
-/// Nanoseconds of CLOCK_BOOTTIME, the clock of process start times in `/proc`.
-pub fn boottime_ns() -> u64 {
-    clock_ns(libc::CLOCK_BOOTTIME)
-}
-
 /// Clock ticks a second, the unit of start times in `/proc/PID/stat`.
 pub fn ticks_per_second() -> u64 {
     // SAFETY: no pointers.

@@ -14,7 +14,7 @@ pub fn name_at(tgid: u32, tid: u32, monotonic_ns: u64) -> Option<Comm> {
     let bytes = fs::read(format!("/proc/{tgid}/task/{tid}/stat")).ok()?;
     let stat = parse_stat(&bytes)?;
     let since_boot = u128::from(stat.start_ticks) * 1_000_000_000 / u128::from(sys::ticks_per_second());
-    let suspended = sys::boottime_ns().saturating_sub(sys::monotonic_ns());
+    let suspended = crate::host::clock::boot_ns().saturating_sub(crate::host::clock::monotonic_ns());
     let started = u64::try_from(since_boot).ok()?.saturating_sub(suspended);
     (started <= monotonic_ns.saturating_add(TICK_SLACK_NS)).then(|| comm_from(stat.comm))
 }
@@ -34,12 +34,12 @@ mod tests {
         });
         let tid = u32::try_from(told.recv().unwrap()).unwrap();
         let own = std::process::id();
-        let name = name_at(own, tid, sys::monotonic_ns()).unwrap();
+        let name = name_at(own, tid, crate::host::clock::monotonic_ns()).unwrap();
         assert!(name.starts_with(b"memtrail (name\0"), "{name:?}");
         assert_eq!(name_at(own, tid, 0), None, "another thread had this id then");
         drop(finish);
         thread.unwrap().join().unwrap();
-        assert_eq!(name_at(own, tid, sys::monotonic_ns()), None);
-        assert_eq!(name_at(1, own, sys::monotonic_ns()), None, "a thread of another process");
+        assert_eq!(name_at(own, tid, crate::host::clock::monotonic_ns()), None);
+        assert_eq!(name_at(1, own, crate::host::clock::monotonic_ns()), None, "a thread of another process");
     }
 }

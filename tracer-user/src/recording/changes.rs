@@ -3,7 +3,7 @@
 //! A whole interval comes first, and again every [`WHOLE_EVERY`]: a version that does not know changes reads those alone, and a reader that
 //! begins there needs nothing from before.
 
-use crate::model::{Interval, IntervalCgroup};
+use crate::report::{Interval, IntervalCgroup};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 

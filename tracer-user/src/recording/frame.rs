@@ -28,9 +28,9 @@ pub(super) const HEAD_BYTES: usize = 20;
 pub(super) enum Kind {
     /// [`super::Header`], first and once.
     Header = 1,
-    /// [`crate::model::Interval`].
+    /// [`crate::report::Interval`].
     Interval = 2,
-    /// [`crate::model::Report`].
+    /// [`crate::report::Report`].
     Report = 3,
     /// An empty payload, last and once.
     End = 4,

@@ -13,8 +13,8 @@ pub use frame::{FORMAT, MAX_PLAIN, MAX_STORED};
 pub use reader::{Point, read, read_at, read_at_from, read_from, read_series, read_snapshot};
 pub use writer::Writer;
 
-use crate::model::{Host, Interval, Report};
-use crate::output::text;
+use crate::report::{Host, Interval, Report};
+use crate::text;
 use serde::{Deserialize, Serialize};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -24,7 +24,7 @@ use std::path::{Path, PathBuf};
 pub struct Header {
     /// "memtrail X.Y.Z".
     pub tool: String,
-    /// [`crate::model::SCHEMA`] of the intervals and reports.
+    /// [`crate::report::SCHEMA`] of the intervals and reports.
     pub schema: u32,
     /// Where it is measured.
     pub host: Host,
@@ -35,7 +35,7 @@ pub struct Header {
 /// A named moment. Its snapshot is the report before it in the file.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Mark {
-    /// As given; see [`crate::collector::marks::check_name`]. Hostile in a forged recording.
+    /// As given; see [`crate::cli::mark_socket::check_name`]. Hostile in a forged recording.
     pub name: String,
     /// Seconds since the start of the recording, monotonic.
     pub at_s: f64,

@@ -6,7 +6,7 @@
 use super::changes::Changes;
 use super::frame::{self, HEAD_BYTES, Head, Kind, PREAMBLE_BYTES};
 use super::{Fault, Header, Mark, Problem, Recording, RecordingError, payload};
-use crate::model::{Interval, Report, SCHEMA};
+use crate::report::{Interval, Report, SCHEMA};
 use std::fs::File;
 use std::io::{BufReader, Read};
 use std::path::Path;

@@ -4,8 +4,8 @@ use super::changes::{Changes, WHOLE_EVERY};
 use super::frame::{self, Kind};
 use super::payload::Packed;
 use super::{Header, Mark, Problem, RecordingError, payload};
-use crate::model::{Interval, Report};
 use crate::output::append::{AppendError, AppendFile};
+use crate::report::{Interval, Report};
 use std::path::Path;
 
 /// An open recording. Dropped without [`Writer::finish`] it stays readable and counts as unfinished.

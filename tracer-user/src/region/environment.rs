@@ -59,7 +59,7 @@ impl Environment {
 }
 
 fn kept(value: &[u8]) -> String {
-    crate::output::text::escape_bytes(value).chars().take(MOST_CHARACTERS).collect()
+    crate::text::escape_bytes(value).chars().take(MOST_CHARACTERS).collect()
 }
 
 /// As glibc reads numbers: decimal, 0x, or octal with a leading 0; anything else is no setting.

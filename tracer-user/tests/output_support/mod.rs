@@ -3,11 +3,11 @@
 #![allow(dead_code, reason = "each test binary uses a part")]
 #![allow(clippy::unwrap_used, reason = "tests")]
 
-use memtrail::model::{
+use memtrail::recording::Header;
+use memtrail::report::{
     ArenaRow, Cgroup, Cost, FileOwner, FileRow, FileToucher, HeldRow, HistogramRow, Host, Interval, IntervalCgroup, KindRow, LimitRow,
     MappingRow, MappingSummary, OriginRow, PlanRow, RegionRow, Report, SCHEMA, Sampling, StackRow, Table, ThreadRow, Verdict,
 };
-use memtrail::recording::Header;
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::path::PathBuf;

@@ -3,10 +3,14 @@
 //! Says the same at every level of detail; a level only decides how many lines it takes.
 
 use super::{COLUMNS, Line, Style};
-use crate::model::{Cgroup, FileRow, KindRow, Report, StackRow};
-use crate::output::merged::{Merged, merge};
-use crate::output::{Value, figures, files, histograms, text};
-use crate::units;
+use crate::analyse::comparison::merged::{Merged, merge};
+use crate::report::{Cgroup, FileRow, KindRow, Report, StackRow};
+use crate::text::units;
+use crate::{
+    analyse::figures,
+    output::{Value, files, histograms},
+    text,
+};
 
 /// Most stacks of a cgroup, and frames of a stack.
 const STACKS: usize = 3;
@@ -248,7 +252,7 @@ fn dominant_files(cgroup: &Cgroup) -> Vec<Line> {
     let files = ["file", "shmem"].into_iter().filter_map(|kind| files::dominant(cgroup, kind));
     // A verdict that names it says more.
     let is_told = |file: &&FileRow| cgroup.verdicts.iter().any(|verdict| verdict.text.contains(&file.path));
-    let large = files.filter(|file| files::bytes(file) >= LARGE_FILE && !is_told(file));
+    let large = files.filter(|file| file.bytes() >= LARGE_FILE && !is_told(file));
     large.map(|file| Line::new(format!("    {}", files::summary_line(file, COLUMNS - 4)), Style::Plain)).collect()
 }
 

@@ -1,0 +1,226 @@
+//! Figures that the summary and the views compute from a report. Pure; what cannot be computed is `None`.
+
+use crate::output::Value;
+use crate::report::{Cgroup, FileToucher, KindRow, Report, StackRow};
+use crate::text::units;
+
+/// Most processes of a file on its line.
+const TOUCHERS: usize = 3;
+
+/// Kinds whose charges have stacks and whose stat is reconciled.
+pub const FOLLOWED: [&str; 3] = ["anon", "file", "shmem"];
+
+/// Kinds that are shares of a cgroup's usage, so that they may be added up. Parts of `kernel`, and `swap`, are not among them.
+pub const SHARES_OF_USAGE: [&str; 7] = ["anon", "file", "shmem", "hugetlb", "kernel", "sock", "zswap"];
+
+/// `namespace/pod/container` where known, ids where names are not, else the path; of the dead, since when: `dead container shop/cart-7/web
+/// (exited 12 s ago)`.
+#[must_use]
+pub fn name(cgroup: &Cgroup) -> String {
+    if cgroup.state == "dead" {
+        let since = |verb: &str| cgroup.dead_for_s.and_then(units::seconds).map(|time| format!(" ({verb} {time} ago)"));
+        return match (&cgroup.container, &cgroup.container_name) {
+            (Some(_), Some(_)) => format!("dead container {}{}", of_pod_and_container(cgroup), since("exited").unwrap_or_default()),
+            (Some(container), None) => format!("dead container {}{}", short_id(container), since("exited").unwrap_or_default()),
+            (None, _) => format!("{}{}", cgroup.path, since("removed").unwrap_or_else(|| " (dead)".to_owned())),
+        };
+    }
+    of_pod_and_container(cgroup)
+}
+
+/// What people call it, as far as that is known.
+#[must_use]
+pub fn of_pod_and_container(cgroup: &Cgroup) -> String {
+    let pod = match (&cgroup.namespace, &cgroup.pod_name) {
+        (Some(namespace), Some(pod)) => Some(format!("{namespace}/{pod}")),
+        (None, Some(pod)) => Some(pod.clone()),
+        (_, None) => cgroup.pod.clone(),
+    };
+    match (pod, cgroup.container_name.as_ref().or(cgroup.container.as_ref())) {
+        (Some(pod), Some(container)) => format!("{pod}/{container}"),
+        (Some(name), None) => name,
+        (None, Some(name)) => name.clone(),
+        (None, None) => cgroup.path.clone(),
+    }
+}
+
+/// The first twelve digits of a container's id, as runtimes show it; a name as it is.
+fn short_id(container: &str) -> &str {
+    if container.len() == 64 && container.bytes().all(|byte| byte.is_ascii_hexdigit()) { &container[..12] } else { container }
+}
+
+/// A sampled figure with its error: `1.2 GiB ± 40.0 MiB`, `< 3.0 MiB` under two standard errors, `1.2 GiB` where the error is zero.
+#[must_use]
+pub fn sampled(bytes: u64, stderr: Option<u64>) -> String {
+    match stderr {
+        Some(0) => units::bytes(bytes),
+        Some(stderr) if bytes / 2 < stderr => format!("< {}", units::bytes(stderr.saturating_mul(2))),
+        Some(stderr) => format!("{} ± {}", units::bytes(bytes), units::bytes(stderr)),
+        None => format!("{} ± ?", units::bytes(bytes)),
+    }
+}
+
+/// A figure that may be unknown.
+#[must_use]
+pub fn known(bytes: Option<u64>) -> String {
+    bytes.map_or_else(|| "?".to_owned(), units::bytes)
+}
+
+/// `97.8 %`, or `unknown`.
+#[must_use]
+pub fn percent(share: Option<f64>, decimals: usize) -> String {
+    share.map_or_else(|| "unknown".to_owned(), |share| format!("{:.decimals$} %", share * 100.0))
+}
+
+/// Bytes of one kind: the kernel's figure, or for the dead what is known to be left.
+#[must_use]
+pub fn kind_bytes(row: &KindRow) -> Option<u64> {
+    row.stat.or_else(|| match (row.baseline, row.live) {
+        (None, None) => None,
+        (baseline, live) => Some(baseline.unwrap_or(0).saturating_add(live.unwrap_or(0))),
+    })
+}
+
+/// Bytes charged to the cgroup itself, without its children: what ranks cgroups.
+#[must_use]
+pub fn own_bytes(cgroup: &Cgroup) -> Option<u64> {
+    let known = SHARES_OF_USAGE.iter().filter_map(|kind| kind_bytes(cgroup.kinds.get(*kind)?));
+    known.fold(None, |sum, bytes| Some(sum.unwrap_or(0_u64).saturating_add(bytes)))
+}
+
+/// Growth of the whole cgroup, bytes a second: of its subtree where that is known, as its limit counts the subtree.
+#[must_use]
+pub fn growth(cgroup: &Cgroup) -> Option<f64> {
+    let of = |rows: &std::collections::BTreeMap<String, KindRow>| {
+        let known = SHARES_OF_USAGE.iter().filter_map(|kind| rows.get(*kind)?.growth_bytes_per_s);
+        known.fold(None, |sum: Option<f64>, slope| Some(sum.unwrap_or(0.0) + slope))
+    };
+    of(&cgroup.subtree).or_else(|| of(&cgroup.kinds)).filter(|slope| slope.is_finite())
+}
+
+/// Seconds until usage meets the limit at the present growth.
+#[must_use]
+pub fn seconds_to_limit(cgroup: &Cgroup) -> Option<f64> {
+    let (limit, usage, growth) = (cgroup.limit_bytes?, cgroup.usage_bytes?, growth(cgroup)?);
+    (growth > 0.0).then(|| limit.saturating_sub(usage) as f64 / growth)
+}
+
+/// Share of the kernel's anon, file and shmem, summed over the cgroups' own rows, that is before-start or live memory.
+/// A kind that has a stat and is not followed counts as not attributed. Above one when sampling errs upwards.
+#[must_use]
+pub fn attributed(report: &Report) -> Option<f64> {
+    let rows = report.cgroups.iter().flat_map(|cgroup| FOLLOWED.iter().filter_map(|kind| cgroup.kinds.get(*kind)));
+    let (mut covered, mut total, mut any) = (0_i128, 0_i128, false);
+    for row in rows {
+        let Some(stat) = row.stat else { continue };
+        total += i128::from(stat);
+        any |= row.live.is_some() || row.baseline.is_some();
+        covered += i128::from(row.baseline.unwrap_or(0)) + i128::from(row.live.unwrap_or(0)) - i128::from(row.unmapped.unwrap_or(0));
+    }
+    (any && total > 0).then(|| covered.max(0) as f64 / total as f64)
+}
+
+/// Share of live (or charged) bytes whose stack is whole.
+#[must_use]
+pub fn whole_stacks(report: &Report, value: Value) -> Option<f64> {
+    whole_stacks_among(report, value, |_| true)
+}
+
+/// The same of some of the rows.
+#[must_use]
+pub fn whole_stacks_among(report: &Report, value: Value, wanted: impl Fn(&StackRow) -> bool) -> Option<f64> {
+    let rows = || report.cgroups.iter().flat_map(|cgroup| &cgroup.stacks).filter(|row| wanted(row));
+    let sum = |rows: &mut dyn Iterator<Item = &StackRow>| rows.fold(0_u128, |sum, row| sum + u128::from(value.of(row)));
+    let total = sum(&mut rows());
+    (total > 0).then(|| sum(&mut rows().filter(|row| row.status == "complete")) as f64 / total as f64)
+}
+
+/// Losses of a report.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Losses<'a> {
+    /// Sum of the counted ones; `None` if nothing is counted.
+    pub counted: Option<u64>,
+    /// Causes above zero, largest first.
+    pub causes: Vec<(&'a str, u64)>,
+    /// Causes that this kernel does not count.
+    pub not_counted: Vec<&'a str>,
+}
+
+/// What was lost, by cause.
+#[must_use]
+pub fn losses(report: &Report) -> Losses<'_> {
+    let mut losses = Losses::default();
+    for (cause, count) in &report.losses {
+        match count {
+            Some(count) => {
+                losses.counted = Some(losses.counted.unwrap_or(0).saturating_add(*count));
+                if *count > 0 {
+                    losses.causes.push((cause, *count));
+                }
+            }
+            None => losses.not_counted.push(cause),
+        }
+    }
+    losses.causes.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
+    losses
+}
+
+/// `java[4711] 398.0 MiB, sh[12] 4.0 KiB and 3 more`. A process that both read and mapped is one.
+#[must_use]
+pub fn touchers(touchers: &[FileToucher]) -> String {
+    let mut merged: Vec<(Option<u32>, &str, u64)> = Vec::new();
+    for toucher in touchers {
+        match merged.iter_mut().find(|(pid, comm, _)| *pid == toucher.pid && *comm == toucher.comm) {
+            Some((.., bytes)) => *bytes = bytes.saturating_add(toucher.bytes),
+            None => merged.push((toucher.pid, &toucher.comm, toucher.bytes)),
+        }
+    }
+    merged.sort_by_key(|(.., bytes)| std::cmp::Reverse(*bytes));
+    let shown = merged.iter().take(TOUCHERS).map(|(pid, comm, bytes)| {
+        let pid = pid.map(|pid| format!("[{pid}]")).unwrap_or_default();
+        format!("{comm}{pid} {}", units::bytes(*bytes))
+    });
+    let shown = shown.collect::<Vec<_>>().join(", ");
+    if merged.len() > TOUCHERS { format!("{shown} and {} more", merged.len() - TOUCHERS) } else { shown }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+
+    fn report(rows: Vec<(&str, KindRow)>) -> Report {
+        let kinds = rows.into_iter().map(|(kind, row)| (kind.to_owned(), row)).collect();
+        Report { cgroups: vec![Cgroup { kinds, ..Cgroup::default() }], ..Report::default() }
+    }
+
+    #[test]
+    fn attributed_is_what_the_ledger_explains() {
+        let anon = KindRow { stat: Some(100), baseline: Some(40), live: Some(60), unmapped: Some(10), ..KindRow::default() };
+        let file = KindRow { stat: Some(100), ..KindRow::default() };
+        let kernel = KindRow { stat: Some(900), ..KindRow::default() };
+        assert_eq!(attributed(&report(vec![("anon", anon.clone())])), Some(0.9));
+        assert_eq!(attributed(&report(vec![("anon", anon), ("file", file.clone()), ("kernel", kernel)])), Some(0.45));
+        assert_eq!(attributed(&report(vec![("file", file)])), None);
+        assert_eq!(attributed(&report(vec![("anon", KindRow { live: Some(5), ..KindRow::default() })])), None);
+        assert_eq!(attributed(&Report::default()), None);
+    }
+
+    #[test]
+    fn figures_below_two_errors_are_bounds() {
+        assert_eq!(sampled(10 << 20, Some(4 << 20)), "10.0 MiB ± 4.0 MiB");
+        assert_eq!(sampled(7 << 20, Some(4 << 20)), "< 8.0 MiB");
+        assert_eq!(sampled(7, Some(0)), "7 B");
+        assert_eq!(sampled(0, Some(0)), "0 B");
+        assert_eq!(sampled(u64::MAX, Some(u64::MAX)), "< 16.0 EiB");
+    }
+
+    #[test]
+    fn unknown_is_not_zero() {
+        assert_eq!(own_bytes(&Cgroup::default()), None);
+        assert_eq!(growth(&Cgroup::default()), None);
+        assert_eq!(losses(&Report::default()).counted, None);
+        assert_eq!(whole_stacks(&Report::default(), Value::Live), None);
+        assert_eq!(percent(None, 1), "unknown");
+    }
+}

@@ -1,0 +1,257 @@
+//! A cgroup's row: its figures by kind, for itself and with what is below it.
+
+use super::{Accounts, Inputs};
+use crate::{
+    analyse::accounts::{self, Account, growth::Slope},
+    cgroup::{
+        CgroupId, StatReading, Version,
+        local::{self, LocalFigures, Node},
+        registry::{self, State},
+        stat::{Figures, Limit},
+    },
+    containers::Names,
+    report::{Cgroup, KindRow, StackRow},
+    text::escape,
+};
+use std::collections::{BTreeMap, HashMap};
+use tracer_common::kind::Kind;
+
+/// What owners have below them.
+pub(super) struct Tree {
+    local: HashMap<CgroupId, LocalFigures>,
+    children: HashMap<CgroupId, Vec<CgroupId>>,
+    /// Sums over dead descendants whose nearest living ancestor this is.
+    dead_below: HashMap<(CgroupId, Kind), i64>,
+}
+
+impl Tree {
+    pub(super) fn new(inputs: &Inputs<'_>, accounts: &Accounts) -> Tree {
+        let nodes: Vec<Node<'_>> = inputs
+            .readings
+            .iter()
+            .map(|(id, reading)| Node { id: *id, parent: inputs.registry.get(*id).and_then(|c| c.parent), reading })
+            .collect();
+        let local = local::local_figures(&nodes, None);
+        let mut children: HashMap<CgroupId, Vec<CgroupId>> = HashMap::new();
+        for cgroup in inputs.registry.iter() {
+            if let Some(parent) = cgroup.parent {
+                children.entry(parent).or_default().push(cgroup.id);
+            }
+        }
+        let mut dead_below = HashMap::new();
+        for ((owner, kind), account) in accounts {
+            let dead = |cgroup: &&registry::Cgroup| matches!(cgroup.state, State::Dead { .. });
+            let mut line = inputs.registry.ancestry(CgroupId(*owner)).peekable();
+            if line.peek().is_some_and(dead)
+                && let Some(heir) = line.find(|cgroup| !dead(cgroup))
+            {
+                let held =
+                    account.baseline + account.live - if *kind == Kind::Anon { i64::try_from(account.unmapped).unwrap_or(0) } else { 0 };
+                *dead_below.entry((heir.id, *kind)).or_default() += held;
+            }
+        }
+        Tree { local, children, dead_below }
+    }
+
+    /// The cgroup and everything below it.
+    fn subtree(&self, id: CgroupId) -> Vec<CgroupId> {
+        let mut found = vec![id];
+        let mut next = 0;
+        while let Some(id) = found.get(next).copied() {
+            found.extend(self.children.get(&id).into_iter().flatten());
+            next += 1;
+        }
+        found
+    }
+}
+
+/// The row of one cgroup.
+pub(super) fn row(inputs: &Inputs<'_>, tree: &Tree, accounts: &Accounts, stacks: Vec<StackRow>, id: CgroupId) -> Cgroup {
+    let reading = inputs.read(id);
+    let known = inputs.registry.get(id);
+    let Names { pod_uid, container, runtime, named } = known.and_then(|cgroup| inputs.names.names(&cgroup.path)).unwrap_or_default();
+    let alive = known.is_none_or(|cgroup| cgroup.state == State::Alive) && reading.is_some();
+    let figures = reading.map(|r| if r.version == Version::V1 { &r.local } else { &r.subtree });
+    let whole = reading.map(|r| &r.subtree);
+    Cgroup {
+        path: inputs.registry.name(id),
+        id: id.0.to_string(),
+        state: if alive { "alive" } else { "dead" }.to_owned(),
+        dead_for_s: known.and_then(|cgroup| dead_for_s(cgroup.state, inputs.now_ns)),
+        pod: pod_uid,
+        container,
+        pod_name: text(named.pod),
+        namespace: text(named.namespace),
+        container_name: text(named.name),
+        image: text(named.image),
+        runtime: runtime.map(|runtime| runtime.to_string()),
+        restart: named.restart,
+        limit_bytes: reading.and_then(|r| r.limit).and_then(Limit::bytes),
+        limits: Vec::new(),
+        binding_limit: None,
+        usage_bytes: reading.and_then(|r| r.usage),
+        working_set_bytes: reading.and_then(StatReading::working_set),
+        mean_bytes: mean_bytes(accounts, id),
+        kinds: kinds(inputs, tree, accounts, reading, id),
+        subtree: subtree(inputs, tree, accounts, reading, id),
+        uncovered_bytes: reading.and_then(StatReading::uncovered),
+        dirty_bytes: figures.and_then(|f| f.dirty),
+        writeback_bytes: figures.and_then(|f| f.writeback),
+        dirtied_bytes: None,
+        dirtied_stderr: None,
+        dirtied_bytes_per_s: None,
+        cleaned_bytes_per_s: None,
+        dirty_held_ns: None,
+        dirty_held: None,
+        dirty_sustained_bytes: inputs.sustained.get(&id).copied(),
+        droppable_bytes: whole.and_then(droppable),
+        kubelet_reclaimable_bytes: whole.and_then(|f| f.inactive_file),
+        active_file_bytes: whole.and_then(|f| f.active_file),
+        stacks,
+        files: Vec::new(),
+        regions: Vec::new(),
+        mappings: None,
+        arenas: Vec::new(),
+        histograms: BTreeMap::new(),
+        histogram_losses: 0,
+        verdicts: Vec::new(),
+    }
+}
+
+/// As outputs may show what somebody else has chosen.
+fn text(name: Option<String>) -> Option<String> {
+    name.map(|name| escape(&name))
+}
+
+/// What a sample of the cgroup's charges stands for on average.
+fn mean_bytes(accounts: &Accounts, id: CgroupId) -> Option<u64> {
+    let sum: Account = Kind::ALL.iter().filter_map(|kind| accounts.get(&(id.0, *kind))).copied().sum();
+    sum.charged.checked_div(sum.samples)
+}
+
+/// Since the removal itself: a listing that noticed it later does not say when it was.
+fn dead_for_s(state: State, now_ns: u64) -> Option<f64> {
+    match state {
+        State::Dead { at_ns, exact: true } => Some(now_ns.saturating_sub(at_ns) as f64 / 1e9),
+        _ => None,
+    }
+}
+
+/// Active and inactive file less dirty and writeback. Locked pages are on neither list.
+fn droppable(figures: &Figures) -> Option<u64> {
+    let lists = figures.active_file?.saturating_add(figures.inactive_file?);
+    Some(lists.saturating_sub(figures.dirty?).saturating_sub(figures.writeback?))
+}
+
+fn kinds(inputs: &Inputs<'_>, tree: &Tree, accounts: &Accounts, reading: Option<&StatReading>, id: CgroupId) -> BTreeMap<String, KindRow> {
+    let mut rows = BTreeMap::new();
+    let local = tree.local.get(&id);
+    for kind in Kind::ALL {
+        let account = accounts.get(&(id.0, kind)).copied().unwrap_or_default();
+        let figure = local.and_then(|figures| figures.kinds.get(kind.name()));
+        if figure.is_none() && account == Account::default() {
+            continue;
+        }
+        // On v1 a dead cgroup keeps its own figures; v2 shows them in its nearest living ancestor.
+        let dead = match reading {
+            Some(reading) if reading.version == Version::V2 => {
+                tree.dead_below.get(&(id, kind)).map(|bytes| u64::try_from(*bytes).unwrap_or(0))
+            }
+            _ => None,
+        };
+        let stat = figure.map(|figure| figure.bytes);
+        let mut row = accounts::row(&account, stat, figure.map_or("none", |figure| source_of(figure.origin)), dead, kind);
+        row.missed = missed(inputs, id, kind, stat, &account, dead);
+        leave_others_unknown(inputs, &mut row);
+        row.growth_bytes_per_s = growth(inputs, id, kind.name());
+        rows.insert(kind.name().to_owned(), row);
+    }
+    let others = local.into_iter().flat_map(|figures| &figures.kinds);
+    add_unfollowed(inputs, id, &mut rows, others.map(|(kind, figure)| (*kind, u64::try_from(figure.bytes).ok(), source_of(figure.origin))));
+    rows
+}
+
+/// Where processes are followed, the kernel's figure holds others' memory too, which nobody has looked at. What was there before, what
+/// of it is not mapped, and so what is left of the identity, are not known then.
+fn leave_others_unknown(inputs: &Inputs<'_>, row: &mut KindRow) {
+    if inputs.following.is_empty() {
+        return;
+    }
+    row.baseline = None;
+    row.baseline_stderr = None;
+    row.dead_below = None;
+    row.missed = None;
+    row.unattributed = None;
+}
+
+fn source_of(origin: local::Origin) -> &'static str {
+    match origin {
+        local::Origin::Direct(source) | local::Origin::Difference(source) => source.name(),
+    }
+}
+
+fn growth(inputs: &Inputs<'_>, id: CgroupId, kind: &str) -> Option<f64> {
+    inputs.slopes.get(&(id, kind.to_owned())).and_then(Slope::per_second)
+}
+
+/// Kinds of which only the kernel's own figure is known.
+fn add_unfollowed<'a>(
+    inputs: &Inputs<'_>,
+    id: CgroupId,
+    rows: &mut BTreeMap<String, KindRow>,
+    figures: impl Iterator<Item = (&'a str, Option<u64>, &'a str)>,
+) {
+    for (kind, stat, source) in figures {
+        rows.entry(kind.to_owned()).or_insert_with(|| KindRow {
+            stat,
+            source: source.to_owned(),
+            growth_bytes_per_s: growth(inputs, id, kind),
+            ..KindRow::default()
+        });
+    }
+}
+
+/// Change of the kernel's figure since counting began, less that of the exact counters, which count the end of older memory too;
+/// `None` where the tier keeps no such counters, or the kernel no figure.
+fn missed(inputs: &Inputs<'_>, id: CgroupId, kind: Kind, stat: Option<i64>, account: &Account, dead: Option<u64>) -> Option<i64> {
+    if !inputs.running.totals {
+        return None;
+    }
+    // A cgroup made since then began empty.
+    let first = match inputs.first.get(&id) {
+        Some(figures) => figures.kinds.get(kind.name())?.bytes,
+        None => 0,
+    };
+    let counted =
+        inputs.totals.get(&id.0).map_or(0, |totals| totals.charged[kind as usize].wrapping_sub(totals.uncharged[kind as usize]) as i64);
+    // The figure counts what is mapped, the counters what is charged.
+    let unmapped = if kind == Kind::Anon { i64::try_from(account.unmapped).unwrap_or(0) } else { 0 };
+    Some(stat? - i64::try_from(dead.unwrap_or(0)).unwrap_or(0) + unmapped - first - counted)
+}
+
+fn subtree(
+    inputs: &Inputs<'_>,
+    tree: &Tree,
+    accounts: &Accounts,
+    reading: Option<&StatReading>,
+    id: CgroupId,
+) -> BTreeMap<String, KindRow> {
+    let mut rows = BTreeMap::new();
+    let members = tree.subtree(id);
+    let alone = members.len() == 1;
+    for kind in Kind::ALL {
+        let sum: Account = members.iter().filter_map(|member| accounts.get(&(member.0, kind))).copied().sum();
+        let figure = reading.and_then(|r| r.subtree.kinds.get(kind.name()));
+        if figure.is_none() && (alone || sum == Account::default()) {
+            continue;
+        }
+        let stat = figure.and_then(|figure| i64::try_from(figure.bytes).ok());
+        let mut row = accounts::row(&sum, stat, figure.map_or("none", |figure| figure.source.name()), None, kind);
+        leave_others_unknown(inputs, &mut row);
+        row.growth_bytes_per_s = growth(inputs, id, kind.name());
+        rows.insert(kind.name().to_owned(), row);
+    }
+    let others = reading.into_iter().flat_map(|r| &r.subtree.kinds);
+    add_unfollowed(inputs, id, &mut rows, others.map(|(kind, figure)| (*kind, Some(figure.bytes), figure.source.name())));
+    rows
+}

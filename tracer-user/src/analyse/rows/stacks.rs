@@ -1,0 +1,314 @@
+//! Keys in words, and the stack rows of each owner.
+
+use super::{
+    Inputs, Resolved, Symbols,
+    regions::{self, Part},
+    threads, wanted,
+};
+use crate::report::UNKNOWN_PROCESS;
+use crate::{
+    analyse::accounts,
+    cgroup::CgroupId,
+    kernel_half::stack::Stack,
+    region::Class,
+    report::{StackFile, StackRow},
+    trace::retired,
+};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use tracer_common::{
+    attribution::{KEY_BASELINE, KEY_OWN, KeyRecord},
+    kind::Kind,
+    process::ProcessRecord,
+};
+
+/// Status of stacks in which methods are missing.
+const NO_JAVA_FRAMES: &str = "cut: Java without frame pointers";
+/// Most files of a stack row.
+const MOST_FILES: usize = 8;
+
+/// Bytes that each key has charged but not mapped.
+pub(super) fn unmapped_by_key(inputs: &Inputs<'_>) -> HashMap<u64, u64> {
+    let mut unmapped = HashMap::new();
+    for (slot, swept) in inputs.swept {
+        let Some(sample) = inputs.samples.get(slot) else { continue };
+        let frames = swept.frames_left.saturating_sub(swept.mapped_frames);
+        if sample.key != 0 && frames > 0 {
+            *unmapped.entry(sample.key).or_default() += frames.saturating_mul(sample.weight_per_frame);
+        }
+    }
+    unmapped
+}
+
+/// What tells rows apart: equal code of one process adds up, whatever addresses it ran at, and so does that of processes that are
+/// gone and left nothing.
+type RowKey = (retired::Row, Option<Pids>, Class);
+
+/// Thread-group id on the host, and in its own pid namespace where that is known.
+type Pids = (u32, Option<u32>);
+
+#[derive(Default)]
+struct RowSum {
+    live: i64,
+    live_variance: u64,
+    charged: u64,
+    samples: u64,
+    oldest_ns: Option<u64>,
+    threads: threads::Parts,
+    /// Live bytes by identity of the file.
+    files: HashMap<u64, u64>,
+    process: Option<ProcessRecord>,
+}
+
+/// What a key has in one class.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Share {
+    live: i64,
+    live_variance: u64,
+    charged: u64,
+    samples: u64,
+    oldest_ns: Option<u64>,
+}
+
+impl RowSum {
+    fn add(&mut self, share: &Share) {
+        self.live += share.live;
+        self.live_variance += share.live_variance;
+        self.charged += share.charged;
+        self.samples += share.samples;
+        self.oldest_ns = [self.oldest_ns, share.oldest_ns].into_iter().flatten().min();
+    }
+}
+
+/// A key's figures by class. What its live samples do not tell is of class other: bytes that are gone, whose region nobody knows any
+/// more, and what changed between the reading of the two tables. The shares add up to the key.
+fn split(record: &KeyRecord, parts: BTreeMap<Class, Part>) -> BTreeMap<Class, Share> {
+    let mut rest = Share {
+        live: accounts::live(record),
+        live_variance: accounts::live_variance(record),
+        charged: accounts::charged(record),
+        samples: record.samples,
+        oldest_ns: None,
+    };
+    let mut shares: BTreeMap<Class, Share> = BTreeMap::new();
+    // The largest first: samples newer than the key's figures must not take more than there is.
+    let mut parts: Vec<(Class, Part)> = parts.into_iter().collect();
+    parts.sort_by_key(|(_, part)| std::cmp::Reverse(part.live));
+    for (class, part) in parts {
+        let share = Share {
+            live: i64::try_from(part.live).unwrap_or(i64::MAX).min(rest.live.max(0)),
+            live_variance: part.live_variance.min(rest.live_variance),
+            charged: part.charged.min(rest.charged),
+            samples: part.samples.min(rest.samples),
+            oldest_ns: part.oldest_ns,
+        };
+        rest.live -= share.live;
+        rest.live_variance -= share.live_variance;
+        rest.charged -= share.charged;
+        rest.samples -= share.samples;
+        shares.insert(class, share);
+    }
+    if (rest.live, rest.charged, rest.samples) != (0, 0, 0) || shares.is_empty() {
+        let other = shares.entry(Class::Other).or_default();
+        other.live += rest.live;
+        other.live_variance += rest.live_variance;
+        other.charged += rest.charged;
+        other.samples += rest.samples;
+    }
+    shares
+}
+
+/// Live bytes of each key by file.
+fn files_by_key(inputs: &Inputs<'_>) -> HashMap<u64, HashMap<u64, u64>> {
+    let mut keys: HashMap<u64, HashMap<u64, u64>> = HashMap::new();
+    for sample in inputs.samples.values().filter(|sample| sample.key != 0 && sample.file != 0) {
+        *keys.entry(sample.key).or_default().entry(sample.file).or_default() += accounts::left(sample).0;
+    }
+    keys
+}
+
+/// The largest files of a row that has `live` bytes. Samples are read after the keys: they are cut to what the keys say.
+fn file_rows(files: &HashMap<u64, u64>, mut live: u64, paths: &HashMap<u64, String>) -> Vec<StackFile> {
+    let mut files: Vec<(&String, u64)> = files.iter().filter_map(|(file, bytes)| Some((paths.get(file)?, *bytes))).collect();
+    files.sort_unstable_by_key(|(path, bytes)| (std::cmp::Reverse(*bytes), *path));
+    let rows = files.into_iter().take(MOST_FILES).map(|(path, bytes)| {
+        let bytes = bytes.min(live);
+        live -= bytes;
+        StackFile { path: path.clone(), live: bytes }
+    });
+    rows.filter(|file| file.live > 0).collect()
+}
+
+/// The stack rows of every wanted owner, largest first. `paths` are those of the files that are shown.
+pub(super) fn by_owner(inputs: &Inputs<'_>, symbols: &mut dyn Symbols, paths: &HashMap<u64, String>) -> HashMap<u64, Vec<StackRow>> {
+    let mut by_file = files_by_key(inputs);
+    let mut parts = regions::by_key(inputs);
+    let mut by_thread = threads::by_key(inputs.samples.iter(), |slot| inputs.surveys.class(slot));
+    let mut sums: HashMap<RowKey, RowSum> = HashMap::new();
+    let processes = inputs.surveys.processes.iter();
+    let without_java_frames: HashSet<u32> =
+        processes.filter(|process| process.survey.java_frames == Some(false)).map(|process| process.tgid).collect();
+    for (identity, record) in inputs.keys {
+        let key = &record.key;
+        if key.flags & KEY_BASELINE != 0 || !wanted(inputs, CgroupId(key.owner)) {
+            continue;
+        }
+        let process = inputs.processes.get(&key.process);
+        let named = process.filter(|process| accounts::live(record) != 0 || !symbols.is_gone(process));
+        let pids = named.map(|process| (process.tgid, (process.ns_tgid != 0).then_some(process.ns_tgid)));
+        let mut row = describe(symbols, record, process, inputs.stacks);
+        if pids.is_some_and(|(tgid, _)| without_java_frames.contains(&tgid)) {
+            cut_where_java_is_missing(&mut row);
+        }
+        for (class, part) in split(record, parts.remove(identity).unwrap_or_default()) {
+            let sum = sums.entry((row.clone(), pids, class)).or_default();
+            sum.add(&part);
+            threads::merge(&mut sum.threads, by_thread.remove(&(*identity, class)).unwrap_or_default());
+            // Page cache and shmem are of one class.
+            for (file, bytes) in by_file.remove(identity).unwrap_or_default() {
+                *sum.files.entry(file).or_default() += bytes;
+            }
+            sum.process = sum.process.or(process.copied());
+        }
+    }
+    for (row, charged) in inputs.retired.rows().filter(|(row, _)| wanted(inputs, CgroupId(row.owner))) {
+        let sum = sums.entry((row.clone(), None, Class::Other)).or_default();
+        sum.charged += charged.bytes;
+        sum.samples += charged.samples;
+    }
+    let mut rows: HashMap<u64, Vec<StackRow>> = HashMap::new();
+    let mut sums: Vec<(RowKey, RowSum)> = sums.into_iter().collect();
+    // Largest first: if there are too many threads, theirs are kept.
+    sums.sort_unstable_by_key(|(_, sum)| std::cmp::Reverse(sum.live));
+    let mut room = threads::MOST_ROWS;
+    for ((key, pids, class), sum) in sums {
+        let live = u64::try_from(sum.live).unwrap_or(0);
+        let name = |tid: u32, at_ns: u64| sum.process.as_ref().and_then(|process| symbols.thread(process, tid, at_ns));
+        let threads = threads::rows(&sum.threads, live, &mut room, name);
+        let kind = u8::try_from(key.kind).ok().and_then(Kind::from_number).map_or("unknown", Kind::name);
+        rows.entry(key.owner).or_default().push(StackRow {
+            kind: kind.to_owned(),
+            region: class.name().to_owned(),
+            pid: pids.map(|(pid, _)| pid),
+            ns_pid: pids.and_then(|(_, ns_pid)| ns_pid),
+            comm: key.comm,
+            status: key.status,
+            frames: key.frames,
+            live,
+            live_stderr: accounts::standard_error(sum.live_variance),
+            charged: sum.charged,
+            samples: sum.samples,
+            oldest_s: sum.oldest_ns.map(|at| inputs.now_ns.saturating_sub(at) as f64 / 1e9),
+            threads: Some(threads),
+            files: file_rows(&sum.files, live, paths),
+        });
+    }
+    for list in rows.values_mut() {
+        list.sort_by(|a, b| {
+            let by_size = (b.live, b.charged).cmp(&(a.live, a.charged));
+            by_size.then_with(|| (&a.frames, a.pid, &a.region).cmp(&(&b.frames, b.pid, &b.region)))
+        });
+    }
+    rows
+}
+
+/// A key in words.
+pub fn describe(
+    symbols: &mut dyn Symbols,
+    record: &KeyRecord,
+    process: Option<&ProcessRecord>,
+    stacks: &HashMap<u64, Stack>,
+) -> retired::Row {
+    let key = &record.key;
+    let comm = process.map_or_else(|| UNKNOWN_PROCESS.to_owned(), |process| symbols.comm(process));
+    let row = |status: String, frames| retired::Row { owner: key.owner, kind: key.kind, flags: key.flags, comm, status, frames };
+    if key.flags & KEY_OWN != 0 {
+        return row("none".to_owned(), vec!["[memtrail's own]".to_owned()]);
+    }
+    let mut resolved = match process {
+        Some(process) => symbols.user(process, stacks.get(&key.user_stack)),
+        None => Resolved { frames: Vec::new(), status: "none".to_owned() },
+    };
+    if key.user_stack != 0 && !stacks.contains_key(&key.user_stack) {
+        // Counted where it was lost; here it must not pass for a process without a stack.
+        resolved.status = "cut: stack lost".to_owned();
+    }
+    if let Some(stack) = stacks.get(&key.kernel_stack) {
+        resolved.frames.extend(symbols.kernel(stack).into_iter().map(|name| format!("{name}_[k]")));
+    }
+    root_cut(&resolved.status, &mut resolved.frames);
+    row(resolved.status, resolved.frames)
+}
+
+/// A whole stack of a JVM whose compiled code leaves no frames: what runs Java below it, the methods are missing.
+fn cut_where_java_is_missing(row: &mut retired::Row) {
+    if row.status == "complete" && row.frames.iter().any(|frame| frame.starts_with("JavaCalls::call_helper(")) {
+        NO_JAVA_FRAMES.clone_into(&mut row.status);
+        root_cut(&row.status, &mut row.frames);
+    }
+}
+
+/// Gives a cut stack a root of its own, so that it never merges with a whole one.
+pub(super) fn root_cut(status: &str, frames: &mut Vec<String>) {
+    if status.starts_with("cut") {
+        frames.insert(0, format!("[{status}]"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tracer_common::attribution::{BANKS, Key};
+
+    fn record(live: u64, gone: u64, samples: u64) -> KeyRecord {
+        let key = Key { owner: 1, process: 2, user_stack: 3, kernel_stack: 0, kind: Kind::Anon as u32, flags: 0 };
+        let (mut charged, mut uncharged) = ([0; BANKS], [0; BANKS]);
+        (charged[0], uncharged[0]) = (live + gone, gone);
+        let mut live_variance = [0; BANKS];
+        live_variance[0] = 100;
+        KeyRecord { key, charged, uncharged, live_variance, charged_variance: 200, samples, first_ns: 1, last_ns: 2 }
+    }
+
+    fn part(live: u64, charged: u64, live_variance: u64, samples: u64) -> Part {
+        Part { live, live_variance, charged, samples, oldest_ns: Some(live) }
+    }
+
+    fn sums(shares: &BTreeMap<Class, Share>) -> (i64, u64, u64, u64) {
+        let sum = |of: fn(&Share) -> u64| shares.values().map(of).sum();
+        (shares.values().map(|s| s.live).sum(), sum(|s| s.charged), sum(|s| s.live_variance), sum(|s| s.samples))
+    }
+
+    #[test]
+    fn shares_add_up_and_what_is_gone_has_no_class() {
+        let parts = BTreeMap::from([(Class::GlibcArena, part(600, 700, 60, 6)), (Class::BrkHeap, part(400, 400, 40, 4))]);
+        let shares = split(&record(1000, 500, 15), parts);
+        assert_eq!(shares[&Class::GlibcArena], Share { live: 600, live_variance: 60, charged: 700, samples: 6, oldest_ns: Some(600) });
+        assert_eq!(shares[&Class::Other], Share { live: 0, live_variance: 0, charged: 400, samples: 5, oldest_ns: None });
+        assert_eq!(sums(&shares), (1000, 1500, 100, 15));
+        // Nothing gone: no row for it.
+        let whole = split(&record(600, 0, 6), BTreeMap::from([(Class::GlibcArena, part(600, 600, 100, 6))]));
+        assert_eq!(whole.len(), 1);
+    }
+
+    #[test]
+    fn files_of_a_stack_are_its_largest_and_within_it() {
+        let paths = (1..=20).map(|file| (file, format!("/f{file}"))).collect();
+        let files: HashMap<u64, u64> = (1..=30).map(|file| (file, file * 100)).collect();
+        let rows = file_rows(&files, 1 << 20, &paths);
+        assert_eq!(rows.len(), MOST_FILES);
+        assert_eq!((rows[0].path.as_str(), rows[0].live), ("/f20", 2000), "those without a path are not among them");
+        let cut = file_rows(&files, 2500, &paths);
+        assert_eq!(cut.iter().map(|row| row.live).collect::<Vec<_>>(), [2000, 500]);
+    }
+
+    #[test]
+    fn samples_of_another_moment_do_not_change_the_sum() {
+        // Taken after the key was read, and ended after it was read.
+        let newer = BTreeMap::from([(Class::GlibcArena, part(900, 900, 900, 9)), (Class::Other, part(500, 500, 500, 5))]);
+        assert_eq!(sums(&split(&record(1000, 0, 10), newer)), (1000, 1000, 100, 10));
+        assert_eq!(sums(&split(&record(1000, 0, 10), BTreeMap::new())), (1000, 1000, 100, 10));
+        // More uncharged than charged, as a torn reading may be.
+        let mut torn = record(0, 0, 1);
+        torn.uncharged[0] = 4096;
+        assert_eq!(sums(&split(&torn, BTreeMap::from([(Class::BrkHeap, part(4096, 4096, 0, 1))]))).0, -4096);
+    }
+}

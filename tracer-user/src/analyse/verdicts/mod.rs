@@ -1,0 +1,103 @@
+//! Verdicts: what the figures of a report mean for whoever runs the cgroup. One file a verdict, each a pure function of the report.
+//!
+//! docs/verdicts.md has a row for each: when it fires, when it is silent, and what to do. A verdict states what was seen, its cause (with
+//! `consistent with` where that is inferred), and an action. It never repeats what the figures beside it say, and never fires on a
+//! figure that is within its own error of nothing.
+
+mod dead_container_shmem;
+mod dirty_writeback;
+pub mod glibc_arenas;
+mod log_page_cache;
+
+use crate::report::{Cgroup, FileRow, KindRow, Report, Verdict};
+use std::collections::BTreeMap;
+
+/// How bad.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Severity {
+    /// It will fail, or has.
+    Critical,
+    /// It may.
+    Warning,
+    /// Worth knowing.
+    Info,
+}
+
+impl Severity {
+    const fn name(self) -> &'static str {
+        match self {
+            Severity::Critical => "critical",
+            Severity::Warning => "warning",
+            Severity::Info => "info",
+        }
+    }
+}
+
+type Rule = fn(&Cgroup, &Report) -> Option<Verdict>;
+
+/// All verdicts with their ids, in the order in which they are shown.
+pub const RULES: [(&str, Rule); 4] = [
+    (dead_container_shmem::ID, dead_container_shmem::verdict),
+    (dirty_writeback::ID, dirty_writeback::verdict),
+    (glibc_arenas::ID, |cgroup, _| glibc_arenas::verdict(cgroup)),
+    (log_page_cache::ID, log_page_cache::verdict),
+];
+
+/// The verdicts on a cgroup; those above it are looked for in the report.
+#[must_use]
+pub fn of(cgroup: &Cgroup, report: &Report) -> Vec<Verdict> {
+    RULES.iter().filter_map(|(_, rule)| rule(cgroup, report)).collect()
+}
+
+/// Writes the verdicts of every cgroup into the report.
+pub fn conclude(report: &mut Report) {
+    let verdicts: Vec<Vec<Verdict>> = report.cgroups.iter().map(|cgroup| of(cgroup, report)).collect();
+    for (cgroup, verdicts) in report.cgroups.iter_mut().zip(verdicts) {
+        cgroup.verdicts = verdicts;
+    }
+}
+
+fn verdict(id: &str, severity: Severity, text: String, evidence: impl IntoIterator<Item = (&'static str, serde_json::Value)>) -> Verdict {
+    let evidence: BTreeMap<String, serde_json::Value> = evidence.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+    Verdict { id: id.to_owned(), severity: severity.name().to_owned(), text, evidence }
+}
+
+/// The nearest living cgroup above with a limit: that is where a dead cgroup's bytes count.
+fn limited_ancestor<'a>(cgroup: &Cgroup, report: &'a Report) -> Option<(&'a Cgroup, u64)> {
+    let is_above = |path: &str| path != "/" && cgroup.path.strip_prefix(path).is_some_and(|rest| rest.starts_with('/'));
+    let above = report.cgroups.iter().filter(|other| other.state != "dead" && is_above(&other.path));
+    above.filter_map(|other| Some((other, other.limit_bytes?))).max_by_key(|(other, _)| other.path.len())
+}
+
+/// Bytes of a kind that are followed, older ones included, and their standard error.
+fn followed(row: &KindRow) -> (u64, f64) {
+    let bytes = row.live.unwrap_or(0).saturating_add(row.baseline.unwrap_or(0));
+    (bytes, (row.live_stderr.unwrap_or(0) as f64).hypot(row.baseline_stderr.unwrap_or(0) as f64))
+}
+
+/// `60 %`, rounded down.
+fn percent(part: u64, whole: u64) -> String {
+    (u128::from(part) * 100).checked_div(u128::from(whole)).map_or_else(|| "? %".to_owned(), |share| format!("{share} %"))
+}
+
+/// The path as the text gives it, with its volume.
+pub(crate) fn place(file: &FileRow) -> String {
+    match &file.volume {
+        Some(volume) => format!("{} ({volume})", file.path),
+        None => file.path.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::RULES;
+
+    /// The table is what operators read: a verdict without a row there is not finished.
+    #[test]
+    fn every_verdict_has_its_row_in_the_documentation() {
+        let table = include_str!("../../../../docs/verdicts.md");
+        for id in RULES.iter().map(|(id, _)| *id).chain(crate::analyse::oom::loops::IDS) {
+            assert!(table.contains(&format!("| `{id}` |")), "docs/verdicts.md has no row for {id}");
+        }
+    }
+}

@@ -1,0 +1,5 @@
+//! Facts about the running kernel: what it is, what it has, where it keeps things. I/O here, decisions in [`crate::kernel_half::plan`].
+
+pub mod btf;
+pub mod facts;
+pub mod targets;

@@ -1,5 +1,0 @@
-//! Facts about the running kernel: what it is, what it has, where it keeps things. I/O here, decisions in [`crate::plan`].
-
-pub mod btf;
-pub mod facts;
-pub mod targets;

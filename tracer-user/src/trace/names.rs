@@ -1,0 +1,174 @@
+//! Names for a report: addresses through the process feed and the symboliser, in the form that [`crate::analyse::rows`] asks for.
+
+use crate::analyse::rows::{Resolved, Symbols};
+use crate::{
+    kernel_half::stack::Stack,
+    process::{Feed, Image, thread},
+    report::BinaryRow,
+    symbols::{Binary, Symbolizer, SymbolizerOptions, Unknown, UserStack, build_id},
+    text,
+};
+use std::collections::HashMap;
+use tracer_common::{
+    attribution::{KEY_OWN, KeyRecord},
+    process::ProcessRecord,
+    stack::Bases,
+};
+
+/// Looks names up in what the feed has seen.
+pub struct Names<'a> {
+    feed: Option<&'a Feed>,
+    symbolizer: &'a mut Symbolizer,
+}
+
+impl<'a> Names<'a> {
+    /// Names as of now. Without a feed, user frames stay unknown.
+    pub fn new(feed: Option<&'a Feed>, symbolizer: &'a mut Symbolizer) -> Names<'a> {
+        symbolizer.refresh();
+        Names { feed, symbolizer }
+    }
+
+    /// Looks up the stacks of these keys, so that each file is read once for all of them.
+    pub fn learn<'k>(
+        &mut self,
+        keys: impl Iterator<Item = &'k KeyRecord>,
+        processes: &HashMap<u64, ProcessRecord>,
+        stacks: &HashMap<u64, Stack>,
+    ) {
+        let mut unknown = Unknown::default();
+        for KeyRecord { key, .. } in keys.filter(|record| record.key.flags & KEY_OWN == 0) {
+            if let Some(stack) = stacks.get(&key.kernel_stack) {
+                self.symbolizer.gather_kernel(&stack.frames, &mut unknown);
+            }
+            if let (Some(process), Some(stack)) = (processes.get(&key.process), stacks.get(&key.user_stack))
+                && let (Some(image), Some(feed)) = (self.image(process), self.feed)
+            {
+                self.symbolizer.gather_user(&image, &user_addresses(process, stack), feed.file_store(), &mut unknown);
+            }
+        }
+        self.symbolizer.learn(unknown);
+    }
+
+    /// Looks up user stacks alike: process and stack by identity.
+    pub fn learn_stacks(
+        &mut self,
+        wanted: impl Iterator<Item = (u64, u64)>,
+        processes: &HashMap<u64, ProcessRecord>,
+        stacks: &HashMap<u64, Stack>,
+    ) {
+        let mut unknown = Unknown::default();
+        for (process, stack) in wanted {
+            if let (Some(process), Some(stack)) = (processes.get(&process), stacks.get(&stack))
+                && let (Some(image), Some(feed)) = (self.image(process), self.feed)
+            {
+                self.symbolizer.gather_user(&image, &user_addresses(process, stack), feed.file_store(), &mut unknown);
+            }
+        }
+        self.symbolizer.learn(unknown);
+    }
+
+    /// What a process ran when it was first seen.
+    fn image(&self, process: &ProcessRecord) -> Option<Image> {
+        // The guard is held only for the copy: the reader of the rings waits for it.
+        self.feed.and_then(|feed| feed.registry().image_at(process.tgid, process.first_seen_ns).cloned())
+    }
+
+    /// A symboliser with its defaults.
+    #[must_use]
+    pub fn symbolizer() -> Symbolizer {
+        Symbolizer::new(SymbolizerOptions::default())
+    }
+}
+
+impl Symbols for Names<'_> {
+    fn user(&mut self, process: &ProcessRecord, stack: Option<&Stack>) -> Resolved {
+        let none = || Resolved { frames: Vec::new(), status: "none".to_owned() };
+        let Some(stack) = stack else { return none() };
+        let addresses = user_addresses(process, stack);
+        let (Some(image), Some(feed)) = (self.image(process), self.feed) else {
+            let frames = addresses.iter().rev().map(|_| "[unknown]".to_owned()).collect();
+            return Resolved { frames, status: "cut: process unknown".to_owned() };
+        };
+        let UserStack { frames, status } = self.symbolizer.user_stack(&image, &addresses, stack.status, feed.file_store());
+        Resolved { frames: frames.into_iter().rev().map(|frame| frame.name).collect(), status: status.text() }
+    }
+
+    fn kernel(&mut self, stack: &Stack) -> Vec<String> {
+        let mut names: Vec<String> = self.symbolizer.kernel(&stack.frames).into_iter().map(|frame| frame.name).collect();
+        names.drain(..tracing_frames(&names));
+        names.reverse();
+        names
+    }
+
+    fn comm(&mut self, process: &ProcessRecord) -> String {
+        let end = process.comm.iter().position(|byte| *byte == 0).unwrap_or(process.comm.len());
+        let at_charge = || text::escape_bytes(&process.comm[..end]);
+        self.image(process).map_or_else(at_charge, |image| text::escape_bytes(image.comm_bytes()))
+    }
+
+    fn thread(&mut self, process: &ProcessRecord, tid: u32, at_ns: u64) -> Option<String> {
+        if self.is_gone(process) {
+            return None;
+        }
+        let comm = thread::name_at(process.tgid, tid, at_ns)?;
+        Some(text::escape_bytes(&comm[..comm.iter().position(|byte| *byte == 0).unwrap_or(comm.len())]))
+    }
+
+    fn is_gone(&mut self, process: &ProcessRecord) -> bool {
+        is_gone(self.feed, process)
+    }
+
+    fn binaries(&self) -> Vec<BinaryRow> {
+        let kernel = BinaryRow { path: BinaryRow::KERNEL.to_owned(), build_id: build_id::of_kernel(), frames: Vec::new() };
+        let files = self.symbolizer.binaries().into_iter();
+        files.map(|Binary { path, build_id, frames }| BinaryRow { path, build_id, frames }).chain([kernel]).collect()
+    }
+}
+
+/// Whether the process image has ended, as far as the feed knows; without a feed, whether there is no such process.
+#[must_use]
+pub fn is_gone(feed: Option<&Feed>, process: &ProcessRecord) -> bool {
+    match feed.and_then(|feed| feed.registry().image_at(process.tgid, process.first_seen_ns).map(|image| image.to_ns.is_some())) {
+        Some(ended) => ended,
+        None => !std::path::Path::new(&format!("/proc/{}", process.tgid)).exists(),
+    }
+}
+
+/// Innermost frames that are the tracing itself: BPF programs, and what runs them. They say nothing of the traced code, and the
+/// name of a program changes with each build.
+fn tracing_frames(innermost_first: &[String]) -> usize {
+    const RUNNERS: [&str; 12] = [
+        "bpf_prog_",
+        "bpf_trace_run",
+        "bpf_trampoline_",
+        "__bpf_trace_",
+        "__traceiter_",
+        "trace_call_bpf",
+        "kprobe_perf_func",
+        "kretprobe_perf_func",
+        "kprobe_dispatcher",
+        "kprobe_ftrace_handler",
+        "ftrace_",
+        "__bpf_prog_",
+    ];
+    innermost_first.iter().take_while(|name| RUNNERS.iter().any(|runner| name.starts_with(runner))).count()
+}
+
+/// Where the frames of a user stack are in this process; what has no address is unknown, as zero is.
+fn user_addresses(process: &ProcessRecord, stack: &Stack) -> Vec<u64> {
+    let bases = Bases { code_start: process.code_start, code_length: 0, mmap_base: process.mmap_base };
+    stack.frames.iter().map(|frame| bases.absolute(*frame).unwrap_or(0)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::tracing_frames;
+
+    #[test]
+    fn the_tracing_itself_is_cut_off_and_nothing_else() {
+        let frames = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+        assert_eq!(tracing_frames(&frames(&["bpf_prog_1f_page_alloc", "bpf_trace_run4", "alloc_pages", "bpf_prog_x"])), 2);
+        assert_eq!(tracing_frames(&frames(&["do_anonymous_page"])), 0);
+        assert_eq!(tracing_frames(&[]), 0);
+    }
+}

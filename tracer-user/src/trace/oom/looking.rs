@@ -1,0 +1,45 @@
+//! Kills that repeat, and the limits of the whole host: what is known of them, put together for [`crate::analyse::oom::loops`].
+
+use crate::{
+    analyse::oom::{
+        Autopsy,
+        loops::{self, Limited, Loops, Memory},
+    },
+    cgroup::{CgroupId, StatReading, stat::Limit},
+    trace::session::Session,
+};
+
+impl Session {
+    /// The kills of the last quarter of an hour, with who grew. What the host's limits promise is known only where all cgroups are traced.
+    #[must_use]
+    pub fn loops(&self) -> Loops {
+        let limited = |(id, (_, reading)): (&CgroupId, &(u64, StatReading))| Limited {
+            id: id.0,
+            parent: self.registry.get(*id).and_then(|cgroup| cgroup.parent).map(|parent| parent.0),
+            path: self.registry.name(*id),
+            usage: reading.usage,
+            limit: reading.limit.and_then(Limit::bytes),
+        };
+        let cgroups: Vec<Limited> = self.oom.last.iter().map(limited).collect();
+        let kills: Vec<Autopsy> = self.autopsies();
+        loops::look(&kills, self.elapsed_s(), self.oom.memory.filter(|_| self.filter.is_open()), &cgroups)
+    }
+}
+
+/// The host's memory now; `None` if /proc/meminfo cannot be read.
+pub(super) fn memory() -> Option<Memory> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let field = |name: &str| {
+        let line = text.lines().find_map(|line| line.strip_prefix(name))?;
+        line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
+    };
+    Some(Memory { total: field("MemTotal:")?, available: field("MemAvailable:")? })
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn this_hosts_memory() {
+        assert!(super::memory().is_some_and(|memory| memory.total > memory.available && memory.available > 0));
+    }
+}

@@ -1,0 +1,174 @@
+//! OOM kills in a running trace: takes the kernel half's events, reads the frozen picture at once and closes it, and keeps what an autopsy
+//! is made from, within bounds. The autopsy itself is [`crate::analyse::oom::autopsy`].
+//!
+//! | file | what |
+//! |---|---|
+//! | [`kept`] | the kills so far |
+//! | `case` | what is known of one kill, put together |
+//! | `evidence` | files and regions of the picture |
+//! | `verify` | whether the kernel half reads the kernel's figures rightly |
+//! | `warning` | the same evidence before a kill |
+//! | `looking` | kills that repeat, and the limits of the whole host |
+
+mod case;
+mod evidence;
+pub mod kept;
+mod looking;
+mod verify;
+mod warning;
+
+pub use kept::OomLog;
+pub use warning::Wish;
+
+use super::{
+    names::Names,
+    session::{Session, SessionError},
+};
+use crate::analyse::rows::Symbols as _;
+use crate::{
+    analyse::oom::Autopsy,
+    cgroup::{CgroupId, CgroupPath},
+    host::clock::monotonic_ns,
+    kernel_half::{
+        oom_event::{self, Event},
+        picture,
+        picture::Picture,
+        tables,
+    },
+};
+use case::Tables;
+use kept::Kept;
+use std::{collections::HashMap, os::fd::OwnedFd, time::Duration};
+use tokio::io::unix::AsyncFd;
+use tracer_common::{attribution::KeyRecord, loss::Loss, oom::UNKNOWN};
+
+/// Tells when the kernel half has sent OOM events.
+pub struct Kills(AsyncFd<OwnedFd>);
+
+impl Kills {
+    /// Returns when there may be an event: the ring is to be read until it is empty then.
+    ///
+    /// # Errors
+    /// When the event loop fails.
+    pub async fn next(&mut self) -> std::io::Result<()> {
+        // Cleared before the ring is read: what comes during the reading wakes again.
+        self.0.readable_mut().await?.clear_ready();
+        Ok(())
+    }
+}
+
+impl Session {
+    /// Takes OOM events in; the number of kills among them. To be called as soon as [`Kills::next`] returns: a picture that is read is
+    /// closed, and makes room for the next.
+    pub fn drain_oom(&mut self) -> Result<usize, SessionError> {
+        let mut events = Vec::new();
+        while let Some(item) = self.oom.ring.next() {
+            events.extend(oom_event::decode(&item));
+        }
+        self.oom.ask_log();
+        self.oom.seal();
+        self.close_unclaimed(&events)?;
+        if events.is_empty() {
+            return Ok(0);
+        }
+        let began_ns = monotonic_ns();
+        // First of all what cannot wait: pictures hold memory of the kernel half's, and refuse further ones.
+        let mut pictures: HashMap<u64, Picture> = HashMap::new();
+        let bpf = &mut self.running.bpf;
+        let keys = tables::keys(bpf)?;
+        for event in &events {
+            if let Event::Kill(kill) = event
+                && kill.epoch != UNKNOWN
+            {
+                if let Some(picture) = picture::read(bpf, kill.epoch)? {
+                    pictures.insert(kill.number, picture);
+                }
+                picture::close(bpf, kill.epoch)?;
+            }
+        }
+        let frozen_ns = monotonic_ns();
+        let tables = Tables { keys, stacks: tables::stacks(bpf)?, processes: tables::processes(bpf)? };
+        let read = pictures.len();
+        if let Some(feed) = &self.feed
+            && !feed.settle(Duration::from_millis(500))
+        {
+            ::log::debug!("process records are behind the kill: some names may be missing");
+        }
+        // Cgroups that were made and killed since the last reading are in the other ring.
+        self.drain_events()?;
+        self.name_containers()?;
+        self.name_owners(&tables.keys)?;
+        let mut kills = 0;
+        for event in events {
+            match event {
+                Event::Kill(kill) => {
+                    kills += 1;
+                    let case = self.case(kill, pictures.remove(&kill.number), &tables)?;
+                    let cgroups = [kill.levels[0].cgroup, kill.trigger.cgroup].into_iter().filter_map(|id| self.path_of(id)).collect();
+                    self.oom.keep(case, cgroups);
+                }
+                Event::Victim(victim) => {
+                    let stack = tables.stacks.get(&victim.kernel_stack);
+                    let mut names = Names::new(self.feed.as_ref(), &mut self.symbolizer);
+                    let stack = stack.map(|stack| names.kernel(stack));
+                    self.oom.add_victim(&victim, stack);
+                    self.add_place(&victim);
+                }
+            }
+        }
+        ::log::debug!(
+            "{kills} OOM kills: {} pictures read and closed in {} us, the rest in {} us more",
+            read,
+            frozen_ns.saturating_sub(began_ns) / 1000,
+            monotonic_ns().saturating_sub(frozen_ns) / 1000
+        );
+        Ok(kills)
+    }
+
+    /// Names owners that were gone before the start, if there are any: what is still charged to them knows.
+    fn name_owners(&mut self, keys: &HashMap<u64, KeyRecord>) -> Result<(), SessionError> {
+        if keys.values().all(|record| self.registry.get(CgroupId(record.key.owner)).is_some()) {
+            return Ok(());
+        }
+        let now = tables::samples(&self.running.bpf)?;
+        Ok(self.name_the_dead(keys, &now)?)
+    }
+
+    /// Closes pictures whose event found no room in the ring: nobody else would, and there are only so many.
+    fn close_unclaimed(&mut self, events: &[Event]) -> Result<(), SessionError> {
+        let lost = tables::losses(&self.running.bpf)?.into_iter().find(|(cause, _)| *cause == Loss::OomEventLost);
+        let lost = lost.map_or(0, |(_, count)| count.events);
+        if lost == self.oom.events_lost {
+            return Ok(());
+        }
+        self.oom.events_lost = lost;
+        let claimed = |epoch: &u64| events.iter().any(|event| matches!(event, Event::Kill(kill) if kill.epoch == *epoch));
+        for epoch in picture::epochs(&self.running.bpf)?.into_iter().filter(|epoch| !claimed(epoch)) {
+            picture::close(&mut self.running.bpf, epoch)?;
+        }
+        Ok(())
+    }
+
+    fn path_of(&self, id: u64) -> Option<CgroupPath> {
+        self.registry.get(CgroupId(id)).map(|cgroup| cgroup.path.clone())
+    }
+
+    /// Autopsies of the kills that concern what is traced, as far as names tell by now.
+    #[must_use]
+    pub fn autopsies(&self) -> Vec<Autopsy> {
+        self.oom.cases.iter().filter(|kept| kept.is_wanted(&self.filter)).map(Kept::autopsy).collect()
+    }
+
+    /// Those of them that were not asked for before, once their victims have had `age` to come. A pod may get its name after the kill.
+    pub fn new_autopsies(&mut self, age: Duration) -> Vec<Autopsy> {
+        let now = monotonic_ns();
+        let is_old = |kept: &Kept| u128::from(now.saturating_sub(kept.last_ns)) >= age.as_nanos();
+        let filter = &self.filter;
+        let new = self.oom.cases.iter_mut().filter(|kept| !kept.told && kept.is_wanted(filter) && is_old(kept));
+        new.map(|kept| {
+            kept.told = true;
+            kept.autopsy()
+        })
+        .collect()
+    }
+}
