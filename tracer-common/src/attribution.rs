@@ -29,6 +29,7 @@ pub const fn bank_of(epoch: u64) -> usize {
 
 /// Who made memory resident. All fields are compared when two keys meet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[cfg_attr(feature = "user", derive(serde::Serialize, serde::Deserialize))]
 #[repr(C)]
 pub struct Key {
     /// kernfs id of the memory cgroup charged; 0 while unknown (a pending sample).
@@ -69,6 +70,7 @@ impl Key {
 
 /// A key and its counters. What is live is the sum over banks of `charged - uncharged`.
 #[derive(Clone, Copy, Debug)]
+#[cfg_attr(feature = "user", derive(serde::Serialize, serde::Deserialize))]
 #[repr(C)]
 pub struct KeyRecord {
     /// Who.
@@ -92,6 +94,7 @@ crate::assert_size!(KeyRecord, 40 + 8 * 27 + 32);
 
 /// A taken folio, stored under its [`sample_slot`].
 #[derive(Clone, Copy, Debug)]
+#[cfg_attr(feature = "user", derive(serde::Serialize, serde::Deserialize))]
 #[repr(C)]
 pub struct Sample {
     /// Identity of the key; 0 while `pending` (owner and kind not yet known).
@@ -170,6 +173,7 @@ crate::assert_size!(Grave, 32);
 
 /// Bytes of an owner counted without sampling, one such record a CPU.
 #[derive(Clone, Copy, Debug, Default)]
+#[cfg_attr(feature = "user", derive(serde::Serialize, serde::Deserialize))]
 #[repr(C)]
 pub struct OwnerTotals {
     /// Bytes committed, by kind.

@@ -3,6 +3,7 @@
 
 /// Under what dirtied bytes are summed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[cfg_attr(feature = "user", derive(serde::Serialize, serde::Deserialize))]
 #[repr(C)]
 pub struct DirtyKey {
     /// kernfs id of the memory cgroup that the folio is charged to.
@@ -18,6 +19,7 @@ crate::assert_size!(DirtyKey, 32);
 
 /// The sums.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "user", derive(serde::Serialize, serde::Deserialize))]
 #[repr(C)]
 pub struct DirtyRecord {
     /// Estimated bytes that went from clean to dirty: sums of weights.

@@ -7,6 +7,7 @@ use crate::{FRAME_BYTES, mix64};
 
 /// What a call did. The number goes over the border, in events and keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[cfg_attr(feature = "user", derive(serde::Serialize, serde::Deserialize))]
 #[repr(u32)]
 pub enum Change {
     /// mmap at a place that was free.
@@ -86,6 +87,7 @@ crate::assert_size!(MappingEvent, 72);
 
 /// Who asked for address space. All fields are compared when two meet.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "user", derive(serde::Serialize, serde::Deserialize))]
 #[repr(C)]
 pub struct MappingKey {
     /// kernfs id of the caller's memory cgroup.
@@ -115,6 +117,7 @@ impl MappingKey {
 
 /// Address space that was asked for since the start, given back or not.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "user", derive(serde::Serialize, serde::Deserialize))]
 #[repr(C)]
 pub struct MappingRecord {
     /// Who.

@@ -8,7 +8,8 @@
 //! | [`cgroup`], [`containers`], [`process`], [`files`], [`region`] | one subject each |
 //! | [`kernel_half`] | the probes, their plan, loading, tables and events |
 //! | [`symbols`] | names of addresses |
-//! | [`analyse`] | from tables and readings to rows, verdicts, autopsies and comparisons |
+//! | [`snapshot`] | a moment of a trace as a value |
+//! | [`analyse`] | from snapshots to rows, verdicts, autopsies and comparisons |
 //! | [`trace`] | a running trace |
 //! | [`output`], [`recording`] | formats and views; the .mtrail format |
 //! | [`command`] | the command of `record -- CMD` |
@@ -27,6 +28,7 @@ pub mod process;
 pub mod recording;
 pub mod region;
 pub mod report;
+pub mod snapshot;
 pub mod symbols;
 pub mod text;
 pub mod trace;

@@ -9,7 +9,7 @@ use std::{
 };
 
 /// The rooms from the ground up. A room may import those before it, and itself.
-const ROOMS: [&str; 16] = [
+const ROOMS: [&str; 17] = [
     "text",
     "report",
     "host",
@@ -20,6 +20,7 @@ const ROOMS: [&str; 16] = [
     "files",
     "kernel_half",
     "symbols",
+    "snapshot",
     "analyse",
     "trace",
     "recording",
@@ -262,7 +263,7 @@ const IMPURE: [&str; 12] = [
     "\"/proc",
 ];
 /// The pure rooms.
-const PURE: [&str; 3] = ["text", "report", "analyse"];
+const PURE: [&str; 4] = ["text", "report", "snapshot", "analyse"];
 
 #[test]
 fn pure_rooms_touch_nothing() {

@@ -293,7 +293,7 @@ fn a_report_too_large_for_a_frame_is_refused_and_the_recording_goes_on() {
     let directory = tempfile::tempdir().unwrap();
     let mut writer = Writer::create(&directory.path().join("r.mtrail"), &header()).unwrap();
     let mut report = empty_report();
-    report.oom = vec![serde_json::Value::Null; 17 << 20];
+    report.filter.pids = vec![1; 17 << 20];
     let error = writer.report(&report).unwrap_err().to_string();
     assert!(error.contains("r.mtrail: too large"), "{error}");
     writer.interval(&interval(0)).unwrap();
@@ -498,8 +498,8 @@ fn a_recording_with_files_builds_and_autopsies_stays_readable() {
         let frames = vec![report.cgroups[0].stacks[0].frames[0].clone()];
         report.binaries = vec![BinaryRow { path: "/usr/bin/java".into(), build_id: Some("0af1".into()), frames }];
         // As of a version without what autopsies have since.
-        report.oom =
-            vec![serde_json::json!({"time": "2026-03-01T02:04:00Z", "event": "kill", "verdict": "why", "victims": [{"comm": "java"}]})];
+        let older = serde_json::json!({"time": "2026-03-01T02:04:00Z", "event": "kill", "verdict": "why", "victims": [{"comm": "java"}]});
+        report.oom = vec![serde_json::from_value(older).unwrap()];
         let mut writer = Writer::create(&path, &header()).unwrap();
         writer.interval(&interval(0)).unwrap();
         writer.report(&report).unwrap();
@@ -510,7 +510,8 @@ fn a_recording_with_files_builds_and_autopsies_stays_readable() {
     let report = recording.report.unwrap();
     assert_eq!(report.binaries[0].build_id.as_deref(), Some("0af1"));
     assert_eq!(report.cgroups[0].stacks[0].files[0].path, "/var/log/app.log");
-    assert_eq!(report.oom[0]["verdict"], "why");
+    assert_eq!(report.oom[0].verdict.as_deref(), Some("why"));
+    assert_eq!(report.oom[0].victims[0].comm.as_deref(), Some("java"));
 }
 
 /// A report from an older recording is as the schema wants it: what it lacks is null or empty.

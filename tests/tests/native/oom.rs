@@ -111,7 +111,7 @@ pub fn logged(kmsg: &mut Kmsg, pids: &[u32]) -> Vec<Incident> {
 }
 
 pub fn autopsies(outcome: &Outcome) -> Vec<Autopsy> {
-    outcome.report["oom"].as_array().unwrap().iter().map(|value| Autopsy::from_value(value).unwrap()).collect()
+    outcome.report["oom"].as_array().unwrap().iter().map(|value| serde_json::from_value::<Autopsy>(value.clone()).unwrap()).collect()
 }
 
 pub fn of_victim(outcome: &Outcome, pid: u32) -> Autopsy {

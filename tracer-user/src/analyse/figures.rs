@@ -1,6 +1,6 @@
 //! Figures that the summary and the views compute from a report. Pure; what cannot be computed is `None`.
 
-use crate::output::Value;
+use crate::report::Value;
 use crate::report::{Cgroup, FileToucher, KindRow, Report, StackRow};
 use crate::text::units;
 

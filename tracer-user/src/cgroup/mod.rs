@@ -29,7 +29,7 @@ pub use stat::StatReading;
 use std::fmt;
 
 /// 64-bit kernfs id of a cgroup of the memory hierarchy: the inode number of its directory. The kernel does not use an id again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
 pub struct CgroupId(pub u64);
 
 impl fmt::Display for CgroupId {
@@ -39,7 +39,7 @@ impl fmt::Display for CgroupId {
 }
 
 /// Which interface the memory hierarchy has.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 pub enum Version {
     /// A hierarchy of its own, mounted as `cgroup` with the option `memory`.
     V1,

@@ -12,7 +12,7 @@ use tracer_common::event::{CgroupChange, CgroupEvent, PATH_BYTES};
 pub const REMOVED: CgroupId = CgroupId(u64::MAX);
 
 /// Whether a cgroup still exists.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum State {
     /// It does.
     Alive,

@@ -8,7 +8,7 @@ use super::Version;
 use std::collections::BTreeMap;
 
 /// Where a figure comes from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum Source {
     /// A line of memory.stat, or a difference of two of its lines.
     Stat,
@@ -34,7 +34,7 @@ impl Source {
 }
 
 /// Bytes of one kind.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Figure {
     /// Bytes.
     pub bytes: u64,
@@ -43,7 +43,7 @@ pub struct Figure {
 }
 
 /// A limit that was read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
 pub enum Limit {
     /// At most so many bytes.
     Bytes(u64),
@@ -63,10 +63,11 @@ impl Limit {
 }
 
 /// Figures of one extent: a cgroup for itself, or with everything below it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Figures {
     /// By kind: `anon file shmem hugetlb kernel sock swap zswap`, and parts of `kernel` as `kernel.slab` and so on. `file` excludes
     /// shmem. `anon` is mapped anonymous memory.
+    #[serde(deserialize_with = "known_kinds")]
     pub kinds: BTreeMap<&'static str, Figure>,
     /// Dirty page cache, bytes.
     pub dirty: Option<u64>,
@@ -82,8 +83,37 @@ pub struct Figures {
     pub mapped_file: Option<u64>,
 }
 
+/// Every kind that a reading can have.
+const KINDS: [&str; 14] = [
+    "anon",
+    "file",
+    "shmem",
+    "hugetlb",
+    "kernel",
+    "kernel.slab",
+    "kernel.stack",
+    "kernel.pagetables",
+    "kernel.percpu",
+    "kernel.vmalloc",
+    "kernel.other",
+    "sock",
+    "swap",
+    "zswap",
+];
+
+/// Kinds of a stored reading: one of another name is an error, since nothing here could make it.
+fn known_kinds<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<&'static str, Figure>, D::Error> {
+    use serde::{Deserialize as _, de::Error as _};
+    let stored = BTreeMap::<String, Figure>::deserialize(deserializer)?;
+    let known = |(name, figure): (String, Figure)| match KINDS.iter().find(|kind| **kind == name) {
+        Some(kind) => Ok((*kind, figure)),
+        None => Err(D::Error::custom("a reading has a kind that is not known")),
+    };
+    stored.into_iter().map(known).collect()
+}
+
 /// Events counted by the kernel since the cgroup was made.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Events {
     /// Charges that met the limit (v1 failcnt, v2 `max`).
     pub limit_hits: Option<u64>,
@@ -98,7 +128,7 @@ pub struct Events {
 }
 
 /// What the kernel says of one cgroup at one moment.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct StatReading {
     /// Monotonic nanoseconds just before memory.stat was read.
     pub at_ns: u64,

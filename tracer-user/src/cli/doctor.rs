@@ -1,7 +1,6 @@
 //! `memtrail doctor`: what this host can do, tried and not guessed, to be pasted into a bug report.
 
 use crate::{
-    analyse::rows,
     cgroup::Hierarchy,
     kernel_half::{
         Loader,
@@ -96,7 +95,7 @@ pub fn run(args: &DoctorArgs) -> Result<u8> {
     match start::start(&host, loader, &options, |_| Ok(None)) {
         Ok(running) => {
             attach_ms = Some(began.elapsed().as_secs_f64() * 1000.0);
-            plan = rows::plan_rows(&running);
+            plan = running.plan_rows();
             preemptible = running.preemptible;
             instructions = instructions_of(&running);
         }

@@ -260,7 +260,7 @@ impl Told<'_> {
     fn write(&self, file: &Path) -> Result<()> {
         let last = self.kept.iter().rfind(|autopsy| autopsy.event == "kill").or(self.kept.last());
         let content = match (kind_of(file), last) {
-            (Some(Kind::Json), _) => json(&self.kept.iter().map(Autopsy::to_value).collect::<Vec<_>>()),
+            (Some(Kind::Json), _) => json(&self.kept),
             (Some(Kind::Svg), Some(autopsy)) => timeline::svg(autopsy),
             (Some(Kind::Html), Some(autopsy)) => timeline::html(autopsy),
             _ => return Ok(()),
@@ -316,7 +316,7 @@ fn keep_in(dir: &Path, autopsy: &Autopsy, number: u64) -> Result<()> {
     let time: String = autopsy.time.chars().filter(|c| c.is_ascii_alphanumeric()).collect();
     let name = format!("{PREFIX}{time}-{}-{}-{number:06}.json", autopsy.event, std::process::id());
     let path = dir.join(&name);
-    let content = json(&autopsy.to_value());
+    let content = json(autopsy);
     output::write_whole(&path, |writer| writer.write_all(content.as_bytes()))
         .with_context(|| format!("{}: cannot write", path.display()))?;
     let entries = std::fs::read_dir(dir).with_context(|| format!("{}: cannot list", dir.display()))?;

@@ -2,6 +2,7 @@
 
 use super::rates::Rates;
 use crate::host::phases::Phases;
+use crate::report::PlanRow;
 use crate::{
     host::kernel::{
         btf::BtfError,
@@ -210,6 +211,19 @@ pub struct Running {
     pub preemptible: Option<bool>,
     /// What the baseline pass did; `None` if processes are followed: whose older memory is cannot be known.
     pub baseline: Option<Scan>,
+}
+
+impl Running {
+    /// The plan as outputs show it.
+    #[must_use]
+    pub fn plan_rows(&self) -> Vec<PlanRow> {
+        let row = |probe: &Attached| PlanRow {
+            probe: probe.name.to_owned(),
+            provider: probe.tier.map_or_else(|| "none".to_owned(), |tier| tier.to_string()),
+            note: probe.reasons.join("; "),
+        };
+        self.attached.iter().map(row).collect()
+    }
 }
 
 /// Probes that add to the exact totals on their fentry and kprobe providers. Page cache always does.

@@ -6,7 +6,7 @@
 use crate::{analyse::figures, text};
 use crate::{
     analyse::oom::{
-        autopsy::{WINDOWS_S, window_text},
+        facts::{WINDOWS_S, window_text},
         growth::{OWN, USAGE},
         loops::Loops,
     },
@@ -101,12 +101,7 @@ pub fn loops(loops: &Loops) -> String {
 /// The view `oom` of a report: each autopsy, or that there was no kill.
 #[must_use]
 pub fn view(report: &Report) -> String {
-    let autopsies: Vec<Autopsy> = report.oom.iter().filter_map(Autopsy::from_value).collect();
-    let unreadable = report.oom.len() - autopsies.len();
-    let mut parts: Vec<String> = autopsies.iter().map(render).collect();
-    if unreadable > 0 {
-        parts.push(format!("{unreadable} kills cannot be read\n"));
-    }
+    let mut parts: Vec<String> = report.oom.iter().map(render).collect();
     parts.extend(report.oom_loops.as_ref().map(loops).filter(|text| !text.is_empty()));
     if parts.is_empty() { "no OOM kill while recording\n".to_owned() } else { parts.join("\n") }
 }
@@ -115,7 +110,7 @@ pub fn view(report: &Report) -> String {
 #[must_use]
 pub fn brief(report: &Report, most: usize, columns: usize) -> Vec<String> {
     let mut lines = Vec::new();
-    for verdict in report.oom.iter().filter_map(|value| Autopsy::from_value(value)?.verdict).take(most) {
+    for verdict in report.oom.iter().filter_map(|autopsy| autopsy.verdict.as_ref()).take(most) {
         let mut wrapped = text::wrap(&format!("OOM: {}", text::escape(&verdict)), columns);
         if wrapped.len() > 3 {
             wrapped.truncate(3);

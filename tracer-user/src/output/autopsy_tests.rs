@@ -96,8 +96,8 @@ fn no_line_is_too_wide_whatever_the_names_are() {
 fn the_view_shows_every_kill_and_says_when_there_is_none() {
     let mut report = Report::default();
     assert_eq!(view(&report), "no OOM kill while recording\n");
-    report.oom = vec![autopsy().to_value(), autopsy().to_value(), serde_json::json!({"victims": 1})];
+    report.oom = vec![autopsy(), autopsy()];
     let text = view(&report);
-    assert_eq!((text.matches("OOM kill at").count(), text.matches("1 kills cannot be read").count()), (2, 1));
+    assert_eq!(text.matches("OOM kill at").count(), 2);
     assert_eq!(brief(&report, 1, 40), ["OOM: java[30] was killed because its", "cgroup /a was at its limit"]);
 }

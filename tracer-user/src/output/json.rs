@@ -2,10 +2,9 @@
 //!
 //! Unknown is null and present. Never changes a figure: what a list leaves out is summed in one row, so that lists add up.
 
+use crate::analyse::rows::binaries;
 use crate::report::OTHER;
-use crate::report::autopsy::Autopsy;
-use crate::report::{BinaryRow, Cgroup, FileRow, Report, StackRow};
-use std::collections::HashSet;
+use crate::report::{Cgroup, FileRow, Report, StackRow};
 use std::io::{self, Write};
 
 /// Rows of a cgroup's stacks and files that are kept, by live bytes.
@@ -60,30 +59,13 @@ pub fn shortened(report: &Report) -> Report {
         cost: cost.clone(),
         migration: migration.clone(),
         losses: losses.clone(),
-        binaries: binaries_of(binaries, &cgroups),
+        binaries: binaries::of_stacks(binaries, &cgroups),
         cgroups,
-        oom: oom.iter().map(completed).collect(),
+        oom: oom.clone(),
         oom_loops: oom_loops.clone(),
         mapping: mapping.clone(),
         surveyed: surveyed.clone(),
     }
-}
-
-/// The files of these stacks' frames, and the kernel.
-#[must_use]
-pub fn binaries_of(binaries: &[BinaryRow], cgroups: &[Cgroup]) -> Vec<BinaryRow> {
-    let frames: HashSet<&str> = cgroups.iter().flat_map(|cgroup| &cgroup.stacks).flat_map(|row| &row.frames).map(String::as_str).collect();
-    let shown = |binary: &BinaryRow| {
-        let frames: Vec<String> = binary.frames.iter().filter(|frame| frames.contains(frame.as_str())).cloned().collect();
-        let kept = !frames.is_empty() || binary.path == BinaryRow::KERNEL;
-        kept.then(|| BinaryRow { frames, ..binary.clone() })
-    };
-    binaries.iter().filter_map(shown).collect()
-}
-
-/// An autopsy of a recording that may be older, with the fields that were added since: unknown ones, and empty lists.
-fn completed(autopsy: &serde_json::Value) -> serde_json::Value {
-    Autopsy::from_value(autopsy).map_or_else(|| autopsy.clone(), |autopsy| autopsy.to_value())
 }
 
 fn shortened_cgroup(cgroup: &Cgroup) -> Cgroup {

@@ -4,6 +4,7 @@
 //! A reader can be slow, or stand still: [`Stream`] hands lines to a thread of its own through a short queue, and drops whole lines, counted,
 //! when that is full. The recording never waits for it.
 
+pub use crate::report::RunningCost as Cost;
 use crate::report::distribution::{Distribution, Increment};
 use crate::report::{HistogramRow, Interval, IntervalCgroup};
 use serde_json::{Value, json};
@@ -26,17 +27,6 @@ const QUEUE: usize = 16;
 
 /// Longest wait for the reader at the end.
 const PATIENCE: Duration = Duration::from_secs(2);
-
-/// What the recording costs so far.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Cost {
-    /// CPU time of programs and collector over one CPU's time since the start, percent.
-    pub cpu_percent: Option<f64>,
-    /// Largest resident set of the collector, bytes.
-    pub collector_rss_bytes: Option<u64>,
-    /// Memory of the BPF maps, bytes.
-    pub map_bytes: u64,
-}
 
 /// The line of an interval. `path_of` names a cgroup by its id; rates are over the time since the interval before; `increment` is what came
 /// to the distributions since the line before.

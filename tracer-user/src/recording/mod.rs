@@ -9,28 +9,16 @@ mod payload;
 mod reader;
 mod writer;
 
+pub use crate::report::Header;
 pub use frame::{FORMAT, MAX_PLAIN, MAX_STORED};
 pub use reader::{Point, read, read_at, read_at_from, read_from, read_series, read_snapshot};
 pub use writer::Writer;
 
-use crate::report::{Host, Interval, Report};
+use crate::report::{Interval, Report};
 use crate::text;
 use serde::{Deserialize, Serialize};
 use std::io;
 use std::path::{Path, PathBuf};
-
-/// What is known when a recording begins.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Header {
-    /// "memtrail X.Y.Z".
-    pub tool: String,
-    /// [`crate::report::SCHEMA`] of the intervals and reports.
-    pub schema: u32,
-    /// Where it is measured.
-    pub host: Host,
-    /// RFC 3339, UTC.
-    pub started: String,
-}
 
 /// A named moment. Its snapshot is the report before it in the file.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

@@ -28,7 +28,7 @@ pub use survey::Survey;
 pub const PAGE_BYTES: u64 = tracer_common::FRAME_BYTES;
 
 /// What a range of memory is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
 pub enum Class {
     /// Grown by brk: malloc's main arena, mostly.
     BrkHeap,

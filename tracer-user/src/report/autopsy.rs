@@ -239,18 +239,3 @@ pub struct Moment {
     /// By kind, bytes.
     pub kinds: BTreeMap<String, u64>,
 }
-
-impl Autopsy {
-    /// As the report holds it.
-    #[must_use]
-    pub fn to_value(&self) -> serde_json::Value {
-        // Strings, numbers and lists of them: this cannot fail.
-        serde_json::to_value(self).unwrap_or(serde_json::Value::Null)
-    }
-
-    /// From a report; `None` for what is no autopsy.
-    #[must_use]
-    pub fn from_value(value: &serde_json::Value) -> Option<Autopsy> {
-        serde_json::from_value(value.clone()).ok()
-    }
-}

@@ -1,13 +1,13 @@
 //! Ranges of JVMs that only the stack which reserved them tells: metaspace, and the collector's tables. Looked up before the processes are
 //! surveyed, so that samples find their class there.
 
+use super::words::Symbols as _;
 use super::{
     mappings::Space,
     names::Names,
     regions::Reserved,
     session::{Session, SessionError},
 };
-use crate::analyse::rows::Symbols as _;
 use crate::{
     cgroup::CgroupId,
     host::clock::monotonic_ns,

@@ -3,7 +3,9 @@
 //! One owner per state: everything here belongs to the one task that calls it. The kernel half never waits for it; what happens
 //! while it sleeps stands in the tables.
 
+mod capture;
 mod containers;
+pub mod cost;
 pub mod dirtied;
 pub mod filter;
 pub mod follow;
@@ -21,3 +23,4 @@ mod retirement;
 pub mod session;
 mod snapshot;
 mod table_names;
+pub mod words;

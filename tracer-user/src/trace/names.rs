@@ -1,6 +1,6 @@
-//! Names for a report: addresses through the process feed and the symboliser, in the form that [`crate::analyse::rows`] asks for.
+//! Names for a report: addresses through the process feed and the symboliser, in the form that [`super::words`] asks for.
 
-use crate::analyse::rows::{Resolved, Symbols};
+use super::words::{Resolved, Symbols};
 use crate::{
     kernel_half::stack::Stack,
     process::{Feed, Image, thread},

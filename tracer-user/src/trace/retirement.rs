@@ -1,12 +1,12 @@
 //! Retirement: what nobody needs any more leaves the kernel's tables, so that they stay as they are under churn.
 
+use super::words::{self, Symbols as _};
 use super::{
     dirtied::{self, Dirtied},
     names::{Names, is_gone},
     retired::Charged,
     session::{Session, SessionError},
 };
-use crate::analyse::rows::{self, Symbols as _};
 use crate::report::UNKNOWN_PROCESS;
 use crate::{
     cgroup::{CgroupId, registry::State},
@@ -73,7 +73,7 @@ impl Session {
             left += 1;
             // Read again at the removal: a charge may have come since the pass.
             let Some(record) = tables::take_key(&mut self.running.bpf, *identity)? else { continue };
-            let row = rows::describe(&mut names, &record, processes.get(&record.key.process), &stacks);
+            let row = words::describe(&mut names, &record, processes.get(&record.key.process), &stacks);
             let charged =
                 Charged { bytes: crate::analyse::accounts::charged(&record), variance: record.charged_variance, samples: record.samples };
             self.retired.add(row, charged);

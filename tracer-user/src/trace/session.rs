@@ -1,6 +1,10 @@
 //! A running trace: the kernel half, the cgroups, and the last readings. What a report is made from is in [`super::snapshot`].
 
 use super::{
+    capture,
+    cost::{self, CpuTimes},
+};
+use super::{
     containers,
     dirtied::Dirtied,
     filter::Filter,
@@ -35,7 +39,6 @@ use crate::{
     text::date,
 };
 use crate::{
-    analyse::rows::{self, CpuTimes},
     host::phases::Phases,
     kernel_half::start::{self, Follow, Host, Running, StartError, StartOptions},
 };
@@ -276,11 +279,11 @@ impl Session {
 
     /// What a recording begins with.
     #[must_use]
-    pub fn header(&self) -> crate::recording::Header {
-        crate::recording::Header {
+    pub fn header(&self) -> crate::report::Header {
+        crate::report::Header {
             tool: format!("memtrail {}", env!("CARGO_PKG_VERSION")),
             schema: crate::report::SCHEMA,
-            host: rows::host(&self.host.facts, &self.hierarchy),
+            host: capture::host(&self.host.facts, &self.hierarchy),
             started: date::rfc3339(self.started),
         }
     }
@@ -299,9 +302,9 @@ impl Session {
 
     /// What the recording costs so far.
     #[must_use]
-    pub fn cost(&self) -> crate::output::stream::Cost {
-        let (cpu_percent, collector_rss_bytes) = rows::cost_so_far(self.cpu, monotonic_ns().saturating_sub(self.started_ns));
-        crate::output::stream::Cost { cpu_percent, collector_rss_bytes, map_bytes: self.running.sizes.bytes }
+    pub fn cost(&self) -> crate::report::RunningCost {
+        let (cpu_percent, collector_rss_bytes) = cost::so_far(self.cpu, monotonic_ns().saturating_sub(self.started_ns));
+        crate::report::RunningCost { cpu_percent, collector_rss_bytes, map_bytes: self.running.sizes.bytes }
     }
 
     /// Monotonic, boot-clock and real nanoseconds of this moment.

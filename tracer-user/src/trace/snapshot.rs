@@ -1,29 +1,27 @@
-//! The snapshot that a report is made from: the tables as they are now, the kernel's figures beside them, and the names.
+//! The snapshot of now: the tables as they are, the kernel's figures beside them, and the names. All reading of a moment is here.
 
 use super::{
-    histograms,
-    mappings::Space,
+    capture::{self, Tables, Words},
+    cost, histograms,
     names::Names,
     regions::{self, Surveys},
     session::{MOST_DEAD, Session, SessionError, moved_frames},
 };
 use crate::{
-    analyse::oom::Autopsy,
-    cgroup::CgroupId,
-    host::clock::monotonic_ns,
-    kernel_half::{
-        self,
-        tables::{self, SweepVerdict},
-    },
+    analyse::rows,
+    cgroup::{CgroupId, StatReading},
+    host::{clock::monotonic_ns, phases::Phases},
+    kernel_half::{self, tables},
     process::{Feed, give_memory_back},
-    report::{MappingSummary, Report},
+    report::{Cost, MappingSummary, Migration, Report, Table},
+    snapshot::{self, Cgroups, DirtiedBefore, Known, Moment, Retired, Snapshot, Space, Spaces, Tracing},
+    text::date,
 };
-use crate::{
-    analyse::rows::{self, Inputs, Mapped},
-    host::phases::Phases,
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    time::SystemTime,
 };
-use std::collections::{HashMap, HashSet};
-use tracer_common::mapping::MappingRecord;
+use tracer_common::{FRAME_BYTES, mapping::MappingRecord, sampling::MIN_LOG2_MEAN};
 
 /// Longest wait for process records before a report.
 const SETTLE: std::time::Duration = std::time::Duration::from_secs(2);
@@ -31,9 +29,35 @@ const SETTLE: std::time::Duration = std::time::Duration::from_secs(2);
 /// With fewer readings of dirty page cache nothing can be said of how long it lasts.
 const LEAST_SUSTAINED: usize = 3;
 
+/// What a moment has besides the tables.
+pub(super) struct Beside<'a> {
+    /// The kernel's figures, children before parents.
+    pub readings: &'a [(CgroupId, StatReading)],
+    /// Figures of cgroups that are not wanted, but above one that is.
+    pub above: HashMap<CgroupId, StatReading>,
+    /// Processes' regions.
+    pub surveys: &'a Surveys,
+    /// Who mapped what.
+    pub spaces: Option<Spaces>,
+    /// The moment, monotonic nanoseconds.
+    pub now_ns: u64,
+}
+
 impl Session {
     /// The report as of now.
     pub fn report(&mut self) -> Result<Report, SessionError> {
+        let snapshot = self.snapshot()?;
+        let mut phases = Phases::begin();
+        let mut report = rows::report(&snapshot);
+        phases.end("report made");
+        report.cost.report_cpu_ms = Some(self.cpu.report_ms());
+        report.oom = self.autopsies();
+        report.oom_loops = Some(self.loops()).filter(|loops| loops.kills > 0 || !loops.verdicts.is_empty());
+        Ok(report)
+    }
+
+    /// The snapshot of now, for a report.
+    pub fn snapshot(&mut self) -> Result<Snapshot, SessionError> {
         let (mut phases, reporting_ns) = (Phases::begin(), monotonic_ns());
         self.cpu.reporting = crate::host::clock::process_cpu_ns();
         self.drain_events()?;
@@ -52,7 +76,6 @@ impl Session {
         // A folio may wait in a CPU's batch: the sweep settles those, and finds what is charged but not mapped.
         let slots: Vec<u64> = tables::samples(&self.running.bpf)?.keys().copied().collect();
         let swept = tables::sweep(&mut self.running.bpf, slots.into_iter())?;
-        self.pending = swept.values().filter(|s| s.verdict == SweepVerdict::Pending && s.owner != 0).count() as u64;
         phases.end("samples swept");
         let readings = self.poll();
         let above = self.above(&readings);
@@ -72,7 +95,7 @@ impl Session {
             self.feed.as_ref().map(Feed::opened_files),
             reserved,
         );
-        let mapped = self.mapped(&surveys, records)?;
+        let spaces = self.spaces(&surveys, records)?;
         // After whoever names some.
         let stacks = tables::stacks(&self.running.bpf)?;
         let totals = tables::owner_totals(&self.running.bpf)?;
@@ -84,20 +107,7 @@ impl Session {
         self.fold_for_report(&mut keys, &mut dirtied);
         self.histograms.read(&self.running.bpf)?;
         self.histograms.read_waits(&self.running.bpf)?;
-        let histogram_losses = histograms::lost(&self.running.bpf)?;
-        let sustained = self.unwritten.iter().filter(|(_, last)| last.len() >= LEAST_SUSTAINED);
-        let sustained = sustained.filter_map(|(id, last)| Some((*id, *last.iter().min()?))).collect();
-        let inputs = Inputs {
-            facts: &self.host.facts,
-            hierarchy: &self.hierarchy,
-            registry: &self.registry,
-            names: &self.names,
-            above: &above,
-            filter: &self.filter,
-            following: &self.following,
-            running: &self.running,
-            readings: &readings,
-            first: &self.first,
+        let tables = Tables {
             keys: &keys,
             samples: &samples,
             swept: &swept,
@@ -105,54 +115,186 @@ impl Session {
             processes: &processes,
             files: &files,
             totals: &totals,
-            retired: &self.retired,
             dirtied: &dirtied,
-            dirtied_before: &self.dirtied,
-            unwritten_first: &self.unwritten_first,
-            losses: self.losses()?,
-            surveys: &surveys,
-            histograms: &self.histograms,
-            histogram_losses: &histogram_losses,
-            mapped: mapped.as_ref(),
-            programs: self.moments.estimate(monotonic_ns().saturating_sub(self.started_ns)),
-            sustained: &sustained,
-            slopes: &self.slopes,
-            moved_frames: moved_frames().zip(self.moved_at_start).map(|(now, then)| now.saturating_sub(then)),
-            started: self.started,
-            started_ns: self.started_ns,
-            reporting_ns,
-            now_ns: monotonic_ns(),
-            cpu: self.cpu,
         };
+        self.pending = tables.pending();
         phases.end("tables read");
-        let mut names = Names::new(self.feed.as_ref(), &mut self.symbolizer);
-        names.learn(keys.values().filter(|record| rows::wanted(&inputs, CgroupId(record.key.owner))), &processes, &stacks);
-        names.learn_stacks(mapped.iter().flat_map(Mapped::stacks), &processes, &stacks);
+        let beside = Beside { readings: &readings, above, surveys: &surveys, spaces, now_ns: monotonic_ns() };
+        let mut snapshot = self.capture(&tables, beside, |_| true);
+        snapshot.cgroups.histograms = self.histograms.owners().map(|owner| (CgroupId(owner), self.histograms.of(owner))).collect();
+        snapshot.cgroups.histogram_losses =
+            histograms::lost(&self.running.bpf)?.into_iter().map(|(owner, lost)| (CgroupId(owner), lost)).collect();
+        snapshot.tracing.losses = self.losses()?;
+        snapshot.tracing.cost = self.cost_of(&tables, &snapshot, reporting_ns);
         phases.end("names looked up");
-        let mut report = rows::report(&inputs, &mut names);
-        phases.end("report made");
-        report.oom = self.autopsies().iter().map(Autopsy::to_value).collect();
-        report.oom_loops = Some(self.loops()).filter(|loops| loops.kills > 0 || !loops.verdicts.is_empty());
-        Ok(report)
+        Ok(snapshot)
+    }
+
+    /// Puts a moment in words, of its keys those that are to be `in_words`.
+    pub(super) fn capture(&mut self, tables: &Tables<'_>, beside: Beside<'_>, in_words: impl Fn(u64) -> bool) -> Snapshot {
+        let cgroups = self.cgroups(beside.readings, beside.above);
+        let wanted = |id: CgroupId| cgroups.wanted(id);
+        let mut symbols = Names::new(self.feed.as_ref(), &mut self.symbolizer);
+        let of_wanted = tables.keys.iter().filter(|(identity, record)| wanted(CgroupId(record.key.owner)) && in_words(**identity));
+        symbols.learn(of_wanted.map(|(_, record)| record), tables.processes, tables.stacks);
+        let mut named: Vec<(u64, u64)> = beside.spaces.iter().flat_map(stacks_of).collect();
+        symbols.learn_stacks(named.iter().copied(), tables.processes, tables.stacks);
+        named.extend(tables.dirtied.keys().filter(|key| wanted(CgroupId(key.owner))).map(|key| (key.process, key.user_stack)));
+        let mut words = Words::new(&mut symbols, tables);
+        words.processes(named.iter().map(|(process, _)| *process));
+        words.keys(wanted, in_words);
+        words.stacks(named.into_iter());
+        words.threads();
+        words.functions(beside.spaces.iter().flat_map(|spaces| functions_of(spaces, beside.surveys)));
+        let retired = self.retired.rows().map(|(row, charged)| Retired {
+            owner: row.owner,
+            kind: row.kind,
+            comm: row.comm.clone(),
+            status: row.status.clone(),
+            frames: row.frames.iter().map(|frame| words.frame(frame.clone())).collect(),
+            bytes: charged.bytes,
+            variance: charged.variance,
+            samples: charged.samples,
+        });
+        let retired: Vec<Retired> = retired.collect();
+        let names = words.names();
+        let mut files = capture::files(tables, &names, wanted, self.dirtied.rows().map(|(row, _)| row.file));
+        files.dirtied_before = self
+            .dirtied
+            .rows()
+            .map(|(row, record)| DirtiedBefore {
+                owner: row.owner,
+                file: row.file,
+                tgid: row.tgid,
+                comm: row.comm.clone(),
+                record: *record,
+            })
+            .collect();
+        Snapshot {
+            moment: Moment {
+                started: date::rfc3339(self.started),
+                now: date::rfc3339(SystemTime::now()),
+                started_ns: self.started_ns,
+                now_ns: beside.now_ns,
+            },
+            host: capture::host(&self.host.facts, &self.hierarchy),
+            tracing: Tracing {
+                plan: self.running.plan_rows(),
+                exact: self.running.sizes.log2_mean == MIN_LOG2_MEAN,
+                mean_bytes: self.running.sizes.mean_bytes(),
+                totals: self.running.totals,
+                followed: self.following.tgids().collect(),
+                migration: self.migration(),
+                ..Tracing::default()
+            },
+            charges: snapshot::Charges { retired, ..tables.charges() },
+            cgroups,
+            names,
+            files,
+            surveys: capture::surveys(beside.surveys),
+            spaces: beside.spaces,
+        }
+    }
+
+    /// Cgroups with their names and figures. Distributions are not among them.
+    fn cgroups(&self, readings: &[(CgroupId, StatReading)], above: HashMap<CgroupId, StatReading>) -> Cgroups {
+        let known = |cgroup: &crate::cgroup::registry::Cgroup| Known {
+            id: cgroup.id,
+            path: cgroup.path.clone(),
+            path_cut: cgroup.path_cut,
+            parent: cgroup.parent,
+            depth: cgroup.depth,
+            state: cgroup.state,
+            wanted: self.filter.wants(&cgroup.path),
+            names: self.names.names(&cgroup.path).map(capture::names_of_cgroup).unwrap_or_default(),
+        };
+        let sustained = self.unwritten.iter().filter(|(_, last)| last.len() >= LEAST_SUSTAINED);
+        let mut slopes: HashMap<CgroupId, BTreeMap<String, f64>> = HashMap::new();
+        for ((id, kind), slope) in &self.slopes {
+            if let Some(per_second) = slope.per_second() {
+                slopes.entry(*id).or_default().insert(kind.clone(), per_second);
+            }
+        }
+        Cgroups {
+            known: self.registry.iter().map(|cgroup| (cgroup.id, known(cgroup))).collect(),
+            nameless_wanted: self.filter.is_open(),
+            readings: capture::by_cgroup(readings),
+            above,
+            first: self.first.iter().map(|(id, figures)| (*id, capture::bytes_by_kind(figures))).collect(),
+            slopes,
+            sustained: sustained.filter_map(|(id, last)| Some((*id, *last.iter().min()?))).collect(),
+            unwritten_first: self.unwritten_first.clone(),
+            ..Cgroups::default()
+        }
+    }
+
+    fn migration(&self) -> Migration {
+        let tier = self.running.attached.iter().find(|probe| probe.name == "migrate").and_then(|probe| probe.tier);
+        let followed = match tier {
+            Some(tier) if tier.is_typed() => "all",
+            Some(_) => "mapped",
+            None => "none",
+        };
+        let moved = moved_frames().zip(self.moved_at_start).map(|(now, then)| now.saturating_sub(then));
+        Migration { moved_bytes: moved.map(|frames| frames * FRAME_BYTES), followed: followed.to_owned() }
+    }
+
+    /// What it cost until the report began; what the report costs is not known yet.
+    fn cost_of(&self, tables: &Tables<'_>, snapshot: &Snapshot, reporting_ns: u64) -> Cost {
+        let programs = self.moments.estimate(monotonic_ns().saturating_sub(self.started_ns));
+        Cost {
+            bpf_ns: programs.map(|estimate| estimate.run_ns),
+            events: programs.map(|estimate| estimate.runs),
+            cpu_percent: self.cpu.percent(reporting_ns.saturating_sub(self.started_ns)),
+            start_cpu_ms: Some(self.cpu.start_ms()),
+            report_cpu_ms: Some(self.cpu.report_ms()),
+            collector_rss_bytes: cost::peak_resident_bytes(),
+            map_bytes: self.running.sizes.bytes,
+            tables: self.tables_of(tables, snapshot.spaces.as_ref()),
+        }
+    }
+
+    fn tables_of(&self, tables: &Tables<'_>, spaces: Option<&Spaces>) -> BTreeMap<String, Table> {
+        let entries = |name: &str| match name {
+            "SAMPLES" => Some(tables.samples.len()),
+            "KEYS" => Some(tables.keys.len()),
+            "STACKS" => Some(tables.stacks.len()),
+            "PROCESSES" => Some(tables.processes.len()),
+            "FILES" => Some(tables.files.len()),
+            "OWNER_TOTALS" => Some(tables.totals.len()),
+            "DIRTIED" => Some(tables.dirtied.len()),
+            "HISTOGRAMS" => Some(self.histograms.counters()),
+            "MAPPINGS" => spaces.map(|spaces| spaces.records.len()),
+            _ => None,
+        };
+        let table = |(name, max_entries): (&str, u32)| {
+            let entries = entries(name).map(|count| count as u64);
+            (name.to_owned(), Table { entries, max_entries: u64::from(max_entries), forced: self.running.forced.has(name) })
+        };
+        let planned = self.running.sizes.entries().into_iter().filter(|(name, _)| !name.ends_with("FRAMES")).map(table);
+        let waits = self.histograms.waits().map(|(name, threads, room)| {
+            (name.to_owned(), Table { entries: Some(threads as u64), max_entries: u64::from(room), forced: false })
+        });
+        planned.chain(waits).collect()
     }
 
     /// Who mapped what is in the surveys, and what was asked for; `None` where that is not followed.
-    fn mapped(&self, surveys: &Surveys, records: HashMap<u64, MappingRecord>) -> Result<Option<Mapped>, SessionError> {
+    fn spaces(&self, surveys: &Surveys, records: HashMap<u64, MappingRecord>) -> Result<Option<Spaces>, SessionError> {
         let Some(mappings) = &self.mappings else { return Ok(None) };
         mappings.settle(surveys.processes.iter().map(|process| process.tgid));
         let counts = kernel_half::mappings::counts(&self.running.bpf)?;
         let mut summary = MappingSummary { calls: counts.calls, thinned: counts.thinned, ..MappingSummary::default() };
-        let spaces: HashMap<u32, Space> = mappings.with(|spaces| {
+        let processes: HashMap<u32, Space> = mappings.with(|spaces| {
             (summary.ranges, summary.dropped) = (spaces.len() as u64, spaces.dropped());
             (summary.repaired, summary.repaired_bytes) = spaces.repaired();
-            surveys.processes.iter().filter_map(|process| Some((process.tgid, spaces.of(process.tgid)?.clone()))).collect()
-        });
-        for process in &surveys.processes {
-            if let Some(space) = spaces.get(&process.tgid) {
+            let known = surveys.processes.iter().filter_map(|process| Some((process, spaces.of(process.tgid)?)));
+            let known = known.map(|(process, space)| {
                 summary.differing_bytes += space.differs(&process.survey.maps.asked_for());
-            }
-        }
-        Ok(Some(Mapped { spaces, records, summary }))
+                (process.tgid, capture::space(space))
+            });
+            known.collect()
+        });
+        Ok(Some(Spaces { processes, records, summary }))
     }
 
     /// Processes of these cgroups. One that moves meanwhile may be seen twice: the later one stands.
@@ -166,4 +308,18 @@ impl Session {
         }
         members
     }
+}
+
+/// Processes and stacks that are named.
+fn stacks_of(spaces: &Spaces) -> impl Iterator<Item = (u64, u64)> + '_ {
+    let of_space =
+        |space: &Space| -> Vec<(u64, u64)> { space.mapped.iter().chain(&space.opened).map(|range| (space.process, range.stack)).collect() };
+    let of_records = spaces.records.values().map(|record| (record.key.process, record.key.user_stack));
+    spaces.processes.values().flat_map(of_space).chain(of_records)
+}
+
+/// Addresses of the functions that threads began with, with their process.
+fn functions_of(spaces: &Spaces, surveys: &Surveys) -> Vec<(u64, u64)> {
+    let known = surveys.processes.iter().filter_map(|process| Some((spaces.processes.get(&process.tgid)?.process, process)));
+    known.flat_map(|(identity, process)| process.survey.thread_functions.values().map(move |address| (identity, *address))).collect()
 }

@@ -390,7 +390,7 @@ pub fn busy_host() -> Report {
         losses: BTreeMap::from([("ring_full".to_owned(), Some(12)), ("recursion".to_owned(), None)]),
         cost: Cost { collector_rss_bytes: Some(40_000_000), map_bytes: 64_000_000, ..Cost::default() },
         cgroups,
-        oom: vec![json!({ "time": "2026-03-01T02:04:00Z" })],
+        oom: vec![memtrail::report::autopsy::Autopsy { time: "2026-03-01T02:04:00Z".into(), ..Default::default() }],
         ..empty_report()
     }
 }

@@ -5,7 +5,7 @@
 //! between the two.
 
 use super::{Options, compare};
-use crate::output::Value;
+use crate::report::Value;
 use crate::report::distribution::LIVE_AGE;
 use crate::report::{Cgroup, HistogramRow, Report, StackRow};
 use std::collections::{BTreeMap, HashMap};

@@ -2,7 +2,7 @@
 //!
 //! Keeps what tells stacks apart: program, kind, region, status and all frames.
 
-use crate::output::Value;
+use crate::report::Value;
 use crate::report::{Cgroup, StackRow};
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -11,7 +11,7 @@ pub mod growth;
 pub mod merged;
 pub mod places;
 
-use crate::output::Value;
+use crate::report::Value;
 use crate::report::{Cgroup, Report, StackRow};
 use places::PlaceChange;
 use std::borrow::Cow;

@@ -4,7 +4,7 @@
 //! further files is left out: what it stands for differs from report to report.
 
 use super::{Change, Side, change};
-use crate::output::Value;
+use crate::report::Value;
 use std::collections::BTreeMap;
 
 /// Path of the row that sums further files.

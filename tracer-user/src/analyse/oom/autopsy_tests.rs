@@ -1,6 +1,15 @@
 use super::*;
 use crate::analyse::accounts::history::Point;
+use crate::{
+    analyse::{
+        accounts::history::History,
+        oom::facts::{Place, Warning},
+    },
+    cgroup::Version,
+    report::autopsy::Growth,
+};
 use tracer_common::oom::{OOM_KILL, OOM_LEVELS, OOM_VICTIM, UNKNOWN};
+use tracer_common::oom::{OOM_STATS, OomKill, OomTask};
 
 const PAGE: u64 = 4096;
 const MIB: u64 = 1 << 20;
@@ -78,7 +87,7 @@ fn place(path: &str, parent: u64) -> Place {
 }
 
 /// A container in a pod whose limit of 256 MiB is met after 100 s; a container that died left shmem.
-fn case() -> Case {
+fn facts() -> KillFacts {
     let mut levels = [level(0, 0, 0); OOM_LEVELS];
     levels[0] = level(WEB, 20_000, 200_000);
     levels[1] = level(POD, 65_536, 65_536);
@@ -107,7 +116,7 @@ fn case() -> Case {
         ["try_charge_memcg", "mem_cgroup_out_of_memory", "out_of_memory", "__oom_kill_process"].map(str::to_owned).into();
     let mut old = place("/pod/old", POD);
     old.dead = true;
-    Case {
+    KillFacts {
         warning: None,
         kill,
         victims: vec![victim(30, b"java")],
@@ -140,7 +149,7 @@ fn case() -> Case {
 
 #[test]
 fn limit_kinds_and_victim_are_those_of_the_kill() {
-    let found = autopsy(&case());
+    let found = autopsy(&facts());
     assert_eq!((found.constraint.as_deref(), found.limit_cgroup.as_deref()), (Some("memcg"), Some("/pod")));
     assert_eq!((found.limit_bytes, found.usage_bytes, found.failcnt), (Some(256 * MIB), Some(256 * MIB), Some(7)));
     assert_eq!(found.before["anon"], Some(128 << 20));
@@ -155,7 +164,7 @@ fn limit_kinds_and_victim_are_those_of_the_kill() {
 
 #[test]
 fn only_what_is_below_the_limit_counts() {
-    let found = autopsy(&case());
+    let found = autopsy(&facts());
     assert_eq!(found.stacks.iter().map(|row| row.cgroup.as_str()).collect::<Vec<_>>(), ["/pod/web", "/pod/old"]);
     let siblings: Vec<_> = found.siblings.iter().map(|s| (s.cgroup.as_str(), s.usage_bytes, s.source.as_str())).collect();
     assert_eq!(
@@ -167,7 +176,7 @@ fn only_what_is_below_the_limit_counts() {
 
 #[test]
 fn growth_is_over_as_long_as_was_recorded() {
-    let found = autopsy(&case());
+    let found = autopsy(&facts());
     let usage: Vec<_> =
         found.growth.iter().filter(|row| row.cgroup == "/pod" && row.kind == "usage").map(|row| (row.window_s, row.bytes)).collect();
     // After 100 s: the last minute whole, and instead of five the 100 s that there are. 15 minutes would say the same.
@@ -180,17 +189,17 @@ fn growth_is_over_as_long_as_was_recorded() {
 #[test]
 fn the_sentence_names_what_filled_the_limit() {
     assert_eq!(
-        autopsy(&case()).verdict.unwrap(),
+        autopsy(&facts()).verdict.unwrap(),
         "java[30] was killed because the cgroup above it /pod was at its limit (256.0 of 256.0 MiB): 128.0 MiB is anon, 70.0 MiB of it by \
          java[30] through fill; /pod/web grew by 38.1 MiB in 1 min"
     );
-    let mut case = case();
-    if let Some(stacks) = &mut case.stacks {
+    let mut facts = facts();
+    if let Some(stacks) = &mut facts.stacks {
         stacks[1].1.live = 100 * MIB;
     }
-    case.kill.trigger = task(31, b"sh", WEB);
-    case.victims.push(victim(32, b"b"));
-    let verdict = autopsy(&case).verdict.unwrap();
+    facts.kill.trigger = task(31, b"sh", WEB);
+    facts.victims.push(victim(32, b"b"));
+    let verdict = autopsy(&facts).verdict.unwrap();
     assert!(verdict.starts_with("java[30] and one other were killed because"), "{verdict}");
     assert!(
         verdict.contains("100.0 MiB is shmem left by the removed cgroup /pod/old; java[30] used 400.0 KiB of its own; the allocation that failed was sh[31]'s"),
@@ -201,13 +210,13 @@ fn the_sentence_names_what_filled_the_limit() {
 /// What fills a host may have grown long before, and is seldom in the victim's cgroup.
 #[test]
 fn a_kill_of_the_host_is_told_of_all_of_it() {
-    let mut case = case();
-    case.kill = OomKill { flags: OOM_CONTROL, limit: 0, constraint: 0, ..case.kill };
+    let mut facts = facts();
+    facts.kill = OomKill { flags: OOM_CONTROL, limit: 0, constraint: 0, ..facts.kill };
     let grew = |id, path: &str, window_s, mib: i64| {
         (id, Growth { cgroup: path.into(), kind: growth::OWN.into(), window_s, bytes: mib << 20, ..Growth::default() })
     };
-    case.growers = vec![grew(WEB, "/pod/web", 60.0, 30), grew(WEB, "/pod/web", 100.0, 35), grew(99, "/elsewhere", 100.0, 90)];
-    let found = autopsy(&case);
+    facts.growers = vec![grew(WEB, "/pod/web", 60.0, 30), grew(WEB, "/pod/web", 100.0, 35), grew(99, "/elsewhere", 100.0, 90)];
+    let found = autopsy(&facts);
     assert_eq!((found.constraint.as_deref(), found.limit_cgroup.as_deref()), (Some("none"), None));
     assert_eq!(found.stacks[0].cgroup, "/elsewhere");
     let verdict = found.verdict.as_deref().unwrap();
@@ -221,13 +230,13 @@ fn a_kill_of_the_host_is_told_of_all_of_it() {
 
 #[test]
 fn what_is_not_known_is_null_and_said() {
-    let mut case = case();
-    case.kernel_stack = None;
-    case.kill.levels[1].usage = 1000;
-    case.stacks = None;
-    case.victims.clear();
-    case.kill.flags = OOM_NOT_FROZEN;
-    let found = autopsy(&case);
+    let mut facts = facts();
+    facts.kernel_stack = None;
+    facts.kill.levels[1].usage = 1000;
+    facts.stacks = None;
+    facts.victims.clear();
+    facts.kill.flags = OOM_NOT_FROZEN;
+    let found = autopsy(&facts);
     assert_eq!((found.constraint, found.limit_cgroup, found.usage_bytes, found.group_kill), (None, None, None, None));
     assert_eq!(found.picture, "not frozen: as many as there can be were open");
     assert_eq!(
@@ -239,31 +248,31 @@ fn what_is_not_known_is_null_and_said() {
 
 #[test]
 fn the_kernels_log_is_the_last_resort_and_is_named() {
-    let mut case = case();
-    case.kill.levels[1].usage = 1000;
-    case.logged_limit = Some("/pod".into());
-    let found = autopsy(&case);
+    let mut facts = facts();
+    facts.kill.levels[1].usage = 1000;
+    facts.logged_limit = Some("/pod".into());
+    let found = autopsy(&facts);
     assert_eq!((found.limit_cgroup.as_deref(), found.limit_bytes), (Some("/pod"), None));
     assert_eq!(found.sources["limit_cgroup"], source::LOG);
 }
 
 #[test]
 fn a_marking_without_a_kill_is_told_apart() {
-    let mut case = case();
-    case.victim_stacks.insert(5, ["mem_cgroup_out_of_memory", "out_of_memory", "mark_oom_victim"].map(str::to_owned).into());
-    let found = autopsy(&case);
+    let mut facts = facts();
+    facts.victim_stacks.insert(5, ["mem_cgroup_out_of_memory", "out_of_memory", "mark_oom_victim"].map(str::to_owned).into());
+    let found = autopsy(&facts);
     assert_eq!(found.victims[0].already_ending, Some(true));
     assert!(found.verdict.unwrap().starts_with("java[30] was ending already"));
 }
 
 #[test]
 fn a_warning_has_no_victim_and_says_whence() {
-    let mut case = case();
-    case.warning = Some(Warning::Share(0.9));
-    case.kill.flags = OOM_CONTROL;
-    case.kill.limit = POD;
-    case.victims.clear();
-    let found = autopsy(&case);
+    let mut facts = facts();
+    facts.warning = Some(Warning::Share(0.9));
+    facts.kill.flags = OOM_CONTROL;
+    facts.kill.limit = POD;
+    facts.victims.clear();
+    let found = autopsy(&facts);
     assert_eq!((found.event.as_str(), found.trigger.is_none(), found.picture.as_str()), ("warning", true, "live"));
     assert!(found.verdict.as_deref().unwrap().starts_with("/pod holds 256.0 of 256.0 MiB, over 90 % of its limit: 128.0 MiB is anon"));
     assert_eq!(found.sources["usage_bytes"], source::NOW);
@@ -271,13 +280,13 @@ fn a_warning_has_no_victim_and_says_whence() {
 
 #[test]
 fn warnings_of_what_comes_and_of_tasks_that_wait() {
-    let mut case = case();
-    case.kill.flags = OOM_CONTROL;
-    case.kill.limit = POD;
-    case.victims.clear();
+    let mut facts = facts();
+    facts.kill.flags = OOM_CONTROL;
+    facts.kill.limit = POD;
+    facts.victims.clear();
     let mut said = |warning| {
-        case.warning = Some(warning);
-        autopsy(&case).verdict.unwrap()
+        facts.warning = Some(warning);
+        autopsy(&facts).verdict.unwrap()
     };
     let within = said(Warning::Within(95.0));
     assert!(within.starts_with("/pod holds 256.0 of 256.0 MiB, and reaches its limit in 1 min 35 s if it goes on so: "), "{within}");
@@ -290,10 +299,10 @@ fn warnings_of_what_comes_and_of_tasks_that_wait() {
 
 #[test]
 fn growth_is_by_kind_by_cgroup_and_by_stack() {
-    let mut case = case();
+    let mut facts = facts();
     let grown = |path: &str| Growth { cgroup: path.into(), kind: "own".into(), window_s: 60.0, bytes: 9 << 20, ..Growth::default() };
-    case.growers = vec![(WEB, grown("/pod/web")), (99, grown("/elsewhere"))];
-    let found = autopsy(&case);
+    facts.growers = vec![(WEB, grown("/pod/web")), (99, grown("/elsewhere"))];
+    let found = autopsy(&facts);
     let own: Vec<&str> = found.growth.iter().filter(|row| row.kind == "own").map(|row| row.cgroup.as_str()).collect();
     assert_eq!(own, ["/pod/web"], "below the limit");
     let stacks: Vec<_> =
@@ -303,7 +312,9 @@ fn growth_is_by_kind_by_cgroup_and_by_stack() {
 
 #[test]
 fn an_autopsy_survives_the_report() {
-    let found = autopsy(&case());
-    assert_eq!(Autopsy::from_value(&found.to_value()), Some(found));
-    assert_eq!(Autopsy::from_value(&serde_json::json!({"victims": 3})), None);
+    let found = autopsy(&facts());
+    let stored = serde_json::to_value(&found).unwrap();
+    assert_eq!(serde_json::from_value::<Autopsy>(stored).unwrap(), found);
+    assert!(serde_json::from_value::<Autopsy>(serde_json::json!({"victims": 3})).is_err());
+    assert_eq!(serde_json::from_value::<Autopsy>(serde_json::json!({})).unwrap(), Autopsy::default(), "an older one has fewer fields");
 }

@@ -2,7 +2,7 @@
 //! beside it. Pure.
 
 use super::{
-    autopsy::{Case, is_below, levels},
+    facts::{KillFacts, is_below, levels},
     figures::{self, Figure},
     source,
 };
@@ -13,7 +13,7 @@ use crate::{
     cgroup::Version,
     report::{Cgroup, FileOwner, FileRow, Host, Report},
 };
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use tracer_common::oom::OomLevel;
 
 /// Files that an autopsy keeps, and those of them whose touchers keep their stacks.
@@ -27,21 +27,10 @@ const SUSTAINED_S: f64 = 15.0;
 /// Figures that leave more than one in so many bytes of the usage unexplained are old.
 const STALE: u64 = 50;
 
-/// What the collector found.
-#[derive(Clone, Debug, Default)]
-pub struct Evidence {
-    /// Rows of owners by kernfs id, as of the picture; those of the living with figures of the last reading of their files.
-    pub cgroups: Vec<(u64, Cgroup)>,
-    /// So many seconds after the kill it was asked which pages wait for the disk.
-    pub swept_after_s: f64,
-    /// By kernfs id of the cgroup: so many seconds before the kill the first of its processes was looked into.
-    pub surveyed_before_s: HashMap<u64, f64>,
-}
-
 /// Adds what the evidence says of the cgroups below `whole`, the limit's level; of all if it is not known.
-pub(super) fn add(case: &Case, whole: Option<&OomLevel>, autopsy: &mut Autopsy) {
-    let Some(evidence) = &case.evidence else { return };
-    let within = |owner: u64| whole.is_none_or(|whole| is_below(case, owner, whole.cgroup));
+pub(super) fn add(facts: &KillFacts, whole: Option<&OomLevel>, autopsy: &mut Autopsy) {
+    let Some(evidence) = &facts.evidence else { return };
+    let within = |owner: u64| whole.is_none_or(|whole| is_below(facts, owner, whole.cgroup));
     let rows: Vec<&(u64, Cgroup)> = evidence.cgroups.iter().filter(|(owner, _)| within(*owner)).collect();
     let mut all: Vec<FileRow> = rows.iter().flat_map(|(_, row)| files_of(row)).collect();
     all.sort_by(|a, b| b.bytes().cmp(&a.bytes()).then_with(|| a.path.cmp(&b.path)));
@@ -54,9 +43,9 @@ pub(super) fn add(case: &Case, whole: Option<&OomLevel>, autopsy: &mut Autopsy) 
     });
     autopsy.dead = dead.collect();
     autopsy.dead.sort_by(|a, b| a.cgroup.cmp(&b.cgroup));
-    autopsy.verdicts = verdicts(case, whole, &rows, &all);
+    autopsy.verdicts = verdicts(facts, whole, &rows, &all);
     autopsy.files = all;
-    let live = case.warning.is_some();
+    let live = facts.warning.is_some();
     let files = if live { source::LIVE.to_owned() } else { source::swept(evidence.swept_after_s) };
     autopsy.sources.insert("files".to_owned(), files);
     let regions = match (evidence.surveyed_before_s.is_empty(), live) {
@@ -69,13 +58,15 @@ pub(super) fn add(case: &Case, whole: Option<&OomLevel>, autopsy: &mut Autopsy) 
 
 /// Where the kernel had not flushed its figures (it does for its own log, which it does not print for each kill), they are too small, and
 /// the remainder tells: then the picture says how much there was of each kind.
-pub(super) fn correct_stale(case: &Case, whole: &OomLevel, kinds: &mut BTreeMap<String, Figure>) {
-    let Some(evidence) = case.evidence.as_ref().filter(|_| case.warning.is_none()) else { return };
-    let Some((usage, rest)) = figures::usage(whole, case.page_bytes).zip(kinds.get("remainder").map(|figure| figure.bytes)) else { return };
+pub(super) fn correct_stale(facts: &KillFacts, whole: &OomLevel, kinds: &mut BTreeMap<String, Figure>) {
+    let Some(evidence) = facts.evidence.as_ref().filter(|_| facts.warning.is_none()) else { return };
+    let Some((usage, rest)) = figures::usage(whole, facts.page_bytes).zip(kinds.get("remainder").map(|figure| figure.bytes)) else {
+        return;
+    };
     if rest.unsigned_abs() <= usage / STALE {
         return;
     }
-    let within = evidence.cgroups.iter().filter(|(owner, _)| is_below(case, *owner, whole.cgroup)).map(|(_, row)| row);
+    let within = evidence.cgroups.iter().filter(|(owner, _)| is_below(facts, *owner, whole.cgroup)).map(|(_, row)| row);
     let mut sums: BTreeMap<&str, i64> = BTreeMap::new();
     for row in within {
         for (kind, figure) in row.kinds.iter().filter(|(kind, _)| matches!(kind.as_str(), "anon" | "file" | "shmem")) {
@@ -116,15 +107,15 @@ fn regions_of(row: &Cgroup, before_s: f64) -> Option<RegionsOf> {
 
 /// The verdicts on the dead below the limit, and on the limit's cgroup with all that is below it; after a kill of the whole host on each
 /// cgroup for itself.
-fn verdicts(case: &Case, whole: Option<&OomLevel>, rows: &[&(u64, Cgroup)], files: &[FileRow]) -> Vec<Finding> {
+fn verdicts(facts: &KillFacts, whole: Option<&OomLevel>, rows: &[&(u64, Cgroup)], files: &[FileRow]) -> Vec<Finding> {
     let limited = whole.filter(|whole| figures::limit_pages(whole).is_some());
     let mut judged: Vec<Cgroup> = Vec::new();
     if let Some(whole) = limited {
-        judged.push(at_limit(case, whole, rows, files));
+        judged.push(at_limit(facts, whole, rows, files));
     }
     judged
-        .extend(rows.iter().filter(|(_, row)| limited.is_none() || row.state == "dead").map(|(owner, row)| as_of_kill(case, *owner, row)));
-    let cgroup = match case.version {
+        .extend(rows.iter().filter(|(_, row)| limited.is_none() || row.state == "dead").map(|(owner, row)| as_of_kill(facts, *owner, row)));
+    let cgroup = match facts.version {
         Version::V1 => "v1",
         Version::V2 => "v2",
     };
@@ -140,8 +131,8 @@ fn verdicts(case: &Case, whole: Option<&OomLevel>, rows: &[&(u64, Cgroup)], file
 }
 
 /// The limit's cgroup with everything below it, its figures as of the kill.
-fn at_limit(case: &Case, whole: &OomLevel, rows: &[&(u64, Cgroup)], files: &[FileRow]) -> Cgroup {
-    let place = case.places.get(&whole.cgroup);
+fn at_limit(facts: &KillFacts, whole: &OomLevel, rows: &[&(u64, Cgroup)], files: &[FileRow]) -> Cgroup {
+    let place = facts.places.get(&whole.cgroup);
     let own = rows.iter().find(|(owner, _)| *owner == whole.cgroup).map(|(_, row)| row.clone());
     let row = own.unwrap_or_else(|| Cgroup {
         path: place.map(|place| place.path.clone()).unwrap_or_default(),
@@ -156,32 +147,32 @@ fn at_limit(case: &Case, whole: &OomLevel, rows: &[&(u64, Cgroup)], files: &[Fil
         arenas: alive.flat_map(|(_, row)| row.arenas.iter().cloned()).collect(),
         ..row
     };
-    with_level(case, whole, row)
+    with_level(facts, whole, row)
 }
 
 /// The row with the figures of its level, where the kill has that.
-fn as_of_kill(case: &Case, owner: u64, row: &Cgroup) -> Cgroup {
-    match levels(&case.kill).iter().find(|level| level.cgroup == owner) {
-        Some(level) => with_level(case, level, row.clone()),
+fn as_of_kill(facts: &KillFacts, owner: u64, row: &Cgroup) -> Cgroup {
+    match levels(&facts.kill).iter().find(|level| level.cgroup == owner) {
+        Some(level) => with_level(facts, level, row.clone()),
         None => row.clone(),
     }
 }
 
 /// Figures as of the kill take the place of older ones. Lists of page cache are as last read, and no longer than the page cache was then.
-fn with_level(case: &Case, level: &OomLevel, row: Cgroup) -> Cgroup {
-    let stat = |name| figures::stat(level, name, &case.trusted, case.page_bytes);
-    let place = case.places.get(&level.cgroup);
+fn with_level(facts: &KillFacts, level: &OomLevel, row: Cgroup) -> Cgroup {
+    let stat = |name| figures::stat(level, name, &facts.trusted, facts.page_bytes);
+    let place = facts.places.get(&level.cgroup);
     let read = place.and_then(|place| place.read.as_ref());
     let cache = stat("file").and_then(|file| Some(file.saturating_sub(stat("shmem")?)));
     let at_most = |bytes: Option<u64>| bytes.map(|bytes| cache.map_or(bytes, |cache| bytes.min(cache)));
     let active = at_most(read.and_then(|read| read.active_file));
     let inactive = at_most(read.and_then(|read| read.inactive_file));
-    let usage = figures::usage(level, case.page_bytes);
+    let usage = figures::usage(level, facts.page_bytes);
     let (dirty, writeback) = (stat("file_dirty"), stat("file_writeback"));
-    let sustained = place.and_then(|place| place.history.least_unwritten((case.at_s - SUSTAINED_S, case.at_s), SUSTAINED));
+    let sustained = place.and_then(|place| place.history.least_unwritten((facts.at_s - SUSTAINED_S, facts.at_s), SUSTAINED));
     Cgroup {
         usage_bytes: usage.or(row.usage_bytes),
-        limit_bytes: figures::limit_pages(level).map(|pages| pages.saturating_mul(case.page_bytes)),
+        limit_bytes: figures::limit_pages(level).map(|pages| pages.saturating_mul(facts.page_bytes)),
         dirty_bytes: dirty.or(read.and_then(|read| read.dirty)),
         writeback_bytes: writeback.or(read.and_then(|read| read.writeback)),
         dirty_sustained_bytes: sustained,

@@ -1,7 +1,11 @@
 use super::*;
-use crate::analyse::oom::autopsy::{Place, Reading, autopsy};
+use crate::analyse::oom::{
+    autopsy::autopsy,
+    facts::{Evidence, Place, Reading},
+};
 use crate::kernel_half::oom_event::known;
 use crate::report::{ArenaRow, FileToucher, KindRow, RegionRow};
+use std::collections::HashMap;
 use tracer_common::{
     layout::STAT_NAMES,
     oom::{OOM_CONTROL, OOM_KILL, OOM_LEVELS, OOM_STATS, OomKill, OomTask, UNKNOWN},
@@ -62,7 +66,7 @@ fn cgroup(path: &str, state: &str, files: Vec<FileRow>) -> Cgroup {
 }
 
 /// The pod is at its limit of 256 MiB.
-fn case(kinds: &[(&str, u64)], rows: Vec<(u64, Cgroup)>) -> Case {
+fn facts(kinds: &[(&str, u64)], rows: Vec<(u64, Cgroup)>) -> KillFacts {
     let task = OomTask { process: 1, cgroup: WEB, tgid: 30, tid: 30, comm: *b"java\0\0\0\0\0\0\0\0\0\0\0\0" };
     let mut levels = [level(0, 0, &[]); OOM_LEVELS];
     levels[0] = level(WEB, u64::MAX, kinds);
@@ -95,7 +99,7 @@ fn case(kinds: &[(&str, u64)], rows: Vec<(u64, Cgroup)>) -> Case {
     let read = Reading { age_s: 0.5, active_file: Some(0), inactive_file: Some(500 * MIB), ..Reading::default() };
     let place =
         |path: &str, parent| Place { path: path.into(), parent, read: Some(read.clone()), history: history.clone(), ..Place::default() };
-    Case {
+    KillFacts {
         warning: None,
         kill,
         victims: Vec::new(),
@@ -129,7 +133,7 @@ fn ids(autopsy: &Autopsy) -> Vec<(&str, &str)> {
 fn what_a_dead_container_left_is_named_with_its_file() {
     let left = || file("/cache/data", "shmem", 140, 0);
     let rows = |state| vec![(OLD, cgroup("/pod/c0", state, vec![left()])), (OTHER_POD, cgroup("/other", "dead", vec![left()]))];
-    let mut case = case(&[("anon", 100), ("file", 140), ("shmem", 140)], rows("dead"));
+    let mut facts = facts(&[("anon", 100), ("file", 140), ("shmem", 140)], rows("dead"));
     let dead = |path: &str| crate::report::autopsy::LiveStack {
         cgroup: path.into(),
         state: "dead".into(),
@@ -137,8 +141,8 @@ fn what_a_dead_container_left_is_named_with_its_file() {
         live: 140 * MIB,
         ..Default::default()
     };
-    case.stacks = Some(vec![(OLD, dead("/pod/c0")), (OTHER_POD, dead("/other"))]);
-    let found = autopsy(&case);
+    facts.stacks = Some(vec![(OLD, dead("/pod/c0")), (OTHER_POD, dead("/other"))]);
+    let found = autopsy(&facts);
     assert_eq!(ids(&found), [("/pod/c0", "dead-container-shmem")], "the other pod has another limit");
     assert_eq!(found.files.len(), 1);
     assert_eq!(found.files[0].owner.as_ref().unwrap().cgroup, "/pod/c0");
@@ -146,9 +150,9 @@ fn what_a_dead_container_left_is_named_with_its_file() {
     assert!(verdict.contains("140.0 MiB is shmem in /cache/data left by a container that died 14 min ago (/pod/c0)"), "{verdict}");
     assert_eq!(found.sources["files"], "frozen picture; dirty and writeback asked 0.020 s after");
     // Of the living it is no verdict, but its file is named.
-    case.stacks = Some(Vec::new());
-    case.evidence.as_mut().unwrap().cgroups = rows("alive");
-    let found = autopsy(&case);
+    facts.stacks = Some(Vec::new());
+    facts.evidence.as_mut().unwrap().cgroups = rows("alive");
+    let found = autopsy(&facts);
     assert_eq!(ids(&found), []);
     let verdict = found.verdict.unwrap();
     assert!(verdict.contains("140.0 MiB is shmem, 140.0 MiB of it in /cache/data, written by java[7]"), "{verdict}");
@@ -157,7 +161,7 @@ fn what_a_dead_container_left_is_named_with_its_file() {
 #[test]
 fn what_waits_for_the_disk_is_named_with_its_writer() {
     let kinds = [("anon", 60), ("file", 190), ("file_dirty", 180)];
-    let found = autopsy(&case(&kinds, vec![(WEB, cgroup("/pod/web", "alive", vec![file("/disk.img", "file", 185, 170)]))]));
+    let found = autopsy(&facts(&kinds, vec![(WEB, cgroup("/pod/web", "alive", vec![file("/disk.img", "file", 185, 170)]))]));
     // It is page cache that is written from front to back, too.
     assert_eq!(ids(&found), [("/pod", "dirty-writeback"), ("/pod", "log-page-cache")]);
     let text = &found.verdicts[0].text;
@@ -176,15 +180,16 @@ fn what_waits_for_the_disk_is_named_with_its_writer() {
     let clean = [("anon", 60), ("file", 190), ("file_dirty", 20)];
     let of =
         |kinds| vec![(WEB, cgroup("/pod/web", "alive", vec![FileRow { write_pattern: None, ..file("/disk.img", "file", 185, kinds) }]))];
-    assert_eq!(ids(&autopsy(&case(&clean, of(0)))), []);
-    let mut burst = case(&kinds, of(170));
+    assert_eq!(ids(&autopsy(&facts(&clean, of(0)))), []);
+    let mut burst = facts(&kinds, of(170));
     burst.places.get_mut(&POD).unwrap().history = Default::default();
     assert_eq!(ids(&autopsy(&burst)), []);
 }
 
 #[test]
 fn a_heap_with_little_page_cache_is_no_log_though_the_last_reading_was_full_of_it() {
-    let found = autopsy(&case(&[("anon", 250), ("file", 4)], vec![(WEB, cgroup("/pod/web", "alive", vec![file("/log", "file", 200, 0)]))]));
+    let found =
+        autopsy(&facts(&[("anon", 250), ("file", 4)], vec![(WEB, cgroup("/pod/web", "alive", vec![file("/log", "file", 200, 0)]))]));
     assert_eq!(ids(&found), []);
 }
 
@@ -205,11 +210,11 @@ fn arenas_are_as_they_were_when_last_looked_into() {
     let region = RegionRow { pid: Some(30), comm: "java".into(), class: "glibc-arena".into(), live: 160 * MIB, ..RegionRow::default() };
     let of = |free, surveyed: bool| {
         let row = Cgroup { arenas: vec![arena(free)], regions: vec![region.clone()], ..cgroup("/pod/web", "alive", Vec::new()) };
-        let mut case = case(&[("anon", 240)], vec![(WEB, row)]);
+        let mut facts = facts(&[("anon", 240)], vec![(WEB, row)]);
         if surveyed {
-            case.evidence.as_mut().unwrap().surveyed_before_s = HashMap::from([(WEB, 4.0)]);
+            facts.evidence.as_mut().unwrap().surveyed_before_s = HashMap::from([(WEB, 4.0)]);
         }
-        autopsy(&case)
+        autopsy(&facts)
     };
     let found = of(80, true);
     assert_eq!(ids(&found), [("/pod", "glibc-arenas")]);
@@ -229,11 +234,11 @@ fn figures_that_were_not_flushed_come_from_the_picture() {
         let row = Cgroup { kinds: [("anon".to_owned(), kind(mib))].into(), ..cgroup("/pod/web", "alive", Vec::new()) };
         vec![(WEB, row.clone()), (OTHER_POD, row)]
     };
-    let stale = autopsy(&case(&[("anon", 20), ("file", 6)], of(230)));
+    let stale = autopsy(&facts(&[("anon", 20), ("file", 6)], of(230)));
     assert_eq!((stale.before["anon"], stale.before["file"]), (Some(240 << 20), Some(6 << 20)));
     assert_eq!((stale.before["remainder"], stale.sources["before.anon"].as_str()), (Some(10 << 20), source::NOT_FLUSHED));
-    let fresh = autopsy(&case(&[("anon", 250), ("file", 4)], of(230)));
+    let fresh = autopsy(&facts(&[("anon", 250), ("file", 4)], of(230)));
     assert_eq!((fresh.before["anon"], fresh.sources["before.anon"].as_str()), (Some(250 << 20), source::STAT));
     // A picture that explains less than the figures is no better.
-    assert_eq!(autopsy(&case(&[("anon", 200)], of(20))).before["anon"], Some(200 << 20));
+    assert_eq!(autopsy(&facts(&[("anon", 200)], of(20))).before["anon"], Some(200 << 20));
 }

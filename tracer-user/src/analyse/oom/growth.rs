@@ -3,7 +3,7 @@
 //! Windows that the history does not fill are there once, as long as it is.
 
 use super::{
-    autopsy::{Case, Place, WINDOWS_S, is_below, levels},
+    facts::{KillFacts, Place, WINDOWS_S, is_below, levels},
     figures,
 };
 use crate::analyse::accounts::history::History;
@@ -25,18 +25,18 @@ pub const OWN: &str = "own";
 
 /// The rows of an autopsy: the limit's cgroup by kind as of the kill, the cgroups right below it as last read, those below it by what they
 /// grew for themselves, and stacks by what they charged and is still there.
-pub(super) fn rows(case: &Case, whole: &OomLevel, autopsy: &Autopsy) -> Vec<Growth> {
+pub(super) fn rows(facts: &KillFacts, whole: &OomLevel, autopsy: &Autopsy) -> Vec<Growth> {
     let mut rows = Vec::new();
     for window in WINDOWS_S {
-        let (of_limit, filled, window_s) = of_limit(case, whole, autopsy, window);
+        let (of_limit, filled, window_s) = of_limit(facts, whole, autopsy, window);
         rows.extend(of_limit);
-        rows.extend(largest(right_below(case, whole, window)));
+        rows.extend(largest(right_below(facts, whole, window)));
         rows.extend(largest(stacks(autopsy, window, window_s)));
         if !filled {
             break;
         }
     }
-    let below = case.growers.iter().filter(|(id, _)| is_below(case, *id, whole.cgroup));
+    let below = facts.growers.iter().filter(|(id, _)| is_below(facts, *id, whole.cgroup));
     rows.extend(below.map(|(_, row)| row.clone()));
     rows.sort_by(|a, b| a.window_s.total_cmp(&b.window_s).then_with(|| b.bytes.cmp(&a.bytes)).then_with(|| a.cgroup.cmp(&b.cgroup)));
     rows
@@ -49,25 +49,26 @@ fn row(cgroup: &str, kind: &str, window_s: f64, then: Option<u64>, now: Option<i
 }
 
 /// The limit's cgroup; whether the window is filled, and how long it is.
-fn of_limit(case: &Case, whole: &OomLevel, autopsy: &Autopsy, window: f64) -> (Vec<Growth>, bool, f64) {
-    let place = case.places.get(&whole.cgroup);
-    let Some((place, then)) = place.and_then(|place| Some((place, place.history.before(case.at_s, window)?))) else {
-        return (Vec::new(), false, case.at_s.min(window));
+fn of_limit(facts: &KillFacts, whole: &OomLevel, autopsy: &Autopsy, window: f64) -> (Vec<Growth>, bool, f64) {
+    let place = facts.places.get(&whole.cgroup);
+    let Some((place, then)) = place.and_then(|place| Some((place, place.history.before(facts.at_s, window)?))) else {
+        return (Vec::new(), false, facts.at_s.min(window));
     };
-    let window_s = case.at_s - then.at_s;
-    let usage = figures::usage(whole, case.page_bytes).and_then(|usage| i64::try_from(usage).ok());
+    let window_s = facts.at_s - then.at_s;
+    let usage = figures::usage(whole, facts.page_bytes).and_then(|usage| i64::try_from(usage).ok());
     let kinds = autopsy.before.iter().filter_map(|(kind, bytes)| row(&place.path, kind, window_s, then.kind(kind), *bytes));
     (row(&place.path, USAGE, window_s, then.usage(), usage).into_iter().chain(kinds).collect(), window_s >= window, window_s)
 }
 
-fn right_below(case: &Case, whole: &OomLevel, window: f64) -> Vec<Growth> {
+fn right_below(facts: &KillFacts, whole: &OomLevel, window: f64) -> Vec<Growth> {
     let grown = |(id, place): (&u64, &Place)| {
-        let at_kill = levels(&case.kill).iter().find(|level| level.cgroup == *id).and_then(|level| figures::usage(level, case.page_bytes));
+        let at_kill =
+            levels(&facts.kill).iter().find(|level| level.cgroup == *id).and_then(|level| figures::usage(level, facts.page_bytes));
         let now = at_kill.or_else(|| place.read.as_ref().and_then(|reading| reading.usage));
-        let then = place.history.before(case.at_s, window)?;
-        row(&place.path, USAGE, case.at_s - then.at_s, then.usage(), now.and_then(|now| i64::try_from(now).ok()))
+        let then = place.history.before(facts.at_s, window)?;
+        row(&place.path, USAGE, facts.at_s - then.at_s, then.usage(), now.and_then(|now| i64::try_from(now).ok()))
     };
-    case.places.iter().filter(|(_, place)| place.parent == Some(whole.cgroup)).filter_map(grown).collect()
+    facts.places.iter().filter(|(_, place)| place.parent == Some(whole.cgroup)).filter_map(grown).collect()
 }
 
 /// Stacks of the picture by what they charged in the window and is still there: what they freed of older memory is not taken off.

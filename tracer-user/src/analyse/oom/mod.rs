@@ -5,6 +5,7 @@
 //! | [`judge`] | which limit it was |
 //! | [`figures`] | a level's memory by kind |
 //! | [`evidence`] | files, regions and verdicts as of the kill |
+//! | [`facts`] | what is known of a kill |
 //! | [`autopsy`] | everything together |
 //! | [`growth`] | what grew |
 //! | [`forecast`] | when a limit is reached |
@@ -16,6 +17,7 @@
 
 pub mod autopsy;
 pub mod evidence;
+pub mod facts;
 pub mod figures;
 pub mod forecast;
 pub mod growth;
@@ -25,7 +27,8 @@ pub mod loops;
 mod sentence;
 
 pub use crate::report::autopsy::Autopsy;
-pub use autopsy::{Case, Warning, autopsy};
+pub use autopsy::autopsy;
+pub use facts::{KillFacts, Warning};
 
 /// Where a field comes from.
 pub mod source {

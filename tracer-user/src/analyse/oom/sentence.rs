@@ -1,7 +1,7 @@
 //! The autopsy in one sentence: who was killed, at which limit, what filled it, who left it there, and what grew.
 
 use super::{
-    autopsy::{Warning, window_text},
+    facts::{Warning, window_text},
     growth::{OWN, USAGE},
     loops,
 };

@@ -1,16 +1,16 @@
 //! A cgroup's row: its figures by kind, for itself and with what is below it.
 
-use super::{Accounts, Inputs};
+use super::Accounts;
 use crate::{
-    analyse::accounts::{self, Account, growth::Slope},
+    analyse::accounts::{self, Account},
     cgroup::{
         CgroupId, StatReading, Version,
         local::{self, LocalFigures, Node},
-        registry::{self, State},
+        registry::State,
         stat::{Figures, Limit},
     },
-    containers::Names,
     report::{Cgroup, KindRow, StackRow},
+    snapshot::{CgroupNames, Known, Snapshot},
     text::escape,
 };
 use std::collections::{BTreeMap, HashMap};
@@ -25,23 +25,24 @@ pub(super) struct Tree {
 }
 
 impl Tree {
-    pub(super) fn new(inputs: &Inputs<'_>, accounts: &Accounts) -> Tree {
-        let nodes: Vec<Node<'_>> = inputs
+    pub(super) fn new(snapshot: &Snapshot, accounts: &Accounts) -> Tree {
+        let nodes: Vec<Node<'_>> = snapshot
+            .cgroups
             .readings
             .iter()
-            .map(|(id, reading)| Node { id: *id, parent: inputs.registry.get(*id).and_then(|c| c.parent), reading })
+            .map(|(id, reading)| Node { id: *id, parent: snapshot.cgroups.get(*id).and_then(|c| c.parent), reading })
             .collect();
         let local = local::local_figures(&nodes, None);
         let mut children: HashMap<CgroupId, Vec<CgroupId>> = HashMap::new();
-        for cgroup in inputs.registry.iter() {
+        for cgroup in snapshot.cgroups.known.values() {
             if let Some(parent) = cgroup.parent {
                 children.entry(parent).or_default().push(cgroup.id);
             }
         }
         let mut dead_below = HashMap::new();
         for ((owner, kind), account) in accounts {
-            let dead = |cgroup: &&registry::Cgroup| matches!(cgroup.state, State::Dead { .. });
-            let mut line = inputs.registry.ancestry(CgroupId(*owner)).peekable();
+            let dead = |cgroup: &&Known| matches!(cgroup.state, State::Dead { .. });
+            let mut line = snapshot.cgroups.ancestry(CgroupId(*owner)).peekable();
             if line.peek().is_some_and(dead)
                 && let Some(heir) = line.find(|cgroup| !dead(cgroup))
             {
@@ -66,34 +67,35 @@ impl Tree {
 }
 
 /// The row of one cgroup.
-pub(super) fn row(inputs: &Inputs<'_>, tree: &Tree, accounts: &Accounts, stacks: Vec<StackRow>, id: CgroupId) -> Cgroup {
-    let reading = inputs.read(id);
-    let known = inputs.registry.get(id);
-    let Names { pod_uid, container, runtime, named } = known.and_then(|cgroup| inputs.names.names(&cgroup.path)).unwrap_or_default();
+pub(super) fn row(snapshot: &Snapshot, tree: &Tree, accounts: &Accounts, stacks: Vec<StackRow>, id: CgroupId) -> Cgroup {
+    let reading = snapshot.cgroups.read(id);
+    let known = snapshot.cgroups.get(id);
+    let CgroupNames { pod_uid, container, runtime, pod, namespace, name, image, restart } =
+        known.map(|cgroup| cgroup.names.clone()).unwrap_or_default();
     let alive = known.is_none_or(|cgroup| cgroup.state == State::Alive) && reading.is_some();
     let figures = reading.map(|r| if r.version == Version::V1 { &r.local } else { &r.subtree });
     let whole = reading.map(|r| &r.subtree);
     Cgroup {
-        path: inputs.registry.name(id),
+        path: snapshot.cgroups.name(id),
         id: id.0.to_string(),
         state: if alive { "alive" } else { "dead" }.to_owned(),
-        dead_for_s: known.and_then(|cgroup| dead_for_s(cgroup.state, inputs.now_ns)),
+        dead_for_s: known.and_then(|cgroup| dead_for_s(cgroup.state, snapshot.moment.now_ns)),
         pod: pod_uid,
         container,
-        pod_name: text(named.pod),
-        namespace: text(named.namespace),
-        container_name: text(named.name),
-        image: text(named.image),
-        runtime: runtime.map(|runtime| runtime.to_string()),
-        restart: named.restart,
+        pod_name: text(pod),
+        namespace: text(namespace),
+        container_name: text(name),
+        image: text(image),
+        runtime,
+        restart,
         limit_bytes: reading.and_then(|r| r.limit).and_then(Limit::bytes),
         limits: Vec::new(),
         binding_limit: None,
         usage_bytes: reading.and_then(|r| r.usage),
         working_set_bytes: reading.and_then(StatReading::working_set),
         mean_bytes: mean_bytes(accounts, id),
-        kinds: kinds(inputs, tree, accounts, reading, id),
-        subtree: subtree(inputs, tree, accounts, reading, id),
+        kinds: kinds(snapshot, tree, accounts, reading, id),
+        subtree: subtree(snapshot, tree, accounts, reading, id),
         uncovered_bytes: reading.and_then(StatReading::uncovered),
         dirty_bytes: figures.and_then(|f| f.dirty),
         writeback_bytes: figures.and_then(|f| f.writeback),
@@ -103,7 +105,7 @@ pub(super) fn row(inputs: &Inputs<'_>, tree: &Tree, accounts: &Accounts, stacks:
         cleaned_bytes_per_s: None,
         dirty_held_ns: None,
         dirty_held: None,
-        dirty_sustained_bytes: inputs.sustained.get(&id).copied(),
+        dirty_sustained_bytes: snapshot.cgroups.sustained.get(&id).copied(),
         droppable_bytes: whole.and_then(droppable),
         kubelet_reclaimable_bytes: whole.and_then(|f| f.inactive_file),
         active_file_bytes: whole.and_then(|f| f.active_file),
@@ -143,7 +145,7 @@ fn droppable(figures: &Figures) -> Option<u64> {
     Some(lists.saturating_sub(figures.dirty?).saturating_sub(figures.writeback?))
 }
 
-fn kinds(inputs: &Inputs<'_>, tree: &Tree, accounts: &Accounts, reading: Option<&StatReading>, id: CgroupId) -> BTreeMap<String, KindRow> {
+fn kinds(snapshot: &Snapshot, tree: &Tree, accounts: &Accounts, reading: Option<&StatReading>, id: CgroupId) -> BTreeMap<String, KindRow> {
     let mut rows = BTreeMap::new();
     let local = tree.local.get(&id);
     for kind in Kind::ALL {
@@ -161,20 +163,25 @@ fn kinds(inputs: &Inputs<'_>, tree: &Tree, accounts: &Accounts, reading: Option<
         };
         let stat = figure.map(|figure| figure.bytes);
         let mut row = accounts::row(&account, stat, figure.map_or("none", |figure| source_of(figure.origin)), dead, kind);
-        row.missed = missed(inputs, id, kind, stat, &account, dead);
-        leave_others_unknown(inputs, &mut row);
-        row.growth_bytes_per_s = growth(inputs, id, kind.name());
+        row.missed = missed(snapshot, id, kind, stat, &account, dead);
+        leave_others_unknown(snapshot, &mut row);
+        row.growth_bytes_per_s = growth(snapshot, id, kind.name());
         rows.insert(kind.name().to_owned(), row);
     }
     let others = local.into_iter().flat_map(|figures| &figures.kinds);
-    add_unfollowed(inputs, id, &mut rows, others.map(|(kind, figure)| (*kind, u64::try_from(figure.bytes).ok(), source_of(figure.origin))));
+    add_unfollowed(
+        snapshot,
+        id,
+        &mut rows,
+        others.map(|(kind, figure)| (*kind, u64::try_from(figure.bytes).ok(), source_of(figure.origin))),
+    );
     rows
 }
 
 /// Where processes are followed, the kernel's figure holds others' memory too, which nobody has looked at. What was there before, what
 /// of it is not mapped, and so what is left of the identity, are not known then.
-fn leave_others_unknown(inputs: &Inputs<'_>, row: &mut KindRow) {
-    if inputs.following.is_empty() {
+fn leave_others_unknown(snapshot: &Snapshot, row: &mut KindRow) {
+    if snapshot.tracing.followed.is_empty() {
         return;
     }
     row.baseline = None;
@@ -190,13 +197,13 @@ fn source_of(origin: local::Origin) -> &'static str {
     }
 }
 
-fn growth(inputs: &Inputs<'_>, id: CgroupId, kind: &str) -> Option<f64> {
-    inputs.slopes.get(&(id, kind.to_owned())).and_then(Slope::per_second)
+fn growth(snapshot: &Snapshot, id: CgroupId, kind: &str) -> Option<f64> {
+    snapshot.cgroups.slopes.get(&id)?.get(kind).copied()
 }
 
 /// Kinds of which only the kernel's own figure is known.
 fn add_unfollowed<'a>(
-    inputs: &Inputs<'_>,
+    snapshot: &Snapshot,
     id: CgroupId,
     rows: &mut BTreeMap<String, KindRow>,
     figures: impl Iterator<Item = (&'a str, Option<u64>, &'a str)>,
@@ -205,7 +212,7 @@ fn add_unfollowed<'a>(
         rows.entry(kind.to_owned()).or_insert_with(|| KindRow {
             stat,
             source: source.to_owned(),
-            growth_bytes_per_s: growth(inputs, id, kind),
+            growth_bytes_per_s: growth(snapshot, id, kind),
             ..KindRow::default()
         });
     }
@@ -213,24 +220,27 @@ fn add_unfollowed<'a>(
 
 /// Change of the kernel's figure since counting began, less that of the exact counters, which count the end of older memory too;
 /// `None` where the tier keeps no such counters, or the kernel no figure.
-fn missed(inputs: &Inputs<'_>, id: CgroupId, kind: Kind, stat: Option<i64>, account: &Account, dead: Option<u64>) -> Option<i64> {
-    if !inputs.running.totals {
+fn missed(snapshot: &Snapshot, id: CgroupId, kind: Kind, stat: Option<i64>, account: &Account, dead: Option<u64>) -> Option<i64> {
+    if !snapshot.tracing.totals {
         return None;
     }
     // A cgroup made since then began empty.
-    let first = match inputs.first.get(&id) {
-        Some(figures) => figures.kinds.get(kind.name())?.bytes,
+    let first = match snapshot.cgroups.first.get(&id) {
+        Some(figures) => *figures.get(kind.name())?,
         None => 0,
     };
-    let counted =
-        inputs.totals.get(&id.0).map_or(0, |totals| totals.charged[kind as usize].wrapping_sub(totals.uncharged[kind as usize]) as i64);
+    let counted = snapshot
+        .charges
+        .totals
+        .get(&id.0)
+        .map_or(0, |totals| totals.charged[kind as usize].wrapping_sub(totals.uncharged[kind as usize]) as i64);
     // The figure counts what is mapped, the counters what is charged.
     let unmapped = if kind == Kind::Anon { i64::try_from(account.unmapped).unwrap_or(0) } else { 0 };
     Some(stat? - i64::try_from(dead.unwrap_or(0)).unwrap_or(0) + unmapped - first - counted)
 }
 
 fn subtree(
-    inputs: &Inputs<'_>,
+    snapshot: &Snapshot,
     tree: &Tree,
     accounts: &Accounts,
     reading: Option<&StatReading>,
@@ -247,11 +257,11 @@ fn subtree(
         }
         let stat = figure.and_then(|figure| i64::try_from(figure.bytes).ok());
         let mut row = accounts::row(&sum, stat, figure.map_or("none", |figure| figure.source.name()), None, kind);
-        leave_others_unknown(inputs, &mut row);
-        row.growth_bytes_per_s = growth(inputs, id, kind.name());
+        leave_others_unknown(snapshot, &mut row);
+        row.growth_bytes_per_s = growth(snapshot, id, kind.name());
         rows.insert(kind.name().to_owned(), row);
     }
     let others = reading.into_iter().flat_map(|r| &r.subtree.kinds);
-    add_unfollowed(inputs, id, &mut rows, others.map(|(kind, figure)| (*kind, Some(figure.bytes), figure.source.name())));
+    add_unfollowed(snapshot, id, &mut rows, others.map(|(kind, figure)| (*kind, Some(figure.bytes), figure.source.name())));
     rows
 }

@@ -1,19 +1,13 @@
 //! Who made page cache dirty, and who was held up for it: the kernel half's sums by owner and file, as rows of files and cgroups show them.
 
-use super::{Inputs, Symbols, describe, wanted};
-use crate::report::UNKNOWN_PROCESS;
 use crate::{
     analyse::accounts,
     cgroup::CgroupId,
-    report::OTHER,
-    report::{Cgroup, FileRow, FileToucher, HeldRow},
+    report::{Cgroup, FileRow, FileToucher, HeldRow, OTHER},
+    snapshot::{DirtiedBefore, Snapshot},
 };
 use std::collections::{BTreeMap, HashMap};
-use tracer_common::{
-    attribution::{BANKS, Key, KeyRecord},
-    dirty::DirtyRecord,
-    kind::Kind,
-};
+use tracer_common::dirty::DirtyRecord;
 
 /// Most processes named for a file.
 const MOST: usize = 10;
@@ -79,12 +73,11 @@ pub(super) struct Parts {
 
 impl Parts {
     /// Of every wanted owner. A file without a record is 0.
-    pub(super) fn new(inputs: &Inputs<'_>) -> Parts {
-        let has = |name: &str| inputs.running.attached.iter().any(|probe| probe.name == name && probe.tier.is_some());
+    pub(super) fn new(snapshot: &Snapshot) -> Parts {
         let mut owners: HashMap<u64, HashMap<u64, Part>> = HashMap::new();
         let mut held: HashMap<u64, BTreeMap<Who, (u64, u64)>> = HashMap::new();
         let mut part = |owner: u64, file: u64, who: Who, stack: u64, record: &DirtyRecord| {
-            if !wanted(inputs, CgroupId(owner)) {
+            if !snapshot.cgroups.wanted(CgroupId(owner)) {
                 return;
             }
             if record.holds > 0 {
@@ -92,17 +85,17 @@ impl Parts {
                 (*times, *ns) = (times.saturating_add(record.holds), ns.saturating_add(record.held_ns));
             }
             if record.samples > 0 {
-                let file = if inputs.files.contains_key(&file) { file } else { 0 };
+                let file = if snapshot.files.known.contains_key(&file) { file } else { 0 };
                 owners.entry(owner).or_default().entry(file).or_default().add(who, stack, record);
             }
         };
-        for (key, record) in inputs.dirtied {
+        for (key, record) in &snapshot.files.dirtied {
             part(key.owner, key.file, Who::Known(key.process), key.user_stack, record);
         }
-        for (row, record) in inputs.dirtied_before.rows() {
-            part(row.owner, row.file, Who::Left(row.tgid, row.comm.clone()), 0, record);
+        for DirtiedBefore { owner, file, tgid, comm, record } in &snapshot.files.dirtied_before {
+            part(*owner, *file, Who::Left(*tgid, comm.clone()), 0, record);
         }
-        Parts { owners, held, followed: has("dirty"), holds_followed: has("throttle") }
+        Parts { owners, held, followed: snapshot.tracing.has("dirty"), holds_followed: snapshot.tracing.has("throttle") }
     }
 
     /// Owners with their files.
@@ -111,28 +104,28 @@ impl Parts {
     }
 
     /// Fills in a file's row; the `stacks` largest processes have their stack.
-    pub(super) fn describe_file(&self, inputs: &Inputs<'_>, symbols: &mut dyn Symbols, part: &Part, stacks: usize, row: &mut FileRow) {
-        self.figures(inputs, part, row);
+    pub(super) fn describe_file(&self, snapshot: &Snapshot, part: &Part, stacks: usize, row: &mut FileRow) {
+        self.figures(snapshot, part, row);
         if self.followed {
-            row.dirtiers = dirtiers(inputs, symbols, part, stacks);
+            row.dirtiers = dirtiers(snapshot, part, stacks);
         }
     }
 
     /// Fills in the figures alone.
-    pub(super) fn figures(&self, inputs: &Inputs<'_>, part: &Part, row: &mut FileRow) {
+    pub(super) fn figures(&self, snapshot: &Snapshot, part: &Part, row: &mut FileRow) {
         if self.followed {
             row.dirtied = Some(part.bytes);
             row.dirtied_stderr = Some(accounts::standard_error(part.variance));
-            row.dirtied_bytes_per_s = part.per_second(inputs.now_ns);
+            row.dirtied_bytes_per_s = part.per_second(snapshot.moment.now_ns);
         }
     }
 
     /// Fills in a cgroup's row.
-    pub(super) fn describe_cgroup(&self, inputs: &Inputs<'_>, symbols: &mut dyn Symbols, id: CgroupId, row: &mut Cgroup) {
+    pub(super) fn describe_cgroup(&self, snapshot: &Snapshot, id: CgroupId, row: &mut Cgroup) {
         if self.holds_followed {
             let held = self.held.get(&id.0);
             row.dirty_held_ns = Some(held.into_iter().flat_map(BTreeMap::values).fold(0, |sum, (_, ns)| sum.saturating_add(*ns)));
-            row.dirty_held = Some(held.map(|held| held_rows(inputs, symbols, held)).unwrap_or_default());
+            row.dirty_held = Some(held.map(|held| held_rows(snapshot, held)).unwrap_or_default());
         }
         if !self.followed {
             return;
@@ -141,9 +134,9 @@ impl Parts {
         self.owners.get(&id.0).into_iter().flat_map(HashMap::values).for_each(|part| sum.merge(part));
         row.dirtied_bytes = Some(sum.bytes);
         row.dirtied_stderr = Some(accounts::standard_error(sum.variance));
-        row.dirtied_bytes_per_s = sum.per_second(inputs.now_ns);
+        row.dirtied_bytes_per_s = sum.per_second(snapshot.moment.now_ns);
         let waiting = row.dirty_bytes.zip(row.writeback_bytes).map(|(dirty, writeback)| dirty.saturating_add(writeback));
-        let before = inputs.unwritten_first.get(&id).copied();
+        let before = snapshot.cgroups.unwritten_first.get(&id).copied();
         row.cleaned_bytes_per_s = waiting.zip(before).zip(row.dirtied_bytes_per_s).map(|((waiting, before), per_s)| {
             let cleaned = sum.bytes.saturating_add(before).saturating_sub(waiting);
             if sum.bytes == 0 { 0.0 } else { cleaned as f64 * per_s / sum.bytes as f64 }
@@ -152,12 +145,12 @@ impl Parts {
 }
 
 /// The longest first; those beyond the bound in one row.
-fn held_rows(inputs: &Inputs<'_>, symbols: &mut dyn Symbols, held: &BTreeMap<Who, (u64, u64)>) -> Vec<HeldRow> {
+fn held_rows(snapshot: &Snapshot, held: &BTreeMap<Who, (u64, u64)>) -> Vec<HeldRow> {
     let mut by: Vec<(&Who, &(u64, u64))> = held.iter().collect();
     by.sort_by_key(|(who, (_, ns))| (std::cmp::Reverse(*ns), *who));
     let rest = by.split_off(by.len().min(MOST));
     let named = by.into_iter().map(|(who, (times, ns))| {
-        let (pid, comm) = name(inputs, symbols, who);
+        let (pid, comm) = name(snapshot, who);
         HeldRow { pid, comm, times: *times, ns: *ns }
     });
     let mut rows: Vec<HeldRow> = named.collect();
@@ -169,31 +162,28 @@ fn held_rows(inputs: &Inputs<'_>, symbols: &mut dyn Symbols, held: &BTreeMap<Who
 }
 
 /// Thread-group id and name.
-fn name(inputs: &Inputs<'_>, symbols: &mut dyn Symbols, who: &Who) -> (Option<u32>, String) {
+fn name(snapshot: &Snapshot, who: &Who) -> (Option<u32>, String) {
     match who {
-        Who::Known(process) => {
-            let record = inputs.processes.get(process);
-            let comm = record.map_or_else(|| UNKNOWN_PROCESS.to_owned(), |process| symbols.comm(process));
-            (record.map(|process| process.tgid), comm)
-        }
+        Who::Known(process) => (snapshot.names.processes.get(process).map(|process| process.tgid), snapshot.names.comm(*process)),
         Who::Left(tgid, comm) => (*tgid, comm.clone()),
     }
 }
 
-fn dirtiers(inputs: &Inputs<'_>, symbols: &mut dyn Symbols, part: &Part, stacks: usize) -> Vec<FileToucher> {
+fn dirtiers(snapshot: &Snapshot, part: &Part, stacks: usize) -> Vec<FileToucher> {
     let sum = |stacks: &BTreeMap<u64, u64>| stacks.values().fold(0_u64, |sum, bytes| sum.saturating_add(*bytes));
     let mut by: Vec<(&Who, &BTreeMap<u64, u64>)> = part.by.iter().collect();
     by.sort_by_key(|(who, stacks)| (std::cmp::Reverse(sum(stacks)), *who));
     let mut rows = Vec::new();
     for (n, (who, of_stacks)) in by.iter().enumerate().take(MOST) {
-        let (pid, comm) = name(inputs, symbols, who);
+        let (pid, comm) = name(snapshot, who);
         let mut row = FileToucher { pid, comm, bytes: sum(of_stacks), ..FileToucher::default() };
         let largest = of_stacks.iter().max_by_key(|(stack, bytes)| (**bytes, **stack)).map_or(0, |(stack, _)| *stack);
         if let Who::Known(process) = who
             && n < stacks
             && largest != 0
         {
-            row.frames = describe(symbols, &record_of(*process, largest), inputs.processes.get(process), inputs.stacks).frames;
+            row.frames =
+                snapshot.names.stacks.get(&(*process, largest)).map(|words| snapshot.names.in_words(&words.frames)).unwrap_or_default();
         }
         rows.push(row);
     }
@@ -202,18 +192,4 @@ fn dirtiers(inputs: &Inputs<'_>, symbols: &mut dyn Symbols, part: &Part, stacks:
         rows.push(FileToucher { comm: OTHER.to_owned(), bytes: rest, ..FileToucher::default() });
     }
     rows
-}
-
-/// A key with nothing but what names a stack.
-fn record_of(process: u64, user_stack: u64) -> KeyRecord {
-    KeyRecord {
-        key: Key { owner: 0, process, user_stack, kernel_stack: 0, kind: Kind::File as u32, flags: 0 },
-        charged: [0; BANKS],
-        uncharged: [0; BANKS],
-        live_variance: [0; BANKS],
-        charged_variance: 0,
-        samples: 0,
-        first_ns: 0,
-        last_ns: 0,
-    }
 }

@@ -3,23 +3,16 @@
 //! Sums are those of the samples that the ledger's figures come from, so a cgroup's rows add up to its live and baseline bytes of
 //! file and shmem. What has no record of its file, or no room among the rows, is in one row `[other]`.
 
-use super::{
-    Inputs, Symbols, describe,
-    dirtied::{Part, Parts},
-    wanted,
-};
-use crate::report::UNKNOWN_PROCESS;
+use super::dirtied::{Part, Parts};
 use crate::{
     analyse::accounts,
     cgroup::CgroupId,
-    files::{self, Resolver, mounts::device_text, resolve::file_system_name},
-    report::OTHER,
-    report::{Cgroup, FileOwner, FileRow, FileToucher},
+    report::{Cgroup, FileOwner, FileRow, FileToucher, OTHER},
+    snapshot::{File, Names, Snapshot},
 };
 use std::collections::HashMap;
 use tracer_common::{
     attribution::{KEY_BASELINE, KEY_OWN},
-    file::{FileRecord, LINKS_UNKNOWN},
     kind::Kind,
     stack::{BY_FAULT, BY_READ, BY_WRITE},
 };
@@ -81,27 +74,22 @@ struct Touched {
 }
 
 /// The file rows of every wanted owner, largest first.
-pub(super) fn by_owner(
-    inputs: &Inputs<'_>,
-    symbols: &mut dyn Symbols,
-    resolver: &mut Resolver,
-    dirtied: &Parts,
-) -> HashMap<u64, Vec<FileRow>> {
+pub(super) fn by_owner(snapshot: &Snapshot, dirtied: &Parts) -> HashMap<u64, Vec<FileRow>> {
     let mut owners: HashMap<u64, HashMap<(Kind, u64), Sum>> = HashMap::new();
     let mut hows: HashMap<u64, Option<How>> = HashMap::new();
-    for (slot, sample) in inputs.samples {
-        let Some(record) = inputs.keys.get(&sample.key) else { continue };
+    for (slot, sample) in &snapshot.charges.samples {
+        let Some(record) = snapshot.charges.keys.get(&sample.key) else { continue };
         let key = &record.key;
         let kind = u8::try_from(key.kind).ok().and_then(Kind::from_number);
         let Some(kind) = kind.filter(|kind| matches!(kind, Kind::File | Kind::Shmem)) else { continue };
-        if !wanted(inputs, CgroupId(key.owner)) {
+        if !snapshot.cgroups.wanted(CgroupId(key.owner)) {
             continue;
         }
-        let file = if inputs.files.contains_key(&sample.file) { sample.file } else { 0 };
+        let file = if snapshot.files.known.contains_key(&sample.file) { sample.file } else { 0 };
         let sum = owners.entry(key.owner).or_default().entry((kind, file)).or_default();
         let (bytes, variance) = accounts::left(sample);
         // Every tmpfs page is dirty by name, and none ever goes to disk.
-        if let Some(swept) = inputs.swept.get(slot).filter(|_| kind == Kind::File) {
+        if let Some(swept) = snapshot.charges.swept.get(slot).filter(|_| kind == Kind::File) {
             sum.dirty += if swept.dirty { bytes } else { 0 };
             sum.writeback += if swept.writeback { bytes } else { 0 };
         }
@@ -115,7 +103,7 @@ pub(super) fn by_owner(
                 BY_WRITE => Some(How::Write),
                 // A read makes nothing resident that its buffer does not fault in.
                 BY_FAULT | BY_READ => Some(How::Map),
-                identity => how(symbols.kernel(inputs.stacks.get(&identity)?).iter().rev().map(String::as_str)),
+                identity => how(innermost_first(&snapshot.names, identity)),
             });
             let process = if key.flags & KEY_OWN != 0 { 0 } else { key.process };
             let touched = sum.touchers.entry((process, how)).or_default();
@@ -133,37 +121,36 @@ pub(super) fn by_owner(
             rows.entry((Kind::File, *file)).or_default().dirtied = part.clone();
         }
     }
-    owners.into_iter().map(|(owner, files)| (owner, rows(inputs, symbols, resolver, dirtied, files))).collect()
+    owners.into_iter().map(|(owner, files)| (owner, rows(snapshot, dirtied, files))).collect()
+}
+
+/// Names of a kernel stack's frames; none if it has no words.
+fn innermost_first(names: &Names, stack: u64) -> impl Iterator<Item = &str> {
+    names.kernel.get(&stack).into_iter().flatten().rev().map(|frame| names.frame(*frame))
 }
 
 /// Paths of the files that have a row, by identity.
-pub(super) fn paths(inputs: &Inputs<'_>, rows: &HashMap<u64, Vec<FileRow>>) -> HashMap<u64, String> {
+pub(super) fn paths(snapshot: &Snapshot, rows: &HashMap<u64, Vec<FileRow>>) -> HashMap<u64, String> {
     let of = |row: &FileRow| Some(((row.dev.clone()?, row.inode.clone()?), row.path.clone()));
     let paths: HashMap<(String, String), String> = rows.values().flatten().filter_map(of).collect();
-    let path = |record: &FileRecord| paths.get(&(device_text(record.device), record.inode.to_string())).cloned();
-    inputs.files.iter().filter_map(|(file, record)| Some((*file, path(record)?))).collect()
+    let path = |file: &File| paths.get(&(file.device.clone(), file.inode.to_string())).cloned();
+    snapshot.files.known.iter().filter_map(|(identity, file)| Some((*identity, path(file)?))).collect()
 }
 
-fn rows(
-    inputs: &Inputs<'_>,
-    symbols: &mut dyn Symbols,
-    resolver: &mut Resolver,
-    dirtied: &Parts,
-    files: HashMap<(Kind, u64), Sum>,
-) -> Vec<FileRow> {
+fn rows(snapshot: &Snapshot, dirtied: &Parts, files: HashMap<(Kind, u64), Sum>) -> Vec<FileRow> {
     let mut files: Vec<((Kind, u64), Sum)> = files.into_iter().collect();
     let size = |sum: &Sum| std::cmp::Reverse((sum.live + sum.baseline, sum.dirtied.bytes()));
     files.sort_by_key(|((kind, file), sum)| (*file == 0, size(sum), *kind, *file));
     let mut other = Sum::default();
     let mut rows = Vec::new();
     for ((kind, file), sum) in files {
-        match inputs.files.get(&file) {
+        match snapshot.files.known.get(&file) {
             Some(record) if rows.len() < MOST_ROWS => {
                 let stacks = if rows.len() < FILES_WITH_STACKS { STACKS } else { 0 };
                 let part = (kind == Kind::File).then(|| sum.dirtied.clone());
-                let mut row = row(inputs, symbols, resolver, (kind, record), sum, stacks);
+                let mut row = row(snapshot, (kind, record), sum, stacks);
                 if let Some(part) = part {
-                    dirtied.describe_file(inputs, symbols, &part, stacks, &mut row);
+                    dirtied.describe_file(snapshot, &part, stacks, &mut row);
                 }
                 rows.push(row);
             }
@@ -180,7 +167,7 @@ fn rows(
     }
     if other.live + other.baseline + other.dirtied.bytes() > 0 {
         let mut row = FileRow { path: OTHER.to_owned(), kind: "other".to_owned(), ..figures(&other) };
-        dirtied.figures(inputs, &other.dirtied, &mut row);
+        dirtied.figures(snapshot, &other.dirtied, &mut row);
         rows.push(row);
     }
     rows
@@ -198,55 +185,35 @@ fn figures(sum: &Sum) -> FileRow {
     }
 }
 
-fn row(
-    inputs: &Inputs<'_>,
-    symbols: &mut dyn Symbols,
-    resolver: &mut Resolver,
-    (kind, record): (Kind, &FileRecord),
-    mut sum: Sum,
-    stacks: usize,
-) -> FileRow {
-    let processes = sum.touchers.keys().filter_map(|(process, _)| inputs.processes.get(process));
-    let living: Vec<u32> = processes.filter(|process| !symbols.is_gone(process)).map(|process| process.tgid).take(MOST_TOUCHERS).collect();
-    let files::Seen { path, mount, path_inside, volume } = resolver.resolve(record, &living);
+fn row(snapshot: &Snapshot, (kind, file): (Kind, &File), mut sum: Sum, stacks: usize) -> FileRow {
     let is_reader = |how: Option<How>| how == Some(How::Read) || how == Some(How::Map) && kind == Kind::File;
     let of = |reader: bool| sum.touchers.iter().filter(move |((_, how), _)| is_reader(*how) == reader);
     let write_pattern = pattern(&mut sum.writes).map(str::to_owned);
     FileRow {
-        path,
-        dev: Some(device_text(record.device)),
-        inode: Some(record.inode.to_string()),
+        path: file.path.clone(),
+        dev: Some(file.device.clone()),
+        inode: Some(file.inode.to_string()),
         kind: kind.name().to_owned(),
-        file_system: Some(file_system_name(record)).filter(|name| !name.is_empty()),
-        mount,
-        path_inside,
-        volume,
-        size: Some(record.size),
-        state: match record.links {
-            LINKS_UNKNOWN => None,
-            0 => Some("deleted".to_owned()),
-            _ => Some("present".to_owned()),
-        },
+        file_system: file.file_system.clone(),
+        mount: file.mount.clone(),
+        path_inside: file.path_inside.clone(),
+        volume: file.volume.clone(),
+        size: Some(file.size),
+        state: file.state.clone(),
         write_pattern,
-        writers: touchers(inputs, symbols, of(false), stacks),
-        readers: touchers(inputs, symbols, of(true), stacks),
+        writers: touchers(snapshot, of(false), stacks),
+        readers: touchers(snapshot, of(true), stacks),
         ..figures(&sum)
     }
 }
 
 /// Processes by bytes, the first `stacks` with their stack; those beyond the bound are one row.
-fn touchers<'a>(
-    inputs: &Inputs<'_>,
-    symbols: &mut dyn Symbols,
-    of: impl Iterator<Item = (&'a (u64, Option<How>), &'a Touched)>,
-    stacks: usize,
-) -> Vec<FileToucher> {
+fn touchers<'a>(snapshot: &Snapshot, of: impl Iterator<Item = (&'a (u64, Option<How>), &'a Touched)>, stacks: usize) -> Vec<FileToucher> {
     let mut found: Vec<(FileToucher, &Touched)> = of
         .map(|((process, how), touched)| {
-            let record = inputs.processes.get(process);
             let toucher = FileToucher {
-                pid: record.map(|process| process.tgid),
-                comm: record.map_or_else(|| UNKNOWN_PROCESS.to_owned(), |process| symbols.comm(process)),
+                pid: snapshot.names.processes.get(process).map(|process| process.tgid),
+                comm: snapshot.names.comm(*process),
                 bytes: touched.bytes,
                 how: how.map(|how| how.name().to_owned()),
                 frames: Vec::new(),
@@ -256,9 +223,9 @@ fn touchers<'a>(
         .collect();
     found.sort_by(|(a, _), (b, _)| b.bytes.cmp(&a.bytes).then_with(|| (a.pid, &a.comm, &a.how).cmp(&(b.pid, &b.comm, &b.how))));
     for (toucher, touched) in found.iter_mut().take(stacks) {
-        let largest = touched.keys.iter().max_by_key(|(key, bytes)| (**bytes, **key)).and_then(|(key, _)| inputs.keys.get(key));
-        if let Some(record) = largest {
-            toucher.frames = describe(symbols, record, inputs.processes.get(&record.key.process), inputs.stacks).frames;
+        let largest = touched.keys.iter().max_by_key(|(key, bytes)| (**bytes, **key)).and_then(|(key, _)| snapshot.names.keys.get(key));
+        if let Some(words) = largest {
+            toucher.frames = snapshot.names.in_words(&words.stack.frames);
         }
     }
     let mut touchers: Vec<FileToucher> = found.into_iter().map(|(toucher, _)| toucher).collect();

@@ -1,17 +1,17 @@
 //! Which limits hold for a cgroup, and which of them is met first.
 
-use super::Inputs;
 use crate::{
     analyse::figures,
     cgroup::{CgroupId, StatReading, registry::State, stat::Limit},
     report::{Cgroup, LimitRow},
+    snapshot::Snapshot,
 };
 use std::collections::HashMap;
 
 /// Limits of the cgroup and of the living ones above it, innermost first.
-pub(super) fn of(inputs: &Inputs<'_>, id: CgroupId) -> Vec<LimitRow> {
-    let reading = |id: CgroupId| inputs.read(id).or_else(|| inputs.above.get(&id));
-    let living = inputs.registry.ancestry(id).filter(|cgroup| cgroup.state == State::Alive);
+pub(super) fn of(snapshot: &Snapshot, id: CgroupId) -> Vec<LimitRow> {
+    let reading = |id: CgroupId| snapshot.cgroups.read(id).or_else(|| snapshot.cgroups.above.get(&id));
+    let living = snapshot.cgroups.ancestry(id).filter(|cgroup| cgroup.state == State::Alive);
     living.filter_map(|cgroup| limit(cgroup.path.to_string(), reading(cgroup.id)?)).collect()
 }
 

@@ -1,16 +1,12 @@
 //! The regions of each cgroup: rows by process and class, arenas, and what of each key is in which class.
 
-use super::{
-    Inputs, Symbols,
-    mappings::{self, Known},
-    wanted,
-};
+use super::mappings::{self, Known};
 use crate::{
     analyse::accounts,
     cgroup::CgroupId,
-    region::{Class, survey::Arenas},
-    report::{ArenaRow, RegionRow, Surveyed},
-    trace::regions::Process,
+    region::Class,
+    report::{ArenaRow, RegionRow, Surveyed as Summary},
+    snapshot::{Arenas, Snapshot, SurveyedProcess},
 };
 use std::collections::{BTreeMap, HashMap};
 use tracer_common::{
@@ -49,10 +45,10 @@ impl Part {
 }
 
 /// Live samples of each anonymous key, by the class of the region that they are in.
-pub(super) fn by_key(inputs: &Inputs<'_>) -> HashMap<u64, BTreeMap<Class, Part>> {
+pub(super) fn by_key(snapshot: &Snapshot) -> HashMap<u64, BTreeMap<Class, Part>> {
     let mut parts: HashMap<u64, BTreeMap<Class, Part>> = HashMap::new();
-    for (slot, sample) in inputs.samples.iter().filter(|(_, sample)| sample.key != 0) {
-        let class = inputs.surveys.class(*slot);
+    for (slot, sample) in snapshot.charges.samples.iter().filter(|(_, sample)| sample.key != 0) {
+        let class = snapshot.surveys.class(*slot);
         parts.entry(sample.key).or_default().entry(class).or_default().add(sample);
     }
     parts
@@ -67,28 +63,28 @@ pub(super) struct Shown {
     pub arenas: Vec<ArenaRow>,
 }
 
-/// Owner, process, class and what told it.
-type Place = (u64, usize, Class, Option<&'static str>);
+/// Owner, class and what told it.
+type Place<'a> = (u64, Class, Option<&'a str>);
 
 /// The rows of every wanted cgroup.
-pub(super) fn by_owner(inputs: &Inputs<'_>, symbols: &mut dyn Symbols) -> HashMap<u64, Shown> {
-    let live = live_by_place(inputs);
+pub(super) fn by_owner(snapshot: &Snapshot) -> HashMap<u64, Shown> {
+    let live = live_by_place(snapshot);
     let mut shown: HashMap<u64, Shown> = HashMap::new();
-    for (index, process) in inputs.surveys.processes.iter().enumerate() {
-        let mut owners: Vec<u64> = live.keys().filter(|place| place.1 == index).map(|place| place.0).collect();
+    for (process, live) in snapshot.surveys.processes.iter().zip(&live) {
+        let mut owners: Vec<u64> = live.keys().map(|(owner, ..)| *owner).collect();
         owners.extend(process.owner.map(|id| id.0));
         owners.sort_unstable();
         owners.dedup();
-        let known = mappings::of_process(inputs, symbols, process);
-        for owner in owners.into_iter().filter(|owner| wanted(inputs, CgroupId(*owner))) {
-            let part = |class, by| live.get(&(owner, index, class, by)).copied().unwrap_or_default();
+        let known = mappings::of_process(snapshot, process);
+        for owner in owners.into_iter().filter(|owner| snapshot.cgroups.wanted(CgroupId(*owner))) {
+            let part = |class, by| live.get(&(owner, class, by)).copied().unwrap_or_default();
             let at_home = process.owner == Some(CgroupId(owner));
             let shown = shown.entry(owner).or_default();
             shown.regions.extend(rows(process, at_home, &known, part));
-            if let Some(arenas) = process.survey.arenas().filter(|_| at_home) {
-                let known = live.iter().filter(|((of, process, class, _), _)| (*of, *process, *class) == (owner, index, Class::GlibcArena));
+            if let Some(arenas) = process.malloc.arenas.filter(|_| at_home) {
+                let known = live.iter().filter(|((of, class, _), _)| (*of, *class) == (owner, Class::GlibcArena));
                 let live = known.fold(0, |sum: u64, (_, part)| sum.saturating_add(part.live));
-                shown.arenas.push(arena_row(inputs, process, arenas, live));
+                shown.arenas.push(arena_row(snapshot, process, arenas, live));
             }
         }
     }
@@ -102,42 +98,42 @@ pub(super) fn by_owner(inputs: &Inputs<'_>, symbols: &mut dyn Symbols) -> HashMa
     shown
 }
 
-fn live_by_place(inputs: &Inputs<'_>) -> HashMap<Place, Part> {
-    let mut live: HashMap<Place, Part> = HashMap::new();
-    for (slot, place) in &inputs.surveys.places {
-        let Some(sample) = inputs.samples.get(slot) else { continue };
-        let Some(record) = inputs.keys.get(&sample.key) else { continue };
-        let region = inputs.surveys.region(*place);
-        live.entry((record.key.owner, place.process, region.class, region.by)).or_default().add(sample);
+/// Of each surveyed process, by its place among them.
+fn live_by_place(snapshot: &Snapshot) -> Vec<HashMap<Place<'_>, Part>> {
+    let mut live: Vec<HashMap<Place<'_>, Part>> = vec![HashMap::new(); snapshot.surveys.processes.len()];
+    for (slot, place) in &snapshot.surveys.places {
+        let Some(sample) = snapshot.charges.samples.get(slot) else { continue };
+        let Some(record) = snapshot.charges.keys.get(&sample.key) else { continue };
+        let (Some(region), Some(of_process)) = (snapshot.surveys.region(*place), live.get_mut(place.process)) else { continue };
+        of_process.entry((record.key.owner, region.class, region.by.as_deref())).or_default().add(sample);
     }
     live
 }
 
-/// The classes of one process. Those that never hold anonymous memory are left out, and what holds none and is not writable.
-fn rows(process: &Process, at_home: bool, known: &Known, live: impl Fn(Class, Option<&'static str>) -> Part) -> Vec<RegionRow> {
+/// The classes of one process. Those that never hold anonymous memory are left out.
+fn rows<'a>(
+    process: &'a SurveyedProcess,
+    at_home: bool,
+    known: &Known<'a>,
+    live: impl Fn(Class, Option<&'a str>) -> Part,
+) -> Vec<RegionRow> {
     #[derive(Default)]
     struct Sum {
         count: u64,
         reserved: u64,
         resident: Option<u64>,
     }
-    let survey = &process.survey;
-    let mut sums: BTreeMap<(Class, Option<&'static str>), Sum> = BTreeMap::new();
-    for (region, resident) in survey.classified.regions.iter().zip(&survey.resident) {
-        let vma = &survey.maps.vmas[region.vma];
-        let is_text = vma.inode != 0 && !vma.write && *resident == Some(0);
-        if vma.shared || is_text || region.class == Class::Vdso {
-            continue;
-        }
-        let sum = sums.entry((region.class, region.by)).or_insert_with(|| Sum { resident: Some(0), ..Sum::default() });
-        sum.count += u64::from(!vma.is_inaccessible());
+    let mut sums: BTreeMap<(Class, Option<&'a str>), Sum> = BTreeMap::new();
+    for region in process.regions.iter().filter(|region| region.private) {
+        let place = (region.class, region.by.as_deref());
+        let sum = sums.entry(place).or_insert_with(|| Sum { resident: Some(0), ..Sum::default() });
+        sum.count += u64::from(region.accessible);
         sum.reserved = sum.reserved.saturating_add(region.end - region.start);
         // Unknown as soon as one is.
-        sum.resident = sum.resident.zip(*resident).map(|(sum, bytes)| sum.saturating_add(bytes));
+        sum.resident = sum.resident.zip(region.resident).map(|(sum, bytes)| sum.saturating_add(bytes));
     }
-    let heaps = |class, count| {
-        if class == Class::GlibcArena && !survey.classified.heaps.is_empty() { survey.classified.heaps.len() as u64 } else { count }
-    };
+    let heaps = process.malloc.arenas.map_or(0, |arenas| arenas.heaps);
+    let count = |class, count| if class == Class::GlibcArena && heaps > 0 { heaps } else { count };
     sums.into_iter()
         .map(|((class, by), sum)| {
             let part = live(class, by);
@@ -146,7 +142,7 @@ fn rows(process: &Process, at_home: bool, known: &Known, live: impl Fn(Class, Op
                 comm: process.comm.clone(),
                 class: class.name().to_owned(),
                 recognised_by: by.map(str::to_owned),
-                count: at_home.then(|| heaps(class, sum.count)),
+                count: at_home.then(|| count(class, sum.count)),
                 reserved: at_home.then_some(sum.reserved),
                 resident: sum.resident.filter(|_| at_home),
                 live: part.live,
@@ -160,10 +156,9 @@ fn rows(process: &Process, at_home: bool, known: &Known, live: impl Fn(Class, Op
         .collect()
 }
 
-fn arena_row(inputs: &Inputs<'_>, process: &Process, arenas: Arenas, live: u64) -> ArenaRow {
-    let survey = &process.survey;
-    let environment = survey.environment.as_ref();
-    let a_cpu = if survey.layout.word == 4 { ARENAS_A_CPU_NARROW } else { ARENAS_A_CPU };
+fn arena_row(snapshot: &Snapshot, process: &SurveyedProcess, arenas: Arenas, live: u64) -> ArenaRow {
+    let malloc = &process.malloc;
+    let a_cpu = if malloc.word == 4 { ARENAS_A_CPU_NARROW } else { ARENAS_A_CPU };
     ArenaRow {
         pid: process.tgid,
         comm: process.comm.clone(),
@@ -172,30 +167,31 @@ fn arena_row(inputs: &Inputs<'_>, process: &Process, arenas: Arenas, live: u64) 
         reserved: arenas.reserved,
         committed: arenas.committed,
         resident: arenas.resident,
-        free: survey.free.map(|free| free.free),
-        looked_through: survey.free.map(|free| free.looked_through),
+        free: malloc.free.map(|(free, _)| free),
+        looked_through: malloc.free.map(|(_, looked_through)| looked_through),
         live,
-        threads: survey.threads,
-        default_limit: u64::from(inputs.facts.cpus_online) * a_cpu,
-        environment_limit: environment.and_then(|environment| environment.arena_max()),
-        malloc_arena_max: environment.and_then(|environment| environment.malloc_arena_max.clone()),
-        tunable_arena_max: environment.and_then(|environment| environment.tunable_arena_max.clone()),
+        threads: process.threads,
+        default_limit: u64::from(snapshot.host.cpus) * a_cpu,
+        environment_limit: malloc.environment_limit,
+        malloc_arena_max: malloc.malloc_arena_max.clone(),
+        tunable_arena_max: malloc.tunable_arena_max.clone(),
     }
 }
 
 /// How much was looked at.
-pub(super) fn surveyed(inputs: &Inputs<'_>) -> Surveyed {
+pub(super) fn surveyed(snapshot: &Snapshot) -> Summary {
     let is_traced = |sample: &Sample| {
-        inputs.keys.get(&sample.key).is_some_and(|record| {
+        snapshot.charges.keys.get(&sample.key).is_some_and(|record| {
             record.key.kind == Kind::Anon as u32
                 && record.key.flags & (KEY_BASELINE | KEY_OWN) == 0
-                && wanted(inputs, CgroupId(record.key.owner))
+                && snapshot.cgroups.wanted(CgroupId(record.key.owner))
         })
     };
-    let unplaced = inputs.samples.iter().filter(|(slot, sample)| !inputs.surveys.places.contains_key(slot) && is_traced(sample));
-    Surveyed {
-        processes: inputs.surveys.processes.len() as u64,
-        left_out: inputs.surveys.left_out,
+    let unplaced =
+        snapshot.charges.samples.iter().filter(|(slot, sample)| !snapshot.surveys.places.contains_key(slot) && is_traced(sample));
+    Summary {
+        processes: snapshot.surveys.processes.len() as u64,
+        left_out: snapshot.surveys.left_out,
         unplaced_bytes: unplaced.fold(0, |sum: u64, (_, sample)| sum.saturating_add(accounts::left(sample).0)),
     }
 }
@@ -204,15 +200,27 @@ pub(super) fn surveyed(inputs: &Inputs<'_>) -> Surveyed {
 #[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
-    use crate::region::{Survey, maps::Maps};
-    use std::sync::Arc;
+    use crate::snapshot::Region;
 
-    fn process() -> Process {
-        let text = "1000-2000 r-xp 0 08:01 9 /bin/x\nAnonymous: 0 kB\n2000-4000 rw-p 0 08:01 9 /bin/x\nAnonymous: 4 kB\n\
-            5000-9000 rw-p 0 0:0 0 [heap]\nAnonymous: 12 kB\n9000-a000 ---p 0 0:0 0 \nAnonymous: 0 kB\na000-b000 rw-s 0 0:1 7 /memfd:x\n";
-        let mut survey = Survey::of_maps(Maps::parse(text.as_bytes()).unwrap(), &[]);
-        survey.resident = survey.classified.regions.iter().map(|region| survey.maps.vmas[region.vma].anonymous).collect();
-        Process { tgid: 7, comm: "x".into(), owner: Some(CgroupId(1)), survey: Arc::new(survey) }
+    /// A program's text and data, its heap, a reservation, and shared memory.
+    fn process() -> SurveyedProcess {
+        let region = |start: u64, end: u64, class, accessible, private, resident| Region {
+            start,
+            end,
+            class,
+            by: None,
+            accessible,
+            private,
+            resident,
+        };
+        let regions = vec![
+            region(0x1000, 0x2000, Class::FilePrivate, true, false, Some(0)),
+            region(0x2000, 0x4000, Class::FilePrivate, true, true, Some(4096)),
+            region(0x5000, 0x9000, Class::BrkHeap, true, true, Some(12288)),
+            region(0x9000, 0xa000, Class::Other, false, true, Some(0)),
+            region(0xa000, 0xb000, Class::Memfd, true, false, None),
+        ];
+        SurveyedProcess { tgid: 7, comm: "x".into(), owner: Some(CgroupId(1)), regions, ..SurveyedProcess::default() }
     }
 
     /// Class, and count, reserved, resident, live.

@@ -1,24 +1,20 @@
 //! Keys in words, and the stack rows of each owner.
 
 use super::{
-    Inputs, Resolved, Symbols,
     regions::{self, Part},
-    threads, wanted,
+    threads,
 };
-use crate::report::UNKNOWN_PROCESS;
 use crate::{
     analyse::accounts,
     cgroup::CgroupId,
-    kernel_half::stack::Stack,
     region::Class,
     report::{StackFile, StackRow},
-    trace::retired,
+    snapshot::{FrameId, KeyWords, Names, Process, Snapshot, StackWords},
 };
 use std::collections::{BTreeMap, HashMap, HashSet};
 use tracer_common::{
-    attribution::{KEY_BASELINE, KEY_OWN, KeyRecord},
+    attribution::{KEY_BASELINE, KeyRecord},
     kind::Kind,
-    process::ProcessRecord,
 };
 
 /// Status of stacks in which methods are missing.
@@ -27,13 +23,12 @@ const NO_JAVA_FRAMES: &str = "cut: Java without frame pointers";
 const MOST_FILES: usize = 8;
 
 /// Bytes that each key has charged but not mapped.
-pub(super) fn unmapped_by_key(inputs: &Inputs<'_>) -> HashMap<u64, u64> {
+pub(super) fn unmapped_by_key(snapshot: &Snapshot) -> HashMap<u64, u64> {
     let mut unmapped = HashMap::new();
-    for (slot, swept) in inputs.swept {
-        let Some(sample) = inputs.samples.get(slot) else { continue };
-        let frames = swept.frames_left.saturating_sub(swept.mapped_frames);
-        if sample.key != 0 && frames > 0 {
-            *unmapped.entry(sample.key).or_default() += frames.saturating_mul(sample.weight_per_frame);
+    for (slot, swept) in &snapshot.charges.swept {
+        let Some(sample) = snapshot.charges.samples.get(slot) else { continue };
+        if sample.key != 0 && swept.unmapped_frames > 0 {
+            *unmapped.entry(sample.key).or_default() += swept.unmapped_frames.saturating_mul(sample.weight_per_frame);
         }
     }
     unmapped
@@ -41,7 +36,16 @@ pub(super) fn unmapped_by_key(inputs: &Inputs<'_>) -> HashMap<u64, u64> {
 
 /// What tells rows apart: equal code of one process adds up, whatever addresses it ran at, and so does that of processes that are
 /// gone and left nothing.
-type RowKey = (retired::Row, Option<Pids>, Class);
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct RowKey {
+    owner: u64,
+    kind: u32,
+    words: KeyWords,
+    /// Methods are missing in its stack.
+    java_cut: bool,
+    pids: Option<Pids>,
+    class: Class,
+}
 
 /// Thread-group id on the host, and in its own pid namespace where that is known.
 type Pids = (u32, Option<u32>);
@@ -56,7 +60,8 @@ struct RowSum {
     threads: threads::Parts,
     /// Live bytes by identity of the file.
     files: HashMap<u64, u64>,
-    process: Option<ProcessRecord>,
+    /// Identity of its process.
+    process: Option<u64>,
 }
 
 /// What a key has in one class.
@@ -118,9 +123,9 @@ fn split(record: &KeyRecord, parts: BTreeMap<Class, Part>) -> BTreeMap<Class, Sh
 }
 
 /// Live bytes of each key by file.
-fn files_by_key(inputs: &Inputs<'_>) -> HashMap<u64, HashMap<u64, u64>> {
+fn files_by_key(snapshot: &Snapshot) -> HashMap<u64, HashMap<u64, u64>> {
     let mut keys: HashMap<u64, HashMap<u64, u64>> = HashMap::new();
-    for sample in inputs.samples.values().filter(|sample| sample.key != 0 && sample.file != 0) {
+    for sample in snapshot.charges.samples.values().filter(|sample| sample.key != 0 && sample.file != 0) {
         *keys.entry(sample.key).or_default().entry(sample.file).or_default() += accounts::left(sample).0;
     }
     keys
@@ -139,65 +144,80 @@ fn file_rows(files: &HashMap<u64, u64>, mut live: u64, paths: &HashMap<u64, Stri
 }
 
 /// The stack rows of every wanted owner, largest first. `paths` are those of the files that are shown.
-pub(super) fn by_owner(inputs: &Inputs<'_>, symbols: &mut dyn Symbols, paths: &HashMap<u64, String>) -> HashMap<u64, Vec<StackRow>> {
-    let mut by_file = files_by_key(inputs);
-    let mut parts = regions::by_key(inputs);
-    let mut by_thread = threads::by_key(inputs.samples.iter(), |slot| inputs.surveys.class(slot));
+pub(super) fn by_owner(snapshot: &Snapshot, paths: &HashMap<u64, String>) -> HashMap<u64, Vec<StackRow>> {
+    let mut by_file = files_by_key(snapshot);
+    let mut parts = regions::by_key(snapshot);
+    let mut by_thread = threads::by_key(snapshot.charges.samples.iter(), |slot| snapshot.surveys.class(slot));
     let mut sums: HashMap<RowKey, RowSum> = HashMap::new();
-    let processes = inputs.surveys.processes.iter();
+    let surveyed = snapshot.surveys.processes.iter();
     let without_java_frames: HashSet<u32> =
-        processes.filter(|process| process.survey.java_frames == Some(false)).map(|process| process.tgid).collect();
-    for (identity, record) in inputs.keys {
+        surveyed.filter(|process| process.java_frames == Some(false)).map(|process| process.tgid).collect();
+    for (identity, record) in &snapshot.charges.keys {
         let key = &record.key;
-        if key.flags & KEY_BASELINE != 0 || !wanted(inputs, CgroupId(key.owner)) {
+        if key.flags & KEY_BASELINE != 0 || !snapshot.cgroups.wanted(CgroupId(key.owner)) {
             continue;
         }
-        let process = inputs.processes.get(&key.process);
-        let named = process.filter(|process| accounts::live(record) != 0 || !symbols.is_gone(process));
-        let pids = named.map(|process| (process.tgid, (process.ns_tgid != 0).then_some(process.ns_tgid)));
-        let mut row = describe(symbols, record, process, inputs.stacks);
-        if pids.is_some_and(|(tgid, _)| without_java_frames.contains(&tgid)) {
-            cut_where_java_is_missing(&mut row);
-        }
+        let process = snapshot.names.processes.get(&key.process);
+        let pids = process.filter(|process| accounts::live(record) != 0 || !process.gone).map(pids);
+        let words = snapshot.names.keys.get(identity).cloned().unwrap_or_default();
+        let java_cut = pids.is_some_and(|(tgid, _)| without_java_frames.contains(&tgid)) && is_java_missing(&snapshot.names, &words.stack);
         for (class, part) in split(record, parts.remove(identity).unwrap_or_default()) {
-            let sum = sums.entry((row.clone(), pids, class)).or_default();
+            let row = RowKey { owner: key.owner, kind: key.kind, words: words.clone(), java_cut, pids, class };
+            let sum = sums.entry(row).or_default();
             sum.add(&part);
             threads::merge(&mut sum.threads, by_thread.remove(&(*identity, class)).unwrap_or_default());
             // Page cache and shmem are of one class.
             for (file, bytes) in by_file.remove(identity).unwrap_or_default() {
                 *sum.files.entry(file).or_default() += bytes;
             }
-            sum.process = sum.process.or(process.copied());
+            sum.process = sum.process.or(process.map(|_| key.process));
         }
     }
-    for (row, charged) in inputs.retired.rows().filter(|(row, _)| wanted(inputs, CgroupId(row.owner))) {
-        let sum = sums.entry((row.clone(), None, Class::Other)).or_default();
-        sum.charged += charged.bytes;
-        sum.samples += charged.samples;
+    for row in snapshot.charges.retired.iter().filter(|row| snapshot.cgroups.wanted(CgroupId(row.owner))) {
+        let stack = StackWords { frames: row.frames.clone(), status: row.status.clone() };
+        let words = KeyWords { comm: row.comm.clone(), stack };
+        let key = RowKey { owner: row.owner, kind: row.kind, words, java_cut: false, pids: None, class: Class::Other };
+        let sum = sums.entry(key).or_default();
+        sum.charged += row.bytes;
+        sum.samples += row.samples;
     }
+    rows(snapshot, sums, paths)
+}
+
+fn pids(process: &Process) -> Pids {
+    (process.tgid, (process.ns_tgid != 0).then_some(process.ns_tgid))
+}
+
+fn rows(snapshot: &Snapshot, sums: HashMap<RowKey, RowSum>, paths: &HashMap<u64, String>) -> HashMap<u64, Vec<StackRow>> {
     let mut rows: HashMap<u64, Vec<StackRow>> = HashMap::new();
     let mut sums: Vec<(RowKey, RowSum)> = sums.into_iter().collect();
     // Largest first: if there are too many threads, theirs are kept.
     sums.sort_unstable_by_key(|(_, sum)| std::cmp::Reverse(sum.live));
     let mut room = threads::MOST_ROWS;
-    for ((key, pids, class), sum) in sums {
+    for (RowKey { owner, kind, words, java_cut, pids, class }, sum) in sums {
         let live = u64::try_from(sum.live).unwrap_or(0);
-        let name = |tid: u32, at_ns: u64| sum.process.as_ref().and_then(|process| symbols.thread(process, tid, at_ns));
+        let name = |tid: u32| sum.process.and_then(|process| snapshot.names.threads.get(&(process, tid)).cloned());
         let threads = threads::rows(&sum.threads, live, &mut room, name);
-        let kind = u8::try_from(key.kind).ok().and_then(Kind::from_number).map_or("unknown", Kind::name);
-        rows.entry(key.owner).or_default().push(StackRow {
+        let kind = u8::try_from(kind).ok().and_then(Kind::from_number).map_or("unknown", Kind::name);
+        let mut frames = snapshot.names.in_words(&words.stack.frames);
+        let mut status = words.stack.status;
+        if java_cut {
+            NO_JAVA_FRAMES.clone_into(&mut status);
+            frames.insert(0, format!("[{NO_JAVA_FRAMES}]"));
+        }
+        rows.entry(owner).or_default().push(StackRow {
             kind: kind.to_owned(),
             region: class.name().to_owned(),
             pid: pids.map(|(pid, _)| pid),
             ns_pid: pids.and_then(|(_, ns_pid)| ns_pid),
-            comm: key.comm,
-            status: key.status,
-            frames: key.frames,
+            comm: words.comm,
+            status,
+            frames,
             live,
             live_stderr: accounts::standard_error(sum.live_variance),
             charged: sum.charged,
             samples: sum.samples,
-            oldest_s: sum.oldest_ns.map(|at| inputs.now_ns.saturating_sub(at) as f64 / 1e9),
+            oldest_s: sum.oldest_ns.map(|at| snapshot.moment.seconds_since(at)),
             threads: Some(threads),
             files: file_rows(&sum.files, live, paths),
         });
@@ -211,47 +231,10 @@ pub(super) fn by_owner(inputs: &Inputs<'_>, symbols: &mut dyn Symbols, paths: &H
     rows
 }
 
-/// A key in words.
-pub fn describe(
-    symbols: &mut dyn Symbols,
-    record: &KeyRecord,
-    process: Option<&ProcessRecord>,
-    stacks: &HashMap<u64, Stack>,
-) -> retired::Row {
-    let key = &record.key;
-    let comm = process.map_or_else(|| UNKNOWN_PROCESS.to_owned(), |process| symbols.comm(process));
-    let row = |status: String, frames| retired::Row { owner: key.owner, kind: key.kind, flags: key.flags, comm, status, frames };
-    if key.flags & KEY_OWN != 0 {
-        return row("none".to_owned(), vec!["[memtrail's own]".to_owned()]);
-    }
-    let mut resolved = match process {
-        Some(process) => symbols.user(process, stacks.get(&key.user_stack)),
-        None => Resolved { frames: Vec::new(), status: "none".to_owned() },
-    };
-    if key.user_stack != 0 && !stacks.contains_key(&key.user_stack) {
-        // Counted where it was lost; here it must not pass for a process without a stack.
-        resolved.status = "cut: stack lost".to_owned();
-    }
-    if let Some(stack) = stacks.get(&key.kernel_stack) {
-        resolved.frames.extend(symbols.kernel(stack).into_iter().map(|name| format!("{name}_[k]")));
-    }
-    root_cut(&resolved.status, &mut resolved.frames);
-    row(resolved.status, resolved.frames)
-}
-
-/// A whole stack of a JVM whose compiled code leaves no frames: what runs Java below it, the methods are missing.
-fn cut_where_java_is_missing(row: &mut retired::Row) {
-    if row.status == "complete" && row.frames.iter().any(|frame| frame.starts_with("JavaCalls::call_helper(")) {
-        NO_JAVA_FRAMES.clone_into(&mut row.status);
-        root_cut(&row.status, &mut row.frames);
-    }
-}
-
-/// Gives a cut stack a root of its own, so that it never merges with a whole one.
-pub(super) fn root_cut(status: &str, frames: &mut Vec<String>) {
-    if status.starts_with("cut") {
-        frames.insert(0, format!("[{status}]"));
-    }
+/// Whether methods are missing in a whole stack of a JVM whose compiled code leaves no frames: what runs Java is below it.
+fn is_java_missing(names: &Names, stack: &StackWords) -> bool {
+    let runs_java = |frame: &FrameId| names.frame(*frame).starts_with("JavaCalls::call_helper(");
+    stack.status == "complete" && stack.frames.iter().any(runs_java)
 }
 
 #[cfg(test)]

@@ -18,8 +18,6 @@ pub(super) struct Part {
     bytes: u64,
     /// Frames squared.
     variance: u64,
-    /// Of the youngest sample, monotonic nanoseconds.
-    charged_ns: u64,
 }
 
 /// By thread id.
@@ -33,7 +31,7 @@ pub(super) fn by_key<'a>(
     let mut keys: HashMap<(u64, Class), Parts> = HashMap::new();
     for (slot, sample) in samples.filter(|(_, sample)| sample.key != 0) {
         let (bytes, variance) = accounts::left(sample);
-        let part = Part { bytes, variance, charged_ns: sample.charged_ns };
+        let part = Part { bytes, variance };
         add(keys.entry((sample.key, class(*slot))).or_default(), sample.tid, part);
     }
     keys
@@ -50,12 +48,11 @@ fn add(parts: &mut Parts, tid: u32, part: Part) {
     let sum = parts.entry(tid).or_default();
     sum.bytes = sum.bytes.saturating_add(part.bytes);
     sum.variance = sum.variance.saturating_add(part.variance);
-    sum.charged_ns = sum.charged_ns.max(part.charged_ns);
 }
 
 /// The threads of a row whose keys say that `live` bytes are live. Samples are read after the keys: what was charged or freed in between is
 /// settled in favour of the keys, so that the threads add up to the row. `room` is what the report still has.
-pub(super) fn rows(parts: &Parts, live: u64, room: &mut usize, mut name: impl FnMut(u32, u64) -> Option<String>) -> Vec<ThreadRow> {
+pub(super) fn rows(parts: &Parts, live: u64, room: &mut usize, name: impl Fn(u32) -> Option<String>) -> Vec<ThreadRow> {
     let mut parts: Vec<(u32, Part)> = parts.iter().map(|(tid, part)| (*tid, *part)).filter(|(_, part)| part.bytes > 0).collect();
     parts.sort_unstable_by_key(|(tid, part)| (std::cmp::Reverse(part.bytes), *tid));
     let total: u128 = parts.iter().map(|(_, part)| u128::from(part.bytes)).sum();
@@ -66,7 +63,7 @@ pub(super) fn rows(parts: &Parts, live: u64, room: &mut usize, mut name: impl Fn
     for (tid, part) in &parts[..kept] {
         let live = share(part.bytes);
         if live > 0 {
-            let comm = name(*tid, part.charged_ns);
+            let comm = name(*tid);
             rows.push(ThreadRow { tid: Some(*tid), comm, live, live_stderr: accounts::standard_error(part.variance) });
         }
     }
@@ -102,7 +99,7 @@ mod tests {
     }
 
     fn of(parts: &[(u32, u64)]) -> Parts {
-        parts.iter().map(|(tid, bytes)| (*tid, Part { bytes: *bytes, variance: 4, charged_ns: 1 })).collect()
+        parts.iter().map(|(tid, bytes)| (*tid, Part { bytes: *bytes, variance: 4 })).collect()
     }
 
     fn plain(rows: &[ThreadRow]) -> Vec<(Option<u32>, u64)> {
@@ -116,7 +113,7 @@ mod tests {
         let keys = by_key(SLOTS.iter().zip(&samples), |_| Class::Other);
         assert_eq!(keys.len(), 2, "a pending sample has no key");
         // Order 2, weight of two frames for each: 8 * (8 - 4) = 32 for four frames, 24 for the three left; 2 * (2 - 1) for the other.
-        assert_eq!(keys[&(1, Class::Other)][&7], Part { bytes: 4 * 8192, variance: 26, charged_ns: 7 });
+        assert_eq!(keys[&(1, Class::Other)][&7], Part { bytes: 4 * 8192, variance: 26 });
         assert_eq!(keys[&(1, Class::Other)][&9].bytes, 0, "an end may be counted before it is seen");
         let mut sum = keys[&(1, Class::Other)].clone();
         merge(&mut sum, keys[&(2, Class::Other)].clone());
@@ -127,7 +124,7 @@ mod tests {
     fn threads_add_up_to_the_row_whatever_the_samples_say() {
         let mut room = 100;
         let mut split = |parts: &[(u32, u64)], live| {
-            let rows = rows(&of(parts), live, &mut room, |_, _| None);
+            let rows = rows(&of(parts), live, &mut room, |_| None);
             assert_eq!(rows.iter().map(|row| row.live).sum::<u64>(), live);
             plain(&rows)
         };
@@ -143,13 +140,13 @@ mod tests {
     fn many_threads_are_bounded_and_the_rest_is_summed() {
         let parts: Vec<(u32, u64)> = (1..=1000).map(|tid| (tid, 1000)).collect();
         let mut room = MOST_OF_A_STACK + 3;
-        let first = rows(&of(&parts), 1_000_000, &mut room, |tid, _| Some(tid.to_string()));
+        let first = rows(&of(&parts), 1_000_000, &mut room, |tid| Some(tid.to_string()));
         assert_eq!(first.len(), MOST_OF_A_STACK + 1);
         assert_eq!((first[31].tid, first[31].comm.as_deref()), (Some(32), Some("32")));
         assert_eq!((first[32].tid, first[32].live), (None, 968_000));
         // Variances of 968 threads add up: 3872 frames squared.
         assert_eq!(first[32].live_stderr, accounts::standard_error(4 * 968));
-        assert_eq!(plain(&rows(&of(&parts), 1_000_000, &mut room, |_, _| None)).len(), 4, "three are left of the report's");
-        assert_eq!(plain(&rows(&of(&parts), 1_000_000, &mut room, |_, _| None)), [(None, 1_000_000)]);
+        assert_eq!(plain(&rows(&of(&parts), 1_000_000, &mut room, |_| None)).len(), 4, "three are left of the report's");
+        assert_eq!(plain(&rows(&of(&parts), 1_000_000, &mut room, |_| None)), [(None, 1_000_000)]);
     }
 }

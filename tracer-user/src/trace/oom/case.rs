@@ -1,14 +1,14 @@
 //! What is known of one kill, put together: its cgroups with their last readings, and what was live by stack.
 
+use crate::trace::words::{self, Symbols as _};
 use crate::{
     analyse::{
         accounts,
         oom::{
-            Case,
-            autopsy::{Place, Reading, WINDOWS_S},
+            KillFacts,
+            facts::{Place, Reading, WINDOWS_S},
             figures, growth, judge,
         },
-        rows::{self, Symbols as _},
     },
     cgroup::{
         CgroupId, container,
@@ -52,7 +52,7 @@ pub(super) struct Tables {
 
 impl Session {
     /// Everything that the autopsy of this kill is made from, but for its victims, which come later.
-    pub(super) fn case(&mut self, kill: OomKill, picture: Option<Picture>, tables: &Tables) -> Result<Case, SessionError> {
+    pub(super) fn case(&mut self, kill: OomKill, picture: Option<Picture>, tables: &Tables) -> Result<KillFacts, SessionError> {
         let now_ns = monotonic_ns();
         let ago = Duration::from_nanos(now_ns.saturating_sub(kill.at_ns));
         let time = SystemTime::now().checked_sub(ago).unwrap_or(SystemTime::UNIX_EPOCH);
@@ -97,7 +97,7 @@ impl Session {
                 places.entry(id).or_insert_with(|| self.place(id, kill.at_ns));
             }
         }
-        Ok(Case {
+        Ok(KillFacts {
             warning: None,
             victims: Vec::new(),
             time: date::rfc3339(time),
@@ -207,7 +207,7 @@ impl Session {
             let Some(record) = tables.keys.get(&identity) else { continue };
             let process = tables.processes.get(&record.key.process);
             let baseline = record.key.flags & KEY_BASELINE != 0;
-            let words = rows::describe(&mut names, record, process, &tables.stacks);
+            let words = words::describe(&mut names, record, process, &tables.stacks);
             let dead = self.registry.get(CgroupId(record.key.owner)).is_some_and(|cgroup| was_dead(cgroup, kill.at_ns));
             let kind = u8::try_from(record.key.kind).ok().and_then(Kind::from_number).map_or("unknown", Kind::name);
             let own = record.key.flags & KEY_OWN != 0;

@@ -3,11 +3,7 @@
 
 use super::case::{Tables, was_dead};
 use crate::{
-    analyse::{
-        accounts,
-        oom::evidence::Evidence,
-        rows::{self, Inputs},
-    },
+    analyse::{accounts, oom::facts::Evidence, rows},
     cgroup::{CgroupId, StatReading},
     host::clock::monotonic_ns,
     kernel_half::{
@@ -15,11 +11,9 @@ use crate::{
         tables,
     },
     trace::{
-        dirtied::Dirtied,
-        histograms::Histograms,
-        names::Names,
-        regions,
+        capture, regions,
         session::{Session, SessionError},
+        snapshot::Beside,
     },
 };
 use std::collections::{HashMap, HashSet};
@@ -33,6 +27,8 @@ use tracer_common::{
 const MOST_OWNERS: usize = 64;
 /// Samples of page cache of which is asked whether they wait for the disk. Each takes a microsecond.
 const MOST_SWEPT: usize = 65_536;
+/// Keys of files whose stacks are put in words.
+const MOST_IN_WORDS: usize = 256;
 
 impl Session {
     /// The evidence for a kill, from its picture: of what is below `top`, or of the whole host.
@@ -70,17 +66,8 @@ impl Session {
             .collect();
         readings.sort_by_key(|(id, _)| std::cmp::Reverse(self.registry.get(*id).map_or(0, |cgroup| cgroup.depth)));
         dirtied.retain(|key, _| owners.contains(&key.owner));
-        let inputs = Inputs {
-            facts: &self.host.facts,
-            hierarchy: &self.hierarchy,
-            registry: &self.registry,
-            names: &self.names,
-            above: &HashMap::new(),
-            filter: &self.filter,
-            following: &self.following,
-            running: &self.running,
-            readings: &readings,
-            first: &self.first,
+        let in_words = largest_of_files(&keys);
+        let tables = capture::Tables {
             keys: &keys,
             samples: &samples,
             swept: &swept,
@@ -88,28 +75,14 @@ impl Session {
             processes: &tables.processes,
             files: &files,
             totals: &HashMap::new(),
-            retired: &self.retired,
-            losses: Default::default(),
             dirtied: &dirtied,
-            dirtied_before: &Dirtied::default(),
-            unwritten_first: &self.unwritten_first,
-            histograms: &Histograms::default(),
-            histogram_losses: &HashMap::new(),
-            surveys: &surveys,
-            // Who mapped a region is told of the living.
-            mapped: None,
-            programs: None,
-            sustained: &HashMap::new(),
-            slopes: &self.slopes,
-            moved_frames: None,
-            started: self.started,
-            started_ns: self.started_ns,
-            reporting_ns: kill.at_ns,
-            now_ns: kill.at_ns,
-            cpu: self.cpu,
         };
-        let mut names = Names::new(self.feed.as_ref(), &mut self.symbolizer);
-        let rows = rows::evidence(&inputs, &mut names).into_iter().map(|(id, mut row)| {
+        // Who mapped a region is told of the living.
+        let beside = Beside { readings: &readings, above: HashMap::new(), surveys: &surveys, spaces: None, now_ns: kill.at_ns };
+        let mut snapshot = self.capture(&tables, beside, |identity| in_words.contains(&identity));
+        snapshot.files.dirtied_before.clear();
+        snapshot.cgroups.sustained.clear();
+        let rows = rows::evidence(&snapshot).into_iter().map(|(id, mut row)| {
             let dead = self.registry.get(id).is_some_and(|cgroup| was_dead(cgroup, kill.at_ns));
             row.state = if dead { "dead" } else { "alive" }.to_owned();
             (id.0, row)
@@ -139,6 +112,15 @@ impl Session {
         };
         picture.keys.iter().filter_map(of_then).collect()
     }
+}
+
+/// The keys of page cache and shmem with most live bytes: whose stacks the rows of files may show.
+fn largest_of_files(keys: &HashMap<u64, KeyRecord>) -> HashSet<u64> {
+    let of_files = |record: &KeyRecord| record.key.kind == Kind::File as u32 || record.key.kind == Kind::Shmem as u32;
+    let live = |(identity, record): (&u64, &KeyRecord)| (accounts::live(record), *identity);
+    let mut largest: Vec<(i64, u64)> = keys.iter().filter(|(_, record)| of_files(record)).map(live).collect();
+    largest.sort_unstable_by(|a, b| b.cmp(a));
+    largest.into_iter().take(MOST_IN_WORDS).map(|(_, identity)| identity).collect()
 }
 
 /// The key with so much live and nothing else; its variance in frames squared.

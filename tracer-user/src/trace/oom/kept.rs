@@ -4,7 +4,7 @@ use super::{Kills, verify, warning::Warned};
 use crate::{
     analyse::{
         accounts::history::{History, Point},
-        oom::{Autopsy, Case, autopsy, judge, log, loops::Memory},
+        oom::{Autopsy, KillFacts, autopsy, judge, log, loops::Memory},
     },
     cgroup::{CgroupId, CgroupPath, StatReading},
     host::clock::monotonic_ns,
@@ -73,7 +73,7 @@ pub(super) struct Kept {
 }
 
 enum Body {
-    Open(Box<Case>),
+    Open(Box<KillFacts>),
     Sealed(Box<Autopsy>),
 }
 
@@ -82,7 +82,7 @@ impl Kept {
         filter.is_open() || self.cgroups.iter().any(|path| filter.wants(path))
     }
 
-    pub(super) fn case(&mut self) -> Option<&mut Case> {
+    pub(super) fn case(&mut self) -> Option<&mut KillFacts> {
         match &mut self.body {
             Body::Open(case) => Some(case),
             Body::Sealed(_) => None,
@@ -170,7 +170,7 @@ impl OomLog {
         }
     }
 
-    pub(super) fn keep(&mut self, case: Case, cgroups: Vec<CgroupPath>) {
+    pub(super) fn keep(&mut self, case: KillFacts, cgroups: Vec<CgroupPath>) {
         let bytes = size_of(&case);
         let (number, last_ns) = (case.kill.number, monotonic_ns());
         self.cases.push_back(Kept { number, last_ns, bytes, cgroups, told: false, body: Body::Open(Box::new(case)) });
@@ -187,7 +187,7 @@ impl OomLog {
 
     /// The last resort: asks the kernel's log for the limit's cgroup of memcg kills whose limit could not be worked out.
     pub fn ask_log(&mut self) {
-        let unknown = |case: &Case| {
+        let unknown = |case: &KillFacts| {
             case.logged_limit.is_none() && {
                 let found = judge::judge(&case.kill, case.kernel_stack.as_deref(), case.one_node);
                 found.constraint == Some("memcg") && found.limit.is_none()
@@ -225,12 +225,12 @@ impl OomLog {
 }
 
 /// Memory of a case, roughly: its strings.
-fn size_of(case: &Case) -> usize {
+fn size_of(case: &KillFacts) -> usize {
     let stacks = case.stacks.iter().flatten().map(|(_, row)| 256 + row.frames.iter().map(|frame| 24 + frame.len()).sum::<usize>());
     let places = case.places.values().map(|place| 1024 + place.path.len() + place.history.points().count() * std::mem::size_of::<Point>());
     let rows = case.evidence.iter().flat_map(|evidence| &evidence.cgroups);
     let rows = rows.map(|(_, row)| 2048 + size_of_files(&row.files) + 256 * (row.regions.len() + row.arenas.len()));
-    std::mem::size_of::<Case>() + stacks.sum::<usize>() + places.sum::<usize>() + rows.sum::<usize>()
+    std::mem::size_of::<KillFacts>() + stacks.sum::<usize>() + places.sum::<usize>() + rows.sum::<usize>()
 }
 
 /// The same of rows of files.

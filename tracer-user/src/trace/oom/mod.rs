@@ -24,7 +24,7 @@ use super::{
     names::Names,
     session::{Session, SessionError},
 };
-use crate::analyse::rows::Symbols as _;
+use crate::trace::words::Symbols as _;
 use crate::{
     analyse::oom::Autopsy,
     cgroup::{CgroupId, CgroupPath},

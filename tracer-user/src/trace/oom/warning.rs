@@ -5,7 +5,7 @@ use super::case::Tables;
 use crate::{
     analyse::{
         accounts,
-        oom::{Autopsy, Case, Warning, autopsy, forecast},
+        oom::{Autopsy, KillFacts, Warning, autopsy, forecast},
     },
     cgroup::{CgroupId, StatReading, stat::Limit},
     host::clock::monotonic_ns,
@@ -120,7 +120,7 @@ impl Session {
         for (id, warning) in due {
             let Some((_, reading)) = self.oom.last.get(&id) else { continue };
             let event = from_reading(id, reading, now_ns, page);
-            let case = Case { warning: Some(warning), ..self.case(event, Some(picture.clone()), &tables)? };
+            let case = KillFacts { warning: Some(warning), ..self.case(event, Some(picture.clone()), &tables)? };
             warnings.push(autopsy(&case));
         }
         Ok(warnings)

@@ -13,23 +13,34 @@ pub struct CpuTimes {
 
 impl CpuTimes {
     /// CPU time of recording over one CPU's time, percent. `None` for a recording of no length.
-    pub(super) fn percent(&self, recorded_ns: u64) -> Option<f64> {
+    #[must_use]
+    pub fn percent(&self, recorded_ns: u64) -> Option<f64> {
         (recorded_ns > 0).then(|| 100.0 * self.reporting.saturating_sub(self.started) as f64 / recorded_ns as f64)
     }
 
     /// CPU time of the start, milliseconds.
-    pub(super) fn start_ms(&self) -> u64 {
+    #[must_use]
+    pub fn start_ms(&self) -> u64 {
         self.started.div_ceil(1_000_000)
     }
 
     /// CPU time of the report by now, milliseconds.
-    pub(super) fn report_ms(&self) -> u64 {
+    #[must_use]
+    pub fn report_ms(&self) -> u64 {
         process_cpu_ns().saturating_sub(self.reporting).div_ceil(1_000_000)
     }
 }
 
+/// What recording costs so far, `duration_ns` after counting began: CPU time over one CPU's time in percent, largest resident set in
+/// bytes.
+#[must_use]
+pub fn so_far(cpu: CpuTimes, duration_ns: u64) -> (Option<f64>, Option<u64>) {
+    (CpuTimes { reporting: process_cpu_ns(), ..cpu }.percent(duration_ns), peak_resident_bytes())
+}
+
 /// VmHWM of this process, bytes. getrusage's ru_maxrss would keep the peak of the program that exec'd this one.
-pub(super) fn peak_resident_bytes() -> Option<u64> {
+#[must_use]
+pub fn peak_resident_bytes() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).and_then(|rest| rest.split_ascii_whitespace().next());
     line?.parse::<u64>().ok().map(|kib| kib * 1024)
