@@ -48,7 +48,7 @@ fn full() -> Report {
         before: BTreeMap::from([("anon".to_owned(), Some(1)), ("remainder".to_owned(), Some(-1))]),
         ..Autopsy::default()
     };
-    report.oom.push(kill.to_value());
+    report.oom.push(kill.clone());
     let whole = Autopsy {
         constraint: None,
         event: "warning".into(),
@@ -64,7 +64,7 @@ fn full() -> Report {
         series: vec![Moment { kinds: BTreeMap::from([("anon".to_owned(), 1)]), ..Moment::default() }],
         ..kill
     };
-    report.oom.push(whole.to_value());
+    report.oom.push(whole);
     report.oom_loops = Some(Loops {
         victims: vec![Killed { grower: Some(Growth::default()), ..Killed::default() }, Killed::default()],
         growers: vec![Grower::default()],
