@@ -41,6 +41,7 @@ mod owners;
 mod privileges;
 mod rates;
 mod regions;
+mod snapshots;
 mod stacks;
 mod stream;
 mod swap;

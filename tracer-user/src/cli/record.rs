@@ -10,6 +10,7 @@ use super::{
     streaming::Streaming,
     tracing::TracingArgs,
 };
+use crate::recording;
 use crate::text;
 use crate::{
     containers::NamePattern,
@@ -80,6 +81,9 @@ pub struct RecordArgs {
     /// Force the size of a table (NAME=N[,NAME=N]), to see what happens when it is full. For tests; shown in the JSON report.
     #[arg(long, value_name = "NAME=N", default_value = "", hide = true, value_parser = parse_tables)]
     pub table: Forced,
+    /// Write the snapshot that the report is made from, for tests of the analysis.
+    #[arg(long, value_name = "FILE", hide = true)]
+    pub snapshot: Option<PathBuf>,
     /// Memory limit of the command's cgroup.
     #[arg(long, value_name = "SIZE", value_parser = units::parse_size, requires = "command")]
     pub limit: Option<u64>,
@@ -173,7 +177,12 @@ async fn record(args: RecordArgs, waiting: Option<Waiting>) -> Result<u8> {
     follow(&mut session, &args, &mut series, &mut marking, launched.as_mut(), interrupts).await?;
     drop(marking);
     // While the command's cgroup still exists: afterwards the kernel has no figures of it.
-    let report = session.report()?;
+    let snapshot = session.snapshot()?;
+    if let Some(path) = &args.snapshot {
+        recording::stored::write(path, &snapshot).with_context(|| path.display().to_string())?;
+    }
+    let report = session.report_of(&snapshot);
+    drop(snapshot);
     series.end(&mut session);
     let unmatched = session.unmatched();
     drop(session);

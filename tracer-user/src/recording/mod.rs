@@ -7,6 +7,7 @@ mod changes;
 mod frame;
 mod payload;
 mod reader;
+pub mod stored;
 mod writer;
 
 pub use crate::report::Header;

@@ -47,13 +47,19 @@ impl Session {
     /// The report as of now.
     pub fn report(&mut self) -> Result<Report, SessionError> {
         let snapshot = self.snapshot()?;
+        Ok(self.report_of(&snapshot))
+    }
+
+    /// The report of a snapshot of this trace, with the kills so far.
+    #[must_use]
+    pub fn report_of(&self, snapshot: &Snapshot) -> Report {
         let mut phases = Phases::begin();
-        let mut report = rows::report(&snapshot);
+        let mut report = rows::report(snapshot);
         phases.end("report made");
         report.cost.report_cpu_ms = Some(self.cpu.report_ms());
         report.oom = self.autopsies();
         report.oom_loops = Some(self.loops()).filter(|loops| loops.kills > 0 || !loops.verdicts.is_empty());
-        Ok(report)
+        report
     }
 
     /// The snapshot of now, for a report.
