@@ -2,7 +2,7 @@
 
 use std::{
     io::{self, BufRead as _, BufReader, Read, Write as _},
-    process::{Command, ExitStatus, Stdio},
+    process::{Command, Stdio},
 };
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -34,18 +34,6 @@ pub fn bytes(command: &mut Command) -> Result<Vec<u8>> {
         bail!("{} failed: {}\n{}", line(command), output.status, stderr.trim_end());
     }
     Ok(output.stdout)
-}
-
-/// Runs to the end and hands over each line of standard output; standard error goes where ours goes. The status is the caller's business.
-pub fn lines(command: &mut Command, mut line_of: impl FnMut(&[u8])) -> Result<ExitStatus> {
-    let mut child = command.stdout(Stdio::piped()).spawn().with_context(|| format!("cannot run {}", line(command)))?;
-    if let Some(output) = child.stdout.take() {
-        read_lines(output, |line| {
-            line_of(&line);
-            true
-        });
-    }
-    child.wait().with_context(|| format!("cannot wait for {}", line(command)))
 }
 
 /// Hands over lines without their end until there are no more or nobody wants them.

@@ -231,7 +231,7 @@ pub fn finish_row(mut filled: Filled, outcome: &Outcome) -> Result<()> {
     if !losses.is_empty() {
         filled.failures.push(format!("losses {losses:?}"));
     }
-    if !outcome.status.success() {
+    if !report::is_whole(outcome)? {
         filled.failures.push(format!("memtrail ended with {}", outcome.status));
     }
     println!("{filled}");

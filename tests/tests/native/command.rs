@@ -1,13 +1,13 @@
 //! `record -- CMD` and `demo` as programs: statuses, the command's cgroup, and that nothing is left behind.
 
-use harness::memtrail::{binary, forced_provider};
+use harness::memtrail::forced_provider;
 use serde_json::Value;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::Output;
 
 /// Runs memtrail to its end; its process id, too.
 fn run(args: &[&str]) -> (u32, Output) {
-    let mut command = Command::new(binary().unwrap());
+    let mut command = harness::memtrail::command().unwrap();
     command.args(args).stdin(std::process::Stdio::null()).stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
     let child = command.spawn().unwrap();
     (child.id(), child.wait_with_output().unwrap())
@@ -82,7 +82,7 @@ fn native_a_command_that_is_oom_killed_is_explained() {
 
 #[test]
 #[ignore = "root"]
-fn native_a_command_with_a_thousand_children_is_whole() {
+pub(super) fn native_a_command_with_a_thousand_children_is_whole() {
     let workload = ["spawn-short", "--processes", "1000", "--parallel", "50", "--milliseconds", "1", "--bytes", "16M", "--no-wait"];
     let (pid, output, report) = record_workload(&["--exact", "--limit", "256MiB"], &workload);
     assert_eq!(output.status.code(), Some(0), "{}", said(&output));

@@ -1,10 +1,10 @@
 //! The kernel half's own messages: with `-vv` only, and without it not even their code is there.
 
 use harness::cgroup::TestCgroup;
-use harness::memtrail::{Memtrail, Mode, binary, record_args};
+use harness::memtrail::{Memtrail, Mode, record_args};
 use harness::workload::Workload;
 use serde_json::Value;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
 const BYTES: &str = "64M";
 const FULL: &str = "kernel half: loss stack_table_full: a table refuses an entry: it is full (E2BIG)";
@@ -45,7 +45,7 @@ fn native_diagnosis_is_not_told_to_others() {
 }
 
 fn instructions(flags: &[&str]) -> Option<serde_json::Map<String, Value>> {
-    let output = Command::new(binary().unwrap()).args(flags).args(["doctor", "--json"]).stderr(Stdio::null()).output().unwrap();
+    let output = harness::memtrail::command().unwrap().args(flags).args(["doctor", "--json"]).stderr(Stdio::null()).output().unwrap();
     let findings: Value = serde_json::from_slice(&output.stdout).unwrap();
     let counts = findings["instructions"].as_object().unwrap().clone();
     assert!(!counts.is_empty(), "{findings}");

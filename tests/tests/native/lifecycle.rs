@@ -1,11 +1,10 @@
 //! What memtrail leaves in the kernel: nothing, however it ends. And two of them do not disturb each other.
 
 use harness::cgroup::TestCgroup;
-use harness::memtrail::{Memtrail, Mode, binary, record_args};
+use harness::memtrail::{Memtrail, Mode, record_args};
 use harness::report;
 use harness::workload::Workload;
 use std::collections::BTreeSet;
-use std::process::Command;
 use std::time::Duration;
 
 const BYTES: u64 = 64 << 20;
@@ -88,7 +87,7 @@ fn native_nothing_is_left_after_a_kill() {
 #[test]
 #[ignore = "root"]
 fn native_attach_time_is_told() {
-    let output = Command::new(binary().unwrap()).args(["doctor", "--json"]).output().unwrap();
+    let output = harness::memtrail::command().unwrap().args(["doctor", "--json"]).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let findings: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     let milliseconds = findings["attach_ms"].as_f64().unwrap();
@@ -98,7 +97,7 @@ fn native_attach_time_is_told() {
 
 #[test]
 #[ignore = "root"]
-fn native_two_at_once_are_both_right() {
+pub(super) fn native_two_at_once_are_both_right() {
     let cgroup = TestCgroup::new("both").unwrap();
     let mut workload = Workload::start(&cgroup, &["anon", "--bytes", &BYTES.to_string()]).unwrap();
     workload.run_to("ready").unwrap();
@@ -114,6 +113,6 @@ fn native_two_at_once_are_both_right() {
         println!("{name}: live {:?} of {change}, losses {losses:?}", row.live);
         assert!(row.live.unwrap().abs_diff(change) <= change / 100 + (512 << 10), "{name}: {row:?}, expected {change}");
         assert!(losses.is_empty(), "{name}: {losses:?}");
-        assert!(outcome.status.success(), "{}", outcome.stderr);
+        assert!(report::is_whole(&outcome).unwrap(), "{}", outcome.stderr);
     }
 }

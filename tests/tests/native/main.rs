@@ -8,6 +8,7 @@
 
 mod accuracy;
 mod allocators;
+mod beside;
 mod churn;
 mod collapse;
 mod command;
