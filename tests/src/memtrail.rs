@@ -107,13 +107,24 @@ impl Memtrail {
 
     /// The same with a given program.
     pub fn start_program<S: AsRef<OsStr>>(program: &std::path::Path, args: &[S]) -> Result<Memtrail> {
-        let output = tempfile::tempdir().context("folder for the report")?;
         let mut command = Command::new(program);
         signals::plain(&mut command);
+        Memtrail::start_command(command, args)
+    }
+
+    /// As [`Memtrail::start`], but with these signals ignored, as under nohup.
+    pub fn start_ignoring<S: AsRef<OsStr>>(ignored: &'static [i32], args: &[S]) -> Result<Memtrail> {
+        let mut command = Command::new(binary()?);
+        signals::ignoring(&mut command, ignored);
+        Memtrail::start_command(command, args)
+    }
+
+    fn start_command<S: AsRef<OsStr>>(mut command: Command, args: &[S]) -> Result<Memtrail> {
+        let output = tempfile::tempdir().context("folder for the report")?;
         // Before the arguments, which may end in a command to trace.
         command.arg("record").arg("-o").arg(output.path().join("report.json")).args(args);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
-        let mut child = command.spawn().with_context(|| format!("starting {}", program.display()))?;
+        let mut child = command.spawn().with_context(|| format!("starting {command:?}"))?;
         let pipe = child.stderr.take().context("stderr of memtrail")?;
         let (sender, stderr) = channel();
         thread::spawn(move || {
@@ -173,7 +184,13 @@ impl Memtrail {
         self.child.wait().context("waiting for memtrail").map(drop)
     }
 
-    fn signal(&self, signal: i32) -> Result<()> {
+    /// Whether it still runs.
+    pub fn is_running(&mut self) -> Result<bool> {
+        Ok(self.child.try_wait().context("looking at memtrail")?.is_none())
+    }
+
+    /// Sends it a signal.
+    pub fn signal(&self, signal: i32) -> Result<()> {
         let pid = i32::try_from(self.child.id()).context("process id of memtrail")?;
         // SAFETY: kill takes no pointers; the child has not been waited for, so the id is still its own.
         match unsafe { libc::kill(pid, signal) } {

@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 const BYTES: u64 = 64 << 20;
+const MIB: f64 = (1 << 20) as f64;
 
 /// Ids of the BPF objects that a process holds.
 #[derive(Debug, Default)]
@@ -93,6 +94,19 @@ fn native_attach_time_is_told() {
     let milliseconds = findings["attach_ms"].as_f64().unwrap();
     println!("attaching and taking the baseline took {milliseconds:.0} ms");
     assert!(milliseconds > 0.0);
+}
+
+/// The README's figures are those of a release build; this holds for every build.
+#[test]
+#[ignore = "root"]
+fn native_the_collector_is_small_while_nothing_happens() {
+    const MOST: u64 = 64 << 20;
+    let memtrail = Memtrail::start::<&str>(&[]).unwrap();
+    std::thread::sleep(Duration::from_secs(3));
+    let report = memtrail.stop().unwrap().report;
+    let (collector, tables) = (report["cost"]["collector_rss_bytes"].as_u64().unwrap(), report["cost"]["map_bytes"].as_u64().unwrap());
+    println!("collector {:.1} MiB at most, tables {:.1} MiB", collector as f64 / MIB, tables as f64 / MIB);
+    assert!(collector <= MOST && tables <= MOST, "{collector} and {tables} bytes");
 }
 
 #[test]

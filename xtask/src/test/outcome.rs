@@ -21,7 +21,7 @@ pub struct Counts {
     pub times: Vec<(String, Duration)>,
     /// Tests that did not end in time: lines that begin with [`TIMEOUT`], and those that were killed here.
     pub timeouts: Vec<String>,
-    /// What was left out on purpose: the table of a run that is filtered.
+    /// What a reader of the summary should know: lines that begin with [`NOTE`], and that the table was filtered.
     pub notes: Vec<String>,
     /// Tests that libtest says run for long, and when it said so.
     slow: BTreeMap<String, Duration>,
@@ -35,6 +35,8 @@ pub struct Counts {
 pub const SKIPPED: &str = "SKIPPED ";
 /// How the harness says that a test was ended at its limit; its name and what it waited for follow. Must equal the one there.
 const TIMEOUT: &str = "TIMEOUT ";
+/// How a test says what belongs in the summary.
+const NOTE: &str = "NOTE ";
 /// What libtest says of a test that it runs beside others.
 const SLOW: &str = " has been running for over 60 seconds";
 /// How long a test may run on after that.
@@ -57,6 +59,9 @@ impl Counts {
         }
         if let Some(what) = line.strip_prefix(TIMEOUT) {
             self.timeouts.push(what.to_owned());
+        }
+        if let Some(note) = line.strip_prefix(NOTE) {
+            self.notes.push(note.to_owned());
         }
         cells::note(&line, &mut self.cells);
         if line.starts_with(RESULT) {
@@ -230,12 +235,14 @@ mod tests {
         counts.line(b"test a::slow has been running for over 60 seconds", Duration::from_secs(60));
         counts.line(b"test a::hangs has been running for over 60 seconds", Duration::from_secs(61));
         counts.line(b"test a::slow ... ok", Duration::from_secs(70));
+        counts.line(b"NOTE anon best/exact: 5 bytes", Duration::from_secs(70));
         counts.line(b"TIMEOUT b::late: no end after 600 s: it waits for a step", Duration::from_secs(71));
         assert!(counts.overdue(Duration::from_secs(300)).is_empty());
         assert_eq!(counts.overdue(Duration::from_secs(301)), ["a::hangs"]);
         assert!(counts.overdue(Duration::from_secs(400)).is_empty());
         let text = summary(&[step(End::Passed, counts)], false);
         assert!(text.contains("no end: b::late") && text.contains("no end: a::hangs: no end after 300 s"), "{text}");
+        assert!(text.contains("anon best/exact: 5 bytes"), "{text}");
     }
 
     #[test]

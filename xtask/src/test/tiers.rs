@@ -112,9 +112,14 @@ fn on_kernels(args: &Args, object: Option<&Path>, run: &mut Run) {
     }
     if !run.machines.is_empty() && (args.filter.is_empty() || args.filter == [TABLE]) {
         let filled = run.machines.clone();
-        run.step("accuracy table", |_| {
-            let (text, bad) = cells::table(&cells, &filled, args.long)?;
+        run.step("accuracy table", |counts| {
+            let only = asked_rows().map(|names| cells::asked(&cells, &names)).transpose()?;
+            let (text, bad) = cells::table(&cells, &filled, args.long, only.as_ref())?;
             println!("{text}");
+            if let Some(only) = only {
+                let names: Vec<String> = only.into_iter().collect();
+                counts.notes.push(format!("filtered: {ROWS} asks for {} only", names.join(" ")));
+            }
             ensure!(bad == 0, "{bad} cells are empty or wrong");
             Ok(())
         });
@@ -156,7 +161,7 @@ fn machines(args: &Args, binaries: programs::Programs, tests: PathBuf, cells: &C
     environment.push(("MEMTRAIL_TEST_DIR".to_owned(), "/disk".to_owned()));
     environment.push(("MEMTRAIL_TEST_BYTES".to_owned(), SMALL_BYTES.to_string()));
     environment.push(("MEMTRAIL_TEST_AT_ONCE".to_owned(), ROWS_AT_ONCE.to_string()));
-    let rows = std::env::var(ROWS).ok().or_else(|| (!args.long).then(|| cells.short.iter().cloned().collect::<Vec<_>>().join(",")));
+    let rows = asked_rows().or_else(|| (!args.long).then(|| cells.short.iter().cloned().collect::<Vec<_>>().join(",")));
     environment.extend(rows.map(|rows| (ROWS.to_owned(), rows)));
     let job = vm::Job { init, files, command: words, environment, timeout: timeout(args) };
     // Each emulator uses one CPU of this machine.
@@ -185,6 +190,11 @@ fn machines(args: &Args, binaries: programs::Programs, tests: PathBuf, cells: &C
     for (machine, name, result, time, counts) in done.into_inner().unwrap_or_else(PoisonError::into_inner) {
         run.done_on(&machine, &name, result, time, counts);
     }
+}
+
+/// The rows that the caller's environment asks for.
+fn asked_rows() -> Option<String> {
+    std::env::var(ROWS).ok().filter(|names| !names.is_empty())
 }
 
 fn next<T>(waiting: &Mutex<impl Iterator<Item = T>>) -> Option<T> {
