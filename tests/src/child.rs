@@ -41,6 +41,13 @@ pub(crate) struct Descendant {
     state: char,
 }
 
+impl Descendant {
+    /// Whether it is what removes a command's cgroup after memtrail and the command: it ends by itself then, and killed it would leave the cgroup.
+    pub(crate) fn is_janitor(&self) -> bool {
+        self.comm == "memtrail-clean"
+    }
+}
+
 impl std::fmt::Display for Descendant {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}[{}] ({})", self.comm, self.pid, self.state)

@@ -150,6 +150,8 @@ pub const HOSTS: [(&str, &str); 6] = [
 const NO_BYTES: [&str; 5] = ["recursion_misses", "file_table_full", "mapping_table_full", "mapping_event_lost", "container_names_refused"];
 /// How a recording ends that is not complete.
 const INCOMPLETE: i32 = 3;
+/// Begins the paths of cgroups that memtrail makes for its commands; others' are in no report of a test.
+const COMMANDS: &str = "/memtrail/";
 /// Begins the names of threads of the kernel that work on a cgroup's memory; they have no user stack.
 const KERNEL_THREADS: [&str; 6] = ["kworker/", "khugepaged", "kswapd", "kcompactd", "ksmd", "jbd2/"];
 
@@ -198,7 +200,7 @@ fn own_rows(report: &Value, such: impl Fn(&StackRow) -> bool) -> Result<u64> {
     let mut rows = 0;
     for cgroup in report["cgroups"].as_array().context("report has no cgroups")? {
         let path = cgroup["path"].as_str().context("a cgroup without a path")?;
-        if path.starts_with(crate::cgroup::PREFIX) {
+        if [crate::cgroup::PREFIX, COMMANDS].iter().any(|prefix| path.starts_with(prefix)) {
             rows += stacks(report, path)?.iter().filter(|stack| such(stack)).count() as u64;
         }
     }
@@ -300,6 +302,7 @@ mod tests {
         assert_eq!(with("/memtrail-test/7-x", "none", "w"), ["stack_walk_failed"]);
         assert_eq!(with("/memtrail-test/7-x", "none", "kworker/0:1"), Vec::<String>::new());
         assert_eq!(with("/memtrail-test/7-x", "complete", "[unknown process]"), ["process_records"]);
+        assert_eq!(with("/memtrail/7", "none", "w"), ["stack_walk_failed"]);
         assert_eq!(with("/others", "none", "w"), Vec::<String>::new());
     }
 

@@ -225,7 +225,7 @@ fn look() {
         }
     }
     if any_over {
-        for process in child::descendants_of(std::process::id()) {
+        for process in child::descendants_of(std::process::id()).into_iter().filter(|process| !process.is_janitor()) {
             // SAFETY: kill takes no pointers. A process of this number descends from this one, or did a moment ago.
             unsafe { libc::kill(process.pid, libc::SIGKILL) };
         }

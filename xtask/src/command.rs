@@ -7,8 +7,11 @@ use std::{
 
 use anyhow::{Context as _, Result, bail, ensure};
 
+use crate::supervise;
+
 /// Runs to the end; an exit status other than 0 is an error. Output goes where ours goes.
 pub fn run(command: &mut Command) -> Result<()> {
+    let _guard = supervise::guard(command);
     let status = command.status().with_context(|| format!("cannot run {}", line(command)))?;
     ensure!(status.success(), "{} failed: {status}", line(command));
     Ok(())
@@ -21,6 +24,7 @@ pub fn output(command: &mut Command) -> Result<String> {
 
 /// Runs to the end and returns its standard output; standard error goes where ours goes.
 pub fn stdout(command: &mut Command) -> Result<String> {
+    let _guard = supervise::guard(command);
     let output = command.stderr(Stdio::inherit()).output().with_context(|| format!("cannot run {}", line(command)))?;
     ensure!(output.status.success(), "{} failed: {}", line(command), output.status);
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
@@ -28,6 +32,7 @@ pub fn stdout(command: &mut Command) -> Result<String> {
 
 /// As [`output`], unchanged bytes.
 pub fn bytes(command: &mut Command) -> Result<Vec<u8>> {
+    let _guard = supervise::guard(command);
     let output = command.stdin(Stdio::null()).output().with_context(|| format!("cannot run {}", line(command)))?;
     if !output.status.success() {
         let stderr = String::from_utf8_lossy(&output.stderr);

@@ -10,7 +10,8 @@ use std::{
     process::{Child, Command, ExitStatus, Stdio},
     ptr,
     sync::{
-        atomic::{AtomicI32, AtomicU32, Ordering},
+        Arc,
+        atomic::{AtomicBool, AtomicI32, AtomicU32, Ordering},
         mpsc::{self, RecvTimeoutError},
     },
     thread,
@@ -99,6 +100,51 @@ pub struct Ended {
     pub why: Option<String>,
 }
 
+/// A name for what a program starts, and the variable's value with those that this process itself has: a program below a program belongs to both.
+fn new_mark() -> (String, String) {
+    static RUNS: AtomicU32 = AtomicU32::new(0);
+    let mark = format!("{}-{}", std::process::id(), RUNS.fetch_add(1, Ordering::Relaxed));
+    let marks = std::env::var(MARK).map_or_else(|_| mark.clone(), |outer| format!("{outer} {mark}"));
+    (mark, marks)
+}
+
+/// Ends a program that is no test, such as a compiler with all that it started, when this run is interrupted. Until it is dropped.
+pub struct Guard(Arc<AtomicBool>);
+
+/// Call it before the program is started.
+pub fn guard(command: &mut Command) -> Guard {
+    let (mark, marks) = new_mark();
+    command.env(MARK, marks);
+    let over = Arc::new(AtomicBool::new(false));
+    let is_over = Arc::clone(&over);
+    // It sleeps nearly always, and is gone soon after the program.
+    thread::spawn(move || {
+        while !is_over.load(Ordering::Relaxed) {
+            if interrupted().is_some() {
+                signal_all(&mark, libc::SIGTERM, None);
+            }
+            thread::sleep(LOOK_EVERY);
+        }
+    });
+    Guard(over)
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Signals all that has the mark, but for one process; whether there was any.
+fn signal_all(mark: &str, signal: i32, but: Option<u32>) -> bool {
+    let marked: Vec<i32> = marked(mark).into_iter().filter(|pid| but != Some(pid.cast_unsigned())).collect();
+    for pid in &marked {
+        // SAFETY: plain integers. The process had the mark a moment ago.
+        unsafe { libc::kill(*pid, signal) };
+    }
+    !marked.is_empty()
+}
+
 /// Runs to the end, at the latest to `limit`, and hands over each line of standard output, and in between `None`; standard error goes where ours goes.
 /// Where the caller says true, all that the program has started is killed, not the program itself: one test program of several, below cargo.
 pub fn lines(command: &mut Command, limit: Duration, line_of: impl FnMut(Option<&[u8]>) -> bool) -> Result<Ended> {
@@ -106,10 +152,7 @@ pub fn lines(command: &mut Command, limit: Duration, line_of: impl FnMut(Option<
 }
 
 fn supervised(command: &mut Command, limit: Duration, grace: Duration, mut line_of: impl FnMut(Option<&[u8]>) -> bool) -> Result<Ended> {
-    static RUNS: AtomicU32 = AtomicU32::new(0);
-    let mark = format!("{}-{}", std::process::id(), RUNS.fetch_add(1, Ordering::Relaxed));
-    // Such a program below such a program belongs to both.
-    let marks = std::env::var(MARK).map_or_else(|_| mark.clone(), |outer| format!("{outer} {mark}"));
+    let (mark, marks) = new_mark();
     plain(command);
     command.env(MARK, marks).process_group(0).stdin(Stdio::null()).stdout(Stdio::piped());
     let child = command.spawn().with_context(|| format!("cannot run {}", line(command)))?;
@@ -191,13 +234,8 @@ impl Program {
     /// Kills all that has the mark, but for one process.
     fn kill_all(&self, but: Option<u32>) {
         for _ in 0..100 {
-            let marked: Vec<i32> = marked(&self.mark).into_iter().filter(|pid| but != Some(pid.cast_unsigned())).collect();
-            if marked.is_empty() {
+            if !signal_all(&self.mark, libc::SIGKILL, but) {
                 return;
-            }
-            for pid in marked {
-                // SAFETY: plain integers. The process had the mark a moment ago.
-                unsafe { libc::kill(pid, libc::SIGKILL) };
             }
             thread::sleep(Duration::from_millis(20));
         }

@@ -62,7 +62,7 @@ fn native_histograms_of_lifetimes_and_sizes_are_the_workloads_own() {
     assert!((pages - pages / 100..=pages + 16).contains(&count), "{count} of {pages}");
     let sizes = row(&outcome, &cgroup, "charge_bytes");
     assert!(sizes["count"].as_u64().unwrap() >= count && sizes["p50"] == 4096, "{sizes}");
-    assert_eq!(outcome.report["losses"]["histogram_table_full"], 0);
+    assert_eq!(harness::report::cgroup(&outcome.report, cgroup.path()).unwrap().unwrap()["histogram_losses"], 0);
 }
 
 /// Sizes that are asked for, touched or not, also by a process that asks for little: each counts, and stands for itself within its bucket.

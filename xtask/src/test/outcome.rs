@@ -82,10 +82,10 @@ impl Counts {
         overdue
     }
 
-    /// Whether a line is worth showing of a program whose tests run beside each other: all but the tests that passed or are not run.
+    /// Whether a line is worth showing of programs whose tests run beside each other: all but the tests that passed or are not run.
     pub fn is_news(line: &[u8]) -> bool {
         let line = String::from_utf8_lossy(line);
-        let quiet = line.is_empty() || line.starts_with("running ") || [" ... ok", " ... ignored"].iter().any(|end| line.ends_with(end));
+        let quiet = line.is_empty() || line == "running 0 tests" || [" ... ok", " ... ignored"].iter().any(|end| line.ends_with(end));
         !quiet && !(line.starts_with(TEST) && line.contains(" ... ignored, "))
     }
 
@@ -100,7 +100,7 @@ impl Counts {
         }
         let ends =
             RESULTS.iter().any(|result| line.strip_suffix(result).is_some_and(|before| before.is_empty() || before.ends_with("... ")));
-        if line.starts_with("running ") {
+        if line == "running 0 tests" {
             self.since = at;
         } else if ends && let Some(name) = self.running.take() {
             self.times.push((name, at.saturating_sub(self.since)));
@@ -247,12 +247,16 @@ mod tests {
 
     #[test]
     fn failures_and_what_libtest_says_of_them_are_news() {
-        for line in
-            ["test a::b ... FAILED", "test result: ok. 3 passed", "thread 'a::b' panicked", "test x has been running for over 60 seconds"]
-        {
+        for line in [
+            "test a::b ... FAILED",
+            "test result: ok. 3 passed",
+            "running 3 tests",
+            "thread 'a::b' panicked",
+            "test x has been running for over 60 seconds",
+        ] {
             assert!(Counts::is_news(line.as_bytes()), "{line}");
         }
-        for line in ["test a::b ... ok", "test a::b ... ignored", "test a::b ... ignored, needs root", "", "running 3 tests"] {
+        for line in ["test a::b ... ok", "test a::b ... ignored", "test a::b ... ignored, needs root", "", "running 0 tests"] {
             assert!(!Counts::is_news(line.as_bytes()), "{line}");
         }
     }
