@@ -85,8 +85,10 @@ impl Counts {
     /// Whether a line is worth showing of programs whose tests run beside each other: all but the tests that passed or are not run.
     pub fn is_news(line: &[u8]) -> bool {
         let line = String::from_utf8_lossy(line);
-        let quiet = line.is_empty() || line == "running 0 tests" || [" ... ok", " ... ignored"].iter().any(|end| line.ends_with(end));
-        !quiet && !(line.starts_with(TEST) && line.contains(" ... ignored, "))
+        let is_ignored = line.starts_with(TEST) && line.contains(" ... ignored, ");
+        let quiet =
+            is_ignored || line.is_empty() || line == "running 0 tests" || [" ... ok", " ... ignored"].iter().any(|end| line.ends_with(end));
+        !quiet
     }
 
     /// A test's name comes with the first line that it says, which may be its last; its result ends a line.
