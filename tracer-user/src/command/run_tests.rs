@@ -113,6 +113,10 @@ impl Played {
 
 impl Drop for Played {
     fn drop(&mut self) {
+        // The command outlives a memtrail that is killed. While memtrail runs, the number is its child's.
+        if self.memtrail.try_wait().is_ok_and(|status| status.is_none()) && self.ready.exists() {
+            let _ = sys::signal(self.command(), libc::SIGKILL);
+        }
         // It fails only when it has ended.
         let _ = self.memtrail.kill();
         let _ = self.memtrail.wait();
