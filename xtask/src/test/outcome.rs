@@ -102,7 +102,7 @@ impl Counts {
         }
         let ends =
             RESULTS.iter().any(|result| line.strip_suffix(result).is_some_and(|before| before.is_empty() || before.ends_with("... ")));
-        if line == "running 0 tests" {
+        if line.starts_with("running ") {
             self.since = at;
         } else if ends && let Some(name) = self.running.take() {
             self.times.push((name, at.saturating_sub(self.since)));
