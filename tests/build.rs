@@ -4,9 +4,10 @@ use std::error::Error;
 use std::path::Path;
 
 /// Everything but [`WITHOUT_FRAME_POINTERS`].
-const WITH_FRAME_POINTERS: [&str; 13] = [
+const WITH_FRAME_POINTERS: [&str; 14] = [
     "main.c",
     "anon.c",
+    "beside.c",
     "churn.c",
     "huge.c",
     "collapse.c",

@@ -5,6 +5,7 @@
 
 use crate::hierarchy::{Hierarchy, Version};
 use crate::stat::{self, Kinds, Stat};
+use crate::watchdog;
 use anyhow::{Context, Result, bail};
 use std::fs::{self, File, OpenOptions};
 use std::io::ErrorKind;
@@ -13,6 +14,8 @@ use std::thread::sleep;
 use std::time::Duration;
 
 const FOLDER: &str = "memtrail-test";
+/// Begins the paths of all cgroups of tests.
+pub(crate) const PREFIX: &str = "/memtrail-test/";
 /// The kernel flushes its batched figures every two seconds.
 const SETTLE: Duration = Duration::from_millis(2500);
 /// Readings before a figure that will not settle is an error.
@@ -46,6 +49,7 @@ impl TestCgroup {
     }
 
     fn make(hierarchy: Hierarchy, path: String) -> Result<TestCgroup> {
+        watchdog::watch();
         let folder = directory(&hierarchy, &path);
         let parent = folder.parent().context("a cgroup has a parent")?;
         // Another test may remove the empty parent between the two steps.
@@ -151,6 +155,7 @@ impl TestCgroup {
 
     /// `memory.stat`, once two readings 2.5 s apart agree on the kinds.
     pub fn settled_stat(&self) -> Result<Stat> {
+        let _wait = watchdog::waiting(format!("memory.stat of {} to settle", self.path));
         let mut before = self.kinds()?;
         for _ in 0..SETTLE_READINGS {
             sleep(SETTLE);
@@ -243,6 +248,19 @@ impl Drop for TestCgroup {
         }
         // Fails while another test has a cgroup there, which is right.
         let _ = fs::remove_dir(self.hierarchy.root.join(FOLDER));
+        // The end of a test whose processes were killed for its time is no end of its own.
+        watchdog::watch();
+    }
+}
+
+/// Removes all cgroups of a process's tests, with what runs in them: for a program that cannot come to its end.
+pub(crate) fn remove_all_of(pid: u32) {
+    let Ok(hierarchy) = Hierarchy::find() else { return };
+    for entry in fs::read_dir(hierarchy.root.join(FOLDER)).into_iter().flatten().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if name.split_once('-').is_some_and(|(owner, _)| owner == pid.to_string()) {
+            drop(TestCgroup { hierarchy: hierarchy.clone(), path: format!("/{FOLDER}/{name}"), removed: false });
+        }
     }
 }
 

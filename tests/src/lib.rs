@@ -10,6 +10,9 @@
 //! * [`kernel`]: what the running kernel can do, as far as bounds depend on it.
 //! * [`nmt`]: a JVM's own account, and what of it is resident.
 //! * [`pagemap`]: the pages of a process.
+//! * [`load`]: what else a machine does while a test runs.
+//! * [`signals`]: the dispositions that children begin with.
+//! * [`watchdog`]: a time limit for every test.
 //! * [`accuracy`]: the accuracy table, as data, and what runs a row of it.
 //!
 //! It never kills a process that it did not start, and never touches a cgroup outside its own folder.
@@ -22,10 +25,13 @@ pub mod cgroup;
 mod child;
 pub mod hierarchy;
 pub mod kernel;
+pub mod load;
 pub mod memtrail;
 pub mod nmt;
 pub mod pagemap;
 pub mod place;
 pub mod report;
+pub mod signals;
 pub mod stat;
+pub mod watchdog;
 pub mod workload;

@@ -1,6 +1,6 @@
 //! The tracer as a process: started, stopped, its report read. The tests know memtrail by its command line and its JSON only.
 
-use crate::{child::KilledChild, workload::beside_test};
+use crate::{child::KilledChild, signals, watchdog, workload::beside_test};
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 use std::ffi::OsStr;
@@ -49,6 +49,13 @@ pub fn binary() -> Result<PathBuf> {
     beside_test("MEMTRAIL_BIN", "memtrail")
 }
 
+/// A command of the program, whose signals are plain.
+pub fn command() -> Result<Command> {
+    let mut command = Command::new(binary()?);
+    signals::plain(&mut command);
+    Ok(command)
+}
+
 /// The provider that all native and VM rows are forced to: `MEMTRAIL_TEST_PROVIDER`, else memtrail's choice.
 pub fn forced_provider() -> Option<String> {
     std::env::var("MEMTRAIL_TEST_PROVIDER").ok().filter(|provider| !provider.is_empty())
@@ -85,7 +92,7 @@ pub fn record_args_of(cgroups: &[&str], mode: Mode, provider: Option<&str>) -> V
 
 /// What `memtrail record ARGS` says when it must refuse: its exit status is 1 and it never records.
 pub fn refusal(args: &[&str]) -> Result<String> {
-    let output = Command::new(binary()?).arg("record").args(args).stdin(Stdio::null()).output().context("starting memtrail")?;
+    let output = command()?.arg("record").args(args).stdin(Stdio::null()).output().context("starting memtrail")?;
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     anyhow::ensure!(output.status.code() == Some(1), "memtrail ended with {}; it said: {said}", output.status);
     anyhow::ensure!(!said.contains("recording"), "memtrail recorded: {said}");
@@ -100,12 +107,24 @@ impl Memtrail {
 
     /// The same with a given program.
     pub fn start_program<S: AsRef<OsStr>>(program: &std::path::Path, args: &[S]) -> Result<Memtrail> {
-        let output = tempfile::tempdir().context("folder for the report")?;
         let mut command = Command::new(program);
+        signals::plain(&mut command);
+        Memtrail::start_command(command, args)
+    }
+
+    /// As [`Memtrail::start`], but with these signals ignored, as under nohup.
+    pub fn start_ignoring<S: AsRef<OsStr>>(ignored: &'static [i32], args: &[S]) -> Result<Memtrail> {
+        let mut command = Command::new(binary()?);
+        signals::ignoring(&mut command, ignored);
+        Memtrail::start_command(command, args)
+    }
+
+    fn start_command<S: AsRef<OsStr>>(mut command: Command, args: &[S]) -> Result<Memtrail> {
+        let output = tempfile::tempdir().context("folder for the report")?;
         // Before the arguments, which may end in a command to trace.
         command.arg("record").arg("-o").arg(output.path().join("report.json")).args(args);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
-        let mut child = command.spawn().with_context(|| format!("starting {}", program.display()))?;
+        let mut child = command.spawn().with_context(|| format!("starting {command:?}"))?;
         let pipe = child.stderr.take().context("stderr of memtrail")?;
         let (sender, stderr) = channel();
         thread::spawn(move || {
@@ -124,6 +143,7 @@ impl Memtrail {
     }
 
     fn wait_until_recording(&mut self) -> Result<()> {
+        let _wait = watchdog::waiting(format!("memtrail [{}] to record", self.child.id()));
         let deadline = Instant::now() + START_TIMEOUT;
         while !self.said.contains("recording") {
             match self.stderr.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
@@ -164,7 +184,13 @@ impl Memtrail {
         self.child.wait().context("waiting for memtrail").map(drop)
     }
 
-    fn signal(&self, signal: i32) -> Result<()> {
+    /// Whether it still runs.
+    pub fn is_running(&mut self) -> Result<bool> {
+        Ok(self.child.try_wait().context("looking at memtrail")?.is_none())
+    }
+
+    /// Sends it a signal.
+    pub fn signal(&self, signal: i32) -> Result<()> {
         let pid = i32::try_from(self.child.id()).context("process id of memtrail")?;
         // SAFETY: kill takes no pointers; the child has not been waited for, so the id is still its own.
         match unsafe { libc::kill(pid, signal) } {
@@ -181,6 +207,7 @@ impl Memtrail {
 
     /// Waits for the recording to end by itself, and reads the report.
     pub fn finish(mut self) -> Result<Outcome> {
+        let _wait = watchdog::waiting(format!("the end of memtrail [{}]", self.child.id()));
         let deadline = Instant::now() + STOP_TIMEOUT;
         // The end of its stderr is its own end.
         loop {
@@ -207,12 +234,13 @@ pub struct EmptyPrograms {
 impl EmptyPrograms {
     /// Attaches them.
     pub fn attach() -> Result<EmptyPrograms> {
-        let mut command = Command::new(binary()?);
+        let mut command = command()?;
         command.arg("bench-empty").stdin(Stdio::null()).stdout(Stdio::piped());
         let mut child = command.spawn().context("starting memtrail bench-empty")?;
         let pipe = child.stdout.take().context("stdout of memtrail bench-empty")?;
         let programs = EmptyPrograms { _child: KilledChild(child) };
         let mut said = String::new();
+        let _wait = watchdog::waiting("memtrail bench-empty to attach");
         BufReader::new(pipe).read_line(&mut said).context("stdout of memtrail bench-empty")?;
         if !said.starts_with("attached") {
             bail!("memtrail bench-empty attached nothing; it said: {said}");

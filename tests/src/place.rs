@@ -1,5 +1,6 @@
 //! Where workloads put files: cold files on disk, a tmpfs of a test's own, a disk whose writers are held up. All are gone when dropped.
 
+use crate::watchdog;
 use anyhow::{Context, Result, bail};
 use std::ffi::{CStr, CString};
 use std::fs::{self, File, OpenOptions};
@@ -31,6 +32,7 @@ pub fn own_machine() -> bool {
 impl Folder {
     /// Makes it.
     pub fn new(name: &str) -> Result<Folder> {
+        watchdog::watch();
         let parent = given().unwrap_or_else(std::env::temp_dir);
         let path = parent.join(format!("memtrail-test-{}-{name}", std::process::id()));
         fs::create_dir(&path).with_context(|| path.display().to_string())?;
@@ -183,6 +185,7 @@ impl Drop for SlowDisk {
 }
 
 fn run(command: &mut Command) -> Result<()> {
+    let _wait = watchdog::waiting(format!("the end of {command:?}"));
     let output = command.output().with_context(|| format!("{command:?}"))?;
     anyhow::ensure!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
     Ok(())

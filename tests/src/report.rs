@@ -1,6 +1,7 @@
 //! Questions to memtrail's JSON report and to folded stacks. Pure. Reads the schema by its field names, so that a change of the schema
 //! fails here and does not silently compile.
 
+use crate::memtrail::Outcome;
 use anyhow::{Context, Result};
 use serde::Deserialize;
 use serde_json::Value;
@@ -133,9 +134,30 @@ pub fn stack_share(report: &Value, path: &str, function: &str) -> Result<Option<
     Ok((all > 0).then(|| under as f64 / all as f64))
 }
 
-/// Losses above zero, except recursion misses, which only have to be printed, and as many stale samples and lost mapping events as there were
-/// of these: an uncharge that the kernel passed over leaves the one, a mapping call the other.
-pub fn losses(report: &Value) -> Result<BTreeMap<String, u64>> {
+/// Causes of loss that any process of the host may be counted for, whatever cgroups are recorded, and why a test takes none of them for its own.
+/// What they would mean for a test shows in its own cgroups: [`losses`] looks there for a lost stack or name, and a test compares its bytes with
+/// `memory.stat`. All other causes count for the test: only what is recorded enters the tables, and the rings of cgroups and of OOM kills
+/// are filled by hundreds of them, which only a test makes.
+pub const HOSTS: [(&str, &str); 6] = [
+    ("stack_walk_failed", "threads of io_uring and tasks that are being made or are ending have no user stack"),
+    ("process_records", "the kernel tells of every process of the host through the same rings"),
+    ("mapping_event_lost", "the calls of all threads of the host meet in the same entries"),
+    ("owner_unreadable", "it is counted before the owner, and so the filter, is known"),
+    ("scratch_busy", "a program may interrupt another one that works for anybody on that CPU"),
+    ("table_busy", "the lock of a table may be held for anybody"),
+];
+/// Causes of loss that cost no bytes, so that a recording is complete with them.
+const NO_BYTES: [&str; 5] = ["recursion_misses", "file_table_full", "mapping_table_full", "mapping_event_lost", "container_names_refused"];
+/// How a recording ends that is not complete.
+const INCOMPLETE: i32 = 3;
+/// Begins the paths of cgroups that memtrail makes for its commands; others' are in no report of a test.
+const COMMANDS: &str = "/memtrail/";
+/// Begins the names of threads of the kernel that work on a cgroup's memory; they have no user stack.
+const KERNEL_THREADS: [&str; 6] = ["kworker/", "khugepaged", "kswapd", "kcompactd", "ksmd", "jbd2/"];
+
+/// Losses of the whole host above zero, except recursion misses, which only have to be printed, and as many stale samples and lost mapping events as
+/// there were of these: an uncharge that the kernel passed over leaves the one, a mapping call the other.
+pub fn all_losses(report: &Value) -> Result<BTreeMap<String, u64>> {
     let mut losses: BTreeMap<String, Option<u64>> = BTreeMap::deserialize(&report["losses"]).context("losses of the report")?;
     let passed_over = losses.get("recursion_misses").copied().flatten().unwrap_or(0);
     for follows in ["stale_sample", "mapping_event_lost"] {
@@ -148,6 +170,51 @@ pub fn losses(report: &Value) -> Result<BTreeMap<String, u64>> {
         .filter_map(|(cause, count)| Some((cause, count?)))
         .filter(|(cause, n)| *n > 0 && !cause.contains("recursion"))
         .collect())
+}
+
+/// The losses that count for a test: [`all_losses`], of [`HOSTS`] only what its own cgroups show. A test must not fail for what others do on the
+/// machine meanwhile.
+pub fn losses(report: &Value) -> Result<BTreeMap<String, u64>> {
+    let mut losses = all_losses(report)?;
+    for (cause, _) in HOSTS {
+        let Some(count) = losses.remove(cause) else { continue };
+        let own = match cause {
+            "stack_walk_failed" => own_rows(report, is_without_stack)?,
+            "process_records" => own_rows(report, |stack| stack.comm == "[unknown process]")?,
+            _ => 0,
+        };
+        if own > 0 {
+            losses.insert(cause.to_owned(), count.min(own));
+        }
+    }
+    Ok(losses)
+}
+
+/// A row of a process that has a user stack, without one.
+fn is_without_stack(stack: &StackRow) -> bool {
+    stack.status == "none" && stack.frames.is_empty() && !KERNEL_THREADS.iter().any(|name| stack.comm.starts_with(name))
+}
+
+/// How many rows of the tests' own cgroups are such; those of the removed ones among them have no cgroup any more.
+fn own_rows(report: &Value, such: impl Fn(&StackRow) -> bool) -> Result<u64> {
+    let mut rows = 0;
+    for cgroup in report["cgroups"].as_array().context("report has no cgroups")? {
+        let path = cgroup["path"].as_str().context("a cgroup without a path")?;
+        if [crate::cgroup::PREFIX, COMMANDS].iter().any(|prefix| path.starts_with(prefix)) {
+            rows += stacks(report, path)?.iter().filter(|stack| such(stack)).count() as u64;
+        }
+    }
+    Ok(rows)
+}
+
+/// Whether a recording ended as a complete one does; or as an incomplete one for nothing but losses that do not count for a test.
+pub fn is_whole(outcome: &Outcome) -> Result<bool> {
+    if outcome.status.code() != Some(INCOMPLETE) {
+        return Ok(outcome.status.success());
+    }
+    let own = losses(&outcome.report)?;
+    let hosts = all_losses(&outcome.report)?.into_keys().any(|cause| !own.contains_key(&cause));
+    Ok(hosts && own.keys().all(|cause| NO_BYTES.contains(&cause.as_str())))
 }
 
 /// The tier of the plan: that of the probe of anonymous memory, since some probes are tracepoints on every tier.
@@ -219,6 +286,39 @@ mod tests {
     #[test]
     fn losses_leave_out_recursion_and_unknown() {
         assert_eq!(losses(&report()).unwrap(), BTreeMap::from([("key_table_full".to_owned(), 2)]));
+    }
+
+    #[test]
+    fn losses_of_the_host_count_where_the_tests_cgroups_show_them() {
+        let with = |path: &str, status: &str, comm: &str| {
+            let mut report = report();
+            report["losses"] = json!({"stack_walk_failed": 3, "process_records": 2, "scratch_busy": 1, "ring_full": 0});
+            report["cgroups"][0]["path"] = json!(path);
+            let row = &mut report["cgroups"][0]["stacks"][0];
+            (row["status"], row["comm"], row["frames"]) = (json!(status), json!(comm), json!([]));
+            losses(&report).unwrap().into_keys().collect::<Vec<_>>()
+        };
+        assert_eq!(with("/memtrail-test/7-x", "complete", "w"), Vec::<String>::new());
+        assert_eq!(with("/memtrail-test/7-x", "none", "w"), ["stack_walk_failed"]);
+        assert_eq!(with("/memtrail-test/7-x", "none", "kworker/0:1"), Vec::<String>::new());
+        assert_eq!(with("/memtrail-test/7-x", "complete", "[unknown process]"), ["process_records"]);
+        assert_eq!(with("/memtrail/7", "none", "w"), ["stack_walk_failed"]);
+        assert_eq!(with("/others", "none", "w"), Vec::<String>::new());
+    }
+
+    #[test]
+    fn an_incomplete_recording_is_whole_for_a_test_that_lost_nothing() {
+        use std::os::unix::process::ExitStatusExt as _;
+        let whole = |code: i32, losses: Value| {
+            let mut report = report();
+            report["losses"] = losses;
+            is_whole(&Outcome { report, status: std::process::ExitStatus::from_raw(code << 8), stderr: String::new() }).unwrap()
+        };
+        assert!(whole(0, json!({})));
+        assert!(whole(3, json!({"stack_walk_failed": 3})));
+        assert!(!whole(3, json!({"stack_walk_failed": 3, "key_table_full": 1})));
+        assert!(!whole(3, json!({})), "incomplete for no reason");
+        assert!(!whole(1, json!({"stack_walk_failed": 3})));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use crate::cgroup::TestCgroup;
 use crate::child::KilledChild;
 use crate::stat::Kinds;
+use crate::{signals, watchdog};
 use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -49,6 +50,9 @@ pub struct Workload {
     input: Option<ChildStdin>,
     lines: Receiver<String>,
     started: bool,
+    /// The subcommand, and the step that it said last: for messages.
+    name: String,
+    step: String,
 }
 
 /// The program: `MEMTRAIL_WORKLOAD_BIN`, else beside the running test.
@@ -56,8 +60,16 @@ pub fn binary() -> Result<PathBuf> {
     beside_test("MEMTRAIL_WORKLOAD_BIN", "memtrail-workload")
 }
 
+/// A command of the program, whose signals are plain.
+pub fn command() -> Result<Command> {
+    let mut command = Command::new(binary()?);
+    signals::plain(&mut command);
+    Ok(command)
+}
+
 /// A program of this workspace: named by `variable`, else in the profile folder of the running test, else in either profile's.
 pub(crate) fn beside_test(variable: &str, name: &str) -> Result<PathBuf> {
+    watchdog::watch();
     if let Some(path) = std::env::var_os(variable) {
         return Ok(path.into());
     }
@@ -77,7 +89,7 @@ pub(crate) fn beside_test(variable: &str, name: &str) -> Result<PathBuf> {
 fn warm_up() -> Result<()> {
     static DONE: OnceLock<()> = OnceLock::new();
     if DONE.get().is_none() {
-        let output = Command::new(binary()?).args(["anon", "--no-wait", "--bytes", "4M"]).output().context("starting the workload")?;
+        let output = command()?.args(["anon", "--no-wait", "--bytes", "4M"]).output().context("starting the workload")?;
         if !output.status.success() {
             bail!("the workload failed: {}", String::from_utf8_lossy(&output.stderr));
         }
@@ -86,8 +98,9 @@ fn warm_up() -> Result<()> {
     Ok(())
 }
 
-/// Makes the child enter the cgroup before it executes, so that all its memory is charged there.
+/// Makes the child enter the cgroup before it executes, so that all its memory is charged there; its signals are plain.
 pub fn enter(command: &mut Command, cgroup: &TestCgroup) -> Result<()> {
+    signals::plain(command);
     let procs = cgroup.procs()?;
     // SAFETY: between fork and exec the closure calls only write(2), which is async-signal-safe, with an open descriptor that the
     // closure owns, and allocates nothing.
@@ -125,7 +138,8 @@ impl Workload {
                 }
             }
         });
-        Ok(Workload { child: KilledChild(child), input, lines, started: false })
+        let name = args.first().map_or_else(|| "the workload".to_owned(), |name| name.as_ref().to_owned());
+        Ok(Workload { child: KilledChild(child), input, lines, started: false, name, step: String::new() })
     }
 
     /// Lets it go on (not before its first step) and waits for its next line; `None` when it ended instead.
@@ -139,8 +153,13 @@ impl Workload {
             }
         }
         self.started = true;
+        let _wait = watchdog::waiting(format!("the next step of {} [{}] after {:?}", self.name, self.child.id(), self.step));
         match self.lines.recv_timeout(STEP_TIMEOUT) {
-            Ok(line) => serde_json::from_str(&line).with_context(|| format!("workload's line {line:?}")).map(Some),
+            Ok(line) => {
+                let step: Step = serde_json::from_str(&line).with_context(|| format!("workload's line {line:?}"))?;
+                self.step.clone_from(&step.name);
+                Ok(Some(step))
+            }
             Err(RecvTimeoutError::Disconnected) => Ok(None),
             Err(RecvTimeoutError::Timeout) => bail!("the workload is stuck"),
         }
@@ -174,6 +193,7 @@ impl Workload {
 
     /// Waits for its end.
     pub fn wait(&mut self) -> Result<ExitStatus> {
+        let _wait = watchdog::waiting(format!("the end of {} [{}] after {:?}", self.name, self.child.id(), self.step));
         self.child.wait().context("waiting for the workload")
     }
 

@@ -22,7 +22,7 @@ fn complaint(command: &mut Command, status: i32) -> String {
 }
 
 fn memtrail(args: &[&str]) -> Command {
-    let mut command = Command::new(binary().unwrap());
+    let mut command = harness::memtrail::command().unwrap();
     command.args(args);
     command
 }
@@ -43,6 +43,7 @@ fn without_rights_the_capability_is_named() {
     open(folder.path());
     open(&copy);
     let mut command = Command::new(&copy);
+    harness::signals::plain(&mut command);
     command.args(["record", "--duration", "1s"]).current_dir("/");
     // SAFETY: geteuid takes nothing and cannot fail.
     if unsafe { libc::geteuid() } == 0 {

@@ -2,13 +2,16 @@
 
 use std::{
     io::{self, BufRead as _, BufReader, Read, Write as _},
-    process::{Command, ExitStatus, Stdio},
+    process::{Command, Stdio},
 };
 
 use anyhow::{Context as _, Result, bail, ensure};
 
+use crate::supervise;
+
 /// Runs to the end; an exit status other than 0 is an error. Output goes where ours goes.
 pub fn run(command: &mut Command) -> Result<()> {
+    let _guard = supervise::guard(command);
     let status = command.status().with_context(|| format!("cannot run {}", line(command)))?;
     ensure!(status.success(), "{} failed: {status}", line(command));
     Ok(())
@@ -21,6 +24,7 @@ pub fn output(command: &mut Command) -> Result<String> {
 
 /// Runs to the end and returns its standard output; standard error goes where ours goes.
 pub fn stdout(command: &mut Command) -> Result<String> {
+    let _guard = supervise::guard(command);
     let output = command.stderr(Stdio::inherit()).output().with_context(|| format!("cannot run {}", line(command)))?;
     ensure!(output.status.success(), "{} failed: {}", line(command), output.status);
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
@@ -28,24 +32,13 @@ pub fn stdout(command: &mut Command) -> Result<String> {
 
 /// As [`output`], unchanged bytes.
 pub fn bytes(command: &mut Command) -> Result<Vec<u8>> {
+    let _guard = supervise::guard(command);
     let output = command.stdin(Stdio::null()).output().with_context(|| format!("cannot run {}", line(command)))?;
     if !output.status.success() {
         let stderr = String::from_utf8_lossy(&output.stderr);
         bail!("{} failed: {}\n{}", line(command), output.status, stderr.trim_end());
     }
     Ok(output.stdout)
-}
-
-/// Runs to the end and hands over each line of standard output; standard error goes where ours goes. The status is the caller's business.
-pub fn lines(command: &mut Command, mut line_of: impl FnMut(&[u8])) -> Result<ExitStatus> {
-    let mut child = command.stdout(Stdio::piped()).spawn().with_context(|| format!("cannot run {}", line(command)))?;
-    if let Some(output) = child.stdout.take() {
-        read_lines(output, |line| {
-            line_of(&line);
-            true
-        });
-    }
-    child.wait().with_context(|| format!("cannot wait for {}", line(command)))
 }
 
 /// Hands over lines without their end until there are no more or nobody wants them.

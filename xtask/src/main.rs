@@ -2,10 +2,12 @@
 
 mod apt;
 mod bench;
+mod cgroup;
 mod command;
 mod ebpf;
 mod inputs;
 mod programs;
+mod supervise;
 mod test;
 mod vm;
 mod workspace;

@@ -116,6 +116,8 @@ pub struct Row {
     pub relation: Relation,
     /// What is charged.
     pub charged: Charged,
+    /// The largest folio that one call of the row's probes may be about, bytes.
+    pub folio: u64,
     /// Also compare live with the change of usage: for memory that is charged but not mapped.
     pub compare_usage: bool,
     /// Within what.

@@ -3,6 +3,8 @@
 use super::{Charged, NEAR_ZERO, Relation, Row, Stop, USUAL};
 
 const MIB: u64 = 1 << 20;
+const PAGE: u64 = 4096;
+const HUGE: u64 = 2 * MIB;
 
 const LIVE: Row = Row {
     name: "",
@@ -13,10 +15,12 @@ const LIVE: Row = Row {
     stop: Stop::Exit,
     relation: Relation::Live,
     charged: Charged::Equal,
+    folio: PAGE,
     compare_usage: false,
     bounds: USUAL,
 };
-const FILE: Row = Row { kind: "file", args: &["file", "--pin"], ..LIVE };
+// Page cache is in folios as large as the file system and the reader like.
+const FILE: Row = Row { kind: "file", args: &["file", "--pin"], folio: HUGE, ..LIVE };
 const ZERO: Row = Row { bounds: NEAR_ZERO, ..LIVE };
 
 /// All rows that one cgroup and one workload can show.
@@ -25,8 +29,8 @@ pub const ROWS: &[Row] = &[
     Row { name: "anon_whole", args: &["anon"], stop: Stop::Step("touched"), ..LIVE },
     Row { name: "fork_cow_at_peak", args: &["fork-cow"], stop: Stop::Step("parent-wrote"), bytes: 128 * MIB, ..LIVE },
     Row { name: "fork_cow", args: &["fork-cow"], stop: Stop::Step("freed"), ..LIVE },
-    Row { name: "thp_whole", args: &["thp-whole"], stop: Stop::Step("freed"), ..LIVE },
-    Row { name: "thp_holes", args: &["thp-holes"], stop: Stop::Step("holes"), compare_usage: true, ..LIVE },
+    Row { name: "thp_whole", args: &["thp-whole"], folio: HUGE, stop: Stop::Step("freed"), ..LIVE },
+    Row { name: "thp_holes", args: &["thp-holes"], folio: HUGE, stop: Stop::Step("holes"), compare_usage: true, ..LIVE },
     Row { name: "file_write", stop: Stop::Step("written"), ..FILE },
     Row { name: "file_truncate", stop: Stop::Step("truncated"), ..FILE },
     Row { name: "file_read", stop: Stop::Step("read"), ..FILE },
@@ -45,6 +49,7 @@ pub const ROWS: &[Row] = &[
         name: "baseline_file",
         kind: "file",
         args: &["file", "--pin"],
+        folio: HUGE,
         start_after: "written",
         stop: Stop::Step("truncated"),
         relation: Relation::OnlyBaseline,

@@ -13,6 +13,9 @@ use std::io::Write;
 /// Begins a line that fills a cell in: row, column, "ok" or "FAIL". `cargo xtask test` collects them.
 const CELL: &str = "CELL ";
 
+/// Begins a line that belongs in the summary of a run. `cargo xtask test` collects them.
+const NOTE: &str = "NOTE ";
+
 /// A row on its way: its workload runs in a cgroup of its own.
 struct Started<'a> {
     row: &'a Row,
@@ -104,6 +107,14 @@ fn run_together<'a>(rows: &[&'a Row], columns: &[Column]) -> Result<Vec<Failed<'
             let usage_change = one.usage_start.zip(usages[index]).map(|(start, end)| end - start);
             let filled = fill(one.row, column.mode, &one.cgroup, &steps[index], (starts[index], ends[index]), usage_change, outcome)?;
             let gross = filled.gross;
+            if filled.laid_to_passed_over > 0 {
+                let (bytes, calls) = (filled.laid_to_passed_over, filled.observed.recursion_misses);
+                println!(
+                    "{NOTE}{} {}: {bytes} bytes of missed are laid to {calls} calls that the kernel passed over",
+                    one.row.name,
+                    column.name()
+                );
+            }
             let done = finish_row(filled, outcome);
             if done.is_err() {
                 largest_stacks(&outcome.report, one.cgroup.path())?;
@@ -231,7 +242,7 @@ pub fn finish_row(mut filled: Filled, outcome: &Outcome) -> Result<()> {
     if !losses.is_empty() {
         filled.failures.push(format!("losses {losses:?}"));
     }
-    if !outcome.status.success() {
+    if !report::is_whole(outcome)? {
         filled.failures.push(format!("memtrail ended with {}", outcome.status));
     }
     println!("{filled}");

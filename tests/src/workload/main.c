@@ -20,6 +20,7 @@ static const struct {
     const char *help;
 } commands[] = {
     {"anon", wl_anon, "touch 4 KiB pages, unmap every second 1 MiB"},
+    {"beside", wl_beside, "for --milliseconds: short processes, kills, page cache and io_uring calls with files in --dir, and kills at the limit of --cgroup"},
     {"fork-cow", wl_fork_cow, "touch, fork, child and parent write one half each"},
     {"thp-whole", wl_thp_whole, "touch 2 MiB pages, free every second one whole"},
     {"thp-holes", wl_thp_holes, "touch 2 MiB pages, free every second 4 KiB of them"},

@@ -20,7 +20,7 @@ struct Churn {
     unit: u64,
 }
 
-/// Most memory that the collector may take, bytes.
+/// Most memory that the collector may take while so many come and go, bytes; what it takes while nothing happens is tested in `lifecycle`.
 const COLLECTOR: u64 = 96_000_000;
 /// The row of what is over, which no cgroup's name can be.
 const REMOVED: &str = "[removed cgroups]";

@@ -1,13 +1,14 @@
 //! `record -- CMD` and `demo` as programs: statuses, the command's cgroup, and that nothing is left behind.
 
-use harness::memtrail::{binary, forced_provider};
+use harness::cgroup::TestCgroup;
+use harness::memtrail::{Memtrail, Mode, forced_provider, record_args};
 use serde_json::Value;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::Output;
 
 /// Runs memtrail to its end; its process id, too.
 fn run(args: &[&str]) -> (u32, Output) {
-    let mut command = Command::new(binary().unwrap());
+    let mut command = harness::memtrail::command().unwrap();
     command.args(args).stdin(std::process::Stdio::null()).stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
     let child = command.spawn().unwrap();
     (child.id(), child.wait_with_output().unwrap())
@@ -82,7 +83,7 @@ fn native_a_command_that_is_oom_killed_is_explained() {
 
 #[test]
 #[ignore = "root"]
-fn native_a_command_with_a_thousand_children_is_whole() {
+pub(super) fn native_a_command_with_a_thousand_children_is_whole() {
     let workload = ["spawn-short", "--processes", "1000", "--parallel", "50", "--milliseconds", "1", "--bytes", "16M", "--no-wait"];
     let (pid, output, report) = record_workload(&["--exact", "--limit", "256MiB"], &workload);
     assert_eq!(output.status.code(), Some(0), "{}", said(&output));
@@ -149,4 +150,43 @@ fn native_the_demo_finds_what_it_made() {
     assert!(text.contains("found 64.0 MiB of page cache in the living cgroup") || skipped.contains("no log file"), "{text}");
     assert!(text.contains("found 64.0 MiB still charged to its dead cgroup") || skipped.contains("no tmpfs file"), "{text}");
     assert_nothing_left(pid);
+}
+
+/// The masks of the command of a recording that was started so.
+fn masks_of_command(ignored: &'static [i32]) -> (i32, u64) {
+    let mut command = std::process::Command::new(harness::memtrail::binary().unwrap());
+    command.args(["record", "--", "/bin/sh", "-c", "grep ^SigIgn: /proc/self/status; exit 5"]);
+    let output = harness::signals::ignoring(&mut command, ignored).output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let mask = text.trim().strip_prefix("SigIgn:").unwrap_or_else(|| panic!("{text}{}", said(&output)));
+    (output.status.code().unwrap(), u64::from_str_radix(mask.trim(), 16).unwrap())
+}
+
+#[test]
+#[ignore = "root"]
+fn native_the_command_begins_with_the_signals_of_memtrail() {
+    let bit = |signal: i32| 1_u64 << (signal - 1);
+    let all = bit(libc::SIGINT) | bit(libc::SIGHUP) | bit(libc::SIGTERM) | bit(libc::SIGPIPE);
+    let (status, mask) = masks_of_command(&[]);
+    assert_eq!((status, mask & all), (5, 0), "Rust's own SIGPIPE is none of the command's");
+    let (status, mask) = masks_of_command(&[libc::SIGINT, libc::SIGHUP, libc::SIGTERM]);
+    assert_eq!((status, mask & all), (5, bit(libc::SIGINT) | bit(libc::SIGHUP) | bit(libc::SIGTERM)));
+}
+
+/// As under nohup and in a script's background: what is ignored ends no recording, SIGTERM does, whatever was ignored.
+#[test]
+#[ignore = "root"]
+fn native_signals_that_were_ignored_end_no_recording_but_sigterm_does() {
+    let cgroup = TestCgroup::new("ignored").unwrap();
+    let mut memtrail =
+        Memtrail::start_ignoring(&[libc::SIGINT, libc::SIGHUP, libc::SIGTERM], &record_args(cgroup.path(), Mode::Default)).unwrap();
+    for signal in [libc::SIGINT, libc::SIGHUP] {
+        memtrail.signal(signal).unwrap();
+    }
+    // No wait can show that nothing comes; a recording that is to end does so in half of it.
+    std::thread::sleep(std::time::Duration::from_secs(2));
+    assert!(memtrail.is_running().unwrap(), "it ended by a signal that was ignored");
+    memtrail.signal(libc::SIGTERM).unwrap();
+    let outcome = memtrail.finish().unwrap();
+    assert!(harness::report::is_whole(&outcome).unwrap(), "{}: {}", outcome.status, outcome.stderr);
 }

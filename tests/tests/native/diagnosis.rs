@@ -1,10 +1,10 @@
 //! The kernel half's own messages: with `-vv` only, and without it not even their code is there.
 
 use harness::cgroup::TestCgroup;
-use harness::memtrail::{Memtrail, Mode, binary, record_args};
+use harness::memtrail::{Memtrail, Mode, record_args};
 use harness::workload::Workload;
 use serde_json::Value;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
 const BYTES: &str = "64M";
 const FULL: &str = "kernel half: loss stack_table_full: a table refuses an entry: it is full (E2BIG)";
@@ -44,12 +44,16 @@ fn native_diagnosis_is_not_told_to_others() {
     }
 }
 
+/// Instructions of each program as the kernel has it; `None` where the kernel says so of none.
 fn instructions(flags: &[&str]) -> Option<serde_json::Map<String, Value>> {
-    let output = Command::new(binary().unwrap()).args(flags).args(["doctor", "--json"]).stderr(Stdio::null()).output().unwrap();
+    let output = harness::memtrail::command().unwrap().args(flags).args(["doctor", "--json"]).stderr(Stdio::null()).output().unwrap();
     let findings: Value = serde_json::from_slice(&output.stdout).unwrap();
     let counts = findings["instructions"].as_object().unwrap().clone();
-    assert!(!counts.is_empty(), "{findings}");
-    counts.values().all(Value::is_u64).then_some(counts)
+    // One that counts losses, and one that does not.
+    assert!(["file_commit", "process_exit"].iter().all(|program| counts.contains_key(*program)), "{findings}");
+    let known = counts.values().filter(|count| count.as_u64().is_some_and(|count| count > 0)).count();
+    assert!(known == counts.len() || counts.values().all(Value::is_null), "of some programs only: {findings}");
+    (known > 0).then_some(counts)
 }
 
 /// The kernel has removed the calls and the message from each program that counts losses.
@@ -62,8 +66,10 @@ fn native_diagnosis_is_free_when_off() {
         println!("this kernel does not say how long programs are");
         return;
     };
+    assert!(on.keys().eq(off.keys()), "the same programs");
     for (program, count) in &off {
         println!("{program}: {count} without, {} with messages", on[program]);
+        assert!(on[program].as_u64() >= count.as_u64(), "{program} is longer when it is not to say anything");
     }
     let more = |program: &str| on[program].as_u64().unwrap() - off[program].as_u64().unwrap();
     assert!(more("file_commit") >= MESSAGE);

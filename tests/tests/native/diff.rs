@@ -1,11 +1,10 @@
 //! `memtrail diff`: a known difference is named, within its error, and nothing else is.
 
 use harness::cgroup::TestCgroup;
-use harness::memtrail::{Memtrail, Mode, binary, record_args};
+use harness::memtrail::{Memtrail, Mode, record_args};
 use harness::workload::Workload;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 const MIB: u64 = 1 << 20;
 const SMALL: u64 = 16 * MIB;
@@ -15,7 +14,7 @@ const LEAK: u64 = 64 * MIB;
 pub fn diff(before: &str, after: &str, folder: &Path) -> (Value, String) {
     let json = folder.join("diff.json");
     let run = |more: &[&str]| {
-        let output = Command::new(binary().unwrap()).args(["diff", before, after]).args(more).output().unwrap();
+        let output = harness::memtrail::command().unwrap().args(["diff", before, after]).args(more).output().unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8(output.stdout).unwrap()
     };

@@ -206,7 +206,7 @@ fn native_files_beyond_the_rows_are_summed() {
         let mut large = Workload::start(&cgroup, &["memfd", "--bytes", "16M"]).unwrap();
         large.run_to("touched").unwrap();
         let outcome = memtrail.stop().unwrap();
-        assert!(outcome.status.success(), "no bytes are lost: {}", outcome.stderr);
+        assert!(report::is_whole(&outcome).unwrap(), "no bytes are lost: {}", outcome.stderr);
         let row = file(&outcome, cgroup.path(), Path::new("memfd:memtrail-workload"));
         assert_near("the largest file", &outcome, row.live, 16 << 20);
         let files = report::files(&outcome.report, cgroup.path()).unwrap();
@@ -246,7 +246,7 @@ fn native_files_with_hostile_names() {
     for directory in [&deep, &wild, &long, &longest] {
         std::fs::create_dir_all(directory).unwrap();
         let directory = directory.as_os_str();
-        let mut command = std::process::Command::new(harness::workload::binary().unwrap());
+        let mut command = harness::workload::command().unwrap();
         command.args(["many-files", "--no-wait", "--processes", "1", "--dir"]).arg(directory).stdout(std::process::Stdio::null());
         harness::workload::enter(&mut command, &cgroup).unwrap();
         assert!(command.status().unwrap().success());
@@ -296,5 +296,5 @@ fn long_files_a_million_of_them() {
     assert!(files.len() <= 202, "{} rows", files.len());
     assert_sums(&outcome, cgroup.path());
     assert!(cost["collector_rss_bytes"].as_u64().unwrap() < 96_000_000);
-    assert!(outcome.status.success(), "{}", outcome.stderr);
+    assert!(report::is_whole(&outcome).unwrap(), "{}", outcome.stderr);
 }

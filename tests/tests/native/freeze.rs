@@ -62,9 +62,18 @@ fn live_now(running: &Running, owner: u64) -> i64 {
     keys(running, owner).iter().map(|(_, record)| memtrail::analyse::accounts::live(record)).sum()
 }
 
-fn losses(running: &Running) -> Vec<(&'static str, u64)> {
+/// What counts of the losses: the kernel half is not told what is wanted here, so that it takes from the whole host. Of what the host may be counted for,
+/// a stack that could not be walked would be missing in the owner's keys, and bytes in what its pictures add up to.
+fn losses(running: &Running, owner: u64) -> Vec<(&'static str, u64)> {
     let all = memtrail::kernel_half::tables::losses(&running.bpf).unwrap();
-    all.into_iter().filter(|(_, count)| count.events > 0).map(|(cause, count)| (cause.name(), count.events)).collect()
+    let counted = all.into_iter().filter(|(_, count)| count.events > 0).map(|(cause, count)| (cause.name(), count.events));
+    let without_stack = keys(running, owner).iter().filter(|(_, record)| record.key.user_stack == 0).count() as u64;
+    counted
+        .filter_map(|(cause, events)| match cause {
+            "stack_walk_failed" => (without_stack > 0).then(|| (cause, events.min(without_stack))),
+            _ => harness::report::HOSTS.iter().all(|(hosts, _)| *hosts != cause).then_some((cause, events)),
+        })
+        .collect()
 }
 
 /// Folios that wait in a CPU's batch get their owner at a sweep.
@@ -75,7 +84,7 @@ fn settle(running: &mut Running) {
 
 #[test]
 #[ignore = "root"]
-fn native_old_pictures_read_whole() {
+pub(super) fn native_old_pictures_read_whole() {
     let bytes = harness::accuracy::size(BYTES).unwrap();
     let cgroup = TestCgroup::new("freeze").unwrap();
     let owner = id(&cgroup);
@@ -94,7 +103,7 @@ fn native_old_pictures_read_whole() {
 
     let was_full = live(running, owner, full);
     println!("{bytes} touched: the picture says {was_full:?}, then {:?}, now {}", live(running, owner, half), live_now(running, owner));
-    assert_eq!(losses(running), [], "nothing is lost");
+    assert_eq!(losses(running, owner), [], "nothing is lost");
     assert!(was_full.0 >= bytes as i64 && was_full.0 < bytes as i64 + (2 << 20), "{was_full:?}");
     assert_eq!(was_full.0, was_full.1 as i64, "keys and samples of the full picture agree to the byte");
     let was_half = live(running, owner, half);
@@ -116,7 +125,7 @@ fn native_old_pictures_read_whole() {
 
 #[test]
 #[ignore = "root"]
-fn native_pictures_are_bounded_and_epochs_go_round() {
+pub(super) fn native_pictures_are_bounded_and_epochs_go_round() {
     const STEP: u64 = 4 << 20;
     let cgroup = TestCgroup::new("pictures").unwrap();
     let owner = id(&cgroup);
@@ -138,9 +147,9 @@ fn native_pictures_are_bounded_and_epochs_go_round() {
         then.push(grow(running));
         open.push(picture::open(&mut running.bpf).unwrap().unwrap());
         if open.len() == PICTURES {
-            let before: u64 = losses(running).iter().filter(|(name, _)| *name == "picture_refused").map(|(_, n)| *n).sum();
+            let before: u64 = losses(running, owner).iter().filter(|(name, _)| *name == "picture_refused").map(|(_, n)| *n).sum();
             assert_eq!(picture::open(&mut running.bpf).unwrap(), None, "a fifth picture");
-            assert!(losses(running).contains(&("picture_refused", before + 1)), "{:?}", losses(running));
+            assert!(losses(running, owner).contains(&("picture_refused", before + 1)), "{:?}", losses(running, owner));
         }
         for (epoch, bytes) in open.iter().zip(&then) {
             assert_eq!(live(running, owner, *epoch), (*bytes, *bytes as u64), "round {round}, epoch {epoch} of {open:?}");
@@ -179,6 +188,6 @@ fn native_pictures_are_bounded_and_epochs_go_round() {
     let late = live(running, owner, again);
     assert!(late.0 <= now && late.0 == late.1 as i64, "{late:?} of {now}");
     picture::close(&mut running.bpf, again).unwrap();
-    let found: Vec<_> = losses(running).into_iter().filter(|(name, _)| *name != "picture_refused").collect();
+    let found: Vec<_> = losses(running, owner).into_iter().filter(|(name, _)| *name != "picture_refused").collect();
     assert_eq!(found, [], "nothing is lost");
 }

@@ -62,7 +62,7 @@ fn native_histograms_of_lifetimes_and_sizes_are_the_workloads_own() {
     assert!((pages - pages / 100..=pages + 16).contains(&count), "{count} of {pages}");
     let sizes = row(&outcome, &cgroup, "charge_bytes");
     assert!(sizes["count"].as_u64().unwrap() >= count && sizes["p50"] == 4096, "{sizes}");
-    assert_eq!(outcome.report["losses"]["histogram_table_full"], 0);
+    assert_eq!(harness::report::cgroup(&outcome.report, cgroup.path()).unwrap().unwrap()["histogram_losses"], 0);
 }
 
 /// Sizes that are asked for, touched or not, also by a process that asks for little: each counts, and stands for itself within its bucket.
@@ -196,14 +196,15 @@ fn native_histograms_are_read_by_other_programs() {
     let memtrail = Memtrail::start(&args).unwrap();
     workload.run_to("ended").unwrap();
     let memtrail_pid = memtrail.pid().to_string();
-    let mark = Command::new(harness::memtrail::binary().unwrap()).args(["mark", "half", "--pid", &memtrail_pid]).status().unwrap();
+    let mark = harness::memtrail::command().unwrap().args(["mark", "half", "--pid", &memtrail_pid]).status().unwrap();
     assert!(mark.success());
     lives.run_to("ended").unwrap();
     let outcome = memtrail.stop().unwrap();
     std::fs::write(file("report.json"), outcome.report.to_string()).unwrap();
     let series = memtrail::recording::read(Path::new(&file("run.mtrail"))).unwrap().intervals;
     std::fs::write(file("series.json"), serde_json::to_string(&series).unwrap()).unwrap();
-    let again = Command::new(harness::memtrail::binary().unwrap())
+    let again = harness::memtrail::command()
+        .unwrap()
         .args(["report", &file("run.mtrail"), "-o", &file("again.pftrace"), "-o", &file("again.hlog")])
         .status()
         .unwrap();

@@ -1,6 +1,5 @@
 //! Bad input that only a tracer with all rights meets: one line each, the right exit status, nothing half-written.
 
-use harness::memtrail::binary;
 use harness::place::Folder;
 use std::collections::BTreeMap;
 use std::ffi::CString;
@@ -10,7 +9,7 @@ use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 fn record(args: &[&str]) -> (Output, Vec<String>) {
-    let output = Command::new(binary().unwrap()).arg("record").args(args).env_remove("RUST_BACKTRACE").output().unwrap();
+    let output = harness::memtrail::command().unwrap().arg("record").args(args).env_remove("RUST_BACKTRACE").output().unwrap();
     let lines = String::from_utf8_lossy(&output.stderr).lines().map(str::to_owned).collect();
     (output, lines)
 }
@@ -81,14 +80,14 @@ fn native_a_full_disk_stops_no_other_output() {
     let path = |folder: &Folder, name: &str| folder.path().join(name).display().to_string();
     let full = ["full.mtrail", "full.hlog", "full.pftrace"].map(|name| path(&small, name));
     let whole = ["whole.mtrail", "whole.hlog", "whole.pftrace", "whole.json"].map(|name| path(&other, name));
-    let mut command = Command::new(binary().unwrap());
+    let mut command = harness::memtrail::command().unwrap();
     command.args(["record", "--duration", "10min", "--interval", "50ms"]).env_remove("RUST_BACKTRACE");
     for output in full.iter().chain(&whole) {
         command.args(["-o", output]);
     }
     let child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
     let pid = child.id().to_string();
-    let mark = |name: &str| Command::new(binary().unwrap()).args(["mark", "--pid", &pid, name]).output().unwrap();
+    let mark = |name: &str| harness::memtrail::command().unwrap().args(["mark", "--pid", &pid, name]).output().unwrap();
     let began = Instant::now();
     while !mark("room").status.success() {
         assert!(began.elapsed() < Duration::from_secs(120), "it does not begin");
@@ -104,7 +103,7 @@ fn native_a_full_disk_stops_no_other_output() {
     let output = child.wait_with_output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
     let log = std::fs::read_to_string(&full[1]).unwrap();
-    let cut = Command::new(binary().unwrap()).args(["report", &full[0], "--view", "marks"]).output().unwrap();
+    let cut = harness::memtrail::command().unwrap().args(["report", &full[0], "--view", "marks"]).output().unwrap();
     drop(disk);
     assert_eq!(output.status.code(), Some(1), "{said}");
     let of = |file: &str| said.lines().filter(|line| line.contains(file) && line.contains("No space left")).count();
@@ -116,7 +115,7 @@ fn native_a_full_disk_stops_no_other_output() {
     assert!(cut.status.success(), "{}", String::from_utf8_lossy(&cut.stderr));
     let json = std::fs::read_to_string(other.path().join("whole.json")).unwrap();
     assert!(serde_json::from_str::<serde_json::Value>(&json).unwrap()["cgroups"].is_array());
-    let marks = Command::new(binary().unwrap()).args(["report", &whole[0], "--view", "marks"]).output().unwrap();
+    let marks = harness::memtrail::command().unwrap().args(["report", &whole[0], "--view", "marks"]).output().unwrap();
     let marks = String::from_utf8_lossy(&marks.stdout);
     assert!(marks.contains("room") && marks.contains("none"), "{marks}");
 }
@@ -133,7 +132,8 @@ fn native_a_full_disk_leaves_earlier_outputs() {
     std::fs::write(folder.path().join("filler"), [1; 16 << 10]).unwrap();
     let mut outputs = Vec::new();
     for name in names {
-        let report = Command::new(binary().unwrap()).args(["report", recording, "-o"]).arg(folder.path().join(name)).output().unwrap();
+        let report =
+            harness::memtrail::command().unwrap().args(["report", recording, "-o"]).arg(folder.path().join(name)).output().unwrap();
         outputs.push((name, report.status.code(), String::from_utf8_lossy(&report.stderr).into_owned()));
     }
     let left: BTreeMap<String, u64> = std::fs::read_dir(folder.path())
@@ -157,7 +157,7 @@ fn native_every_output_is_whole_after_a_signal() {
         let folder = Folder::new("signal").unwrap();
         let names = ["x.folded", "x.svg", "x.json", "x.pb.gz", "x.hlog", "x.pftrace", "x.mtrail", "x.jsonl"];
         let path = |name: &str| folder.path().join(name);
-        let mut command = Command::new(binary().unwrap());
+        let mut command = harness::memtrail::command().unwrap();
         command.args(["record", "--interval", "100ms", "--stream"]).arg(path("x.jsonl")).env_remove("RUST_BACKTRACE");
         for name in &names[..7] {
             command.arg("-o").arg(path(name));
@@ -183,8 +183,22 @@ fn native_every_output_is_whole_after_a_signal() {
         let text = |name: &str| String::from_utf8(read(name)).unwrap();
         assert!(serde_json::from_str::<serde_json::Value>(&text("x.json")).unwrap()["cgroups"].is_array());
         assert!(text("x.svg").trim_end().ends_with("</svg>"));
-        assert!(harness::report::folded_sums(&text("x.folded")).is_ok());
-        assert!(text("x.hlog").ends_with('\n') && !read("x.pftrace").is_empty());
+        // What is made of the recording later is the same to the byte; only distributions are one an interval while it runs.
+        for name in ["x.folded", "x.svg", "x.json", "x.pb.gz", "x.pftrace"] {
+            let later = path(&name.replace("x.", "later."));
+            let report = harness::memtrail::command().unwrap().arg("report").arg(path("x.mtrail")).arg("-o").arg(&later).output().unwrap();
+            assert!(report.status.success(), "{name}: {}", String::from_utf8_lossy(&report.stderr));
+            assert!(!read(name).is_empty() && read(name) == std::fs::read(&later).unwrap(), "{name} is not what the recording has");
+        }
+        assert!(harness::report::folded_sums(&text("x.folded")).unwrap().0 > 0, "{}", text("x.folded"));
+        let log = text("x.hlog");
+        let rows: Vec<&str> = log.lines().filter(|line| line.starts_with("Tag=")).collect();
+        assert!(!rows.is_empty() && log.ends_with('\n'), "{log}");
+        for row in rows {
+            let distribution =
+                memtrail::histogram::Distribution::decode(row.rsplit(',').next().unwrap()).unwrap_or_else(|| panic!("{row}"));
+            assert!(distribution.count() > 0, "{row}");
+        }
         assert!(text("x.jsonl").lines().last().unwrap().contains("\"type\":\"end\""));
         assert!(memtrail::recording::read(&path("x.mtrail")).unwrap().finished);
         let unpacked = Command::new("gzip").args(["-t"]).arg(path("x.pb.gz")).status().unwrap();

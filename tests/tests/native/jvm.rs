@@ -95,7 +95,7 @@ impl Recorded {
     /// What `memtrail report` prints of the recording.
     fn shown(&self, arguments: &[&str]) -> String {
         let recording: PathBuf = self.folder.path().join("jvm.mtrail");
-        let mut command = Command::new(harness::memtrail::binary().unwrap());
+        let mut command = harness::memtrail::command().unwrap();
         let output = command.arg("report").arg(recording).args(arguments).output().unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8(output.stdout).unwrap()

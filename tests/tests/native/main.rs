@@ -2,12 +2,14 @@
 //! asked for: `cargo test -p memtrail-tests --test native -- --ignored`.
 //!
 //! `MEMTRAIL_TEST_PROVIDER` forces a provider, `MEMTRAIL_TEST_BYTES` limits the sizes, `MEMTRAIL_TEST_TABLE` collects the rows,
+//! `MEMTRAIL_TEST_LIMIT` is the longest time of a test in seconds, see [`harness::watchdog`];
 //! `MEMTRAIL_BIN` and `MEMTRAIL_WORKLOAD_BIN` name programs that are not in the target folder.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
 mod accuracy;
 mod allocators;
+mod beside;
 mod churn;
 mod collapse;
 mod command;

@@ -118,7 +118,7 @@ fn nobody_touches(provider: Option<&str>) {
     assert!(mapping["calls"].as_u64().unwrap() >= 8 && mapping["dropped"] == 0, "{mapping}");
     // What was there before is known too, and nothing else is.
     assert_eq!(mapping["differing_bytes"], 0, "{mapping}");
-    assert!(recorded.outcome.status.success(), "{}", recorded.outcome.stderr);
+    assert!(report::is_whole(&recorded.outcome).unwrap(), "{}", recorded.outcome.stderr);
 }
 
 /// A storm is thinned: the sum is right within its error, the tables stay small, and how much was passed over is said.
@@ -150,7 +150,7 @@ fn native_mappings_in_a_storm() {
     let least = 2.0 * ROUNDS as f64 * (1.0 - 3.0 * stderr as f64 / known as f64) - 100.0;
     assert!(mapping["calls"].as_u64().unwrap() as f64 >= least, "{mapping}, at least {least}");
     assert!(mapping["ranges"].as_u64().unwrap() < 10_000, "{mapping}");
-    assert!(recorded.outcome.status.success(), "{}", recorded.outcome.stderr);
+    assert!(report::is_whole(&recorded.outcome).unwrap(), "{}", recorded.outcome.stderr);
 }
 
 /// A ring that is far too small: what was lost is counted, the sums are right, no region has a wrong origin, and what comes afterwards is as
@@ -172,7 +172,7 @@ fn native_mappings_lost_in_a_small_ring() {
     std::thread::sleep(Duration::from_secs(1));
     let last = workload.run_to("reserved").unwrap().pop().unwrap();
     let recorded = Recorded { outcome: memtrail.stop().unwrap(), cgroup, last, _workload: workload };
-    let (lost, mapping) = (report::losses(&recorded.outcome.report).unwrap(), &recorded.outcome.report["mapping"]);
+    let (lost, mapping) = (report::all_losses(&recorded.outcome.report).unwrap(), &recorded.outcome.report["mapping"]);
     println!("{lost:?}, {mapping}");
     assert!(lost.get("mapping_event_lost").is_some_and(|events| *events > 0), "{lost:?}");
     let row = recorded.asked("wl_storm_map")[0];
@@ -188,7 +188,7 @@ fn native_mappings_lost_in_a_small_ring() {
     assert_eq!(recorded.one("wl_map_untouched"), ("mmap".into(), 2 * BYTES + BYTES / 8 + BYTES / 16, 4));
     assert_eq!(recorded.origin("other", "origins", "wl_map_untouched"), 2 * BYTES + BYTES / 8);
     assert_eq!(recorded.origin("brk-heap", "growers", "wl_grow_heap"), BYTES / 4);
-    assert!(recorded.outcome.status.success(), "address space is no memory: {}", recorded.outcome.stderr);
+    assert!(report::is_whole(&recorded.outcome).unwrap(), "address space is no memory: {}", recorded.outcome.stderr);
 }
 
 /// As many mappings as a process may have: bounded, and none is missing.

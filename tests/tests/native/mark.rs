@@ -2,16 +2,16 @@
 
 use super::diff;
 use harness::cgroup::TestCgroup;
-use harness::memtrail::{Memtrail, Mode, binary, record_args};
+use harness::memtrail::{Memtrail, Mode, record_args};
 use harness::workload::Workload;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::Output;
 
 const MIB: u64 = 1 << 20;
 const BYTES: u64 = 64 * MIB;
 
 fn memtrail(args: &[&str]) -> Output {
-    Command::new(binary().unwrap()).args(args).output().unwrap()
+    harness::memtrail::command().unwrap().args(args).output().unwrap()
 }
 
 fn out(output: &Output) -> String {
@@ -31,7 +31,7 @@ fn folded(recording: &str, options: &[&str], frame: &str) -> u64 {
 
 #[test]
 #[ignore = "root"]
-fn native_mark_growth_between_two_marks_is_known_to_the_byte() {
+pub(super) fn native_mark_growth_between_two_marks_is_known_to_the_byte() {
     let cgroup = TestCgroup::new("mark").unwrap();
     // Tables for the limit, not for all of memory.
     cgroup.limit(256 << 20).unwrap();

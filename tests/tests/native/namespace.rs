@@ -3,16 +3,16 @@
 use harness::cgroup::TestCgroup;
 use harness::memtrail::{Memtrail, Mode, record_args};
 use harness::place::Tmpfs;
-use harness::workload::{Workload, binary, enter};
+use harness::workload::{Workload, enter};
 use serde_json::Value;
 use std::os::unix::process::CommandExt;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
 const BYTES: &str = "64M";
 
 /// Runs a workload to its end as the first process of a new pid namespace. It leaves a file in memory.
 fn in_new_namespace(cgroup: &TestCgroup, tmpfs: &Tmpfs) {
-    let mut command = Command::new(binary().unwrap());
+    let mut command = harness::workload::command().unwrap();
     command.args(["tmpfs", "--keep", "--no-wait", "--bytes", BYTES, "--dir"]).arg(tmpfs.path());
     command.stdin(Stdio::null()).stdout(Stdio::null());
     enter(&mut command, cgroup).unwrap();

@@ -1,7 +1,7 @@
 //! A node through collector and writers: a day in compressed time, and a recording in parts.
 
 use harness::cgroup::TestCgroup;
-use harness::memtrail::{Memtrail, Mode, binary, record_args};
+use harness::memtrail::{Memtrail, Mode, record_args};
 use harness::workload::Workload;
 use memtrail::output::{append::AppendFile, hlog, perfetto};
 use memtrail::recording::{self, Header, Writer};
@@ -9,7 +9,6 @@ use memtrail::report::{Interval, IntervalCgroup, SCHEMA};
 use memtrail::trace::histograms::Histograms;
 use std::collections::HashMap;
 use std::path::Path;
-use std::process::Command;
 use std::time::Duration;
 use tracer_common::histogram::{HistogramKey, Metric, bucket};
 use tracer_common::mix64;
@@ -128,7 +127,7 @@ fn native_rotation_makes_parts_that_read_and_compare() {
     wait_for(&folder.path().join("run.2.mtrail"));
     let third = keep("run.3.mtrail");
     // The touch is between the ends of the first and the third part.
-    let output = Command::new(binary().unwrap()).arg("diff").args([first, third]).output().unwrap();
+    let output = harness::memtrail::command().unwrap().arg("diff").args([first, third]).output().unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
     assert!(output.status.success() && text.contains("wl_touch_anon") && text.contains("+32."), "{text}");
     wait_for(&folder.path().join("run.4.mtrail"));

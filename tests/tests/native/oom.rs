@@ -394,7 +394,7 @@ fn native_oom_command_prints_keeps_and_checks() {
     cgroup.limit(64 * MIB).unwrap();
     let dir = tempfile::tempdir().unwrap();
     let page = dir.path().join("kill.html");
-    let mut command = std::process::Command::new(harness::memtrail::binary().unwrap());
+    let mut command = harness::memtrail::command().unwrap();
     command.args(["oom", "--check-log", "--duration", "60s", "--cgroup", cgroup.path(), "--dir"]).arg(dir.path()).arg("-o").arg(&page);
     command.args(forced_provider().map(|provider| format!("--provider={provider}")));
     command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());

@@ -9,7 +9,7 @@ use harness::workload::Workload;
 use memtrail::analyse::oom::loops::Loops;
 use std::io::{BufRead as _, BufReader};
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
 const MIB: u64 = 1 << 20;
@@ -50,7 +50,7 @@ fn native_oom_loop_names_who_grew_and_not_who_died() {
 
 /// `memtrail oom` with these arguments, once it waits.
 fn oom_command(args: &[&str]) -> Child {
-    let mut command = Command::new(harness::memtrail::binary().unwrap());
+    let mut command = harness::memtrail::command().unwrap();
     command.arg("oom").args(args);
     command.args(forced_provider().map(|provider| format!("--provider={provider}")));
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();

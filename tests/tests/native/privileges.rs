@@ -1,6 +1,6 @@
 //! What memtrail gives up once it records, and that its command has all that the caller has.
 
-use harness::memtrail::{Memtrail, binary};
+use harness::memtrail::Memtrail;
 use std::collections::BTreeMap;
 
 const SYS_ADMIN: u32 = 21;
@@ -44,7 +44,7 @@ fn native_no_thread_keeps_more_than_it_needs() {
 #[test]
 #[ignore = "root"]
 fn native_the_command_has_the_callers_privileges() {
-    let output = std::process::Command::new(binary().unwrap()).args(["record", "--", "/bin/cat", "/proc/self/status"]).output().unwrap();
+    let output = harness::memtrail::command().unwrap().args(["record", "--", "/bin/cat", "/proc/self/status"]).output().unwrap();
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("status");
     std::fs::write(&path, &output.stdout).unwrap();

@@ -1,11 +1,11 @@
 //! `record --stream`: lines that add up, and a reader that stands still.
 
 use harness::cgroup::TestCgroup;
-use harness::memtrail::{Memtrail, Mode, binary, record_args};
+use harness::memtrail::{Memtrail, Mode, record_args};
 use harness::workload::Workload;
 use serde_json::Value;
 use std::os::fd::AsRawFd;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 const BYTES: u64 = 32 << 20;
@@ -45,7 +45,7 @@ fn native_stream_follows_the_kernels_figures() {
     wait_for("a reading", &|line| anon(line).is_some());
     workload.run_to("touched").unwrap();
     wait_for("the touched bytes", &|line| anon(line).is_some_and(|bytes| bytes >= BYTES));
-    assert!(Command::new(binary().unwrap()).args(["mark", "peak", "--pid", &pid]).status().unwrap().success());
+    assert!(harness::memtrail::command().unwrap().args(["mark", "peak", "--pid", &pid]).status().unwrap().success());
     memtrail.stop().unwrap();
 
     let all = read();
@@ -68,7 +68,7 @@ fn native_stream_follows_the_kernels_figures() {
 fn native_stream_is_not_held_up_by_its_reader() {
     let cgroup = TestCgroup::new("slow-reader").unwrap();
     // Standard output is a pipe that nobody reads, as short as pipes can be: a few lines, and those that wait, fill it.
-    let mut command = Command::new(binary().unwrap());
+    let mut command = harness::memtrail::command().unwrap();
     command.args(["record", "--cgroup", cgroup.path(), "--duration", "6s", "--interval", "10ms", "--stream", "-"]);
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().unwrap();

@@ -1,18 +1,17 @@
 //! `report --by thread`: live bytes belong to the threads that touched them.
 
 use harness::cgroup::TestCgroup;
-use harness::memtrail::{Memtrail, Mode, binary, record_args};
+use harness::memtrail::{Memtrail, Mode, record_args};
 use harness::workload::Workload;
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::process::Command;
 
 const THREADS: u64 = 3;
 const BYTES: u64 = 48 << 20;
 
 /// Folded bytes by the second frame, `comm/tid`.
 fn by_thread(recording: &Path) -> BTreeMap<String, u64> {
-    let output = Command::new(binary().unwrap()).args(["report", "--by", "thread", "-o", "-"]).arg(recording).output().unwrap();
+    let output = harness::memtrail::command().unwrap().args(["report", "--by", "thread", "-o", "-"]).arg(recording).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let mut threads = BTreeMap::new();
     for line in String::from_utf8(output.stdout).unwrap().lines() {

@@ -118,8 +118,14 @@ memory that khugepaged collapses into huge pages leaves what a process caused.
 
 With a command: the summary goes to standard error, since standard output is the
 command's; its stacks are by bytes charged, since what has ended holds nothing.
-The recording ends when the command does. Signals are passed on. At the end of
---duration the command gets SIGTERM, two seconds later SIGKILL.
+The recording ends when the command does. At the end of --duration the command
+gets SIGTERM, two seconds later SIGKILL.
+
+Signals: without a command, Ctrl-C (SIGINT) and SIGTERM end the recording with its
+report; SIGHUP ends memtrail without one. With a command all three are passed on
+to it. SIGINT and SIGHUP that were ignored when memtrail began (nohup, a script's
+background job) stay ignored: they end nothing and are not passed on. SIGTERM is
+heeded even so. The command begins with the signals that memtrail began with.
 
 Exit status: 0 complete; 1 could not run or failed; 2 usage; 3 finished, but
 something was lost or a kind is not followed. With a command: its own status,
@@ -254,19 +260,27 @@ fn announce(session: &Session, args: &RecordArgs, waiting: Option<&Waiting>) {
 
 /// Waits for Ctrl-C or SIGTERM.
 pub(super) struct Interrupts {
-    interrupt: Signal,
+    /// None where SIGINT was ignored when memtrail began.
+    interrupt: Option<Signal>,
     terminate: Signal,
 }
 
 impl Interrupts {
     pub(super) fn catch() -> Result<Interrupts> {
-        let interrupt = signal(SignalKind::interrupt()).context("cannot wait for Ctrl-C")?;
+        let is_wanted = !crate::command::signals::is_ignored(libc::SIGINT).context("cannot look at SIGINT")?;
+        let interrupt = is_wanted.then(|| signal(SignalKind::interrupt())).transpose().context("cannot wait for Ctrl-C")?;
         Ok(Interrupts { interrupt, terminate: signal(SignalKind::terminate()).context("cannot wait for SIGTERM")? })
     }
 
     pub(super) async fn next(&mut self) {
+        let interrupted = async {
+            match self.interrupt.as_mut() {
+                Some(interrupt) => drop(interrupt.recv().await),
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
-            _ = self.interrupt.recv() => {}
+            () = interrupted => {}
             _ = self.terminate.recv() => {}
         }
     }

@@ -38,7 +38,7 @@ impl Janitor {
     pub fn start(task: &Task<'_>) -> io::Result<Self> {
         let own = sys::pidfd_open(libc::pid_t::try_from(std::process::id()).map_err(io::Error::other)?)?;
         let keep = [own.as_raw_fd(), task.parent.as_raw_fd(), task.grandparent.as_raw_fd()];
-        let pid = sys::forked(|| {
+        let pid = sys::forked(|_| {
             if sys::become_janitor(keep).is_none() {
                 return 1;
             }

@@ -189,10 +189,8 @@ fn root_the_janitor_keeps_nothing_open_but_what_it_needs() {
     assert!(!is_running(janitor));
 }
 
-/// Plays memtrail in a process of its own; does nothing unless a test below starts it so.
-#[test]
-#[ignore = "played by other tests"]
-fn root_play_memtrail() {
+/// In the process that [`play`] starts: plays a memtrail that does not end by itself, and does not return.
+fn play_if_asked() {
     let (Ok(script), Ok(note)) = (std::env::var("MEMTRAIL_TEST_COMMAND"), std::env::var("MEMTRAIL_TEST_NOTE")) else { return };
     let place = place(None);
     let gated = Gated::spawn(&program(&["/bin/sh", "-c", &script]), Some(&place)).unwrap();
@@ -203,14 +201,15 @@ fn root_play_memtrail() {
     fs::rename(format!("{note}.part"), note).unwrap();
     std::thread::sleep(PATIENCE * 2);
     drop(kept);
+    panic!("nobody killed the memtrail that was played");
 }
 
-/// A memtrail in a process of its own: it, its command's pid, its cgroup.
+/// A memtrail in a process of its own, which runs the calling test, which begins with [`play_if_asked`]: it, its command's pid, its cgroup.
 fn play(hierarchy: &Hierarchy, script: &str, at_gate: bool) -> (Child, u32, PathBuf) {
     let dir = tempfile::tempdir().unwrap();
     let note = dir.path().join("note");
     let mut command = Command::new(std::env::current_exe().unwrap());
-    command.args(["--ignored", "--exact", "command::root_tests::root_play_memtrail"]);
+    command.args(["--ignored", "--exact", std::thread::current().name().unwrap()]);
     command.env("MEMTRAIL_TEST_COMMAND", script).env("MEMTRAIL_TEST_NOTE", &note).stdout(Stdio::null());
     if at_gate {
         command.env("MEMTRAIL_TEST_AT_GATE", "1");
@@ -230,6 +229,7 @@ fn kill_9(mut memtrail: Child) {
 #[test]
 #[ignore = "needs root"]
 fn root_after_kill_9_the_command_goes_on_and_its_cgroup_goes_after_it() {
+    play_if_asked();
     let hierarchy = Hierarchy::find().unwrap();
     let dir = tempfile::tempdir().unwrap();
     let stop = dir.path().join("stop");
@@ -244,6 +244,7 @@ fn root_after_kill_9_the_command_goes_on_and_its_cgroup_goes_after_it() {
 #[test]
 #[ignore = "needs root"]
 fn root_after_kill_9_at_the_gate_nothing_runs_and_nothing_is_left() {
+    play_if_asked();
     let hierarchy = Hierarchy::find().unwrap();
     let dir = tempfile::tempdir().unwrap();
     let mark = dir.path().join("ran");

@@ -1,4 +1,5 @@
 use super::*;
+use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command, Stdio};
 
 #[test]
@@ -40,9 +41,24 @@ fn the_command_starts_with_plain_signals_and_nothing_of_ours_open() {
     assert_eq!(ours, theirs);
 }
 
-/// Plays memtrail in a process of its own, since handlers are a process's; does nothing unless the test below starts it so.
-#[test]
-fn play_supervisor() {
+/// Lets a child begin with these signals ignored, and all others as from a shell in the foreground, whatever this test was started with.
+fn ignoring<'a>(command: &'a mut Command, signals: &'static [i32]) -> &'a mut Command {
+    // SAFETY: between fork and exec the closure makes async-signal-safe calls on memory of its own, and allocates nothing.
+    unsafe {
+        command.pre_exec(move || {
+            for signal in 1..=64 {
+                libc::signal(signal, libc::SIG_DFL);
+            }
+            for signal in signals {
+                libc::signal(*signal, libc::SIG_IGN);
+            }
+            Ok(())
+        })
+    }
+}
+
+/// In the process that [`play`] starts: plays memtrail there, since handlers are a process's, and does not return.
+fn play_if_asked() {
     let Ok(script) = std::env::var("MEMTRAIL_TEST_SUPERVISED") else { return };
     let signals = Signals::catch().unwrap();
     assert_eq!(Signals::catch().unwrap_err().kind(), io::ErrorKind::AlreadyExists);
@@ -50,27 +66,126 @@ fn play_supervisor() {
     std::process::exit(outcome.exit.code());
 }
 
-fn play(script: &str) -> Child {
-    let mut command = Command::new(std::env::current_exe().unwrap());
-    command.args(["--exact", "command::run::tests::play_supervisor"]).stdout(Stdio::null());
-    command.env("MEMTRAIL_TEST_SUPERVISED", script).spawn().unwrap()
+/// memtrail with a command, in a process that runs the calling test, which begins with [`play_if_asked`]. Killed when dropped.
+struct Played {
+    memtrail: Child,
+    ready: std::path::PathBuf,
+    _folder: tempfile::TempDir,
+}
+
+/// Longest wait for something that must happen; long enough for a loaded machine, and no statement about speed.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+impl Played {
+    /// `script` is what the command does once it has written its process id.
+    fn start(ignored: &'static [i32], script: &str) -> Played {
+        let folder = tempfile::tempdir().unwrap();
+        let ready = folder.path().join("ready");
+        let (part, whole) = (folder.path().join("part"), ready.display());
+        let script = format!("{script}; echo $$ > {0}; mv {0} {whole}; while :; do sleep 0.05; done", part.display());
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command.args(["--exact", std::thread::current().name().unwrap()]).stdout(Stdio::null());
+        let memtrail = ignoring(&mut command, ignored).env("MEMTRAIL_TEST_SUPERVISED", script).spawn().unwrap();
+        let played = Played { memtrail, ready, _folder: folder };
+        eventually("the command starts", || played.ready.exists());
+        played
+    }
+
+    /// The command's process id.
+    fn command(&self) -> i32 {
+        std::fs::read_to_string(&self.ready).unwrap().trim().parse().unwrap()
+    }
+
+    fn signal(&self, signal: i32) {
+        sys::signal(self.memtrail.id().cast_signed(), signal).unwrap();
+    }
+
+    /// memtrail's exit status, once it ends.
+    fn status(&mut self) -> Option<i32> {
+        let mut status = None;
+        eventually("memtrail ends", || {
+            status = self.memtrail.try_wait().unwrap();
+            status.is_some()
+        });
+        status.and_then(|status| status.code())
+    }
+}
+
+impl Drop for Played {
+    fn drop(&mut self) {
+        // The command outlives a memtrail that is killed. While memtrail runs, the number is its child's.
+        if self.memtrail.try_wait().is_ok_and(|status| status.is_none()) && self.ready.exists() {
+            let _ = sys::signal(self.command(), libc::SIGKILL);
+        }
+        // It fails only when it has ended.
+        let _ = self.memtrail.kill();
+        let _ = self.memtrail.wait();
+    }
+}
+
+fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !condition() {
+        assert!(Instant::now() < deadline, "{what}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// A mask of /proc/PID/status: bit N-1 for signal N.
+fn mask(pid: i32, name: &str) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    u64::from_str_radix(status.lines().find_map(|line| line.strip_prefix(name)).unwrap().trim(), 16).unwrap()
 }
 
 #[test]
 fn signals_are_passed_on_and_the_status_is_the_commands() {
-    for (signal, expected) in [("TERM", 34), ("INT", 35), ("HUP", 36)] {
-        let dir = tempfile::tempdir().unwrap();
-        let ready = dir.path().join("ready");
-        let script =
-            format!("trap 'exit 34' TERM; trap 'exit 35' INT; trap 'exit 36' HUP; touch {}; while :; do sleep 0.05; done", ready.display());
-        let mut memtrail = play(&script);
-        let deadline = Instant::now() + Duration::from_secs(60);
-        while !ready.exists() {
-            assert!(Instant::now() < deadline, "the command did not start");
-            std::thread::sleep(Duration::from_millis(10));
-        }
-        let kill = Command::new("/bin/sh").args(["-c", &format!("kill -{signal} {}", memtrail.id())]).status().unwrap();
-        assert!(kill.success());
-        assert_eq!(memtrail.wait().unwrap().code(), Some(expected), "{signal}");
+    play_if_asked();
+    for (signal, expected) in [(libc::SIGTERM, 34), (libc::SIGINT, 35), (libc::SIGHUP, 36)] {
+        let mut played = Played::start(&[], "trap 'exit 34' TERM; trap 'exit 35' INT; trap 'exit 36' HUP");
+        played.signal(signal);
+        assert_eq!(played.status(), Some(expected), "{signal}");
     }
+}
+
+#[test]
+fn ignored_signals_are_not_passed_on_and_the_command_ignores_them_too() {
+    const IGNORED: [i32; 3] = [libc::SIGINT, libc::SIGHUP, libc::SIGQUIT];
+    play_if_asked();
+    let mut played = Played::start(&IGNORED, "trap 'exit 34' TERM");
+    let (memtrail, command) = (played.memtrail.id().cast_signed(), played.command());
+    for signal in IGNORED {
+        assert_ne!(mask(memtrail, "SigIgn:") & sys::bit(signal), 0, "{signal} in memtrail");
+        assert_ne!(mask(command, "SigIgn:") & sys::bit(signal), 0, "{signal} in the command");
+        assert_eq!(mask(memtrail, "SigCgt:") & sys::bit(signal), 0, "{signal} is caught");
+        played.signal(signal);
+    }
+    played.signal(libc::SIGTERM);
+    assert_eq!(played.status(), Some(34), "SIGTERM comes after the others and is the first to be passed on");
+}
+
+#[test]
+fn sigterm_is_caught_even_if_it_was_ignored_and_the_command_begins_with_it_ignored() {
+    play_if_asked();
+    let mut played = Played::start(&[libc::SIGTERM], ":");
+    let (memtrail, command) = (played.memtrail.id().cast_signed(), played.command());
+    assert_ne!(mask(memtrail, "SigCgt:") & sys::bit(libc::SIGTERM), 0, "memtrail does not catch it");
+    assert_ne!(mask(command, "SigIgn:") & sys::bit(libc::SIGTERM), 0, "the command does not ignore it");
+    sys::signal(command, libc::SIGKILL).unwrap();
+    assert_eq!(played.status(), Some(128 + libc::SIGKILL));
+}
+
+#[test]
+fn the_command_begins_with_the_signals_blocked_that_were_blocked() {
+    // SAFETY: the sets are valid memory; the mask is this thread's, which ends with the test.
+    unsafe {
+        let mut set: libc::sigset_t = std::mem::zeroed();
+        libc::sigaddset(&raw mut set, libc::SIGUSR2);
+        libc::pthread_sigmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut());
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("out");
+    assert_eq!(start(&format!("exec cat /proc/self/status > {}", out.display())).wait().unwrap(), Exit::Code(0));
+    let text = std::fs::read_to_string(&out).unwrap();
+    let blocked = u64::from_str_radix(text.lines().find_map(|line| line.strip_prefix("SigBlk:")).unwrap().trim(), 16).unwrap();
+    assert_eq!(blocked, sys::bit(libc::SIGUSR2));
 }

@@ -1,5 +1,8 @@
 //! Catches SIGINT, SIGTERM and SIGHUP, so that they can be passed on, and says whether the terminal sent them.
 //!
+//! A signal that was ignored when memtrail began (nohup, a script's background job) is left alone, and the command begins with it ignored. SIGTERM
+//! alone is caught all the same: something must end memtrail in order.
+//!
 //! The terminal's Ctrl-C goes to the whole foreground process group, the command included: passing it on too would deliver it twice.
 
 use super::sys;
@@ -9,6 +12,14 @@ use std::sync::atomic::{AtomicI32, Ordering};
 
 /// The signals that are passed on to the command.
 pub const PASSED_ON: [i32; 3] = [libc::SIGINT, libc::SIGTERM, libc::SIGHUP];
+
+/// Whether a signal was ignored when memtrail began, and so is not to end anything.
+///
+/// # Errors
+/// The kernel's.
+pub fn is_ignored(signal: i32) -> io::Result<bool> {
+    sys::is_ignored(signal)
+}
 
 /// A signal that came in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,8 +50,7 @@ pub struct Signals {
 }
 
 impl Signals {
-    /// Catches [`PASSED_ON`] from now on, and to the end of the process. A signal that is ignored (nohup, a shell's background job)
-    /// stays ignored.
+    /// Catches [`PASSED_ON`] from now on, and to the end of the process. A signal that is ignored stays ignored, but for SIGTERM.
     ///
     /// # Errors
     /// The kernel's; `AlreadyExists` if they are being caught.
@@ -53,7 +63,9 @@ impl Signals {
         }
         let _kept_open = writer.into_raw_fd();
         for signal in PASSED_ON {
-            sys::handle(signal, on_signal)?;
+            if signal == libc::SIGTERM || !sys::is_ignored(signal)? {
+                sys::handle(signal, on_signal)?;
+            }
         }
         Ok(Signals { pipe: reader })
     }

@@ -10,6 +10,7 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 use std::ptr;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// What the child tells through its report pipe: a stage and an errno, each 4 bytes. Nothing more comes after a successful exec.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,25 +65,25 @@ pub struct ChildEnds<'a> {
 pub fn fork_gated(program: &Program, ends: &ChildEnds<'_>) -> io::Result<libc::pid_t> {
     let arguments = pointers(program.arguments());
     let environment = pointers(program.environment());
-    forked(|| {
+    forked(|blocked| {
         // SAFETY: the arrays end in null and their strings live as long as `program`; only async-signal-safe calls are made.
-        unsafe { child(program.candidates(), &arguments, &environment, ends) }
+        unsafe { child(program.candidates(), &arguments, &environment, ends, blocked) }
     })
 }
 
 /// Forks; the child runs `body`, which must be async-signal-safe, and ends with the code it returns. All signals are blocked in the child
-/// until `body` unblocks them, and none has a handler of ours.
-pub fn forked(body: impl FnOnce() -> i32) -> io::Result<libc::pid_t> {
+/// until `body` unblocks them; it gets those that were blocked before. None has a handler of ours.
+pub fn forked(body: impl FnOnce(&libc::sigset_t) -> i32) -> io::Result<libc::pid_t> {
     // SAFETY: the sets are valid memory, the mask is restored in the parent, and the child never returns from this block.
     unsafe {
-        let (mut all, mut before) = (std::mem::zeroed(), std::mem::zeroed());
+        let (mut all, mut before): (libc::sigset_t, libc::sigset_t) = (std::mem::zeroed(), std::mem::zeroed());
         libc::sigfillset(&raw mut all);
         libc::pthread_sigmask(libc::SIG_SETMASK, &raw const all, &raw mut before);
         let pid = libc::fork();
         let error = io::Error::last_os_error();
         if pid == 0 {
             reset_signals();
-            libc::_exit(body());
+            libc::_exit(body(&before));
         }
         libc::pthread_sigmask(libc::SIG_SETMASK, &raw const before, ptr::null_mut());
         if pid < 0 { Err(error) } else { Ok(pid) }
@@ -93,9 +94,30 @@ fn pointers(strings: &[CString]) -> Vec<*const libc::c_char> {
     strings.iter().map(|s| s.as_ptr()).chain([ptr::null()]).collect()
 }
 
-/// Gives every signal that has a handler its default action: a handler of ours would write to pipes shared with the parent. What
-/// the caller ignores (nohup) stays ignored, but for SIGPIPE, which Rust ignores at start.
+/// Signals that [`handle`] took although they were ignored: bit N-1 for signal N.
+static IGNORED_BEFORE: AtomicU64 = AtomicU64::new(0);
+
+/// A signal's bit in the masks of /proc/PID/status.
+pub const fn bit(signal: i32) -> u64 {
+    1 << (signal - 1)
+}
+
+/// Whether a signal was ignored when memtrail began.
+pub fn is_ignored(signal: i32) -> io::Result<bool> {
+    // SAFETY: `action` is valid memory.
+    unsafe {
+        let mut action: libc::sigaction = std::mem::zeroed();
+        match libc::sigaction(signal, ptr::null(), &raw mut action) {
+            0 => Ok(action.sa_sigaction == libc::SIG_IGN || IGNORED_BEFORE.load(Ordering::Relaxed) & bit(signal) != 0),
+            _ => Err(io::Error::last_os_error()),
+        }
+    }
+}
+
+/// Gives every signal that has a handler the action that it had when memtrail began: a handler of ours would write to pipes shared with the parent.
+/// What was ignored then (nohup) stays ignored, but for SIGPIPE: Rust ignores it before anybody could look.
 unsafe fn reset_signals() {
+    let ignored_before = IGNORED_BEFORE.load(Ordering::Relaxed);
     for signal in 1..=64 {
         // SAFETY: `action` is valid memory; numbers that are no signals give EINVAL and change nothing.
         unsafe {
@@ -106,6 +128,9 @@ unsafe fn reset_signals() {
             let ignored = action.sa_sigaction == libc::SIG_IGN && signal != libc::SIGPIPE;
             if !ignored && action.sa_sigaction != libc::SIG_DFL {
                 action = std::mem::zeroed();
+                if ignored_before & bit(signal) != 0 {
+                    action.sa_sigaction = libc::SIG_IGN;
+                }
                 libc::sigaction(signal, &raw const action, ptr::null_mut());
             }
         }
@@ -124,7 +149,13 @@ pub fn unblock_signals() {
 
 /// # Safety
 /// `arguments` and `environment` must be arrays of C strings ending in null. Runs in a forked child.
-unsafe fn child(files: &[CString], arguments: &[*const libc::c_char], environment: &[*const libc::c_char], ends: &ChildEnds<'_>) -> i32 {
+unsafe fn child(
+    files: &[CString],
+    arguments: &[*const libc::c_char],
+    environment: &[*const libc::c_char],
+    ends: &ChildEnds<'_>,
+    blocked: &libc::sigset_t,
+) -> i32 {
     // SAFETY: closes a descriptor of the child's own table, which nothing here uses again.
     unsafe { libc::close(ends.parents_gate.as_raw_fd()) };
     if let Some(procs) = ends.procs {
@@ -134,7 +165,8 @@ unsafe fn child(files: &[CString], arguments: &[*const libc::c_char], environmen
             return 125;
         }
     }
-    unblock_signals();
+    // SAFETY: a valid set; async-signal-safe.
+    unsafe { libc::sigprocmask(libc::SIG_SETMASK, blocked, ptr::null_mut()) };
     if write_all(ends.report.as_raw_fd(), &Stage::Ready.encode(0)).is_err() || !gate_opened(ends.gate.as_raw_fd()) {
         return 125;
     }
@@ -238,21 +270,17 @@ pub fn in_own_process_group(pid: libc::pid_t) -> bool {
     unsafe { libc::getpgid(pid) == libc::getpgrp() }
 }
 
-/// Installs `handler` for `signal`, unless the signal is ignored. System calls that it interrupts are restarted.
-pub fn handle(signal: i32, handler: extern "C" fn(i32, *mut libc::siginfo_t, *mut libc::c_void)) -> io::Result<bool> {
-    // SAFETY: both actions are valid memory, and the handler has the form that SA_SIGINFO asks for.
+/// Installs `handler` for `signal`. System calls that it interrupts are restarted.
+pub fn handle(signal: i32, handler: extern "C" fn(i32, *mut libc::siginfo_t, *mut libc::c_void)) -> io::Result<()> {
+    if is_ignored(signal)? {
+        IGNORED_BEFORE.fetch_or(bit(signal), Ordering::Relaxed);
+    }
+    // SAFETY: the action is valid memory, and the handler has the form that SA_SIGINFO asks for.
     unsafe {
         let mut action: libc::sigaction = std::mem::zeroed();
-        if libc::sigaction(signal, ptr::null(), &raw mut action) != 0 {
-            return Err(io::Error::last_os_error());
-        }
-        if action.sa_sigaction == libc::SIG_IGN {
-            return Ok(false);
-        }
-        action = std::mem::zeroed();
         action.sa_sigaction = handler as *const () as usize;
         action.sa_flags = libc::SA_SIGINFO | libc::SA_RESTART;
-        if libc::sigaction(signal, &raw const action, ptr::null_mut()) == 0 { Ok(true) } else { Err(io::Error::last_os_error()) }
+        if libc::sigaction(signal, &raw const action, ptr::null_mut()) == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
     }
 }
 

@@ -1,13 +1,10 @@
 //! The memory cgroup that the storms run in: they must be charged to one of their own for `--cgroup`.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-    thread::sleep,
-    time::Duration,
-};
+use std::{fs, path::PathBuf, thread::sleep, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
+
+use crate::cgroup;
 
 /// Above what any storm keeps; `--exact` plans its tables from it.
 const LIMIT_BYTES: u64 = 512 << 20;
@@ -23,8 +20,7 @@ pub struct Cgroup {
 impl Cgroup {
     /// Makes it, below the root of the hierarchy that has the memory controller.
     pub fn new() -> Result<Cgroup> {
-        let mounts = fs::read_to_string("/proc/self/mountinfo").context("/proc/self/mountinfo")?;
-        let (root, v1) = hierarchy(&mounts).context("no mounted cgroup hierarchy carries the memory controller")?;
+        let (root, v1) = cgroup::memory_root()?;
         if !v1 {
             fs::write(root.join("cgroup.subtree_control"), "+memory").context("memory controller of the root's children")?;
         }
@@ -60,21 +56,4 @@ impl Drop for Cgroup {
         }
         eprintln!("{} could not be removed", self.folder.display());
     }
-}
-
-/// Where the memory controller is mounted, and whether that is cgroup v1.
-fn hierarchy(mountinfo: &str) -> Option<(PathBuf, bool)> {
-    mountinfo.lines().find_map(|line| {
-        let (left, right) = line.split_once(" - ")?;
-        let root = Path::new(left.split(' ').nth(4)?);
-        let mut right = right.split(' ');
-        match right.next()? {
-            "cgroup" if right.nth(1)?.split(',').any(|option| option == "memory") => Some((root.to_path_buf(), true)),
-            "cgroup2" => {
-                let controllers = fs::read_to_string(root.join("cgroup.controllers")).ok()?;
-                controllers.split_whitespace().any(|name| name == "memory").then(|| (root.to_path_buf(), false))
-            }
-            _ => None,
-        }
-    })
 }

@@ -79,8 +79,17 @@ fn columns(text: &str) -> Result<Vec<Expected>> {
         .collect()
 }
 
-/// The table of these machines, and how many cells are empty or wrong.
-pub fn table(cells: &Cells, machines: &BTreeMap<String, Filled>, long: bool) -> Result<(String, usize)> {
+/// The rows that somebody asked for by name, separated by commas; one that the table does not have is an error.
+pub fn asked(cells: &Cells, names: &str) -> Result<BTreeSet<String>> {
+    let names: BTreeSet<String> = names.split(',').map(str::to_owned).collect();
+    if let Some(name) = names.iter().find(|name| !cells.rows.contains(name)) {
+        bail!("the table has no row {name:?}; it has {}", cells.rows.join(" "));
+    }
+    Ok(names)
+}
+
+/// The table of these machines, and how many cells are empty or wrong. With `only`, other rows are left out, and not judged.
+pub fn table(cells: &Cells, machines: &BTreeMap<String, Filled>, long: bool, only: Option<&BTreeSet<String>>) -> Result<(String, usize)> {
     let Cells { rows, short, columns: expected } = cells;
     let mut text = String::new();
     let mut columns = Vec::new();
@@ -104,7 +113,7 @@ pub fn table(cells: &Cells, machines: &BTreeMap<String, Filled>, long: bool) -> 
     let numbers = (1..=columns.len()).map(|number| format!("{number:>3}")).collect::<String>();
     text += &format!("{:<20}{numbers}\n", "");
     let mut bad = 0;
-    for row in rows {
+    for row in rows.iter().filter(|row| only.is_none_or(|only| only.contains(*row))) {
         text += &format!("{row:<20}");
         for one in &columns {
             let filled = &machines[&one.machine];
@@ -113,7 +122,8 @@ pub fn table(cells: &Cells, machines: &BTreeMap<String, Filled>, long: bool) -> 
                 Some(true) => 'o',
                 Some(false) => 'F',
                 None if one.need == Need::Perhaps && none => '-',
-                None if one.need == Need::Short && !long && !short.contains(row) => '.',
+                // A row that was asked for is run in every form.
+                None if one.need == Need::Short && !long && only.is_none() && !short.contains(row) => '.',
                 None => '?',
             };
             bad += usize::from(matches!(sign, 'F' | '?'));
@@ -146,7 +156,7 @@ mod tests {
             ("native".to_owned(), filled(&["test x ... CELL anon best/exact ok", "CELL file best/exact ok"])),
             ("6.1-v2".to_owned(), filled(&["CELL anon best/exact ok"])),
         ]);
-        let (text, bad) = table(&expected(), &machines, false).unwrap();
+        let (text, bad) = table(&expected(), &machines, false, None).unwrap();
         assert_eq!(bad, 0, "{text}");
         assert!(text.contains("6.12-v1 -: impossible: not built"), "{text}");
     }
@@ -154,17 +164,35 @@ mod tests {
     #[test]
     fn empty_and_wrong_cells_are_bad() {
         let machines = BTreeMap::from([("native".to_owned(), filled(&["CELL anon best/exact ok", "CELL anon best/exact FAIL"]))]);
-        let (text, bad) = table(&expected(), &machines, false).unwrap();
+        let (text, bad) = table(&expected(), &machines, false, None).unwrap();
         assert_eq!(bad, 2, "{text}");
         // In the long form a machine needs all rows.
         let machines = BTreeMap::from([("6.1-v2".to_owned(), filled(&["CELL anon best/exact ok"]))]);
-        assert_eq!(table(&expected(), &machines, true).unwrap().1, 1);
+        assert_eq!(table(&expected(), &machines, true, None).unwrap().1, 1);
+    }
+
+    #[test]
+    fn only_the_rows_asked_for_are_judged() {
+        let machines = BTreeMap::from([
+            ("native".to_owned(), filled(&["CELL file best/exact ok"])),
+            ("6.1-v2".to_owned(), filled(&["CELL file best/exact ok"])),
+        ]);
+        let only = asked(&expected(), "file").unwrap();
+        let (text, bad) = table(&expected(), &machines, false, Some(&only)).unwrap();
+        assert!(bad == 0 && !text.contains("\nanon"), "{text}");
+        assert_eq!(table(&expected(), &machines, false, None).unwrap().1, 2, "unfiltered, the others are empty");
+        // One that was asked for and is not there is as bad as ever, also where the short form would not have it.
+        let only = asked(&expected(), "anon,file").unwrap();
+        assert_eq!(table(&expected(), &machines, false, Some(&only)).unwrap().1, 2);
+        let machines = BTreeMap::from([("6.1-v2".to_owned(), filled(&["CELL anon best/exact ok"]))]);
+        assert_eq!(table(&expected(), &machines, false, Some(&only)).unwrap().1, 1);
+        assert!(asked(&expected(), "anon,nonsense").is_err());
     }
 
     #[test]
     fn what_nobody_expects_is_an_error() {
         let machines = BTreeMap::from([("native".to_owned(), filled(&["CELL anon fentry/exact ok"]))]);
-        assert!(table(&expected(), &machines, false).is_err());
+        assert!(table(&expected(), &machines, false, None).is_err());
         assert!(parse("rows anon\nshort anon\nnative best/exact some\n").is_err());
         assert!(parse("rows anon\nshort file\n").is_err());
     }

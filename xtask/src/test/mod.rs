@@ -12,11 +12,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail, ensure};
 use clap::ValueEnum;
 use outcome::{Counts, End, Step};
 
-use crate::vm::Kernel;
+use crate::{supervise, vm::Kernel};
 
 /// A set of tests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -51,9 +51,13 @@ pub struct Args {
 
 /// Runs what `args` ask for and prints the summary; an error if it did not pass.
 pub fn command(args: &Args) -> Result<()> {
+    supervise::catch_signals()?;
     let mut run = Run::default();
     tiers::run(args, &mut run);
     println!("\n{}", outcome::summary(&run.steps, args.allow_skip));
+    if let Some(signal) = supervise::interrupted() {
+        bail!("the tests were interrupted by signal {signal}");
+    }
     ensure!(outcome::passed(&run.steps, args.allow_skip), "the tests did not pass");
     Ok(())
 }
@@ -69,6 +73,10 @@ pub struct Run {
 impl Run {
     /// Makes a step: says so, does it, says how it ended and how long it took.
     pub fn step<T>(&mut self, name: &str, work: impl FnOnce(&mut Counts) -> Result<T>) -> Option<T> {
+        if let Some(signal) = supervise::interrupted() {
+            self.skip(name, &format!("interrupted by signal {signal}"));
+            return None;
+        }
         println!("\n== {name}");
         let start = Instant::now();
         let mut counts = Counts::default();
@@ -99,7 +107,7 @@ impl Run {
     /// Makes a step that fills in cells of the accuracy table for `machine`.
     pub fn step_on(&mut self, machine: &str, name: &str, work: impl FnOnce(&mut Counts) -> Result<()>) {
         self.step(name, work);
-        if let Some(step) = self.steps.last() {
+        if let Some(step) = self.steps.last().filter(|step| !matches!(step.end, End::Skipped(_))) {
             self.machines.insert(machine.to_owned(), step.counts.cells.clone());
         }
     }

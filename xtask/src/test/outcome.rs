@@ -1,6 +1,6 @@
 //! What the steps of a test run came to, and the words for it. Pure: reads lines, prints nothing.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use super::cells;
 
@@ -19,6 +19,12 @@ pub struct Counts {
     pub cells: cells::Filled,
     /// Tests that ran one after the other, with their times.
     pub times: Vec<(String, Duration)>,
+    /// Tests that did not end in time: lines that begin with [`TIMEOUT`], and those that were killed here.
+    pub timeouts: Vec<String>,
+    /// What a reader of the summary should know: lines that begin with [`NOTE`], and that the table was filtered.
+    pub notes: Vec<String>,
+    /// Tests that libtest says run for long, and when it said so.
+    slow: BTreeMap<String, Duration>,
     /// The test that runs.
     running: Option<String>,
     /// When the one before it ended.
@@ -27,6 +33,14 @@ pub struct Counts {
 
 /// How a test says that it cannot do its work here; the reason follows.
 pub const SKIPPED: &str = "SKIPPED ";
+/// How the harness says that a test was ended at its limit; its name and what it waited for follow. Must equal the one there.
+const TIMEOUT: &str = "TIMEOUT ";
+/// How a test says what belongs in the summary.
+const NOTE: &str = "NOTE ";
+/// What libtest says of a test that it runs beside others.
+const SLOW: &str = " has been running for over 60 seconds";
+/// How long a test may run on after that.
+const SLOW_LIMIT: Duration = Duration::from_secs(240);
 const RESULT: &str = "test result: ";
 /// Before the name of a test that begins, where its output is not held back.
 const TEST: &str = "test ";
@@ -43,6 +57,12 @@ impl Counts {
         if let Some(reason) = line.strip_prefix(SKIPPED) {
             self.skipped.push(reason.to_owned());
         }
+        if let Some(what) = line.strip_prefix(TIMEOUT) {
+            self.timeouts.push(what.to_owned());
+        }
+        if let Some(note) = line.strip_prefix(NOTE) {
+            self.notes.push(note.to_owned());
+        }
         cells::note(&line, &mut self.cells);
         if line.starts_with(RESULT) {
             self.passed += number_before(&line, " passed").unwrap_or(0);
@@ -51,10 +71,34 @@ impl Counts {
         }
     }
 
+    /// Tests that run for too long; each is told once.
+    pub fn overdue(&mut self, at: Duration) -> Vec<String> {
+        let overdue: Vec<String> =
+            self.slow.iter().filter(|(_, since)| at.saturating_sub(**since) >= SLOW_LIMIT).map(|(name, _)| name.clone()).collect();
+        for name in &overdue {
+            self.slow.remove(name);
+            self.timeouts.push(format!("{name}: no end after {} s", SLOW_LIMIT.as_secs() + 60));
+        }
+        overdue
+    }
+
+    /// Whether a line is worth showing of programs whose tests run beside each other: all but the tests that passed or are not run.
+    pub fn is_news(line: &[u8]) -> bool {
+        let line = String::from_utf8_lossy(line);
+        let is_ignored = line.starts_with(TEST) && line.contains(" ... ignored, ");
+        let quiet =
+            is_ignored || line.is_empty() || line == "running 0 tests" || [" ... ok", " ... ignored"].iter().any(|end| line.ends_with(end));
+        !quiet
+    }
+
     /// A test's name comes with the first line that it says, which may be its last; its result ends a line.
     fn time(&mut self, line: &str, at: Duration) {
         if let Some((name, _)) = line.strip_prefix(TEST).and_then(|rest| rest.split_once(" ... ")) {
             self.running = Some(name.to_owned());
+            self.slow.remove(name);
+        }
+        if let Some(name) = line.strip_prefix(TEST).and_then(|rest| rest.strip_suffix(SLOW)) {
+            self.slow.insert(name.to_owned(), at);
         }
         let ends =
             RESULTS.iter().any(|result| line.strip_suffix(result).is_some_and(|before| before.is_empty() || before.ends_with("... ")));
@@ -131,6 +175,12 @@ pub fn summary(steps: &[Step], allow_skip: bool) -> String {
         for (name, time) in slowest(&step.counts.times) {
             text += &format!("{:20} {:7.1} s  {name}\n", "", time.as_secs_f64());
         }
+        for timeout in &step.counts.timeouts {
+            text += &format!("{:20} no end: {timeout}\n", "");
+        }
+        for note in &step.counts.notes {
+            text += &format!("{:20} {note}\n", "");
+        }
         for reason in &step.counts.skipped {
             text += &format!("{:20} skipped {reason}\n", "");
         }
@@ -179,6 +229,38 @@ mod tests {
         assert_eq!(counts.times.len(), 3);
         let told: Vec<_> = slowest(&counts.times).into_iter().map(|(name, time)| (name.as_str(), time.as_secs())).collect();
         assert_eq!(told, [("a::slower", 21), ("a::slow", 7)]);
+    }
+
+    #[test]
+    fn tests_that_do_not_end_are_told_once_and_shown() {
+        let mut counts = Counts::default();
+        counts.line(b"test a::slow has been running for over 60 seconds", Duration::from_secs(60));
+        counts.line(b"test a::hangs has been running for over 60 seconds", Duration::from_secs(61));
+        counts.line(b"test a::slow ... ok", Duration::from_secs(70));
+        counts.line(b"NOTE anon best/exact: 5 bytes", Duration::from_secs(70));
+        counts.line(b"TIMEOUT b::late: no end after 600 s: it waits for a step", Duration::from_secs(71));
+        assert!(counts.overdue(Duration::from_secs(300)).is_empty());
+        assert_eq!(counts.overdue(Duration::from_secs(301)), ["a::hangs"]);
+        assert!(counts.overdue(Duration::from_secs(400)).is_empty());
+        let text = summary(&[step(End::Passed, counts)], false);
+        assert!(text.contains("no end: b::late") && text.contains("no end: a::hangs: no end after 300 s"), "{text}");
+        assert!(text.contains("anon best/exact: 5 bytes"), "{text}");
+    }
+
+    #[test]
+    fn failures_and_what_libtest_says_of_them_are_news() {
+        for line in [
+            "test a::b ... FAILED",
+            "test result: ok. 3 passed",
+            "running 3 tests",
+            "thread 'a::b' panicked",
+            "test x has been running for over 60 seconds",
+        ] {
+            assert!(Counts::is_news(line.as_bytes()), "{line}");
+        }
+        for line in ["test a::b ... ok", "test a::b ... ignored", "test a::b ... ignored, needs root", "", "running 0 tests"] {
+            assert!(!Counts::is_news(line.as_bytes()), "{line}");
+        }
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail, ensure};
 
 use super::{
     Args, Run, Tier,
@@ -15,9 +15,9 @@ use super::{
     outcome::Counts,
 };
 use crate::{
-    apt, command,
+    apt, cgroup, command,
     ebpf::{self, Committed},
-    programs, vm, workspace,
+    programs, supervise, vm, workspace,
 };
 
 /// The compiler of the workloads. What QEMU and the BPF toolchain need, they install themselves.
@@ -87,8 +87,12 @@ fn pure(args: &Args, object: Option<&Path>, run: &mut Run) {
         });
     }
     run.step("pure: cargo test", |counts| {
-        let mut tests = cargo_command(object, &[&["test", "--quiet", "--no-fail-fast"], &all[..]].concat())?;
-        finished(&mut tests, counts)
+        // With names, so that a test that does not end can be told; what passed is not shown.
+        let mut tests = cargo_command(object, &[&["test", "--quiet", "--no-fail-fast"], &all[..], &["--", "--format=pretty"]].concat())?;
+        let result = finished(&mut tests, timeout(args), Counts::is_news, counts);
+        // They ran beside each other: the time from one's end to the next one's is nobody's.
+        counts.times.clear();
+        result
     });
 }
 
@@ -111,9 +115,14 @@ fn on_kernels(args: &Args, object: Option<&Path>, run: &mut Run) {
     }
     if !run.machines.is_empty() && (args.filter.is_empty() || args.filter == [TABLE]) {
         let filled = run.machines.clone();
-        run.step("accuracy table", |_| {
-            let (text, bad) = cells::table(&cells, &filled, args.long)?;
+        run.step("accuracy table", |counts| {
+            let only = asked_rows().map(|names| cells::asked(&cells, &names)).transpose()?;
+            let (text, bad) = cells::table(&cells, &filled, args.long, only.as_ref())?;
             println!("{text}");
+            if let Some(only) = only {
+                let names: Vec<String> = only.into_iter().collect();
+                counts.notes.push(format!("filtered: {ROWS} asks for {} only", names.join(" ")));
+            }
             ensure!(bad == 0, "{bad} cells are empty or wrong");
             Ok(())
         });
@@ -128,13 +137,13 @@ fn native(args: &Args, tests: &Path, run: &mut Run) {
     }
     run.step_on("native", name, |counts| {
         // Beside the test program lie the static memtrail and workloads, which is where it looks for them.
-        let mut program = Command::new("timeout");
-        program.arg("--kill-after=10").arg(timeout(args).as_secs().to_string()).arg(tests).args(test_arguments(args));
+        let mut program = Command::new(tests);
+        program.args(test_arguments(args));
         if !args.long && args.filter.is_empty() {
             program.arg(NATIVE_TESTS);
         }
         program.envs(test_environment(args)).current_dir(workspace::root()?.join("tests"));
-        finished(&mut program, counts)
+        finished(&mut program, timeout(args), |_| true, counts)
     });
 }
 
@@ -155,7 +164,7 @@ fn machines(args: &Args, binaries: programs::Programs, tests: PathBuf, cells: &C
     environment.push(("MEMTRAIL_TEST_DIR".to_owned(), "/disk".to_owned()));
     environment.push(("MEMTRAIL_TEST_BYTES".to_owned(), SMALL_BYTES.to_string()));
     environment.push(("MEMTRAIL_TEST_AT_ONCE".to_owned(), ROWS_AT_ONCE.to_string()));
-    let rows = std::env::var(ROWS).ok().or_else(|| (!args.long).then(|| cells.short.iter().cloned().collect::<Vec<_>>().join(",")));
+    let rows = asked_rows().or_else(|| (!args.long).then(|| cells.short.iter().cloned().collect::<Vec<_>>().join(",")));
     environment.extend(rows.map(|rows| (ROWS.to_owned(), rows)));
     let job = vm::Job { init, files, command: words, environment, timeout: timeout(args) };
     // Each emulator uses one CPU of this machine.
@@ -165,7 +174,9 @@ fn machines(args: &Args, binaries: programs::Programs, tests: PathBuf, cells: &C
     std::thread::scope(|scope| {
         for _ in 0..at_once {
             scope.spawn(|| {
-                while let Some((kernel, hierarchy)) = next(&waiting) {
+                while supervise::interrupted().is_none()
+                    && let Some((kernel, hierarchy)) = next(&waiting)
+                {
                     let machine = format!("{}-{}", kernel.name(), hierarchy.name());
                     let (start, mut counts) = (Instant::now(), Counts::default());
                     let result = job.run(kernel, hierarchy, |line| {
@@ -182,6 +193,11 @@ fn machines(args: &Args, binaries: programs::Programs, tests: PathBuf, cells: &C
     for (machine, name, result, time, counts) in done.into_inner().unwrap_or_else(PoisonError::into_inner) {
         run.done_on(&machine, &name, result, time, counts);
     }
+}
+
+/// The rows that the caller's environment asks for.
+fn asked_rows() -> Option<String> {
+    std::env::var(ROWS).ok().filter(|names| !names.is_empty())
 }
 
 fn next<T>(waiting: &Mutex<impl Iterator<Item = T>>) -> Option<T> {
@@ -207,16 +223,30 @@ fn timeout(args: &Args) -> Duration {
 }
 
 /// Runs test programs, showing and noting what they say; an error unless all passed and there were any.
-fn finished(program: &mut Command, counts: &mut Counts) -> Result<()> {
+fn finished(program: &mut Command, limit: Duration, is_shown: fn(&[u8]) -> bool, counts: &mut Counts) -> Result<()> {
     let start = Instant::now();
-    let status = command::lines(program, |line| {
-        command::show(line);
-        counts.line(line, start.elapsed());
+    let ended = supervise::lines(program, limit, |line| {
+        if let Some(line) = line {
+            if is_shown(line) {
+                command::show(line);
+            }
+            counts.line(line, start.elapsed());
+        }
+        let overdue = counts.overdue(start.elapsed());
+        overdue.iter().for_each(|name| println!("== {name} does not end: its test program is killed"));
+        !overdue.is_empty()
     })?;
-    judged(status.success(), &status.to_string(), counts)
+    for left in cgroup::remove_left_by(ended.pid) {
+        println!("== left behind: cgroup {left}");
+    }
+    if let Some(why) = ended.why {
+        bail!("{why}");
+    }
+    judged(ended.status.success(), &ended.status.to_string(), counts)
 }
 
 fn judged(success: bool, status: &str, counts: &Counts) -> Result<()> {
+    ensure!(counts.timeouts.is_empty(), "{} tests did not end in time, {} failed, {status}", counts.timeouts.len(), counts.failed);
     ensure!(success && counts.failed == 0, "{} tests failed, {status}", counts.failed);
     ensure!(counts.passed > 0, "no tests ran");
     Ok(())

@@ -15,7 +15,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::command::read_lines;
+use crate::{command::read_lines, supervise};
 
 /// What a boot is made of.
 pub struct Boot<'a> {
@@ -31,6 +31,8 @@ pub struct Boot<'a> {
     pub timeout: Duration,
 }
 
+/// Time between two looks at whether this run is interrupted.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// What the init program prints last, followed by the command's exit status. Must equal the one there. Not necessarily at the start of a
 /// line: the command's last line may have no end.
 const END: &[u8] = b"\x1ememtrail-vm-end ";
@@ -53,7 +55,8 @@ impl Boot<'_> {
         let deadline = Instant::now() + self.timeout;
         let mut status = None;
         loop {
-            match lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+            let left = deadline.saturating_duration_since(Instant::now());
+            match lines.recv_timeout(left.min(LOOK_EVERY)) {
                 Ok(text) => match end(&text) {
                     Some((before, end)) => {
                         status = Some(end);
@@ -64,6 +67,11 @@ impl Boot<'_> {
                     None => line(&text),
                 },
                 Err(RecvTimeoutError::Disconnected) => break,
+                Err(RecvTimeoutError::Timeout) if supervise::interrupted().is_some() => {
+                    drop(machine);
+                    bail!("interrupted, killed");
+                }
+                Err(RecvTimeoutError::Timeout) if left > LOOK_EVERY => {}
                 Err(RecvTimeoutError::Timeout) if status.is_some() => break,
                 Err(RecvTimeoutError::Timeout) => {
                     drop(machine);
