@@ -149,7 +149,7 @@ pub const fn thinned(weight: u64, order: u32, log2_mean: u32, random: u64) -> u6
 }
 
 /// -log2(u / 2^64) in Q32, for u > 0, by the leading zeros and a table of 512 intervals with linear interpolation
-/// (relative error below 2^-20). u = 0 counts as 1.
+/// (error below 2^-20). u = 0 counts as 1.
 #[inline(always)]
 fn negative_log2_q32(u: u64) -> u64 {
     let u = if u == 0 { 1 } else { u };
@@ -423,17 +423,138 @@ mod tests {
     }
 
     #[test]
+    fn what_is_at_least_m_long_or_has_no_countdown_is_always_taken() {
+        let orders_counted = |log2_mean| (0..20).filter(|order| !always_taken(*order, log2_mean)).count();
+        // Frames are of 2^12 bytes. Of 1 MiB: orders 0 to 7. Of 1 GiB: all that have a countdown.
+        assert_eq!([12, 13, 20, 23, 24, 30].map(orders_counted), [0, 1, 8, 11, 12, ORDERS]);
+        for order in 0..20 {
+            let always = always_taken(order, 20);
+            let mut sampler = Sampler { random: 1, gap: [1; GAPS], taken: 0 };
+            assert_eq!(sampler.take(order, 20), always, "order {order} with one to pass over");
+            assert_eq!(weight_per_frame(order, 20) == FRAME_BYTES, always, "order {order}: what is certain stands for itself");
+        }
+    }
+
+    #[test]
+    fn each_order_counts_down_for_itself() {
+        let mut sampler = Sampler { random: 1, gap: core::array::from_fn(|order| order as u32), taken: 0 };
+        for order in 0..ORDERS as u32 {
+            let before = sampler.gap;
+            let passed_over = (0..100).take_while(|_| !sampler.count_down(order)).count();
+            assert_eq!(passed_over, order as usize, "as many are passed over as the gap says");
+            assert!(sampler.count_down(order), "the one to be taken is so until a gap is drawn");
+            let mut expected = before;
+            expected[order as usize] = 0;
+            assert_eq!(sampler.gap, expected, "order {order} counts for others");
+        }
+        for order in 0..ORDERS as u32 {
+            let mut sampler = Sampler { random: 1, gap: [u32::MAX; GAPS], taken: 0 };
+            sampler.redraw(order, MAX_LOG2_MEAN);
+            let drawn: Vec<usize> = (0..GAPS).filter(|at| sampler.gap[*at] != u32::MAX).collect();
+            assert_eq!(drawn, [order as usize], "a gap is drawn for that order alone");
+        }
+    }
+
+    #[test]
+    fn a_gap_depends_on_the_probability_alone_and_is_geometric() {
+        const DRAWS: u32 = 20_000;
+        for k in 1..=MAX_LOG2_MEAN - MIN_LOG2_MEAN {
+            let mut sampler = Sampler::seeded(u64::from(k), 20);
+            let (mut sum, mut short) = (0.0, 0);
+            for _ in 0..DRAWS {
+                let mut of_order_2 = sampler;
+                let gap = sampler.next_gap(0, MIN_LOG2_MEAN + k);
+                assert_eq!(of_order_2.next_gap(2, MIN_LOG2_MEAN + k + 2), gap, "folios four times as large, M four times as large");
+                sum += f64::from(gap);
+                // As many as M has frames: shorter with 1 - (1 - p)^(1/p).
+                short += u32::from(gap < 1 << k);
+            }
+            let (mean, n) = (f64::from(1_u32 << k), f64::from(DRAWS));
+            assert!((sum / n - (mean - 1.0)).abs() < 4.0 * mean / n.sqrt(), "k {k}: {} are passed over on average", sum / n);
+            let expected = 1.0 - (1.0 - 1.0 / mean).powf(mean);
+            assert!(
+                (f64::from(short) / n - expected).abs() < 2.0 / n.sqrt(),
+                "k {k}: {short} gaps are shorter than M, {expected} of all should be"
+            );
+        }
+    }
+
+    #[test]
+    fn with_one_in_two_a_gap_is_a_run_of_a_coin() {
+        let mut sampler = Sampler::seeded(5, 20);
+        for _ in 0..10_000 {
+            let mut tossed = sampler;
+            assert_eq!(sampler.next_gap(0, 13), tossed.next_random().leading_zeros(), "a bit a toss, from the highest on");
+            assert_eq!(sampler.next_gap(1, 13), 0, "nothing is passed over of what is as long as M");
+        }
+    }
+
+    #[test]
+    fn the_generator_is_the_published_one_and_never_starts_at_its_fixed_point() {
+        let mut sampler = Sampler { random: 1, gap: [0; GAPS], taken: 0 };
+        let given = [(); 3].map(|()| sampler.next_random());
+        assert_eq!(given, [0x47e4_ce4b_896c_dd1d, 0xabcf_a6a8_e079_651d, 0xb9d1_0d8f_eb73_1f57]);
+        let mut states: Vec<u64> = (0..1000)
+            .map(|seed| {
+                sampler.seed_random(seed);
+                sampler.random
+            })
+            .collect();
+        assert!(states.iter().all(|state| state & 1 == 1), "an odd state is not 0");
+        states.sort_unstable();
+        states.dedup();
+        assert_eq!(states.len(), 1000, "CPUs with other seeds draw other numbers");
+    }
+
+    #[test]
+    fn thinning_keeps_exactly_the_old_weight_over_the_new_one() {
+        // From 4 KiB to 64 KiB a frame: one in sixteen, whatever the bits are that do not decide.
+        for rest in [0, u64::MAX] {
+            let kept = (0..1_u64 << 16).filter(|n| {
+                let random = n << 24 | rest & !(0xffff << 24);
+                let weight = thinned(FRAME_BYTES, 0, 16, random);
+                assert!(weight == 0 || weight == 1 << 16);
+                weight != 0
+            });
+            assert_eq!(kept.count(), 1 << 12);
+        }
+    }
+
+    #[test]
+    fn leading_zeros_are_counted_as_the_processor_does() {
+        for highest in 0..64 {
+            for below in [0, 1, u64::MAX / 3, u64::MAX] {
+                let word = 1 << highest | below & ((1 << highest) - 1);
+                assert_eq!(leading_zeros(word), word.leading_zeros(), "{word:x}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_logarithm_of_a_power_of_two_is_whole_and_that_of_nothing_is_bounded() {
+        for power in 0..64 {
+            assert_eq!(negative_log2_q32(1 << power), (64 - power) << 32);
+        }
+        assert_eq!(negative_log2_q32(0), 64 << 32, "as of 1");
+        assert!(negative_log2_q32(u64::MAX) < 1 << 12, "as good as 0");
+    }
+
+    #[test]
     fn logarithms_are_right_to_one_in_a_million() {
         let mut sampler = Sampler::seeded(3, 20);
-        for _ in 0..100_000 {
-            let u = sampler.next_random();
+        for n in 0..100_000 {
+            let u = sampler.next_random() >> (n % 40);
             let exact = -(u as f64 / 2f64.powi(64)).log2();
             let got = negative_log2_q32(u) as f64 / 2f64.powi(32);
-            assert!((exact - got).abs() < 1e-6 + exact * 1e-6, "{u}: {exact} {got}");
+            assert!((exact - got).abs() < 2f64.powi(-20), "{u}: {exact} {got}");
         }
-        for (k, step) in GAP_STEP_Q40.iter().enumerate().skip(1).take(20) {
-            let exact = -(1.0 - 2f64.powi(-(k as i32))).log2() * 2f64.powi(40);
-            assert!((exact - *step as f64).abs() <= exact * 1e-6 + 1.0, "{k}");
+        for (i, log2) in LOG2_Q32.iter().enumerate() {
+            let exact = (1.0 + i as f64 / 512.0).log2() * 2f64.powi(32);
+            assert!((exact - *log2 as f64).abs() <= 1.0, "{i}: {exact} {log2}");
+        }
+        for (k, step) in GAP_STEP_Q40.iter().enumerate().skip(1) {
+            let exact = -(-2f64.powi(-(k as i32))).ln_1p() / 2f64.ln() * 2f64.powi(40);
+            assert!((exact - *step as f64).abs() <= 1.0, "{k}: {exact} {step}");
         }
     }
 }
