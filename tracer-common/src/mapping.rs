@@ -492,4 +492,14 @@ mod tests {
             assert_eq!(MappingKey { owner, ..key }.hash() & 1, 1, "identities are odd, so none is 0: {owner}");
         }
     }
+
+    #[test]
+    fn in_a_storm_the_highest_bits_of_a_random_word_decide() {
+        let mut call = stormy(7, 1000);
+        for _ in 0..10_000 {
+            let word = call.clone().next_random();
+            call.begin(7, 1000);
+            assert_eq!(call.weight != 0, word.leading_zeros() >= STORM_SHIFT, "{word:x}: the generator's lowest bits are its worst");
+        }
+    }
 }

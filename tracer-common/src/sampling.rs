@@ -480,6 +480,18 @@ mod tests {
     }
 
     #[test]
+    fn a_gap_too_long_for_its_counter_is_the_longest_and_not_a_short_one() {
+        // No M that is permitted comes near it. With one in 2^31 a word of three leading zeros is a gap of more than 2^32.
+        let mut sampler = Sampler::seeded(9, 20);
+        let gaps = [(); 1000].map(|()| {
+            let mut drawn = sampler;
+            (drawn.next_random().leading_zeros(), sampler.next_gap(0, MIN_LOG2_MEAN + 31))
+        });
+        assert!(gaps.iter().all(|(zeros, gap)| *zeros < 3 || *gap == u32::MAX), "{gaps:?}");
+        assert!(gaps.iter().all(|(zeros, gap)| *zeros > 1 || *gap < u32::MAX), "{gaps:?}");
+    }
+
+    #[test]
     fn with_one_in_two_a_gap_is_a_run_of_a_coin() {
         let mut sampler = Sampler::seeded(5, 20);
         for _ in 0..10_000 {
@@ -554,7 +566,7 @@ mod tests {
         }
         for (k, step) in GAP_STEP_Q40.iter().enumerate().skip(1) {
             let exact = -(-2f64.powi(-(k as i32))).ln_1p() / 2f64.ln() * 2f64.powi(40);
-            assert!((exact - *step as f64).abs() <= 1.0, "{k}: {exact} {step}");
+            assert!((exact - *step as f64).abs() < 0.51, "{k}: {exact} {step}: rounded, not cut");
         }
     }
 }
