@@ -184,3 +184,85 @@ pub struct OwnerTotals {
 crate::assert_size!(OwnerTotals, 64);
 
 crate::plain_data!(Key, KeyRecord, Sample, Grave, OwnerTotals);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn epochs_take_the_rotating_banks_in_turn_and_never_the_base() {
+        for epoch in [0, 1, 100, u64::MAX - 100] {
+            let banks: [usize; ROTATING_BANKS] = core::array::from_fn(|n| bank_of(epoch + n as u64));
+            for bank in 0..ROTATING_BANKS {
+                assert!(banks.contains(&bank), "bank {bank} is passed over by the epochs from {epoch} on: {banks:?}");
+            }
+            assert_eq!(bank_of(epoch + ROTATING_BANKS as u64), banks[0], "the bank comes round");
+        }
+        const {
+            assert!(BASE_BANK >= ROTATING_BANKS && BASE_BANK < BANKS);
+            assert!(PICTURES < ROTATING_BANKS, "with all pictures open a new epoch must still find a free bank");
+        }
+    }
+
+    #[test]
+    fn a_key_has_another_identity_when_any_field_is_another() {
+        let key = Key { owner: 1, process: 2, user_stack: 3, kernel_stack: 4, kind: 1, flags: 1 };
+        let keys = [
+            key,
+            Key { owner: 2, ..key },
+            Key { process: 1, ..key },
+            Key { user_stack: 4, ..key },
+            Key { kernel_stack: 3, ..key },
+            Key { kind: 0, ..key },
+            Key { kind: 2, ..key },
+            Key { flags: 0, ..key },
+            Key { flags: 2, ..key },
+            Key { owner: 2, process: 1, ..key },
+            Key { user_stack: 4, kernel_stack: 3, ..key },
+            Key { kind: 2, flags: 0, ..key },
+            Key { kind: 0, flags: 2, ..key },
+        ];
+        for (at, one) in keys.iter().enumerate() {
+            for other in &keys[at + 1..] {
+                assert_ne!(one.hash(), other.hash(), "{one:?} and {other:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn no_key_has_the_identity_that_stands_for_none() {
+        for owner in 0..1000 {
+            let key = Key { owner, process: 0, user_stack: 0, kernel_stack: 0, kind: 0, flags: 0 };
+            assert_eq!(key.hash() & 1, 1, "identities are odd: {key:?}");
+        }
+    }
+
+    #[test]
+    fn a_slot_gives_its_frame_and_order_back() {
+        // The last frame of 52 address bits.
+        for frame in [0, 1, 255, 256, 0x1234_5678, (1 << 40) - 1] {
+            for order in [0, 1, 9, 11, 255] {
+                assert_eq!(frame_and_order(sample_slot(frame, order)), (frame, order));
+            }
+        }
+    }
+
+    #[test]
+    fn what_the_sweep_finds_besides_its_verdict_leaves_the_verdict_readable() {
+        assert_eq!((SWEPT_DIRTY.count_ones(), SWEPT_WRITEBACK.count_ones(), SWEPT_DIRTY & SWEPT_WRITEBACK), (1, 1, 0));
+        assert_eq!((SWEPT_DIRTY | SWEPT_WRITEBACK) & 0xff, 0, "the verdict has the low byte");
+    }
+
+    #[test]
+    fn the_variance_of_a_taken_folio_is_its_weight_times_what_it_stands_for_besides_itself() {
+        // One frame that stands for eight: 8 * 7. Four frames that stand for 32: 32 * 28.
+        assert_eq!(variance_in_frames(8 * FRAME_BYTES, 0), 56);
+        assert_eq!(variance_in_frames(8 * FRAME_BYTES, 2), 896);
+        // The largest M, 1 GiB, on the smallest folio and on the largest that is not always taken.
+        assert_eq!(variance_in_frames(1 << 30, 0), (1 << 36) - (1 << 18));
+        assert_eq!(variance_in_frames(1 << 19, 11), (1 << 36) - (1 << 29));
+        for order in 0..16 {
+            assert_eq!(variance_in_frames(FRAME_BYTES, order), 0, "order {order}: what stands for itself is certain");
+        }
+    }
+}

@@ -36,3 +36,29 @@ impl Diagnosis {
 pub fn cause(number: u64) -> Option<&'static str> {
     Loss::ALL.get(usize::try_from(number).ok()?).map(|cause| cause.name())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_event_comes_back_from_its_number_and_no_other_number_is_one() {
+        let all = [Diagnosis::FirstLoss, Diagnosis::RefusedEntry, Diagnosis::PictureOpened, Diagnosis::PictureClosed];
+        for event in all {
+            assert_eq!(Diagnosis::from_number(event as u64), Some(event));
+        }
+        for number in [0, 5, 1 << 32 | 1, u64::MAX] {
+            assert_eq!(Diagnosis::from_number(number), None, "{number}");
+        }
+    }
+
+    #[test]
+    fn a_cause_has_the_name_that_it_has_in_outputs_and_an_unknown_one_none() {
+        for loss in Loss::ALL {
+            assert_eq!(cause(loss as u64), Some(loss.name()));
+        }
+        for number in [Loss::ALL.len() as u64, 1 << 32, u64::MAX] {
+            assert_eq!(cause(number), None, "{number}");
+        }
+    }
+}

@@ -53,3 +53,35 @@ impl DirtyRecord {
         self.held_ns = self.held_ns.saturating_add(other.held_ns);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_records_add_up_and_span_both_times() {
+        let one = DirtyRecord { bytes: 1, variance: 20, samples: 300, first_ns: 50, last_ns: 60, holds: 4000, held_ns: 50_000 };
+        let other = DirtyRecord { bytes: 2, variance: 40, samples: 600, first_ns: 10, last_ns: 55, holds: 5000, held_ns: 70_000 };
+        let sum = DirtyRecord { bytes: 3, variance: 60, samples: 900, first_ns: 10, last_ns: 60, holds: 9000, held_ns: 120_000 };
+        for (mut left, right) in [(one, other), (other, one)] {
+            left.add(&right);
+            assert_eq!(left, sum);
+        }
+    }
+
+    #[test]
+    fn a_sum_too_large_stays_the_largest() {
+        let most = DirtyRecord {
+            bytes: u64::MAX,
+            variance: u64::MAX,
+            samples: u64::MAX,
+            first_ns: 1,
+            last_ns: 2,
+            holds: u64::MAX,
+            held_ns: u64::MAX,
+        };
+        let mut sum = most;
+        sum.add(&most);
+        assert_eq!(sum, most);
+    }
+}

@@ -64,8 +64,47 @@ crate::assert_size!(FileRecord, 72 + 512);
 crate::plain_data!(FileRecord);
 
 /// Identity of a file; never 0.
+///
+/// The device is mixed before the inode number joins it: both are small numbers, and neighbouring inodes of neighbouring devices would
+/// meet. Many file systems give no generation that could tell them apart (`inode_init_always` sets it to 0).
 #[inline(always)]
 #[must_use]
 pub const fn file_identity(device: u32, inode: u64, generation: u32) -> u64 {
-    mix64(mix64(device as u64, inode), generation as u64) | 1
+    mix64(mix64(mix64(0x6669_6c65, device as u64), inode), generation as u64) | 1
+}
+
+#[cfg(test)]
+mod tests {
+    extern crate std;
+
+    use super::file_identity;
+    use std::vec::Vec;
+
+    #[test]
+    fn a_file_has_another_identity_when_device_inode_or_generation_is_another() {
+        let files = [(1, 2, 3), (2, 1, 3), (1, 3, 2), (3, 2, 1), (1, 2, 0), (1, 0, 3), (0, 2, 3), (1, 2 << 32, 3)];
+        let identities = files.map(|(device, inode, generation)| file_identity(device, inode, generation));
+        for (at, identity) in identities.iter().enumerate() {
+            assert!(!identities[at + 1..].contains(identity), "{:?} is taken for another file", files[at]);
+        }
+    }
+
+    #[test]
+    fn equal_images_on_many_devices_share_no_file() {
+        // Read-only images, each on a loop device, number their inodes alike and have no generations.
+        const LOOP_MAJOR: u32 = 7;
+        let mut identities: Vec<u64> =
+            (0..32).flat_map(|minor| (1..=256).map(move |inode| file_identity(LOOP_MAJOR << 20 | minor, inode, 0))).collect();
+        let files = identities.len();
+        identities.sort_unstable();
+        identities.dedup();
+        assert_eq!(identities.len(), files, "files are taken for others");
+    }
+
+    #[test]
+    fn no_file_has_the_identity_that_stands_for_none() {
+        for inode in 0..1000 {
+            assert_eq!(file_identity(0, inode, 0) & 1, 1, "identities are odd: inode {inode}");
+        }
+    }
 }

@@ -46,3 +46,23 @@ impl Kind {
 
 /// Number of kinds: the length of per-kind arrays.
 pub const KINDS: usize = 4;
+
+#[cfg(test)]
+mod tests {
+    use super::Kind;
+
+    #[test]
+    fn kinds_come_back_from_their_numbers_and_no_other_number_is_one() {
+        for (number, kind) in (0..).zip(Kind::ALL) {
+            assert_eq!((kind as u8, Kind::from_number(number)), (number, Some(kind)));
+        }
+        for number in [Kind::ALL.len() as u8, u8::MAX] {
+            assert_eq!(Kind::from_number(number), None, "{number}");
+        }
+    }
+
+    #[test]
+    fn kinds_have_the_names_that_outputs_promise() {
+        assert_eq!(Kind::ALL.map(Kind::name), ["anon", "file", "shmem", "hugetlb"]);
+    }
+}

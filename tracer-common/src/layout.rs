@@ -383,3 +383,113 @@ impl KernelLayout {
         StatOffsets { offsets }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Enumerators and the length of the figures as in the BTF of Linux 6.18.
+    const LINUX_6_18: KernelLayout = KernelLayout {
+        vmstats_events: 40 * 8,
+        stat_anon: 17,
+        stat_file: 19,
+        stat_shmem: 22,
+        stat_dirty: 20,
+        stat_writeback: 21,
+        stat_slab_reclaimable: 5,
+        stat_slab_unreclaimable: 6,
+        stat_kernel_stack: 36,
+        stat_swap: 51,
+        stat_sock: 52,
+        stat_percpu: 53,
+        stat_kernel: 55,
+        stat_count: 58,
+        ..KernelLayout::UNKNOWN
+    };
+
+    fn index(layout: &KernelLayout, name: &str) -> Option<u32> {
+        let at = STAT_NAMES.iter().position(|known| *known == name)?;
+        let offset = layout.stat_offsets().offsets[at];
+        assert!(offset == ABSENT || offset.is_multiple_of(8), "{name} at {offset}: figures are words");
+        (offset != ABSENT).then_some(offset / 8)
+    }
+
+    #[test]
+    fn figures_without_gaps_stand_at_the_numbers_of_the_enumeration() {
+        // Up to 5.12 the member of the cgroup is an array; up to 6.9 a struct with all of them before its events.
+        for vmstats_events in [ABSENT, LINUX_6_18.stat_count * 8] {
+            let layout = KernelLayout { vmstats_events, ..LINUX_6_18 };
+            assert_eq!(index(&layout, "anon"), Some(17), "{vmstats_events}");
+            assert_eq!(index(&layout, "kernel_stack"), Some(36), "{vmstats_events}");
+            assert_eq!(index(&layout, "swap"), Some(51), "{vmstats_events}");
+            assert_eq!(index(&layout, "kernel"), Some(55), "{vmstats_events}");
+        }
+    }
+
+    #[test]
+    fn figures_with_gaps_closed_stand_in_the_order_of_the_kernels_own_list() {
+        // The seven of cgroups alone, swap to zswapped, are the last of forty.
+        let expected = [
+            ("slab_reclaimable", 5),
+            ("slab_unreclaimable", 6),
+            ("anon", 14),
+            ("file", 16),
+            ("file_dirty", 17),
+            ("file_writeback", 18),
+            ("shmem", 19),
+            ("kernel_stack", 23),
+            ("swap", 33),
+            ("sock", 34),
+            ("percpu", 35),
+            ("kernel", 37),
+        ];
+        assert_eq!(expected.len(), STAT_NAMES.len());
+        for (name, at) in expected {
+            assert_eq!(index(&LINUX_6_18, name), Some(at), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_figure_that_the_kernel_does_not_have_stands_nowhere() {
+        let layout = KernelLayout { stat_percpu: ABSENT, ..LINUX_6_18 };
+        assert_eq!((index(&layout, "percpu"), index(&layout, "sock")), (None, Some(34)));
+        let unknown_length = KernelLayout { stat_count: ABSENT, ..LINUX_6_18 };
+        assert_eq!(unknown_length.stat_offsets().offsets, [ABSENT; crate::oom::OOM_STATS]);
+        assert_eq!(KernelLayout::UNKNOWN.stat_offsets().offsets, [ABSENT; crate::oom::OOM_STATS]);
+    }
+
+    #[test]
+    fn no_figure_is_read_behind_the_last_one() {
+        for kept in 0..80 {
+            let layout = KernelLayout { vmstats_events: kept * 8, ..LINUX_6_18 };
+            for name in STAT_NAMES {
+                assert!(index(&layout, name).is_none_or(|at| at < kept), "{name} of {kept} figures");
+            }
+        }
+    }
+
+    #[test]
+    fn every_field_gets_what_is_found_for_its_own_look_up() {
+        let mut looked_up = 0;
+        let layout = KernelLayout::filled(|lookup| {
+            looked_up += 1;
+            match lookup {
+                Member("folio", "memcg_data") => Some(56),
+                Size("page") => Some(64),
+                _ => None,
+            }
+        });
+        assert_eq!(layout, KernelLayout { folio_memcg_data: 56, page_size: 64, ..KernelLayout::UNKNOWN });
+        let mut told = 0;
+        layout.for_each(|name, lookup, value| {
+            told += 1;
+            let known = match (name, lookup) {
+                ("folio_memcg_data", Member("folio", "memcg_data")) => Some(56),
+                ("page_size", Size("page")) => Some(64),
+                _ => None,
+            };
+            assert_eq!(value, known, "{name}: {lookup:?}");
+        });
+        assert_eq!((looked_up, told), (size_of::<KernelLayout>() / 4, looked_up));
+    }
+}

@@ -60,3 +60,35 @@ macro_rules! plain_data {
         )+
     };
 }
+
+#[cfg(test)]
+mod tests {
+    use super::mix64;
+
+    #[test]
+    fn mixing_counters_into_nothing_gives_the_published_numbers_of_splitmix64() {
+        const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
+        let outputs = |seed: u64| [0, 1, 2].map(|n| mix64(0, seed.wrapping_add(STEP.wrapping_mul(n))));
+        assert_eq!(outputs(0), [0xe220_a839_7b1d_cdaf, 0x6e78_9e6a_a1b9_65f4, 0x06c4_5d18_8009_454f]);
+        assert_eq!(outputs(1_234_567), [6_457_827_717_110_365_317, 3_203_168_211_198_807_973, 9_817_491_932_198_370_423]);
+    }
+
+    /// Identities are chains of mixes, so what was mixed in before must decide as much as what is mixed in now.
+    #[test]
+    fn each_bit_of_state_and_value_turns_about_half_the_bits_of_the_hash() {
+        let (mut by_state, mut by_value) = ([0_u32; 64], [0_u32; 64]);
+        for n in 0..256 {
+            let (state, value) = (mix64(1, n), mix64(2, n));
+            for (bit, (by_state, by_value)) in by_state.iter_mut().zip(&mut by_value).enumerate() {
+                *by_state += (mix64(state, value) ^ mix64(state ^ 1 << bit, value)).count_ones();
+                *by_value += (mix64(state, value) ^ mix64(state, value ^ 1 << bit)).count_ones();
+            }
+        }
+        for (input, turned) in [("state", by_state), ("value", by_value)] {
+            for (bit, turned) in turned.into_iter().enumerate() {
+                let of_hash = f64::from(turned) / 256.0;
+                assert!((30.0..34.0).contains(&of_hash), "bit {bit} of the {input} turns {of_hash} bits");
+            }
+        }
+    }
+}

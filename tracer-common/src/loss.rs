@@ -134,3 +134,18 @@ pub struct LossCount {
 }
 crate::assert_size!(LossCount, 16);
 crate::plain_data!(LossCount);
+
+#[cfg(test)]
+mod tests {
+    use super::Loss;
+
+    #[test]
+    fn causes_stand_at_their_numbers_under_names_of_their_own() {
+        for (number, loss) in Loss::ALL.into_iter().enumerate() {
+            assert_eq!(loss as usize, number, "{loss:?} counts in the entry of another cause");
+            let same = Loss::ALL.iter().filter(|other| other.name() == loss.name()).count();
+            assert_eq!(same, 1, "{loss:?} shares the name {:?}", loss.name());
+            assert!(loss.name().bytes().all(|byte| byte == b'_' || byte.is_ascii_lowercase()), "{loss:?}: {:?}", loss.name());
+        }
+    }
+}

@@ -378,9 +378,131 @@ mod tests {
     }
 
     #[test]
-    fn changes_keep_their_numbers() {
-        for number in 0..10 {
-            assert!(Change::from_number(number).is_none_or(|change| change as u32 == number));
+    fn changes_keep_their_numbers_and_their_calls() {
+        let changes = [
+            (1, Change::Mapped, "mmap"),
+            (2, Change::Placed, "mmap"),
+            (3, Change::Grown, "brk"),
+            (4, Change::Unmapped, "munmap"),
+            (5, Change::Moved, "mremap"),
+            (6, Change::Opened, "mprotect"),
+            (7, Change::Forked, "fork"),
+        ];
+        for (number, change, call) in changes {
+            assert_eq!((change as u32, Change::from_number(number)), (number, Some(change)), "recordings have these numbers");
+            assert_eq!(change.call(), call);
+        }
+        for number in [0, 8, u32::MAX] {
+            assert_eq!(Change::from_number(number), None, "{number}");
+        }
+    }
+
+    /// A call of that thread at that time amid a storm: as many as are free in a window came before.
+    fn stormy(thread: u64, jiffies: u64) -> MappingCall {
+        let mut call = MappingCall::default();
+        for n in 0..FREE_CALLS {
+            assert!(call.begin(thread, jiffies));
+            assert_eq!(call.weight, 1, "call {n} is free");
+        }
+        call
+    }
+
+    #[test]
+    fn calls_of_a_thread_are_thinned_only_behind_the_free_ones_of_a_window() {
+        let mut call = stormy(7, 1000);
+        let last_of_window = 1000 + WINDOW;
+        for _ in 0..100 {
+            call.begin(7, last_of_window);
+            assert!(call.weight == 0 || call.weight == 1 << STORM_SHIFT, "{}", call.weight);
+        }
+        call.is_for(LARGE);
+        call.begin(7, last_of_window + 1);
+        assert_eq!((call.weight, call.calls, call.large, call.window), (1, 1, 0, last_of_window + 1), "a new window begins");
+    }
+
+    #[test]
+    fn a_thread_that_takes_over_an_entry_begins_anew() {
+        let mut call = stormy(7, 1000);
+        call.begin(7, 1000);
+        (call.found, call.registers, call.large, call.weight) = (5, 6, 7, 0);
+        call.begin(8, 1000);
+        assert_eq!((call.thread, call.weight, call.calls), (8, 1, 1), "the other thread's storm is not its own");
+        assert_eq!((call.found, call.registers, call.large), (0, 0, 0));
+    }
+
+    #[test]
+    fn each_threads_chances_are_its_own_and_its_generator_never_stands_still() {
+        let mut states: Vec<u64> = (1..=100).map(|thread| stormy(thread, 1000).random).collect();
+        assert!(states.iter().all(|state| state & 1 == 1), "an odd state is not 0");
+        states.sort_unstable();
+        states.dedup();
+        assert_eq!(states.len(), 100);
+        // The published generator: what it gives from the state 1 on.
+        let mut call = MappingCall { random: 1, ..MappingCall::default() };
+        let given = [(); 3].map(|()| call.next_random());
+        assert_eq!(given, [0x47e4_ce4b_896c_dd1d, 0xabcf_a6a8_e079_651d, 0xb9d1_0d8f_eb73_1f57]);
+    }
+
+    #[test]
+    fn calls_of_a_process_are_thinned_only_behind_the_free_ones_of_a_window() {
+        let mut mapper = Mapper { window: 1000, ..Mapper::default() };
+        for n in 0..FREE_OF_PROCESS {
+            assert_eq!(mapper.weight(LARGE - 1, 1000, u64::MAX), 1, "call {n} is free");
+        }
+        let last_of_window = 1000 + WINDOW;
+        let sixteenths: Vec<u64> = (0..16).map(|top| mapper.weight(LARGE - 1, last_of_window, top << 60 | 1 << 59)).collect();
+        assert_eq!(sixteenths, [&[1 << PROCESS_SHIFT], &[0; 15][..]].concat(), "one in 16 stands for 16");
+        assert_eq!(mapper.weight(LARGE, last_of_window, u64::MAX), 1, "a large one stands for itself");
+        assert_eq!(mapper.weight(LARGE - 1, last_of_window + 1, u64::MAX), 1, "a new window begins");
+        assert_eq!((mapper.calls, mapper.large, mapper.window), (1, 0, last_of_window + 1));
+    }
+
+    #[test]
+    fn a_large_call_makes_its_process_followed_and_a_page_does_not() {
+        const { assert!(FRAME_BYTES < FOLLOWED_FROM && FOLLOWED_FROM <= LARGE) };
+    }
+
+    #[test]
+    fn a_thinned_call_adds_the_variance_of_its_weight() {
+        // Three pages that stand for twelve: w (w - 1) size^2 = 4 * 3 * 9.
+        assert_eq!(variance_in_pages(3 * FRAME_BYTES, 4), 108);
+        assert_eq!(variance_in_pages(3 * FRAME_BYTES, 1), 0, "what stands for itself is certain");
+        assert_eq!(variance_in_pages(3 * FRAME_BYTES, 0), 0, "what is passed over adds nothing");
+        // 4 GiB are 2^20 pages, and what is longer counts as that.
+        let most = (1 << 40) * 2;
+        let lengths = [(1 << 32) - FRAME_BYTES, 1 << 32, (1 << 32) + FRAME_BYTES, 1 << 40];
+        assert_eq!(lengths.map(|length| variance_in_pages(length, 2)), [((1 << 20) - 1) * ((1 << 20) - 1) * 2, most, most, most]);
+    }
+
+    #[test]
+    fn an_asker_has_another_identity_when_any_field_is_another() {
+        let key = MappingKey { owner: 1, process: 2, user_stack: 3, change: Change::Mapped as u32, reserved: 0 };
+        let keys = [
+            key,
+            MappingKey { owner: 2, ..key },
+            MappingKey { process: 3, ..key },
+            MappingKey { user_stack: 2, ..key },
+            MappingKey { change: Change::Grown as u32, ..key },
+            MappingKey { owner: 2, process: 1, ..key },
+            MappingKey { process: 3, user_stack: 2, ..key },
+        ];
+        for (at, one) in keys.iter().enumerate() {
+            for other in &keys[at + 1..] {
+                assert_ne!(one.hash(), other.hash(), "{one:?} and {other:?}");
+            }
+        }
+        for owner in 0..1000 {
+            assert_eq!(MappingKey { owner, ..key }.hash() & 1, 1, "identities are odd, so none is 0: {owner}");
+        }
+    }
+
+    #[test]
+    fn in_a_storm_the_highest_bits_of_a_random_word_decide() {
+        let mut call = stormy(7, 1000);
+        for _ in 0..10_000 {
+            let word = call.clone().next_random();
+            call.begin(7, 1000);
+            assert_eq!(call.weight != 0, word.leading_zeros() >= STORM_SHIFT, "{word:x}: the generator's lowest bits are its worst");
         }
     }
 }

@@ -37,3 +37,24 @@ crate::plain_data!(ProcessRecord);
 pub const fn process_identity(tgid: u32, start_ns: u64, exec_id: u64) -> u64 {
     mix64(mix64(mix64(0x7072_6f63, tgid as u64), start_ns), exec_id) | 1
 }
+
+#[cfg(test)]
+mod tests {
+    use super::process_identity;
+
+    #[test]
+    fn an_image_has_another_identity_when_id_start_or_exec_count_is_another() {
+        let images = [(1, 2, 3), (2, 1, 3), (1, 3, 2), (3, 2, 1), (1, 2, 0), (1, 0, 3), (0, 2, 3), (1, 2, 3 << 32)];
+        let identities = images.map(|(tgid, start_ns, exec_id)| process_identity(tgid, start_ns, exec_id));
+        for (at, identity) in identities.iter().enumerate() {
+            assert!(!identities[at + 1..].contains(identity), "{:?} is taken for another process", images[at]);
+        }
+    }
+
+    #[test]
+    fn no_image_has_the_identity_that_stands_for_none() {
+        for tgid in 0..1000 {
+            assert_eq!(process_identity(tgid, 0, 0) & 1, 1, "identities are odd: {tgid}");
+        }
+    }
+}

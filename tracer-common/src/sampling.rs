@@ -149,7 +149,7 @@ pub const fn thinned(weight: u64, order: u32, log2_mean: u32, random: u64) -> u6
 }
 
 /// -log2(u / 2^64) in Q32, for u > 0, by the leading zeros and a table of 512 intervals with linear interpolation
-/// (relative error below 2^-20). u = 0 counts as 1.
+/// (error below 2^-20). u = 0 counts as 1.
 #[inline(always)]
 fn negative_log2_q32(u: u64) -> u64 {
     let u = if u == 0 { 1 } else { u };
@@ -255,153 +255,15 @@ const fn step_q40(k: u32) -> u64 {
 }
 
 #[cfg(test)]
+#[path = "sampling_simulation_tests.rs"]
+mod simulations;
+
+#[cfg(test)]
 mod tests {
     extern crate std;
 
     use super::*;
     use std::vec::Vec;
-
-    /// Estimates of one simulated run: charged and live bytes with their variances, in bytes and bytes squared.
-    #[derive(Default)]
-    struct Estimate {
-        charged: f64,
-        charged_variance: f64,
-        live: f64,
-        live_variance: f64,
-    }
-
-    /// One folio of a workload: its order, and whether it is still there at the end.
-    type Folio = (u32, bool);
-
-    fn estimate(folios: impl Iterator<Item = Folio>, seed: u64, log2_mean: impl Fn(usize) -> u32) -> Estimate {
-        let mut sampler = Sampler::seeded(seed, log2_mean(0));
-        let mut sum = Estimate::default();
-        let mut rate = log2_mean(0);
-        for (i, (order, live)) in folios.enumerate() {
-            if log2_mean(i) != rate {
-                // A change of M draws all gaps anew; each sample keeps its weight.
-                rate = log2_mean(i);
-                for order in 0..ORDERS as u32 {
-                    sampler.redraw(order, rate);
-                }
-            }
-            if sampler.take(order, rate) {
-                let weight = (weight_per_frame(order, rate) << order) as f64;
-                let size = (FRAME_BYTES << order) as f64;
-                sum.charged += weight;
-                sum.charged_variance += weight * (weight - size);
-                if live {
-                    sum.live += weight;
-                    sum.live_variance += weight * (weight - size);
-                }
-            }
-        }
-        sum
-    }
-
-    fn prove(name: &str, folios: &[Folio], log2_mean: impl Fn(usize) -> u32 + Copy) {
-        prove_of(name, folios, |seed| estimate(folios.iter().copied(), seed, log2_mean));
-    }
-
-    /// Runs the workload with 2,000 seeds and holds the errors against what the standard errors promise.
-    fn prove_of(name: &str, folios: &[Folio], estimate: impl Fn(u64) -> Estimate) {
-        const RUNS: u64 = 2000;
-        let size = |order: u32| (FRAME_BYTES << order) as f64;
-        let charged: f64 = folios.iter().map(|(order, _)| size(*order)).sum();
-        let live: f64 = folios.iter().filter(|(_, live)| *live).map(|(order, _)| size(*order)).sum();
-        let (mut errors, mut live_errors) = (Vec::new(), Vec::new());
-        for seed in 0..RUNS {
-            let e = estimate(seed * 7919 + 1);
-            errors.push((e.charged - charged, e.charged_variance.sqrt()));
-            live_errors.push((e.live - live, e.live_variance.sqrt()));
-        }
-        for (what, errors) in [("charged", errors), ("live", live_errors)] {
-            let n = errors.len() as f64;
-            let within = |times: f64| errors.iter().filter(|(e, s)| e.abs() <= times * s).count() as f64 / n;
-            let typical = errors.iter().map(|(_, s)| s).sum::<f64>() / n;
-            let mean = errors.iter().map(|(e, _)| e).sum::<f64>() / n;
-            let (one, two) = (within(1.0), within(2.0));
-            assert!((0.65..=0.71).contains(&one), "{name} {what}: {one} within one standard error");
-            assert!((0.94..=0.97).contains(&two), "{name} {what}: {two} within two standard errors");
-            assert!(mean.abs() < 0.1 * typical, "{name} {what}: mean error {mean}, standard error {typical}");
-        }
-    }
-
-    #[test]
-    fn small_folios_of_which_half_stay() {
-        let folios: Vec<Folio> = (0..65_536).map(|i| (0, i % 2 == 0)).collect();
-        prove("4 KiB folios", &folios, |_| 17);
-    }
-
-    #[test]
-    fn mixed_sizes() {
-        let folios: Vec<Folio> = (0..40_000_u32)
-            .map(|i| ([0, 0, 0, 2, 4, 0, 1, 9][(i % 8) as usize].min(if i % 64 == 7 { 9 } else { 4 }), i % 3 == 0))
-            .collect();
-        prove("mixed folios", &folios, |_| 18);
-    }
-
-    #[test]
-    fn recycling_the_same_few_pages_in_phase_with_the_sampler() {
-        // 64 pages, again and again, of which the same 16 stay at the end of the last round: with every n-th page taken, or with
-        // pages chosen by frame, the stayers would be seen always or never.
-        let rounds = 2000;
-        let folios: Vec<Folio> = (0..rounds * 64).map(|i| (0, i % 64 < 16 && i >= (rounds - 600) * 64)).collect();
-        prove("recycled pages", &folios, |_| 18);
-    }
-
-    #[test]
-    fn a_skewed_stack_is_as_unbiased_as_the_rest() {
-        // The live ones are a rare stack: one charge in 29.
-        let folios: Vec<Folio> = (0..200_000).map(|i| (0, i % 29 == 0)).collect();
-        prove("rare stack", &folios, |_| 17);
-    }
-
-    #[test]
-    fn the_rate_may_change_on_the_way() {
-        let folios: Vec<Folio> = (0..80_000).map(|i| (0, i % 2 == 0)).collect();
-        prove("changing M", &folios, |i| if i < 40_000 { 16 } else { 18 });
-    }
-
-    /// As [`estimate`], with one M for all and the owner's own on top: `log2_mean` gives it by the folio's number and the samples kept
-    /// so far. Each sample is thinned twice, as where the owner expected and the real one are asked.
-    fn estimate_thinned(folios: &[Folio], seed: u64, log2_fine: u32, log2_mean: impl Fn(usize, u64) -> u32) -> Estimate {
-        let mut sampler = Sampler::seeded(seed, log2_fine);
-        let mut sum = Estimate::default();
-        let mut kept = 0;
-        for (i, (order, live)) in folios.iter().copied().enumerate() {
-            if !sampler.take(order, log2_fine) {
-                continue;
-            }
-            let mut weight = weight_per_frame(order, log2_fine);
-            for coarser in [0, 1] {
-                weight = if weight == 0 { 0 } else { thinned(weight, order, log2_mean(i, kept) + coarser, sampler.next_random()) };
-            }
-            if weight != 0 {
-                kept += 1;
-                let (weight, size) = ((weight << order) as f64, (FRAME_BYTES << order) as f64);
-                sum.charged += weight;
-                sum.charged_variance += weight * (weight - size);
-                sum.live += if live { weight } else { 0.0 };
-                sum.live_variance += if live { weight * (weight - size) } else { 0.0 };
-            }
-        }
-        sum
-    }
-
-    #[test]
-    fn an_owner_may_be_thinned_and_that_may_change_on_the_way() {
-        let folios: Vec<Folio> = (0..60_000_u32).map(|i| ([0, 0, 2, 0, 0, 4][(i % 6) as usize], i % 2 == 0)).collect();
-        prove_of("thinning", &folios, |seed| estimate_thinned(&folios, seed, 15, |i, _| if i < 30_000 { 15 } else { 18 }));
-    }
-
-    #[test]
-    fn an_owner_may_be_thinned_by_how_many_samples_it_has() {
-        let folios: Vec<Folio> = (0..60_000).map(|i| (0, i % 2 == 0)).collect();
-        prove_of("thinning by samples kept", &folios, |seed| {
-            estimate_thinned(&folios, seed, 14, |_, kept| (14 + (kept >> 8) as u32).min(17))
-        });
-    }
 
     #[test]
     fn thinning_never_takes_from_what_stands_for_enough() {
@@ -423,17 +285,150 @@ mod tests {
     }
 
     #[test]
+    fn what_is_at_least_m_long_or_has_no_countdown_is_always_taken() {
+        let orders_counted = |log2_mean| (0..20).filter(|order| !always_taken(*order, log2_mean)).count();
+        // Frames are of 2^12 bytes. Of 1 MiB: orders 0 to 7. Of 1 GiB: all that have a countdown.
+        assert_eq!([12, 13, 20, 23, 24, 30].map(orders_counted), [0, 1, 8, 11, 12, ORDERS]);
+        for order in 0..20 {
+            let always = always_taken(order, 20);
+            let mut sampler = Sampler { random: 1, gap: [1; GAPS], taken: 0 };
+            assert_eq!(sampler.take(order, 20), always, "order {order} with one to pass over");
+            assert_eq!(weight_per_frame(order, 20) == FRAME_BYTES, always, "order {order}: what is certain stands for itself");
+        }
+    }
+
+    #[test]
+    fn each_order_counts_down_for_itself() {
+        let mut sampler = Sampler { random: 1, gap: core::array::from_fn(|order| order as u32), taken: 0 };
+        for order in 0..ORDERS as u32 {
+            let before = sampler.gap;
+            let passed_over = (0..100).take_while(|_| !sampler.count_down(order)).count();
+            assert_eq!(passed_over, order as usize, "as many are passed over as the gap says");
+            assert!(sampler.count_down(order), "the one to be taken is so until a gap is drawn");
+            let mut expected = before;
+            expected[order as usize] = 0;
+            assert_eq!(sampler.gap, expected, "order {order} counts for others");
+        }
+        for order in 0..ORDERS as u32 {
+            let mut sampler = Sampler { random: 1, gap: [u32::MAX; GAPS], taken: 0 };
+            sampler.redraw(order, MAX_LOG2_MEAN);
+            let drawn: Vec<usize> = (0..GAPS).filter(|at| sampler.gap[*at] != u32::MAX).collect();
+            assert_eq!(drawn, [order as usize], "a gap is drawn for that order alone");
+        }
+    }
+
+    #[test]
+    fn a_gap_depends_on_the_probability_alone_and_is_geometric() {
+        const DRAWS: u32 = 20_000;
+        for k in 1..=MAX_LOG2_MEAN - MIN_LOG2_MEAN {
+            let mut sampler = Sampler::seeded(u64::from(k), 20);
+            let (mut sum, mut short) = (0.0, 0);
+            for _ in 0..DRAWS {
+                let mut of_order_2 = sampler;
+                let gap = sampler.next_gap(0, MIN_LOG2_MEAN + k);
+                assert_eq!(of_order_2.next_gap(2, MIN_LOG2_MEAN + k + 2), gap, "folios four times as large, M four times as large");
+                sum += f64::from(gap);
+                // As many as M has frames: shorter with 1 - (1 - p)^(1/p).
+                short += u32::from(gap < 1 << k);
+            }
+            let (mean, n) = (f64::from(1_u32 << k), f64::from(DRAWS));
+            assert!((sum / n - (mean - 1.0)).abs() < 4.0 * mean / n.sqrt(), "k {k}: {} are passed over on average", sum / n);
+            let expected = 1.0 - (1.0 - 1.0 / mean).powf(mean);
+            assert!(
+                (f64::from(short) / n - expected).abs() < 2.0 / n.sqrt(),
+                "k {k}: {short} gaps are shorter than M, {expected} of all should be"
+            );
+        }
+    }
+
+    #[test]
+    fn a_gap_too_long_for_its_counter_is_the_longest_and_not_a_short_one() {
+        // No M that is permitted comes near it. With one in 2^31 a word of three leading zeros is a gap of more than 2^32.
+        let mut sampler = Sampler::seeded(9, 20);
+        let gaps = [(); 1000].map(|()| {
+            let mut drawn = sampler;
+            (drawn.next_random().leading_zeros(), sampler.next_gap(0, MIN_LOG2_MEAN + 31))
+        });
+        assert!(gaps.iter().all(|(zeros, gap)| *zeros < 3 || *gap == u32::MAX), "{gaps:?}");
+        assert!(gaps.iter().all(|(zeros, gap)| *zeros > 1 || *gap < u32::MAX), "{gaps:?}");
+    }
+
+    #[test]
+    fn with_one_in_two_a_gap_is_a_run_of_a_coin() {
+        let mut sampler = Sampler::seeded(5, 20);
+        for _ in 0..10_000 {
+            let mut tossed = sampler;
+            assert_eq!(sampler.next_gap(0, 13), tossed.next_random().leading_zeros(), "a bit a toss, from the highest on");
+            assert_eq!(sampler.next_gap(1, 13), 0, "nothing is passed over of what is as long as M");
+        }
+    }
+
+    #[test]
+    fn the_generator_is_the_published_one_and_never_starts_at_its_fixed_point() {
+        let mut sampler = Sampler { random: 1, gap: [0; GAPS], taken: 0 };
+        let given = [(); 3].map(|()| sampler.next_random());
+        assert_eq!(given, [0x47e4_ce4b_896c_dd1d, 0xabcf_a6a8_e079_651d, 0xb9d1_0d8f_eb73_1f57]);
+        let mut states: Vec<u64> = (0..1000)
+            .map(|seed| {
+                sampler.seed_random(seed);
+                sampler.random
+            })
+            .collect();
+        assert!(states.iter().all(|state| state & 1 == 1), "an odd state is not 0");
+        states.sort_unstable();
+        states.dedup();
+        assert_eq!(states.len(), 1000, "CPUs with other seeds draw other numbers");
+    }
+
+    #[test]
+    fn thinning_keeps_exactly_the_old_weight_over_the_new_one() {
+        // From 4 KiB to 64 KiB a frame: one in sixteen, whatever the bits are that do not decide.
+        for rest in [0, u64::MAX] {
+            let kept = (0..1_u64 << 16).filter(|n| {
+                let random = n << 24 | rest & !(0xffff << 24);
+                let weight = thinned(FRAME_BYTES, 0, 16, random);
+                assert!(weight == 0 || weight == 1 << 16);
+                weight != 0
+            });
+            assert_eq!(kept.count(), 1 << 12);
+        }
+    }
+
+    #[test]
+    fn leading_zeros_are_counted_as_the_processor_does() {
+        for highest in 0..64 {
+            for below in [0, 1, u64::MAX / 3, u64::MAX] {
+                let word = 1 << highest | below & ((1 << highest) - 1);
+                assert_eq!(leading_zeros(word), word.leading_zeros(), "{word:x}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_logarithm_of_a_power_of_two_is_whole_and_that_of_nothing_is_bounded() {
+        for power in 0..64 {
+            assert_eq!(negative_log2_q32(1 << power), (64 - power) << 32);
+        }
+        assert_eq!(negative_log2_q32(0), 64 << 32, "as of 1");
+        assert!(negative_log2_q32(u64::MAX) < 1 << 12, "as good as 0");
+    }
+
+    #[test]
     fn logarithms_are_right_to_one_in_a_million() {
         let mut sampler = Sampler::seeded(3, 20);
-        for _ in 0..100_000 {
-            let u = sampler.next_random();
+        for n in 0..100_000 {
+            let u = sampler.next_random() >> (n % 40);
             let exact = -(u as f64 / 2f64.powi(64)).log2();
             let got = negative_log2_q32(u) as f64 / 2f64.powi(32);
-            assert!((exact - got).abs() < 1e-6 + exact * 1e-6, "{u}: {exact} {got}");
+            assert!((exact - got).abs() < 2f64.powi(-20), "{u}: {exact} {got}");
         }
-        for (k, step) in GAP_STEP_Q40.iter().enumerate().skip(1).take(20) {
-            let exact = -(1.0 - 2f64.powi(-(k as i32))).log2() * 2f64.powi(40);
-            assert!((exact - *step as f64).abs() <= exact * 1e-6 + 1.0, "{k}");
+        for (i, log2) in LOG2_Q32.iter().enumerate() {
+            let exact = (1.0 + i as f64 / 512.0).log2() * 2f64.powi(32);
+            assert!((exact - *log2 as f64).abs() <= 1.0, "{i}: {exact} {log2}");
+        }
+        for (k, step) in GAP_STEP_Q40.iter().enumerate().skip(1) {
+            let exact = -(-2f64.powi(-(k as i32))).ln_1p() / 2f64.ln() * 2f64.powi(40);
+            assert!((exact - *step as f64).abs() < 0.51, "{k}: {exact} {step}: rounded, not cut");
         }
     }
 }

@@ -171,4 +171,56 @@ mod tests {
             assert!(ONE.absolute(frame).is_some());
         }
     }
+
+    #[test]
+    fn a_frame_is_a_distance_where_the_address_has_a_base_and_else_the_address() {
+        // A program is mapped below the top of the mappings: what is in both counts as the program's.
+        assert_eq!(ONE.relative(ONE.code_start), IN_PROGRAM);
+        assert_eq!(ONE.relative(ONE.code_start + 0x2fff), IN_PROGRAM | 0x2fff);
+        assert_eq!(ONE.relative(ONE.code_start - 1), BELOW_BASE | (ONE.mmap_base - ONE.code_start + 1));
+        assert_eq!(ONE.relative(ONE.code_start + 0x3000), BELOW_BASE | (ONE.mmap_base - ONE.code_start - 0x3000));
+        assert_eq!(ONE.relative(ONE.mmap_base), BELOW_BASE);
+        assert_eq!(ONE.relative(ONE.mmap_base + 1), ONE.mmap_base + 1, "the stack is above the mappings");
+        let program_alone = Bases { mmap_base: 0, ..ONE };
+        assert_eq!(program_alone.relative(ONE.code_start + 5), IN_PROGRAM | 5);
+        assert_eq!(program_alone.relative(ONE.code_start + 0x3000), ONE.code_start + 0x3000);
+        let mappings_alone = Bases { code_start: 0, code_length: 0, ..ONE };
+        assert_eq!(mappings_alone.relative(ONE.mmap_base - 5), BELOW_BASE | 5);
+        assert_eq!(Bases::default().relative(0x40_1000), 0x40_1000);
+        assert_eq!(Bases::default().relative(u64::MAX), DISTANCE, "no address looks like a distance");
+    }
+
+    #[test]
+    fn a_distance_counts_up_from_the_program_and_down_from_the_mappings() {
+        assert_eq!(OTHER.absolute(IN_PROGRAM | 0x123), Some(OTHER.code_start + 0x123));
+        assert_eq!(OTHER.absolute(BELOW_BASE | 0x123), Some(OTHER.mmap_base - 0x123));
+        assert_eq!(OTHER.absolute(0x123), Some(0x123));
+        // Each base is needed for its own frames only.
+        let program_alone = Bases { mmap_base: 0, ..OTHER };
+        let mappings_alone = Bases { code_start: 0, ..OTHER };
+        assert_eq!([IN_PROGRAM, BELOW_BASE].map(|frame| program_alone.absolute(frame)), [Some(OTHER.code_start), None]);
+        assert_eq!([IN_PROGRAM, BELOW_BASE].map(|frame| mappings_alone.absolute(frame)), [None, Some(OTHER.mmap_base)]);
+    }
+
+    #[test]
+    fn both_hashes_of_a_stack_tell_its_frames_and_their_order() {
+        let stacks: [&[u64]; 7] = [&[], &[0], &[0, 0], &[1, 2], &[2, 1], &[1, 2, 3], &[3, 2]];
+        for step in [identity_step, check_step] {
+            // From a state that a stack before could have left: the steps are told from their state, too.
+            let hashes = stacks.map(|stack| stack.iter().fold(0x5eed, |state, frame| step(state, *frame)));
+            for (at, hash) in hashes.iter().enumerate() {
+                assert!(!hashes[at + 1..].contains(hash), "{:x?} is taken for another stack: {hashes:x?}", stacks[at]);
+            }
+        }
+        let frame = 0x7f12_3456_7000;
+        assert_ne!(identity_step(7, frame), check_step(7, frame), "two hashes that agree are one");
+    }
+
+    #[test]
+    fn the_check_word_folds_its_high_bits_into_the_low_ones() {
+        // The multiplier itself, and its upper 35 bits over the lower ones.
+        assert_eq!(check_step(0, 1), 0x9fb2_1c65_1e98_df25 ^ 0x4_fd90_e328);
+        assert_eq!(check_step(1, 0), check_step(0, 1));
+        assert_eq!(check_step(0x7f12, 0x7f12), 0);
+    }
 }

@@ -50,4 +50,17 @@ mod tests {
         slope.add(1.0, 9.0);
         assert_eq!(slope.per_second(), None);
     }
+
+    #[test]
+    fn the_slope_of_scattered_points_is_that_of_least_squares() {
+        let slope = |points: &[(f64, f64)]| {
+            let mut slope = Slope::default();
+            points.iter().for_each(|(seconds, bytes)| slope.add(*seconds, *bytes));
+            slope.per_second()
+        };
+        // By hand: n 3, sums t 4, y 6, tt 10, ty 14; (3 * 14 - 4 * 6) / (3 * 10 - 4 * 4).
+        assert_eq!(slope(&[(0.0, 0.0), (1.0, 2.0), (3.0, 4.0)]), Some(18.0 / 14.0));
+        assert_eq!(slope(&[(2.0, 10.0), (4.0, 4.0)]), Some(-3.0), "what shrinks");
+        assert_eq!(slope(&[(7.0, 5.0)]), None, "one point");
+    }
 }

@@ -163,4 +163,50 @@ mod tests {
         assert_eq!((point.usage(), point.kind("anon"), point.kind("zswap")), (None, None, None));
         assert!(point.kinds().is_empty());
     }
+
+    #[test]
+    fn a_reading_gives_back_what_is_kept_of_it() {
+        let figures = [("anon", 1), ("file", 2), ("shmem", 3), ("kernel", 4), ("swap", 5)].map(|(kind, bytes)| (kind.to_owned(), bytes));
+        let mut with_others = BTreeMap::from(figures.clone());
+        with_others.insert("zswap".to_owned(), 6);
+        let point = Point::new(1.0, Some(7), &with_others);
+        assert_eq!((point.usage(), point.kind("shmem"), point.kind("zswap")), (Some(7), Some(3), None));
+        assert_eq!(point.kinds(), BTreeMap::from(figures));
+    }
+
+    #[test]
+    fn readings_are_thinned_by_their_distance_and_given_once_each() {
+        let times = |ticks: &[f64]| {
+            let mut history = History::default();
+            ticks.iter().for_each(|at_s| history.push(point(*at_s)));
+            history.points().map(|point| point.at_s).collect::<Vec<_>>()
+        };
+        assert_eq!(times(&[0.0]), [0.0]);
+        assert_eq!(times(&[0.0, 0.5, 0.9, 1.7, 1.9]), [0.0, 0.9, 1.9], "close ones are 0.9 s apart");
+        // A minute later, of the start only the sparse ones are left: each quarter of a minute from the first one on.
+        let seconds: Vec<f64> = (0..=100).map(f64::from).collect();
+        let kept = times(&seconds);
+        assert_eq!(kept[..4], [0.0, 15.0, 30.0, 38.0], "from 62 s before the last on there are close ones");
+        assert_eq!(kept[3..], seconds[38..]);
+    }
+
+    #[test]
+    fn a_window_reaches_to_its_very_beginning() {
+        let mut history = History::default();
+        (0..=10).for_each(|second| history.push(point(f64::from(second))));
+        assert_eq!(history.before(8.0, 5.0).unwrap().at_s, 3.0);
+        assert_eq!(history.before(8.0, 4.5).unwrap().at_s, 3.0, "not later than the window");
+        assert_eq!(history.before(8.0, 60.0).unwrap().at_s, 0.0);
+    }
+
+    #[test]
+    fn what_lasts_is_looked_for_from_the_first_moment_to_before_the_last() {
+        let mut history = History::default();
+        for (second, unwritten) in [(1, 5), (2, 60), (3, 70), (4, 10), (5, 80)] {
+            history.push(point(f64::from(second)).with_unwritten(Some(unwritten)));
+        }
+        assert_eq!(history.least_unwritten((2.0, 4.0), (2, 9)), Some(60), "2 s and 3 s are between");
+        assert_eq!(history.least_unwritten((2.0, 4.0), (3, 9)), None, "4 s is not");
+        assert_eq!(history.least_unwritten((2.0, 6.0), (1, 1)), Some(80), "the last one alone");
+    }
 }

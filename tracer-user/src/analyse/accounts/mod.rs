@@ -152,7 +152,7 @@ fn sum(banks: &[u64]) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tracer_common::attribution::{BANKS, Key, bank_of};
+    use tracer_common::attribution::{BANKS, KEY_OWN, Key, bank_of};
 
     fn record(flags: u32, charged: u64, uncharged: u64) -> KeyRecord {
         let mut record = KeyRecord {
@@ -204,6 +204,7 @@ mod tests {
 
     #[test]
     fn a_standard_error_is_in_bytes() {
+        assert_eq!(standard_error(2), 5793, "4096 times the square root of two");
         assert_eq!(standard_error(16), 4 * FRAME_BYTES);
         assert_eq!(standard_error(0), 0);
     }
@@ -227,5 +228,91 @@ mod tests {
         // Four frames that stood for 32: w (w - s) = 32 * 28, of which half is left.
         assert_eq!(left(&sample), (2 * 8 * 4096, 32 * 28 / 2));
         assert_eq!(left(&Sample { frames_left: -1, ..sample }), (0, 0));
+        assert_eq!(left(&Sample { frames_left: 9, ..sample }), left(&Sample { frames_left: 4, ..sample }), "a folio has no more frames");
+        assert_eq!(of_frames(&sample, 1), (8 * 4096, 32 * 28 / 4));
+        // No word read while it is written makes it fail.
+        assert_eq!(left(&Sample { order: 32 + 2, ..sample }), left(&sample));
+    }
+
+    #[test]
+    fn accounts_of_several_keys_are_their_sums() {
+        let two = |flags| [record(flags, 1000, 400), KeyRecord { charged_variance: 9, samples: 4, ..record(flags, 70, 20) }];
+        let mut records = [two(0), two(KEY_BASELINE | KEY_OWN)].concat();
+        for (at, record) in records.iter_mut().enumerate() {
+            record.live_variance[at] = 1 << at;
+        }
+        records.push(KeyRecord { key: Key { kind: Kind::File as u32, ..records[0].key }, ..records[0] });
+        records.push(KeyRecord { key: Key { kind: 99, ..records[0].key }, ..records[0] });
+        let keys: HashMap<u64, KeyRecord> = (1..).zip(records).collect();
+        let accounts = accounts(&keys, &HashMap::from([(1, 5), (2, 60), (3, 700), (77, 8000)]));
+        let anon = Account {
+            charged: 1070,
+            charged_variance: 25,
+            live: 650,
+            live_variance: 1 + 2,
+            baseline: 650,
+            baseline_variance: 4 + 8,
+            unmapped: 765,
+            samples: 7,
+        };
+        assert_eq!(accounts[&(7, Kind::Anon)], anon);
+        let file = Account { charged: 1000, charged_variance: 16, live: 600, live_variance: 1, samples: 3, ..Account::default() };
+        assert_eq!(accounts[&(7, Kind::File)], file);
+        assert_eq!(accounts.len(), 2, "no account is of an unknown kind");
+        let both = Account { charged: 2070, charged_variance: 41, live: 1250, live_variance: 4, samples: 10, ..anon };
+        assert_eq!([anon, file].into_iter().sum::<Account>(), both);
+        assert_eq!([anon, anon].into_iter().sum::<Account>().baseline_variance, 24);
+        assert_eq!([anon, anon].into_iter().sum::<Account>().unmapped, 1530);
+        assert_eq!([anon, anon].into_iter().sum::<Account>().baseline, 1300);
+    }
+
+    #[test]
+    fn a_keys_figures_are_sums_over_all_banks_and_a_torn_variance_is_none() {
+        let mut key = record(0, 0, 0);
+        for bank in 0..BANKS {
+            key.charged[bank] = 10_u64.pow(bank as u32) * 3;
+            key.uncharged[bank] = 10_u64.pow(bank as u32);
+            key.live_variance[bank] = 10_u64.pow(bank as u32) * 2;
+        }
+        assert_eq!((charged(&key), live(&key), live_variance(&key)), (333_333_333, 222_222_222, 222_222_222));
+        // Uncharges that were read before their charges.
+        key.uncharged[0] += 333_333_333;
+        key.live_variance[0] = 0_u64.wrapping_sub(333_333_333);
+        assert_eq!((live(&key), live_variance(&key)), (-111_111_111, 0));
+    }
+
+    #[test]
+    fn a_row_says_what_is_known_of_a_kind_with_its_errors() {
+        let account = Account {
+            charged: 900,
+            charged_variance: 4,
+            live: 600,
+            live_variance: 16,
+            baseline: 400,
+            baseline_variance: 64,
+            unmapped: 55,
+            samples: 3,
+        };
+        let file = KindRow {
+            stat: Some(1100),
+            source: "stat".to_owned(),
+            baseline: Some(400),
+            baseline_stderr: Some(8 * FRAME_BYTES),
+            charged: Some(900),
+            charged_stderr: Some(2 * FRAME_BYTES),
+            live: Some(600),
+            live_stderr: Some(4 * FRAME_BYTES),
+            unmapped: Some(0),
+            dead_below: Some(30),
+            missed: None,
+            unattributed: Some(70),
+            growth_bytes_per_s: None,
+        };
+        let anon = KindRow { unmapped: Some(55), unattributed: Some(125), ..file.clone() };
+        assert_eq!(row(&account, Some(1100), "stat", Some(30), Kind::File), file, "page cache need not be mapped");
+        assert_eq!(row(&account, Some(1100), "stat", Some(30), Kind::Anon), anon);
+        let early = Account { live: -5, baseline: -7, ..account };
+        let shown = row(&early, Some(1100), "stat", None, Kind::File);
+        assert_eq!((shown.live, shown.baseline, shown.unattributed), (Some(0), Some(0), Some(1112)), "the sign is kept in what is left");
     }
 }
