@@ -13,6 +13,7 @@ mod loss;
 mod maps;
 mod probes;
 mod scratch;
+mod values;
 
 use aya_ebpf::{
     EbpfContext as _,
@@ -350,14 +351,14 @@ fn charge_kprobe(_ctx: ProbeContext) -> u32 {
 }
 
 #[fexit]
-fn charge_fexit(ctx: FExitContext) -> i32 {
-    probes::charge::called(argument::<3>(ctx.as_ptr()) as i32);
+fn charge_fexit(_ctx: FExitContext) -> i32 {
+    probes::reclaim::charge_returned();
     0
 }
 
 #[kretprobe]
-fn charge_kretprobe(ctx: RetProbeContext) -> u32 {
-    probes::charge::called(ctx.ret::<i32>());
+fn charge_kretprobe(_ctx: RetProbeContext) -> u32 {
+    probes::reclaim::charge_returned();
     0
 }
 
