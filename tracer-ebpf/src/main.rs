@@ -492,12 +492,6 @@ fn run_sweep(ctx: RawTracePointContext) -> i32 {
 }
 
 #[raw_tracepoint(tracepoint = "mm_page_free")]
-fn run_open_picture(_ctx: RawTracePointContext) -> i32 {
-    probes::freeze::open_from_user();
-    0
-}
-
-#[raw_tracepoint(tracepoint = "mm_page_free")]
 fn run_oom_self(_ctx: RawTracePointContext) -> i32 {
     probes::oom::look_at_self();
     0

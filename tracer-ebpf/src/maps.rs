@@ -103,9 +103,9 @@ pub static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(SLOTS, 
 pub static CALIBRATION: Array<u64> = Array::with_max_entries(CALIBRATION_PREEMPTION + 1, 0);
 
 /// Results of the programs that user space runs by hand: a raw tracepoint program's return value does not reach it.
-/// Entry 0: the sweep; 1: folios kept by the baseline; 2: the picture's epoch, all ones if none could be opened.
+/// Entry 0: the sweep; 1: folios kept by the baseline.
 #[map]
-pub static RUN_RESULTS: Array<[u64; 4]> = Array::with_max_entries(3, 0);
+pub static RUN_RESULTS: Array<[u64; 4]> = Array::with_max_entries(2, 0);
 
 /// Entry 0: the name that `run_owner_name` found.
 #[map]

@@ -287,7 +287,7 @@ fn is_gone(error: &MapError) -> bool {
     }
 }
 
-/// Result of a program that is run by hand: 0 the sweep, 1 the baseline, 2 a picture.
+/// Result of a program that is run by hand: 0 the sweep, 1 the baseline.
 pub fn run_result(bpf: &Ebpf, index: u32) -> Result<[u64; 4], BpfError> {
     let name = "RUN_RESULTS";
     let failed = |source| BpfError::Map { name, source };
