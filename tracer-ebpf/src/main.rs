@@ -270,14 +270,15 @@ fn uncharge_kprobe(ctx: ProbeContext) -> u32 {
 
 #[fentry]
 fn swapin_fentry(ctx: FEntryContext) -> i32 {
-    probes::swapin::on_lru(ctx.as_ptr(), typed_folio(ctx.as_ptr()));
+    let c = ctx.as_ptr();
+    probes::swapin::on_lru(c, typed_folio(c), || Typed::argument::<0>(c).word(layout!(page_mapping)));
     0
 }
 
 #[kprobe]
 fn swapin_kprobe(ctx: ProbeContext) -> u32 {
     if let Some(folio) = ctx.arg(0) {
-        probes::swapin::on_lru(ctx.as_ptr(), Folio::at(folio));
+        probes::swapin::on_lru(ctx.as_ptr(), Folio::at(folio), || kernel::read(folio, layout!(page_mapping)));
     }
     0
 }
@@ -298,14 +299,14 @@ fn migrate_kprobe(ctx: ProbeContext) -> u32 {
 
 #[fentry]
 fn replace_fentry(ctx: FEntryContext) -> i32 {
-    probes::migrate::migrating(argument::<0>(ctx.as_ptr()), argument::<1>(ctx.as_ptr()));
+    probes::migrate::replacing(argument::<0>(ctx.as_ptr()), argument::<1>(ctx.as_ptr()));
     0
 }
 
 #[kprobe]
 fn replace_kprobe(ctx: ProbeContext) -> u32 {
     if let (Some(old), Some(new)) = (ctx.arg(0), ctx.arg(1)) {
-        probes::migrate::migrating(old, new);
+        probes::migrate::replacing(old, new);
     }
     0
 }

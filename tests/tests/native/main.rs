@@ -28,6 +28,7 @@ mod lifecycle;
 mod losses;
 mod mappings;
 mod mark;
+mod missed;
 mod moved;
 mod namespace;
 mod nested;
