@@ -493,6 +493,12 @@ fn run_sweep(ctx: RawTracePointContext) -> i32 {
 }
 
 #[raw_tracepoint(tracepoint = "mm_page_free")]
+fn run_hand_over(ctx: RawTracePointContext) -> i32 {
+    attribute::commit::hand_over(ctx.arg(0), ctx.arg(1), ctx.arg(2));
+    0
+}
+
+#[raw_tracepoint(tracepoint = "mm_page_free")]
 fn run_oom_self(_ctx: RawTracePointContext) -> i32 {
     probes::oom::look_at_self();
     0

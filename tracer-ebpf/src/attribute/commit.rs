@@ -326,6 +326,17 @@ pub fn add_total(owner: u64, kind: Kind, order: u32, charged: bool) {
     }
 }
 
+/// Adds to what an owner was charged as a kind what another one had, which is no more: `bytes` in two's complement.
+#[inline(always)]
+pub fn hand_over(owner: u64, kind: u64, bytes: u64) {
+    let Some(totals) = totals_of(owner) else {
+        loss::count(Loss::OwnerTableFull, 0);
+        return;
+    };
+    // SAFETY: as above; the masked kind is one of four.
+    unsafe { atomic::add(&raw mut (*totals).charged[(kind & 3) as usize], bytes) };
+}
+
 #[inline(always)]
 fn totals_of(owner: u64) -> Option<*mut OwnerTotals> {
     let totals = OWNER_TOTALS.get_ptr_mut(owner);

@@ -51,7 +51,10 @@ impl Session {
         let swept = tables::sweep(&mut self.running.bpf, slots.into_iter())?;
         self.pending = swept.values().filter(|s| s.verdict == SweepVerdict::Pending && s.owner != 0).count() as u64;
         phases.end("samples swept");
+        self.hand_over_totals()?;
         let readings = self.poll();
+        // At once: to look at a process may bring back memory of it that is swapped out.
+        let totals = tables::owner_totals(&self.running.bpf)?;
         let above = self.above(&readings);
         let mut keys = tables::keys(&self.running.bpf)?;
         let samples = tables::samples(&self.running.bpf)?;
@@ -72,7 +75,6 @@ impl Session {
         let mapped = self.mapped(&surveys, records)?;
         // After whoever names some.
         let stacks = tables::stacks(&self.running.bpf)?;
-        let totals = tables::owner_totals(&self.running.bpf)?;
         // What a cgroup was charged for is told by its name, also when nothing of it is left.
         let owning: HashSet<u64> =
             keys.values().map(|record| record.key.owner).chain(self.retired.rows().map(|(row, _)| row.owner)).collect();
