@@ -475,6 +475,12 @@ fn preemption(_ctx: RawTracePointContext) -> i32 {
 }
 
 #[raw_tracepoint(tracepoint = "mm_page_free")]
+fn run_read_word(ctx: RawTracePointContext) -> i32 {
+    probes::calibrate::read_word(ctx.arg(0));
+    0
+}
+
+#[raw_tracepoint(tracepoint = "mm_page_free")]
 fn run_baseline(ctx: RawTracePointContext) -> i32 {
     probes::baseline::insert(ctx.arg(0), ctx.arg::<u64>(1) as u32, ctx.arg(2));
     0

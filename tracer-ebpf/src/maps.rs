@@ -18,7 +18,7 @@ use tracer_common::{
     owner::OwnerName,
     process::ProcessRecord,
     sampling::Sampler,
-    settings::{CALIBRATION_PREEMPTION, Control, Followed, OwnerFilter},
+    settings::{CALIBRATION_ADDRESSES, CALIBRATION_FIRST, Control, Followed, OwnerFilter},
     stack::StackRecord,
 };
 
@@ -98,9 +98,10 @@ pub static PASSED_ON: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
 #[map]
 pub static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(SLOTS, 0);
 
-/// `struct page` addresses of frames that the tracer itself was given, to find where the frame table's page structs begin.
+/// `struct page` addresses of frames that the tracer itself was given, to find where the frame table's page structs begin, and what goes with
+/// that (see `tracer_common::settings::CALIBRATION_COUNT` and those after it).
 #[map]
-pub static CALIBRATION: Array<u64> = Array::with_max_entries(CALIBRATION_PREEMPTION + 1, 0);
+pub static CALIBRATION: Array<u64> = Array::with_max_entries(CALIBRATION_FIRST + CALIBRATION_ADDRESSES, 0);
 
 /// Results of the programs that user space runs by hand: a raw tracepoint program's return value does not reach it.
 /// Entry 0: the sweep; 1: folios kept by the baseline.

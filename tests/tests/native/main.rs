@@ -8,6 +8,7 @@
 
 mod accuracy;
 mod allocators;
+mod calibration;
 mod churn;
 mod collapse;
 mod command;
