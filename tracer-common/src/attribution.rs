@@ -183,6 +183,22 @@ pub struct OwnerTotals {
 }
 crate::assert_size!(OwnerTotals, 64);
 
+impl OwnerTotals {
+    /// Adds another CPU's.
+    pub fn add(&mut self, other: &OwnerTotals) {
+        for kind in 0..crate::kind::KINDS {
+            self.charged[kind] = self.charged[kind].wrapping_add(other.charged[kind]);
+            self.uncharged[kind] = self.uncharged[kind].wrapping_add(other.uncharged[kind]);
+        }
+    }
+
+    /// How much more was charged than uncharged.
+    #[must_use]
+    pub const fn net(&self, kind: crate::kind::Kind) -> i64 {
+        self.charged[kind as usize].wrapping_sub(self.uncharged[kind as usize]) as i64
+    }
+}
+
 crate::plain_data!(Key, KeyRecord, Sample, Grave, OwnerTotals);
 
 #[cfg(test)]

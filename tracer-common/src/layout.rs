@@ -25,6 +25,8 @@ pub enum Lookup {
     Argument(&'static str, &'static str),
     /// Type id of a variable: what a program's instruction names it by.
     Variable(&'static str),
+    /// Number of parameters of a function.
+    Parameters(&'static str),
 }
 
 macro_rules! kernel_layout {
@@ -52,7 +54,7 @@ macro_rules! kernel_layout {
     };
 }
 
-use Lookup::{Argument, Arguments, Member, Size, Value, Variable};
+use Lookup::{Argument, Arguments, Member, Parameters, Size, Value, Variable};
 
 kernel_layout! {
     /// Owner word of a folio (5.15 and later with `struct folio`: 5.16).
@@ -97,6 +99,14 @@ kernel_layout! {
     pg_writeback = Value("pageflags", "PG_writeback");
     /// PG_lru.
     pg_lru = Value("pageflags", "PG_lru");
+    /// PG_locked.
+    pg_locked = Value("pageflags", "PG_locked");
+    /// PG_hugetlb, in the second page's flags (6.6 to 6.9).
+    pg_hugetlb = Value("pageflags", "PG_hugetlb");
+    /// PGTY_hugetlb, in the highest byte of the word that the map count stands in (6.12 and later).
+    page_type_hugetlb = Value("pagetype", "PGTY_hugetlb");
+    /// `mem_cgroup_replace_folio`, which came in 6.7: with it `mem_cgroup_migrate` moves a charge, without it that charges a second time.
+    replace_folio = Parameters("mem_cgroup_replace_folio");
     /// Since 7.1 LRU folios hold an obj_cgroup: told by this member.
     per_node_objcg = Member("mem_cgroup_per_node", "objcg");
     /// Owner of an obj_cgroup.

@@ -24,7 +24,8 @@ pub enum Loss {
     StaleSample = 8,
     /// The owner-totals table is full: exact totals of some cgroup are missing.
     OwnerTableFull = 9,
-    /// The stack walker failed (the kernel's error, not the end of the stack).
+    /// The stack walker failed (the kernel's error, not the end of the stack) at a stack of user space that the task had, or at one of the
+    /// kernel where these were asked for.
     StackWalkFailed = 10,
     /// An event did not fit in the ring to user space.
     RingFull = 11,

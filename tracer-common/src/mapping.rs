@@ -292,6 +292,32 @@ impl Mapper {
     }
 }
 
+/// A sum of address space, or its variance, that is this large stays as it is. Any process may ask for 128 TiB as often as it likes, and a
+/// sum that wraps would be a small one.
+const FULL: u64 = 1 << 61;
+/// One call adds no more. That leaves room for what 3,584 CPUs add at once, having all seen a sum that was not full yet.
+const MOST_ADDED: u64 = 1 << 52;
+
+/// Bytes that a call for `growth`, which stands for `weight` of them, asks for in all.
+#[inline(always)]
+#[must_use]
+pub const fn asked_for(growth: u64, weight: u64) -> u64 {
+    if weight == 0 || growth <= MOST_ADDED / weight { growth * weight } else { MOST_ADDED }
+}
+
+/// What is added to a sum that is `sum` now: nothing if it is full.
+#[inline(always)]
+#[must_use]
+pub const fn addend(sum: u64, value: u64) -> u64 {
+    if sum >= FULL {
+        0
+    } else if value < MOST_ADDED {
+        value
+    } else {
+        MOST_ADDED
+    }
+}
+
 /// Variance that a taken call adds to a sum of bytes, in pages squared: w (w - 1) size^2. Lengths over 4 GiB count as that.
 #[inline(always)]
 #[must_use]
@@ -375,6 +401,22 @@ mod tests {
     fn no_length_overflows_the_variance_of_a_call() {
         assert_eq!(variance_in_pages(u64::MAX, 1), 0);
         assert_eq!(variance_in_pages(u64::MAX, 1 << 10), (1 << 40) * 1024 * 1023);
+    }
+
+    #[test]
+    fn no_sum_of_address_space_wraps() {
+        const LARGEST: u64 = 1 << 47;
+        assert_eq!((asked_for(LARGEST, 1), asked_for(LARGEST, 1 << 20), asked_for(5, 0)), (LARGEST, MOST_ADDED, 0));
+        assert_eq!(asked_for(4096, 1 << 10), 4096 << 10);
+        // 128 TiB, twice as often as 64 bits hold them.
+        let mut sum = 0_u64;
+        for _ in 0..1 << 18 {
+            let more = addend(sum, asked_for(LARGEST, 1));
+            sum = sum.checked_add(more).expect("no wrap");
+        }
+        assert!((FULL..FULL + LARGEST).contains(&sum), "{sum}");
+        assert!((FULL - 1).checked_add(3584 * addend(FULL - 1, u64::MAX)).is_some());
+        assert_eq!(addend(FULL, 1), 0);
     }
 
     #[test]

@@ -111,8 +111,18 @@ pub struct Followed {
 crate::assert_size!(Followed, 8);
 crate::plain_data!(Followed);
 
-/// Entry of `CALIBRATION` that says whether programs can be preempted: 2 yes, 1 no, 0 unknown. Before it are addresses.
-pub const CALIBRATION_PREEMPTION: u32 = 64;
+/// Entry of `CALIBRATION` that says how many addresses were recorded since user space put a zero there.
+pub const CALIBRATION_COUNT: u32 = 0;
+/// Entry of `CALIBRATION` that says whose allocations are recorded: a thread id, initial namespace.
+pub const CALIBRATION_THREAD: u32 = 1;
+/// Entry of `CALIBRATION` that says whether programs can be preempted: 2 yes, 1 no, 0 unknown.
+pub const CALIBRATION_PREEMPTION: u32 = 2;
+/// Entry of `CALIBRATION` for a word of the kernel's that was read by its address; 0 if that could not be read.
+pub const CALIBRATION_WORD: u32 = 3;
+/// Entries of `CALIBRATION` from here on are addresses, the latest of them, [`CALIBRATION_ADDRESSES`] at most.
+pub const CALIBRATION_FIRST: u32 = 4;
+/// A power of two.
+pub const CALIBRATION_ADDRESSES: u32 = 256;
 
 #[cfg(test)]
 mod tests {

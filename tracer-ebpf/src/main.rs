@@ -13,6 +13,7 @@ mod loss;
 mod maps;
 mod probes;
 mod scratch;
+mod values;
 
 use aya_ebpf::{
     EbpfContext as _,
@@ -269,14 +270,15 @@ fn uncharge_kprobe(ctx: ProbeContext) -> u32 {
 
 #[fentry]
 fn swapin_fentry(ctx: FEntryContext) -> i32 {
-    probes::swapin::on_lru(ctx.as_ptr(), typed_folio(ctx.as_ptr()));
+    let c = ctx.as_ptr();
+    probes::swapin::on_lru(c, typed_folio(c), || Typed::argument::<0>(c).word(layout!(page_mapping)));
     0
 }
 
 #[kprobe]
 fn swapin_kprobe(ctx: ProbeContext) -> u32 {
     if let Some(folio) = ctx.arg(0) {
-        probes::swapin::on_lru(ctx.as_ptr(), Folio::at(folio));
+        probes::swapin::on_lru(ctx.as_ptr(), Folio::at(folio), || kernel::read(folio, layout!(page_mapping)));
     }
     0
 }
@@ -297,14 +299,14 @@ fn migrate_kprobe(ctx: ProbeContext) -> u32 {
 
 #[fentry]
 fn replace_fentry(ctx: FEntryContext) -> i32 {
-    probes::migrate::migrating(argument::<0>(ctx.as_ptr()), argument::<1>(ctx.as_ptr()));
+    probes::migrate::replacing(argument::<0>(ctx.as_ptr()), argument::<1>(ctx.as_ptr()));
     0
 }
 
 #[kprobe]
 fn replace_kprobe(ctx: ProbeContext) -> u32 {
     if let (Some(old), Some(new)) = (ctx.arg(0), ctx.arg(1)) {
-        probes::migrate::migrating(old, new);
+        probes::migrate::replacing(old, new);
     }
     0
 }
@@ -350,14 +352,14 @@ fn charge_kprobe(_ctx: ProbeContext) -> u32 {
 }
 
 #[fexit]
-fn charge_fexit(ctx: FExitContext) -> i32 {
-    probes::charge::called(argument::<3>(ctx.as_ptr()) as i32);
+fn charge_fexit(_ctx: FExitContext) -> i32 {
+    probes::reclaim::charge_returned();
     0
 }
 
 #[kretprobe]
-fn charge_kretprobe(ctx: RetProbeContext) -> u32 {
-    probes::charge::called(ctx.ret::<i32>());
+fn charge_kretprobe(_ctx: RetProbeContext) -> u32 {
+    probes::reclaim::charge_returned();
     0
 }
 
@@ -473,6 +475,12 @@ fn preemption(_ctx: RawTracePointContext) -> i32 {
 }
 
 #[raw_tracepoint(tracepoint = "mm_page_free")]
+fn run_read_word(ctx: RawTracePointContext) -> i32 {
+    probes::calibrate::read_word(ctx.arg(0));
+    0
+}
+
+#[raw_tracepoint(tracepoint = "mm_page_free")]
 fn run_baseline(ctx: RawTracePointContext) -> i32 {
     probes::baseline::insert(ctx.arg(0), ctx.arg::<u64>(1) as u32, ctx.arg(2));
     0
@@ -491,8 +499,8 @@ fn run_sweep(ctx: RawTracePointContext) -> i32 {
 }
 
 #[raw_tracepoint(tracepoint = "mm_page_free")]
-fn run_open_picture(_ctx: RawTracePointContext) -> i32 {
-    probes::freeze::open_from_user();
+fn run_hand_over(ctx: RawTracePointContext) -> i32 {
+    attribute::commit::hand_over(ctx.arg(0), ctx.arg(1), ctx.arg(2));
     0
 }
 

@@ -1,6 +1,7 @@
 //! Every map of the object. Entries of the sized ones are set by the user half at load; all are preallocated, because an
 //! allocation inside a charge would itself be charged.
 
+use crate::values::{Collapse, FileScratch, SLOTS, Scratch, Stall, Wait};
 use aya_ebpf::{
     macros::map,
     maps::{Array, HashMap, LruHashMap, PerCpuArray, PerCpuHashMap, RingBuf},
@@ -17,7 +18,7 @@ use tracer_common::{
     owner::OwnerName,
     process::ProcessRecord,
     sampling::Sampler,
-    settings::{CALIBRATION_PREEMPTION, Control, Followed, OwnerFilter},
+    settings::{CALIBRATION_ADDRESSES, CALIBRATION_FIRST, Control, Followed, OwnerFilter},
     stack::StackRecord,
 };
 
@@ -59,7 +60,7 @@ pub static FILES: HashMap<u64, FileRecord> = HashMap::with_max_entries(1, 0);
 
 /// A file on its way into the table, one slot a program (see [`crate::kernel::file`]).
 #[map]
-pub static FILE_SCRATCH: PerCpuArray<crate::kernel::file::FileScratch> = PerCpuArray::with_max_entries(crate::scratch::SLOTS, 0);
+pub static FILE_SCRATCH: PerCpuArray<FileScratch> = PerCpuArray::with_max_entries(SLOTS, 0);
 
 /// Who made page cache dirty.
 #[map]
@@ -89,26 +90,23 @@ pub static SAMPLERS: PerCpuArray<Sampler> = PerCpuArray::with_max_entries(1, 0);
 #[map]
 pub static LOSS_COUNTS: PerCpuArray<LossCount> = PerCpuArray::with_max_entries(LOSSES as u32, 0);
 
-/// Calls of mem_cgroup_charge and their failures, per CPU.
-#[map]
-pub static CHARGE_CALLS: PerCpuArray<[u64; 2]> = PerCpuArray::with_max_entries(1, 0);
-
 /// Allocations that the kernel passed over and the spare program took, per CPU.
 #[map]
 pub static PASSED_ON: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
 
 /// Working memory, one slot a program (see [`crate::scratch`]).
 #[map]
-pub static SCRATCH: PerCpuArray<crate::scratch::Scratch> = PerCpuArray::with_max_entries(crate::scratch::SLOTS, 0);
+pub static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(SLOTS, 0);
 
-/// `struct page` addresses of frames that the tracer itself was given, to find where the frame table's page structs begin.
+/// `struct page` addresses of frames that the tracer itself was given, to find where the frame table's page structs begin, and what goes with
+/// that (see `tracer_common::settings::CALIBRATION_COUNT` and those after it).
 #[map]
-pub static CALIBRATION: Array<u64> = Array::with_max_entries(CALIBRATION_PREEMPTION + 1, 0);
+pub static CALIBRATION: Array<u64> = Array::with_max_entries(CALIBRATION_FIRST + CALIBRATION_ADDRESSES, 0);
 
 /// Results of the programs that user space runs by hand: a raw tracepoint program's return value does not reach it.
-/// Entry 0: the sweep; 1: folios kept by the baseline; 2: the picture's epoch, all ones if none could be opened.
+/// Entry 0: the sweep; 1: folios kept by the baseline.
 #[map]
-pub static RUN_RESULTS: Array<[u64; 4]> = Array::with_max_entries(3, 0);
+pub static RUN_RESULTS: Array<[u64; 4]> = Array::with_max_entries(2, 0);
 
 /// Entry 0: the name that `run_owner_name` found.
 #[map]
@@ -120,11 +118,12 @@ pub static EVENTS: RingBuf = RingBuf::with_byte_size(256 * 1024, 0);
 
 /// What khugepaged is at.
 #[map]
-pub static COLLAPSE: Array<crate::attribute::collapse::Collapse> = Array::with_max_entries(1, 0);
+pub static COLLAPSE: Array<Collapse> = Array::with_max_entries(1, 0);
 
 /// Tracepoint tier: frames whose mapping is a migration entry, by thread and address. The oldest makes room.
 #[map]
 pub static MIGRATIONS: LruHashMap<[u64; 2], u64> = LruHashMap::with_max_entries(4096, 0);
+
 /// OOM kills and their victims, in order; a ring of its own, so that no churn of cgroups loses one.
 #[map]
 pub static OOM_EVENTS: RingBuf = RingBuf::with_byte_size(512 * 1024, 0);
@@ -151,11 +150,11 @@ pub static HISTOGRAM_LOSSES: HashMap<u64, u64> = HashMap::with_max_entries(1024,
 
 /// Reclaims that run, by thread.
 #[map]
-pub static RECLAIMS: HashMap<u64, crate::probes::reclaim::Wait> = HashMap::with_max_entries(WAITERS, 0);
+pub static RECLAIMS: HashMap<u64, Wait> = HashMap::with_max_entries(WAITERS, 0);
 
 /// Charges that have waited for reclaim, by thread.
 #[map]
-pub static STALLS: HashMap<u64, crate::probes::reclaim::Stall> = HashMap::with_max_entries(WAITERS, 0);
+pub static STALLS: HashMap<u64, Stall> = HashMap::with_max_entries(WAITERS, 0);
 
 /// Entry 0: as many as there are entries in `STALLS`.
 #[map]
@@ -163,7 +162,7 @@ pub static STALLED: Array<u64> = Array::with_max_entries(1, 0);
 
 /// Tasks that are held up for being over memory.high, by thread.
 #[map]
-pub static HIGH_CALLS: HashMap<u64, crate::probes::reclaim::Wait> = HashMap::with_max_entries(WAITERS, 0);
+pub static HIGH_CALLS: HashMap<u64, Wait> = HashMap::with_max_entries(WAITERS, 0);
 
 /// How much each process maps, by thread-group id. The one that is idle for longest makes room.
 #[map]

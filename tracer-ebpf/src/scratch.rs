@@ -3,53 +3,9 @@
 //! One slot a program and CPU, so that a program interrupted by another kind of program keeps its own; the busy flag catches one
 //! interrupted by itself, which kernels before 5.12 allow.
 
+pub use crate::values::{Scratch, Slot};
 use crate::{loss, maps::SCRATCH};
-use tracer_common::{
-    attribution::{KeyRecord, Sample},
-    loss::Loss,
-    mapping::MappingRecord,
-    stack::{Bases, StackRecord},
-};
-
-/// Which program asks.
-#[derive(Clone, Copy, PartialEq, Eq)]
-#[repr(u32)]
-pub enum Slot {
-    PageAlloc = 0,
-    LruInsertion = 1,
-    AnonCommit = 2,
-    FileCommit = 3,
-    ShmemCommit = 4,
-    Swapin = 5,
-    Migrate = 6,
-    FromUser = 7,
-    Hugetlb = 8,
-    MoveAccount = 9,
-    PageFree = 10,
-    Oom = 11,
-    Dirty = 12,
-    Mapping = 13,
-    PageAllocSpare = 14,
-}
-
-/// Number of slots.
-pub const SLOTS: u32 = 15;
-
-/// Working memory of one program on one CPU.
-#[repr(C)]
-pub struct Scratch {
-    busy: u64,
-    /// A key on its way into the table.
-    pub key: KeyRecord,
-    /// A sample on its way into the table.
-    pub sample: Sample,
-    /// A stack on its way into the table.
-    pub stack: StackRecord,
-    /// What its frames are relative to.
-    pub bases: Bases,
-    /// A record of address space on its way into the table.
-    pub mapping: MappingRecord,
-}
+use tracer_common::loss::Loss;
 
 /// The slot's memory, until [`leave`]; counts and returns `None` if it is in use.
 #[inline(always)]

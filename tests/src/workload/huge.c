@@ -76,5 +76,12 @@ int wl_hugetlb(void) {
     wl_step(&(struct wl_step){.name = "touched", .function = "wl_touch_hugetlb"});
     if (munmap(start, bytes) != 0) wl_die("munmap");
     wl_step(&(struct wl_step){.name = "ended"});
+    // Shared: pages of a file of the kernel's own.
+    start = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_HUGETLB, -1, 0);
+    if (start == MAP_FAILED) wl_die("mmap of shared huge pages");
+    wl_touch_hugetlb(start, bytes);
+    wl_step(&(struct wl_step){.name = "shared", .function = "wl_touch_hugetlb"});
+    if (munmap(start, bytes) != 0) wl_die("munmap");
+    wl_step(&(struct wl_step){.name = "over"});
     return 0;
 }

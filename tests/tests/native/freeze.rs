@@ -1,4 +1,5 @@
-//! Frozen pictures, which have no command of their own: the kernel half is started by the library, in this process.
+//! Frozen pictures, which have no command of their own: the kernel half is started by the library, in this process. Each is opened by a real
+//! kill, in a cgroup beside the one that is looked at.
 
 use harness::cgroup::TestCgroup;
 use harness::workload::Workload;
@@ -76,6 +77,26 @@ fn losses(running: &Running, owner: u64) -> Vec<(&'static str, u64)> {
         .collect()
 }
 
+/// Has the kernel kill a process of `victims`, which opens a picture; its epoch, or `None` if none was opened.
+fn kill(running: &Running, victims: &TestCgroup) -> Option<u64> {
+    let before = picture::epochs(&running.bpf).unwrap();
+    crate::oom::hog_first(victims);
+    let mut opened = picture::epochs(&running.bpf).unwrap();
+    opened.retain(|epoch| !before.contains(epoch));
+    assert!(opened.len() <= 1, "one kill opened {opened:?}");
+    opened.pop()
+}
+
+/// Two cgroups below one: whose memory is looked at, and for processes that are to be killed, of which a picture is taken since the one above is
+/// traced. That one comes last, and goes last.
+fn cgroups(name: &str) -> [TestCgroup; 3] {
+    let top = TestCgroup::new(name).unwrap();
+    let [looked_at, victims] = ["looked-at", "victims"].map(|name| top.child(name).unwrap());
+    looked_at.limit(1 << 30).unwrap();
+    victims.limit(8 << 20).unwrap();
+    [looked_at, victims, top]
+}
+
 /// Folios that wait in a CPU's batch get their owner at a sweep.
 fn settle(running: &mut Running) {
     let slots: Vec<u64> = memtrail::kernel_half::tables::samples(&running.bpf).unwrap().keys().copied().collect();
@@ -86,19 +107,19 @@ fn settle(running: &mut Running) {
 #[ignore = "root"]
 pub(super) fn native_old_pictures_read_whole() {
     let bytes = harness::accuracy::size(BYTES).unwrap();
-    let cgroup = TestCgroup::new("freeze").unwrap();
-    let owner = id(&cgroup);
-    let mut workload = Workload::start(&cgroup, &["anon", "--bytes", &bytes.to_string()]).unwrap();
+    let [cgroup, victims, top] = &cgroups("freeze");
+    let owner = id(cgroup);
+    let mut workload = Workload::start(cgroup, &["anon", "--bytes", &bytes.to_string()]).unwrap();
     workload.run_to("ready").unwrap();
-    let mut session = start(&cgroup);
+    let mut session = start(top);
     let running = session.running_mut();
     workload.run_to("touched").unwrap();
     settle(running);
 
     // Nobody reads between the opening and the end of the workload.
-    let full = picture::open(&mut running.bpf).unwrap().unwrap();
+    let full = kill(running, victims).unwrap();
     workload.run_to("freed").unwrap();
-    let half = picture::open(&mut running.bpf).unwrap().unwrap();
+    let half = kill(running, victims).unwrap();
     workload.finish().unwrap();
 
     let was_full = live(running, owner, full);
@@ -127,13 +148,13 @@ pub(super) fn native_old_pictures_read_whole() {
 #[ignore = "root"]
 pub(super) fn native_pictures_are_bounded_and_epochs_go_round() {
     const STEP: u64 = 4 << 20;
-    let cgroup = TestCgroup::new("pictures").unwrap();
-    let owner = id(&cgroup);
-    let mut session = start(&cgroup);
+    let [cgroup, victims, top] = &cgroups("pictures");
+    let owner = id(cgroup);
+    let mut session = start(top);
     let running = session.running_mut();
     let mut workloads: Vec<Workload> = Vec::new();
     let mut grow = |running: &mut Running| {
-        let mut workload = Workload::start(&cgroup, &["anon", "--bytes", &STEP.to_string()]).unwrap();
+        let mut workload = Workload::start(cgroup, &["anon", "--bytes", &STEP.to_string()]).unwrap();
         workload.run_to("touched").unwrap();
         workloads.push(workload);
         settle(running);
@@ -142,13 +163,13 @@ pub(super) fn native_pictures_are_bounded_and_epochs_go_round() {
 
     // The first stays open while three times as many epochs as there are banks come and go beside it.
     let mut then = vec![grow(running)];
-    let mut open = vec![picture::open(&mut running.bpf).unwrap().unwrap()];
+    let mut open = vec![kill(running, victims).unwrap()];
     for round in 0..3 * ROTATING_BANKS {
         then.push(grow(running));
-        open.push(picture::open(&mut running.bpf).unwrap().unwrap());
+        open.push(kill(running, victims).unwrap());
         if open.len() == PICTURES {
             let before: u64 = losses(running, owner).iter().filter(|(name, _)| *name == "picture_refused").map(|(_, n)| *n).sum();
-            assert_eq!(picture::open(&mut running.bpf).unwrap(), None, "a fifth picture");
+            assert_eq!(kill(running, victims), None, "a fifth picture");
             assert!(losses(running, owner).contains(&("picture_refused", before + 1)), "{:?}", losses(running, owner));
         }
         for (epoch, bytes) in open.iter().zip(&then) {
@@ -184,7 +205,7 @@ pub(super) fn native_pictures_are_bounded_and_epochs_go_round() {
     assert!((0..LATE).contains(&now), "{now} bytes are live still");
 
     // And it all works again.
-    let again = picture::open(&mut running.bpf).unwrap().unwrap();
+    let again = kill(running, victims).unwrap();
     let late = live(running, owner, again);
     assert!(late.0 <= now && late.0 == late.1 as i64, "{late:?} of {now}");
     picture::close(&mut running.bpf, again).unwrap();

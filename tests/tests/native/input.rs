@@ -196,7 +196,7 @@ fn native_every_output_is_whole_after_a_signal() {
         assert!(!rows.is_empty() && log.ends_with('\n'), "{log}");
         for row in rows {
             let distribution =
-                memtrail::histogram::Distribution::decode(row.rsplit(',').next().unwrap()).unwrap_or_else(|| panic!("{row}"));
+                memtrail::report::distribution::Distribution::decode(row.rsplit(',').next().unwrap()).unwrap_or_else(|| panic!("{row}"));
             assert!(distribution.count() > 0, "{row}");
         }
         assert!(text("x.jsonl").lines().last().unwrap().contains("\"type\":\"end\""));

@@ -10,6 +10,7 @@
 mod accuracy;
 mod allocators;
 mod beside;
+mod calibration;
 mod churn;
 mod collapse;
 mod command;
@@ -30,6 +31,7 @@ mod lifecycle;
 mod losses;
 mod mappings;
 mod mark;
+mod missed;
 mod moved;
 mod namespace;
 mod nested;

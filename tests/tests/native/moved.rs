@@ -4,11 +4,13 @@ use harness::accuracy::size;
 use harness::cgroup::TestCgroup;
 use harness::memtrail::{Memtrail, Mode, record_args};
 use harness::pagemap::{Page, PageMap};
-use harness::report;
 use harness::workload::Workload;
+use harness::{kernel, report};
 use std::collections::BTreeSet;
 
 const BYTES: u64 = 256 << 20;
+/// More than a block of memory has on x86_64 with less than 64 GiB: of several, one may have none of the kernel's own.
+const SEVERAL_BLOCKS: u64 = 192 << 20;
 /// Compactions before giving up: each moves what the one before made room for.
 const PASSES: u32 = 10;
 
@@ -75,5 +77,53 @@ fn native_compaction_keeps_owner_and_stack() {
     if followed != "none" {
         // Carried over, not charged anew.
         assert!(row.charged.unwrap() <= bytes + (1 << 20), "charged {:?}", row.charged);
+    }
+    crate::missed::assert_none(&outcome, cgroup.path(), &["anon", "file", "shmem"]);
+}
+
+/// Takes blocks of memory with such frames out of use, which moves what is in them, and puts them back; how many it could take. Those that
+/// have memory of the kernel's own cannot be taken.
+fn empty_blocks(frames: &BTreeSet<u64>) -> usize {
+    const MEMORY: &str = "/sys/devices/system/memory";
+    let bytes = std::fs::read_to_string(format!("{MEMORY}/block_size_bytes")).unwrap();
+    let bytes = u64::from_str_radix(bytes.trim(), 16).unwrap();
+    let blocks: BTreeSet<u64> = frames.iter().map(|frame| frame * 4096 / bytes).collect();
+    let state = |block: u64| format!("{MEMORY}/memory{block}/state");
+    let emptied = blocks.into_iter().filter(|block| std::fs::write(state(*block), "offline").is_ok());
+    emptied.inspect(|block| std::fs::write(state(*block), "online").unwrap()).count()
+}
+
+/// Pages that the kernel is told to move are neither charged nor uncharged by that. A host is not asked to do without its memory.
+#[test]
+#[ignore = "root"]
+fn native_moved_pages_are_counted_once() {
+    if !kernel::in_own_machine() {
+        println!("NOT TRIED: no machine of the tests' own");
+        return;
+    }
+    let cgroup = TestCgroup::new("blocks").unwrap();
+    let bytes = SEVERAL_BLOCKS;
+    let mut workload = Workload::start(&cgroup, &["holes", "--bytes", &bytes.to_string()]).unwrap();
+    workload.run_to("ready").unwrap();
+    let memtrail = Memtrail::start(&record_args(cgroup.path(), Mode::Exact)).unwrap();
+    let pid = workload.run_to("holes").unwrap().pop().unwrap().pid;
+    let frames_before = frames(pid);
+    let emptied = empty_blocks(&frames_before);
+    let moved = frames_before.difference(&frames(pid)).count();
+    cgroup.settled_kinds().unwrap();
+    let outcome = memtrail.stop().unwrap();
+
+    let row = report::kind(&outcome.report, cgroup.path(), "anon").unwrap().unwrap();
+    println!("{moved} of {} frames moved out of {emptied} blocks; live {:?}, charged {:?}", frames_before.len(), row.live, row.charged);
+    if emptied == 0 {
+        let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+        println!("NOT TRIED: kernel {} has memory of its own in each of these blocks", release.trim());
+        return;
+    }
+    assert!(moved >= 100, "{moved} frames");
+    crate::missed::assert_none(&outcome, cgroup.path(), &["anon", "file", "shmem"]);
+    if outcome.report["migration"]["followed"] != "none" {
+        assert!(row.charged.unwrap() <= bytes + (1 << 20), "charged {:?}", row.charged);
+        assert!(row.live.unwrap().abs_diff(row.stat.unwrap()) <= 512 << 10, "live {:?} of {:?}", row.live, row.stat);
     }
 }

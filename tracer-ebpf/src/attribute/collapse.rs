@@ -10,20 +10,6 @@ use crate::{
 };
 use tracer_common::attribution::Sample;
 
-/// What khugepaged did last.
-#[derive(Clone, Copy)]
-#[repr(C)]
-pub struct Collapse {
-    /// Key of the last sample that it ended; 0 for none.
-    ended_key: u64,
-    /// File of that sample.
-    ended_file: u64,
-    /// Where in the file or address space, in units of a huge page.
-    ended_at: u64,
-    /// Slot of the last sample that it made, still under khugepaged's own key; 0 for none.
-    made: u64,
-}
-
 /// khugepaged's new folio has its sample in `slot`, under khugepaged's own key.
 #[unsafe(no_mangle)]
 #[inline(never)]

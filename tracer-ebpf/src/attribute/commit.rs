@@ -83,7 +83,7 @@ pub fn here(ctx: *mut c_void, slot: Slot, commit: &Commit) {
     if control.baseline != 0 {
         frames::set(&NEW_FRAMES, frame, order);
     }
-    // What stands here already was charged another way first (swap cache), or its end was missed. This commit decides anew,
+    // What stands here already was charged another way first (swap cache of shmem), or its end was missed. This commit decides anew,
     // or such folios would have two chances.
     end::folio(frame, order);
     let totals = control.owner_totals != 0;
@@ -289,30 +289,60 @@ pub fn store(scratch: &mut Scratch, frame: u64) -> bool {
     true
 }
 
+/// Takes a folio out of the exact totals of a kind that it was counted as by mistake.
+#[inline(always)]
+pub fn take_back(folio: Folio, kind: Kind) {
+    if control().is_none_or(|control| control.owner_totals == 0) {
+        return;
+    }
+    if let Some(Owner::Cgroup(owner)) = memcg::owner(folio.address)
+        && let Some(order) = folio.order()
+    {
+        add_total(owner, kind, order, false);
+    }
+}
+
 /// Adds to the exact totals of an owner.
 #[inline(always)]
 pub fn add_total(owner: u64, kind: Kind, order: u32, charged: bool) {
     let bytes = tracer_common::FRAME_BYTES << (order & 31);
-    let mut totals = OWNER_TOTALS.get_ptr_mut(owner);
-    if totals.is_none() {
-        let _ = OWNER_TOTALS.insert(owner, OwnerTotals { charged: [0; 4], uncharged: [0; 4] }, 1);
-        totals = OWNER_TOTALS.get_ptr_mut(owner);
-    }
-    let Some(totals) = totals else {
+    let Some(totals) = totals_of(owner) else {
         loss::count(Loss::OwnerTableFull, bytes);
         return;
     };
-    // SAFETY: this CPU's own value.
+    // SAFETY: this CPU's own value. An interrupt may uncharge something between any two instructions, so it is added to in one.
     unsafe {
-        match (kind, charged) {
-            (Kind::Anon, true) => (*totals).charged[0] += bytes,
-            (Kind::File, true) => (*totals).charged[1] += bytes,
-            (Kind::Shmem, true) => (*totals).charged[2] += bytes,
-            (Kind::Hugetlb, true) => (*totals).charged[3] += bytes,
-            (Kind::Anon, false) => (*totals).uncharged[0] += bytes,
-            (Kind::File, false) => (*totals).uncharged[1] += bytes,
-            (Kind::Shmem, false) => (*totals).uncharged[2] += bytes,
-            (Kind::Hugetlb, false) => (*totals).uncharged[3] += bytes,
-        }
+        let sum = match (kind, charged) {
+            (Kind::Anon, true) => &raw mut (*totals).charged[0],
+            (Kind::File, true) => &raw mut (*totals).charged[1],
+            (Kind::Shmem, true) => &raw mut (*totals).charged[2],
+            (Kind::Hugetlb, true) => &raw mut (*totals).charged[3],
+            (Kind::Anon, false) => &raw mut (*totals).uncharged[0],
+            (Kind::File, false) => &raw mut (*totals).uncharged[1],
+            (Kind::Shmem, false) => &raw mut (*totals).uncharged[2],
+            (Kind::Hugetlb, false) => &raw mut (*totals).uncharged[3],
+        };
+        atomic::add(sum, bytes);
     }
+}
+
+/// Adds to what an owner was charged as a kind what another one had, which is no more: `bytes` in two's complement.
+#[inline(always)]
+pub fn hand_over(owner: u64, kind: u64, bytes: u64) {
+    let Some(totals) = totals_of(owner) else {
+        loss::count(Loss::OwnerTableFull, 0);
+        return;
+    };
+    // SAFETY: as above; the masked kind is one of four.
+    unsafe { atomic::add(&raw mut (*totals).charged[(kind & 3) as usize], bytes) };
+}
+
+#[inline(always)]
+fn totals_of(owner: u64) -> Option<*mut OwnerTotals> {
+    let totals = OWNER_TOTALS.get_ptr_mut(owner);
+    if totals.is_some() {
+        return totals;
+    }
+    let _ = OWNER_TOTALS.insert(owner, OwnerTotals { charged: [0; 4], uncharged: [0; 4] }, 1);
+    OWNER_TOTALS.get_ptr_mut(owner)
 }

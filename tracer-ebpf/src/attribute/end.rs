@@ -13,15 +13,20 @@ use tracer_common::{
     FRAME_BYTES,
     attribution::{Grave, Sample, sample_slot},
     histogram::Metric,
+    kind::Kind,
     loss::Loss,
 };
 
 /// The folio of `order` at `frame`, a whole one or a piece of a split one, is uncharged now: ends what stands for it, and counts how long
-/// it lived.
+/// it lived. The kind that it was charged as, if anything did.
 #[inline(always)]
-pub fn uncharged(frame: u64, order: u32) {
-    if frames::is_set(&FRAMES, frame) {
-        end_sample(frame, order as u64, 1);
+pub fn uncharged(frame: u64, order: u32) -> Option<Kind> {
+    if !frames::is_set(&FRAMES, frame) {
+        return None;
+    }
+    match end_sample(frame, order as u64, 1) {
+        0 => None,
+        kind => Kind::from_number((kind - 1) as u8),
     }
 }
 
@@ -39,6 +44,8 @@ pub fn covered(frame: u64, order: u32) {
     end_sample(frame, order as u64, 0);
 }
 
+/// One more than the number of the kind of what ended, 0 if nothing did.
+///
 /// A global function, so that it is verified once (see [`super::stack`]).
 #[unsafe(no_mangle)]
 #[inline(never)]
@@ -48,6 +55,7 @@ extern "C" fn end_sample(frame: u64, order: u64, is_uncharge: u64) -> u64 {
     frames::clear(&FRAMES, frame, order);
     let Some((slot, sample)) = find(frame, order) else { return 0 };
     let frames = 1_u64 << (order & 31);
+    let mut ended = 0;
     // SAFETY: a map value of a folio that nobody else ends: it has no references left. Fields are read one by one, since a copy
     // would take stack that the callers need. Pieces of one folio may end on several CPUs at once, so the count changes atomically.
     unsafe {
@@ -57,7 +65,8 @@ extern "C" fn end_sample(frame: u64, order: u64, is_uncharge: u64) -> u64 {
                 collapse::collapse_ended(slot);
             }
             let weight = (*sample).weight_per_frame;
-            let owner = key::debit(key, weight, (*sample).order, frames, control.epoch);
+            let (owner, kind) = key::debit(key, weight, (*sample).order, frames, control.epoch);
+            ended = if owner == 0 { 0 } else { 1 + kind as u64 };
             count_lifetime(owner, (*sample).charged_ns, weight / FRAME_BYTES * frames, is_uncharge);
             if control.open_pictures != 0 && epoch < control.epoch {
                 bury(sample, slot, frame, frames, control.epoch);
@@ -69,7 +78,7 @@ extern "C" fn end_sample(frame: u64, order: u64, is_uncharge: u64) -> u64 {
             let _ = SAMPLES.remove(slot);
         }
     }
-    1
+    ended
 }
 
 /// Adds an uncharge of as many pages to the distribution of lifetimes. Memory older than the trace has none (0).

@@ -71,16 +71,16 @@ pub unsafe fn transfer(from: *mut KeyRecord, to: *mut KeyRecord, weight_per_fram
     }
 }
 
-/// Takes `frames` frames of a folio of that order back from a key. Whose memory it was, 0 if there is no such key.
+/// Takes `frames` frames of a folio of that order back from a key. Whose memory it was, 0 if there is no such key, and the number of its kind.
 #[inline(always)]
-pub fn debit(identity: u64, weight_per_frame: u64, order: u32, frames: u64, epoch: u64) -> u64 {
-    let Some(record) = KEYS.get_ptr_mut(identity) else { return 0 };
+pub fn debit(identity: u64, weight_per_frame: u64, order: u32, frames: u64, epoch: u64) -> (u64, u32) {
+    let Some(record) = KEYS.get_ptr_mut(identity) else { return (0, 0) };
     let variance = (variance_in_frames(weight_per_frame, order & 31) * frames) >> (order & 31);
     let bank = bank_of(epoch);
     // SAFETY: as above.
     unsafe {
         atomic::add(&raw mut (*record).uncharged[bank], weight_per_frame * frames);
         atomic::subtract(&raw mut (*record).live_variance[bank], variance);
-        (*record).key.owner
+        ((*record).key.owner, (*record).key.kind)
     }
 }

@@ -1,6 +1,7 @@
 //! Capturing call stacks, and giving them an identity of 64 bits with a check of another 64.
 
 use crate::{
+    globals::setting,
     kernel::task,
     loss,
     maps::{SCRATCH, STACKS},
@@ -33,12 +34,9 @@ pub fn record(ctx: *mut c_void, slot: Slot, side: Side, scratch: &mut Scratch) -
     // SAFETY: the buffer is as long as said.
     let bytes = unsafe { bpf_get_stack(ctx, scratch.stack.frames.as_mut_ptr().cast(), (MAX_FRAMES * 8) as u32, flags) };
     if bytes < 0 {
-        // A task that has given its memory up (exit, exec) has no user stack: that is none, not a loss.
-        // SAFETY: plain helper.
-        if side == Side::User && !task::has_memory(unsafe { bpf_get_current_task() }) {
-            return 0;
+        if was_asked_for(side) {
+            loss::count(Loss::StackWalkFailed, 0);
         }
-        loss::count(Loss::StackWalkFailed, 0);
         return 0;
     }
     if side == Side::User {
@@ -47,6 +45,17 @@ pub fn record(ctx: *mut c_void, slot: Slot, side: Side, scratch: &mut Scratch) -
         make_relative(slot as u64, bytes as u64 / 8);
     }
     keep_stack(slot as u64, bytes as u64 / 8, salt)
+}
+
+/// Whether a stack that could not be walked is missing to anyone: a stack of user space that the task has, or one of the kernel where these
+/// were asked for. Elsewhere the kernel's is a substitute for the one of user space, for tasks that have none.
+#[inline(always)]
+fn was_asked_for(side: Side) -> bool {
+    match side {
+        // SAFETY: plain helper.
+        Side::User => task::has_user_stack(unsafe { bpf_get_current_task() }),
+        Side::Kernel => setting!(kernel_stacks) != 0,
+    }
 }
 
 /// Makes the frames in the slot's scratch relative to its bases. What stands beyond the stack's end, up to the end of its chunk, changes

@@ -8,13 +8,14 @@ use crate::{
     loss,
     maps::{FILE_SCRATCH, FILES},
     scratch::Slot,
+    values::FileScratch,
 };
 use aya_ebpf::helpers::{
     bpf_ktime_get_ns,
     generated::{bpf_probe_read_kernel, bpf_probe_read_kernel_str},
 };
 use tracer_common::{
-    file::{COMPONENT_BYTES, FILE_SYSTEM_BYTES, FileRecord, LINKS_UNKNOWN, MOST_COMPONENTS, NAME_START_BYTES, NameStatus, file_identity},
+    file::{COMPONENT_BYTES, FILE_SYSTEM_BYTES, LINKS_UNKNOWN, MOST_COMPONENTS, NAME_START_BYTES, NameStatus, file_identity},
     loss::Loss,
 };
 
@@ -22,15 +23,6 @@ use tracer_common::{
 const TAGS: u64 = 3;
 /// A record is not made anew sooner, nanoseconds: a report looks at every folio of a file.
 const FRESH_NS: u64 = 50_000_000;
-
-/// Working memory of one program on one CPU.
-#[repr(C)]
-pub struct FileScratch {
-    busy: u64,
-    /// Where pointers are read to: the callers leave little of the stack.
-    word: u64,
-    record: FileRecord,
-}
 
 /// Identity of a folio's file, whose record is made if it is new; 0 if there is none or it cannot be read.
 #[inline(always)]

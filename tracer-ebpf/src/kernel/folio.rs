@@ -52,6 +52,13 @@ impl Folio {
         }
     }
 
+    /// Whether it is a huge page of hugetlbfs, in or out of a file. Of kernels that may charge them (6.7 and later) those of 6.10 and 6.11 do not
+    /// tell how such a page is known.
+    #[inline(always)]
+    pub fn is_hugetlb(&self) -> bool {
+        self.has(layout!(pg_head)) && is_hugetlb(self.address)
+    }
+
     /// Order, from its flags and its second page.
     #[inline(always)]
     pub fn order(&self) -> Option<u32> {
@@ -76,6 +83,18 @@ pub fn order(folio: u64) -> Option<u32> {
     Folio::at(folio).order()
 }
 
+/// Whether a compound page is one of hugetlbfs.
+#[inline(always)]
+fn is_hugetlb(folio: u64) -> bool {
+    if let Some(kind) = layout!(page_type_hugetlb) {
+        return read::<u32>(folio, layout!(page_mapcount)).unwrap_or(0) as u64 >> 24 == kind;
+    }
+    match layout!(pg_hugetlb) {
+        Some(bit) => read::<u64>(folio, layout!(folio_flags_1)).unwrap_or(0) >> (bit & 63) & 1 != 0,
+        None => false,
+    }
+}
+
 /// Order of a compound page, or [`UNKNOWN`].
 #[inline(never)]
 fn large_order(folio: u64) -> u64 {
@@ -98,29 +117,37 @@ fn large_order(folio: u64) -> u64 {
 #[inline(always)]
 pub fn kind(folio: u64) -> Option<Kind> {
     let mapping: u64 = read(folio, layout!(page_mapping))?;
-    if mapping & 1 != 0 {
-        return Some(Kind::Anon);
-    }
-    let flags: u64 = read(folio, layout!(page_flags))?;
-    let swapbacked = flags >> (layout!(pg_swapbacked)? & 63) & 1 != 0;
+    let given = Folio::at(folio);
+    let swapbacked = given.has(layout!(pg_swapbacked));
     if mapping == 0 {
         // Swap cache (no mapping until it is mapped), or not committed yet.
-        let swapcache = flags >> (layout!(pg_swapcache)? & 63) & 1 != 0;
-        return if swapbacked && swapcache { Some(Kind::Anon) } else { None };
+        return if swapbacked && given.has(layout!(pg_swapcache)) { Some(Kind::Anon) } else { None };
     }
-    Some(if swapbacked { Kind::Shmem } else { Kind::File })
+    Some(if given.is_hugetlb() {
+        Kind::Hugetlb
+    } else if mapping & 1 != 0 {
+        Kind::Anon
+    } else if swapbacked {
+        Kind::Shmem
+    } else {
+        Kind::File
+    })
 }
 
-/// Kind of a folio that is being uncharged: its mapping is gone by then unless it is anonymous.
+/// Kind of a folio that is being uncharged: its mapping is gone by then unless it is anonymous. A folio of the swap cache that was never mapped
+/// looks like one of shmem then.
 #[inline(always)]
-pub fn kind_at_uncharge(folio: u64) -> Option<Kind> {
-    let mapping: u64 = read(folio, layout!(page_mapping))?;
-    if mapping & 1 != 0 {
-        return Some(Kind::Anon);
-    }
-    let flags: u64 = read(folio, layout!(page_flags))?;
-    let swapbacked = flags >> (layout!(pg_swapbacked)? & 63) & 1 != 0;
-    Some(if swapbacked { Kind::Shmem } else { Kind::File })
+pub fn kind_at_uncharge(folio: Folio) -> Option<Kind> {
+    let mapping: u64 = read(folio.address, layout!(page_mapping))?;
+    Some(if mapping & 1 != 0 {
+        Kind::Anon
+    } else if folio.is_hugetlb() {
+        Kind::Hugetlb
+    } else if folio.has(layout!(pg_swapbacked)) {
+        Kind::Shmem
+    } else {
+        Kind::File
+    })
 }
 
 /// User address (anonymous, as it was at the fault) or offset in the file, bytes.

@@ -17,6 +17,10 @@ use tracer_common::{
 /// PF_KTHREAD (include/linux/sched.h, unchanged since 2.6).
 const KERNEL_THREAD: u32 = 0x0020_0000;
 
+/// PF_IO_WORKER (since 5.12) and PF_USER_WORKER (since 6.4): threads that the kernel adds to a process and that never run in user space, as those
+/// of io_uring. Before, the first said that a virtual CPU runs, in which nothing is charged, and the second is one of module loading.
+const WORKERS: u32 = 0x10 | 0x4000;
+
 /// The process behind a charge.
 #[derive(Clone, Copy)]
 pub struct Toucher {
@@ -75,10 +79,12 @@ fn start_of(leader: u64) -> Option<u64> {
     read(leader, layout!(task_start_boottime))
 }
 
-/// Whether the task has user memory; `true` if it cannot be read.
+/// Whether the task has a stack of user space; `true` if that cannot be read. One that exits or executes has given its memory up, and a kernel
+/// thread may work in the memory of a process.
 #[inline(always)]
-pub fn has_memory(task: u64) -> bool {
-    read::<u64>(task, layout!(task_mm)).unwrap_or(1) != 0
+pub fn has_user_stack(task: u64) -> bool {
+    let flags = read::<u32>(task, layout!(task_flags)).unwrap_or(0);
+    flags & (KERNEL_THREAD | WORKERS) == 0 && read::<u64>(task, layout!(task_mm)).unwrap_or(1) != 0
 }
 
 /// Whether the task is a kernel thread; `false` if it cannot be read.

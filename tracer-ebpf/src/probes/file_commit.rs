@@ -1,5 +1,5 @@
 //! A folio entered the page cache of a file: tracepoint with types `filemap:mm_filemap_add_to_page_cache`, on every tier. It is charged,
-//! locked, and its mapping is set. Not fired for shmem; fired for hugetlbfs, whose folios have no owner.
+//! locked, and its mapping is set. Not fired for shmem; fired for hugetlbfs, whose folios have an owner with `memory_hugetlb_accounting` only.
 
 use crate::{
     attribute::commit::{self, Commit, Place},
@@ -12,5 +12,6 @@ use tracer_common::kind::Kind;
 /// Handles the insertion.
 #[inline(always)]
 pub fn added(ctx: *mut c_void, folio: Folio) {
-    commit::here(ctx, Slot::FileCommit, &Commit { folio, kind: Kind::File, place: Place::Index });
+    let kind = if folio.is_hugetlb() { Kind::Hugetlb } else { Kind::File };
+    commit::here(ctx, Slot::FileCommit, &Commit { folio, kind, place: Place::Index });
 }

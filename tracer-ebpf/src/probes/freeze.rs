@@ -2,7 +2,7 @@
 
 use crate::{
     atomic, diagnose, loss,
-    maps::{CONTROL, KEYS, RUN_RESULTS},
+    maps::{CONTROL, KEYS},
 };
 use tracer_common::{
     attribution::{BANKS, PICTURES, ROTATING_BANKS, bank_of},
@@ -10,22 +10,14 @@ use tracer_common::{
     loss::Loss,
 };
 
-/// Ends the current epoch and opens a picture of it: leaves its number in entry 2 of `RUN_RESULTS`, or all ones if all are open.
-#[inline(always)]
-pub fn open_from_user() {
-    let epoch = open().unwrap_or(u64::MAX);
-    if let Some(result) = RUN_RESULTS.get_ptr_mut(2) {
-        // SAFETY: a map value; only the tracer's one thread runs this program.
-        unsafe { (*result)[0] = epoch };
-    }
-}
-
 /// Ends the current epoch and opens a picture of it; its number, or `None` if all pictures are open.
+///
+/// The caller holds the OOM lock (mm/oom_kill.c, `oom_lock`): two that opened at once would both add the bit of the epoch that they end, which
+/// carries into another bank's. No kernel before 5.12 lets a program set a bit atomically in any other way.
 #[inline(always)]
 pub fn open() -> Option<u64> {
     let control = CONTROL.get_ptr_mut(0)?;
-    // SAFETY: a map value; pictures are opened by one task at a time (the OOM lock, or the tracer). Closing may run at the same time:
-    // it only frees banks.
+    // SAFETY: a map value, which only the OOM lock's holder opens pictures in. Closing may run at the same time: it only frees banks.
     unsafe {
         if (*control).open_pictures >= PICTURES as u64 {
             loss::count(Loss::PictureRefused, 0);

@@ -55,7 +55,9 @@ pub fn settle_as(control: &Control, slot: Slot, folio: u64, frame: u64, sample: 
     // SAFETY: as above.
     let collapsed = unsafe { (*sample).file } & KEY_COLLAPSED as u64 != 0;
     let inserted = kind as u32 == Kind::File as u32 && !collapsed && !always_taken(order, setting!(log2_coarsest));
-    let weight = if inserted { 0 } else { commit::filtered(owner, order, weight, 1) };
+    // A page of hugetlbfs was allocated for the pool, by whoever made that larger, and is charged to whoever is given it.
+    let pooled = kind as u32 == Kind::Hugetlb as u32;
+    let weight = if inserted || pooled { 0 } else { commit::filtered(owner, order, weight, 1) };
     if weight == 0 {
         end::covered(frame, order);
         return;

@@ -29,7 +29,9 @@ use core::ffi::c_void;
 use tracer_common::{
     histogram::Metric,
     loss::Loss,
-    mapping::{CALLS, Change, FOLLOWED_FROM, Mapper, MappingCall, MappingEvent, MappingKey, MappingRecord, variance_in_pages},
+    mapping::{
+        CALLS, Change, FOLLOWED_FROM, Mapper, MappingCall, MappingEvent, MappingKey, MappingRecord, addend, asked_for, variance_in_pages,
+    },
     oom::UNKNOWN,
 };
 
@@ -442,7 +444,7 @@ extern "C" fn admit(tgid: u64, growth: u64, weight: u64) -> u64 {
     let Some(mapper) = mapper else { return 0 };
     // SAFETY: a map value of plain numbers. Threads of one process count in it together: a count that gets lost takes a call more.
     let mapper = unsafe { &mut *mapper };
-    mapper.grown = mapper.grown.wrapping_add(growth.wrapping_mul(weight));
+    mapper.grown += addend(mapper.grown, asked_for(growth, weight));
     if mapper.grown < FOLLOWED_FROM {
         return 0;
     }
@@ -472,7 +474,7 @@ fn add(scratch: &mut MappingRecord, key: &MappingKey, growth: u64, weight: u64, 
         if let Err(error) = MAPPINGS.insert(identity, &*scratch, 1) {
             const EEXIST: i32 = -17;
             if error != EEXIST {
-                loss::count(loss::of_insert(error, Loss::MappingTableFull), growth * weight);
+                loss::count(loss::of_insert(error, Loss::MappingTableFull), asked_for(growth, weight));
                 return;
             }
         }
@@ -482,12 +484,12 @@ fn add(scratch: &mut MappingRecord, key: &MappingKey, growth: u64, weight: u64, 
     // SAFETY: a map value; counters are only added to, atomically.
     unsafe {
         if (*record).key != *key {
-            loss::count(Loss::KeyCollision, growth * weight);
+            loss::count(Loss::KeyCollision, asked_for(growth, weight));
             return;
         }
-        atomic::add(&raw mut (*record).bytes, growth * weight);
+        atomic::add(&raw mut (*record).bytes, addend((*record).bytes, asked_for(growth, weight)));
         atomic::add(&raw mut (*record).calls, weight);
-        atomic::add(&raw mut (*record).variance, variance_in_pages(growth, weight));
+        atomic::add(&raw mut (*record).variance, addend((*record).variance, variance_in_pages(growth, weight)));
         (*record).last_ns = now;
     }
 }

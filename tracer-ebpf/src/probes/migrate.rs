@@ -1,11 +1,15 @@
 //! A folio's contents move to another frame: `mem_cgroup_migrate` (compaction, NUMA balancing, khugepaged's file collapse) and
 //! `mem_cgroup_replace_folio` (page-cache replacement). The charge goes along, so the sample does: the stack that made the memory
-//! resident stays responsible for it. Later kernels uncharge the old folio without an event, earlier ones with one that then finds nothing.
+//! resident stays responsible for it.
+//!
+//! Up to 6.6 both charge the new folio besides the old one, which is uncharged later, with an event that finds no sample. Since 6.7, which
+//! has the second function for that, the first moves the charge, and no event follows.
 
 use crate::{
-    attribute::{control, end, frames},
+    attribute::{commit, control, end, frames},
+    globals::layout,
     kernel::{
-        folio,
+        folio::{self, Folio},
         memcg::{self, Owner},
     },
     loss,
@@ -14,22 +18,44 @@ use crate::{
 };
 use tracer_common::{attribution::sample_slot, loss::Loss};
 
-/// Handles the entry of a migration from `old` to `new`.
+/// Handles the entry of `mem_cgroup_migrate`.
 #[inline(always)]
 pub fn migrating(old: u64, new: u64) {
-    if control().is_none() {
-        return;
-    }
+    moving(old, new, layout!(replace_folio).is_none());
+}
+
+/// Handles the entry of `mem_cgroup_replace_folio`.
+#[inline(always)]
+pub fn replacing(old: u64, new: u64) {
+    moving(old, new, true);
+}
+
+/// `charges`: the new folio is charged besides the old one.
+#[inline(always)]
+fn moving(old: u64, new: u64, charges: bool) {
+    let Some(control) = control() else { return };
     let (Some(from), Some(to)) = (folio::frame_of(old), folio::frame_of(new)) else { return };
-    if !frames::is_set(&FRAMES, from) {
+    let sampled = frames::is_set(&FRAMES, from);
+    let counts = charges && control.owner_totals != 0;
+    if !sampled && !counts {
         return;
     }
     // A new folio that is charged already keeps its own charge, and the old one its own end.
     if !matches!(memcg::owner(new), Some(Owner::None)) {
         return;
     }
-    let Some(order) = folio::order(old) else { return };
-    carry(from, to, order);
+    let old = Folio::at(old);
+    let Some(order) = old.order() else { return };
+    // As the kind that the old folio's uncharge will take it for: its sample, which would know better, goes along.
+    if counts
+        && let Some(Owner::Cgroup(owner)) = memcg::owner(old.address)
+        && let Some(kind) = folio::kind_at_uncharge(old)
+    {
+        commit::add_total(owner, kind, order, true);
+    }
+    if sampled {
+        carry(from, to, order);
+    }
 }
 
 /// Carries what stands for the folio at `from` over to the one at `to`.

@@ -4,7 +4,6 @@ pub mod anon_commit;
 pub mod baseline;
 pub mod calibrate;
 pub mod cgroup;
-pub mod charge;
 pub mod dirty;
 pub mod file_commit;
 pub mod follow;

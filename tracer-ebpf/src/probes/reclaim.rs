@@ -11,31 +11,10 @@ use crate::{
     kernel::{memcg, read},
     loss,
     maps::{HIGH_CALLS, RECLAIMS, STALLED, STALLS},
+    values::{Stall, Wait},
 };
 use aya_ebpf::helpers::{bpf_get_current_pid_tgid, bpf_get_current_task, bpf_ktime_get_ns};
 use tracer_common::{histogram::Metric, loss::Loss, oom::UNKNOWN};
-
-/// A wait that has begun.
-#[derive(Clone, Copy)]
-#[repr(C)]
-pub struct Wait {
-    /// Memory cgroup of the task.
-    owner: u64,
-    /// Monotonic nanoseconds.
-    since_ns: u64,
-}
-
-/// A charge that waits.
-#[derive(Clone, Copy)]
-#[repr(C)]
-pub struct Stall {
-    /// When its first reclaim began, and whose it is.
-    wait: Wait,
-    /// Nanoseconds in reclaim so far.
-    reclaim_ns: u64,
-    /// 1: it runs the OOM killer.
-    oom: u64,
-}
 
 /// Whose waits the current task's are; 0 if they are not wanted. The cgroup that is reclaimed may be one above.
 #[inline(always)]

@@ -5,6 +5,7 @@
 
 use crate::{
     attribute::commit::{self, Commit, Place},
+    globals::layout,
     kernel::folio::Folio,
     loss,
     maps::SHMEM_CALLS,
@@ -18,6 +19,10 @@ use tracer_common::{kind::Kind, loss::Loss};
 #[inline(always)]
 pub fn added(ctx: *mut c_void, folio: Folio) {
     commit::here(ctx, Slot::ShmemCommit, &Commit { folio, kind: Kind::Shmem, place: Place::Index });
+    // Swapped in: on its way to the LRU it was counted as anonymous, since nothing tells the two apart there.
+    if folio.has(layout!(pg_swapcache)) {
+        commit::take_back(folio, Kind::Anon);
+    }
 }
 
 /// kprobe entry.

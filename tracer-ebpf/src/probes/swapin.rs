@@ -3,9 +3,11 @@
 //! Page cache and shmem that is collapsed, by khugepaged or in the context of MADV_COLLAPSE: one large folio takes the place of the
 //! small ones in the file's tree, without an insertion event.
 //!
-//! Swap-in through the swap cache: such folios are charged when they are read, long before they are mapped, and are not new to the
-//! rmap.
-//! They come by here in the allocating task, with PG_swapcache set.
+//! Swap-in: such folios are charged when they are read, long before they are mapped, and come by here in the allocating task, through the swap
+//! cache or past it (zram, on kernels up to 7.1). Locked and not mapped yet: what a putback brings back here is not locked. Later kernels
+//! then map them as new ones, which is passed over there (see [`super::anon_commit`]).
+//!
+//! Swapped-out shmem comes by here too. Whose it is is known when it is put into its file (see [`super::shmem_commit`]).
 
 use crate::{
     attribute::{
@@ -15,7 +17,7 @@ use crate::{
     globals::{layout, setting},
     kernel::{
         folio::{self, Folio},
-        read, task,
+        task,
     },
     maps::FRAMES,
     scratch::Slot,
@@ -27,18 +29,16 @@ use tracer_common::{kind::Kind, sampling::always_taken};
 /// Order of a huge page, which is what files are collapsed to.
 const COLLAPSED_ORDER: u32 = 9;
 
-/// Handles a folio on its way to the LRU; most are passed over.
+/// Handles a folio on its way to the LRU; most are passed over. `mapping` reads its mapping, which costs something.
 #[inline(always)]
-pub fn on_lru(ctx: *mut c_void, given: Folio) {
-    let swapped_in = given.has(layout!(pg_swapcache)) && given.has(layout!(pg_swapbacked));
+pub fn on_lru(ctx: *mut c_void, given: Folio, mapping: impl Fn() -> Option<u64>) {
+    let swapped_in = given.has(layout!(pg_swapbacked)) && given.has(layout!(pg_locked)) && mapping() == Some(0);
     if !swapped_in && !(given.has(layout!(pg_head)) && is_collapsed(given)) {
         return;
     }
-    let folio = given.address;
-    // A folio in the swap cache that is mapped already comes from a putback, and is no charge. Collapsed anonymous memory is committed
-    // when it is mapped.
-    let kind = if swapped_in { Kind::Anon } else { folio::kind(folio).unwrap_or(Kind::Anon) };
-    if swapped_in == (read::<u64>(folio, layout!(page_mapping)) != Some(0)) || swapped_in != (kind as u32 == Kind::Anon as u32) {
+    // Collapsed anonymous memory is committed when it is mapped.
+    let kind = if swapped_in { Kind::Anon } else { folio::kind(given.address).unwrap_or(Kind::Anon) };
+    if swapped_in != (kind as u32 == Kind::Anon as u32) {
         return;
     }
     commit::here(ctx, Slot::Swapin, &Commit { folio: given, kind, place: Place::Index });

@@ -1,8 +1,11 @@
 //! cgroup v1: what changes owner or loses it without an uncharge. Swap-out moves the charge to the swap entry
 //! (`mem_cgroup_swapout`, later `memcg1_swapout`); charge moving (`mem_cgroup_move_account`, gone in 6.13) changes the owner.
+//!
+//! On v2 the function for swap-out is called too, and leaves the charge where it is: the folio is uncharged later, like any other.
 
 use crate::{
     attribute::{control, end, key},
+    globals::setting,
     kernel::{
         folio::{self, Folio},
         memcg,
@@ -12,10 +15,15 @@ use crate::{
 };
 use tracer_common::{attribution::Key, oom::UNKNOWN};
 
-/// Handles a folio whose memory charge becomes a swap charge.
+/// The kernel's number of the hierarchy of cgroup v2, which is the first one that it makes (kernel/cgroup/cgroup.c, `cgroup_init`).
+const V2: u32 = 0;
+
+/// Handles a folio whose memory charge becomes a swap charge. When it is uncharged, nobody owns it any more.
 #[inline(always)]
 pub fn swapped_out(folio: Folio) {
-    super::uncharge::uncharged(folio);
+    if setting!(hierarchy) != V2 {
+        super::uncharge::uncharged(folio);
+    }
 }
 
 /// Handles a folio that is being moved to the memory cgroup at `to`.

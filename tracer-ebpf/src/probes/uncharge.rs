@@ -13,18 +13,22 @@ use crate::{
 
 /// Handles the uncharge of `folio`.
 #[inline(always)]
-pub fn uncharged(folio: Folio) {
+pub fn uncharged(given: Folio) {
     let Some(control) = control() else { return };
-    let Some(order) = folio.order() else { return };
-    let folio = folio.address;
+    let Some(order) = given.order() else { return };
+    let folio = given.address;
     let Some(frame) = folio::frame_of(folio) else { return };
-    end::uncharged(frame, order);
+    let sampled = end::uncharged(frame, order);
     if control.owner_totals == 0 || is_typed(folio) {
         return;
     }
-    if let Some(Owner::Cgroup(owner)) = memcg::owner(folio)
-        && let Some(kind) = folio::kind_at_uncharge(folio)
-    {
+    let Some(Owner::Cgroup(owner)) = memcg::owner(folio) else { return };
+    // A sample knows what its folio was charged as. The folio itself may have forgotten.
+    let kind = match sampled {
+        Some(kind) => Some(kind),
+        None => folio::kind_at_uncharge(given),
+    };
+    if let Some(kind) = kind {
         commit::add_total(owner, kind, order, false);
     }
 }

@@ -4,7 +4,7 @@
 //! before that live still, and those that ended later, which the kernel half kept in its graveyard. At most
 //! [`tracer_common::attribution::PICTURES`] are open at once: each holds one bank of every key, and the graveyard is bounded.
 //!
-//! One thread opens and closes pictures here; the kernel half may open one of its own at any time. Nothing here looks at names.
+//! The kernel half opens them, at an OOM kill; one thread reads and closes them here. Nothing here looks at names.
 
 use super::{BpfError, tables};
 use crate::analyse::accounts;
@@ -41,13 +41,6 @@ impl Picture {
     pub fn bytes_by_samples(&self, key: u64) -> u64 {
         self.samples.iter().filter(|seen| seen.sample.key == key).map(|seen| seen.sample.weight_per_frame * seen.frames).sum()
     }
-}
-
-/// Opens a picture of this moment; its epoch, or `None` if as many as there can be are open (counted as a loss).
-pub fn open(bpf: &mut Ebpf) -> Result<Option<u64>, BpfError> {
-    tables::run(bpf, "run_open_picture", [0; 3])?;
-    let [epoch, ..] = tables::run_result(bpf, 2)?;
-    Ok(if epoch == u64::MAX { None } else { Some(epoch) })
 }
 
 /// Reads an open picture; `None` if `epoch` is that of none.

@@ -226,8 +226,9 @@ impl Running {
     }
 }
 
-/// Probes that add to the exact totals on their fentry and kprobe providers. Page cache always does.
-const COUNTED: [&str; 3] = ["uncharge", "anon-commit", "shmem-commit"];
+/// Probes that add to the exact totals on their fentry and kprobe providers. Page cache always does. Up to 6.6 a page that moves is charged twice
+/// and uncharged twice, which only the probe of migrations sees.
+const COUNTED: [&str; 4] = ["uncharge", "migrate", "anon-commit", "shmem-commit"];
 
 /// ___GFP_MOVABLE (include/linux/gfp.h to 6.3, gfp_types.h since): bit 3 in every kernel from 5.4 to 7.1. From 6.10 on it is an
 /// enumerator of an enum without a name, which cannot be looked up by one.

@@ -11,6 +11,7 @@ use tracer_common::{
     dirty::{DirtyKey, DirtyRecord},
     file::FileRecord,
     histogram::HistogramKey,
+    kind::Kind,
     loss::{Loss, LossCount},
     owner::OwnerName,
     process::ProcessRecord,
@@ -154,15 +155,24 @@ pub fn owners_with_totals(bpf: &Ebpf) -> Result<Vec<u64>, BpfError> {
     Ok(map.keys().filter_map(Result::ok).collect())
 }
 
-/// Removes exact totals; those of owners that have none are passed over.
-pub fn forget_owner_totals(bpf: &mut Ebpf, owners: &[u64]) -> Result<(), BpfError> {
+/// Removes exact totals and gives their last values, summed over CPUs; `None` if there are none.
+pub fn take_owner_totals(bpf: &mut Ebpf, owner: u64) -> Result<Option<OwnerTotals>, BpfError> {
     let name = "OWNER_TOTALS";
     let failed = |source| BpfError::Map { name, source };
     let mut map = PerCpuHashMap::<_, u64, OwnerTotals>::try_from(bpf.map_mut(name).ok_or(BpfError::Missing(name))?).map_err(failed)?;
-    owners.iter().try_for_each(|owner| match map.remove(owner) {
-        Err(error) if !is_gone(&error) => Err(failed(error)),
-        _ => Ok(()),
-    })
+    let of_cpus = match map.get(&owner, 0) {
+        Err(error) if is_gone(&error) => return Ok(None),
+        of_cpus => of_cpus.map_err(failed)?,
+    };
+    map.remove(&owner).map_err(failed)?;
+    let mut sum = OwnerTotals::default();
+    of_cpus.iter().for_each(|one| sum.add(one));
+    Ok(Some(sum))
+}
+
+/// Adds to what an owner was charged as a kind.
+pub fn hand_over(bpf: &mut Ebpf, owner: u64, kind: Kind, bytes: i64) -> Result<(), BpfError> {
+    run(bpf, "run_hand_over", [owner, kind as u64, bytes as u64])
 }
 
 /// Exact bytes by owner, summed over CPUs.
@@ -174,12 +184,7 @@ pub fn owner_totals(bpf: &Ebpf) -> Result<std::collections::HashMap<u64, OwnerTo
     for entry in map.iter() {
         let (owner, values) = entry.map_err(failed)?;
         let mut sum = OwnerTotals::default();
-        for value in values.iter() {
-            for kind in 0..sum.charged.len() {
-                sum.charged[kind] = sum.charged[kind].wrapping_add(value.charged[kind]);
-                sum.uncharged[kind] = sum.uncharged[kind].wrapping_add(value.uncharged[kind]);
-            }
-        }
+        values.iter().for_each(|value| sum.add(value));
         found.insert(owner, sum);
     }
     Ok(found)
@@ -287,7 +292,7 @@ fn is_gone(error: &MapError) -> bool {
     }
 }
 
-/// Result of a program that is run by hand: 0 the sweep, 1 the baseline, 2 a picture.
+/// Result of a program that is run by hand: 0 the sweep, 1 the baseline.
 pub fn run_result(bpf: &Ebpf, index: u32) -> Result<[u64; 4], BpfError> {
     let name = "RUN_RESULTS";
     let failed = |source| BpfError::Map { name, source };

@@ -9,7 +9,7 @@ use super::{
 use crate::{
     analyse::accounts,
     cgroup::{
-        CgroupId, Registry,
+        CgroupId, Registry, Version,
         registry::{REMOVED, State},
     },
     kernel_half::{BpfError, tables},
@@ -18,6 +18,7 @@ use std::collections::{HashMap, HashSet};
 use tracer_common::{
     attribution::KeyRecord,
     dirty::{DirtyKey, DirtyRecord},
+    kind::Kind,
 };
 
 /// How many of them keep a row.
@@ -79,7 +80,7 @@ impl Session {
         dirtied: &HashMap<DirtyKey, DirtyRecord>,
         now_ns: u64,
     ) -> Result<(), SessionError> {
-        self.forget_totals()?;
+        self.hand_over_totals()?;
         let owning: HashSet<u64> = keys.values().map(|record| record.key.owner).collect();
         let folded = self.fold(dirtied.keys().map(|key| key.owner), &owning);
         for key in dirtied.keys().filter(|key| folded.contains(&key.owner)) {
@@ -99,16 +100,32 @@ impl Session {
         Ok(())
     }
 
-    /// Exact totals are compared with the figures of the living: those of the removed leave their table. A late uncharge may bring some back
-    /// under an id that nobody knows any more, which leave when the table is half full: it may be that of a new cgroup, too.
-    fn forget_totals(&mut self) -> Result<(), BpfError> {
+    /// Exact totals are compared with the figures of the living: those of the removed leave their table. On v2 they go to the cgroup above that
+    /// lives, which is where the kernel counts what they still hold, and where later kernels (7.1) uncharge it. With them goes what they had when
+    /// counting began. A late uncharge may bring some back under an id that nobody knows any more, which leave when the table is half full: it may
+    /// be that of a new cgroup, too.
+    pub(super) fn hand_over_totals(&mut self) -> Result<(), BpfError> {
         if !self.running.totals {
             return Ok(());
         }
-        let mut owners = tables::owners_with_totals(&self.running.bpf)?;
+        let mut owners: HashSet<u64> = tables::owners_with_totals(&self.running.bpf)?.into_iter().collect();
         let crowded = owners.len() > self.running.sizes.owner_totals as usize / 2;
+        owners.extend(self.first.keys().map(|id| id.0).filter(|id| self.registry.get(CgroupId(*id)).is_some()));
         owners.retain(|id| self.registry.get(CgroupId(*id)).map_or(crowded, |cgroup| cgroup.state != State::Alive));
-        tables::forget_owner_totals(&mut self.running.bpf, &owners)
+        for owner in owners {
+            let totals = tables::take_owner_totals(&mut self.running.bpf, owner)?.unwrap_or_default();
+            let first = self.first.remove(&CgroupId(owner));
+            let heir = self.registry.ancestry(CgroupId(owner)).find(|cgroup| cgroup.state == State::Alive).map(|cgroup| cgroup.id.0);
+            let Some(heir) = heir.filter(|_| self.hierarchy.version == Version::V2) else { continue };
+            for kind in Kind::ALL {
+                let before = first.as_ref().and_then(|figures| figures.kinds.get(kind.name())).map_or(0, |figure| figure.bytes);
+                match totals.net(kind) + before {
+                    0 => {}
+                    bytes => tables::hand_over(&mut self.running.bpf, heir, kind, bytes)?,
+                }
+            }
+        }
+        Ok(())
     }
 }
 

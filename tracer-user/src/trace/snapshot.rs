@@ -83,7 +83,10 @@ impl Session {
         let slots: Vec<u64> = tables::samples(&self.running.bpf)?.keys().copied().collect();
         let swept = tables::sweep(&mut self.running.bpf, slots.into_iter())?;
         phases.end("samples swept");
+        self.hand_over_totals()?;
         let readings = self.poll();
+        // At once: to look at a process may bring back memory of it that is swapped out.
+        let totals = tables::owner_totals(&self.running.bpf)?;
         let above = self.above(&readings);
         let mut keys = tables::keys(&self.running.bpf)?;
         let samples = tables::samples(&self.running.bpf)?;
@@ -104,7 +107,6 @@ impl Session {
         let spaces = self.spaces(&surveys, records)?;
         // After whoever names some.
         let stacks = tables::stacks(&self.running.bpf)?;
-        let totals = tables::owner_totals(&self.running.bpf)?;
         // What a cgroup was charged for is told by its name, also when nothing of it is left.
         let owning: HashSet<u64> =
             keys.values().map(|record| record.key.owner).chain(self.retired.rows().map(|(row, _)| row.owner)).collect();

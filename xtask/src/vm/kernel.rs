@@ -48,6 +48,9 @@ pub struct Files {
 
 /// Drivers that the tests want and a kernel may have as modules.
 const MODULES: &[&str] = &["virtio_pci", "virtio_blk", "ext4", "overlay", "loop"];
+/// Further ones, which a kernel may not have at all: compressed swap, and what it compresses with by default up to 6.11. What needs them must say
+/// where they are missing.
+const PERHAPS: &[&str] = &["lzo", "lzo_rle", "zram"];
 /// The package of each release that depends on its present cloud kernel.
 const PACKAGE: &str = "linux-image-cloud-amd64";
 
@@ -78,7 +81,9 @@ impl Kernel {
     pub fn files(self) -> Result<Files> {
         let folder = workspace::cache()?.join("kernels").join(self.name());
         let config = folder.join("config");
-        if !config.is_file() {
+        // A kernel that was fetched for other modules lacks some.
+        let asked = fs::read_to_string(folder.join("asked")).unwrap_or_default();
+        if !config.is_file() || asked != asked_modules() {
             println!("fetching kernel {} ({}) into {}", self.name(), self.suite(), folder.display());
             self.fetch(&folder)?;
         }
@@ -120,6 +125,7 @@ impl Kernel {
             fs::write(&path, bytes).with_context(|| path.display().to_string())?;
         }
         fs::write(done.join("release"), &version).context("cannot write the kernel's version")?;
+        fs::write(done.join("asked"), asked_modules()).context("cannot write the names of the modules")?;
         fs::copy(&tree.config, done.join("config")).with_context(|| tree.config.display().to_string())?;
         if folder.exists() {
             // Left by an older version of this task.
@@ -166,7 +172,15 @@ impl Tree {
         for name in MODULES {
             self.add(name, &files, &mut order)?;
         }
+        for name in PERHAPS.iter().filter(|name| self.has(name, &files)) {
+            self.add(name, &files, &mut order)?;
+        }
         Ok(order)
+    }
+
+    /// Whether the kernel has it as a module.
+    fn has(&self, name: &str, files: &[PathBuf]) -> bool {
+        files.iter().any(|file| module_name(file).as_deref() == Some(name))
     }
 
     fn add(&self, name: &str, files: &[PathBuf], order: &mut Vec<(String, Vec<u8>)>) -> Result<()> {
@@ -186,6 +200,11 @@ impl Tree {
         order.push((name.to_owned(), bytes));
         Ok(())
     }
+}
+
+/// The names of the modules that a kernel in the cache was fetched with.
+fn asked_modules() -> String {
+    [MODULES, PERHAPS].concat().join(" ")
 }
 
 fn files_below(folder: &Path, files: &mut Vec<PathBuf>) -> Result<()> {

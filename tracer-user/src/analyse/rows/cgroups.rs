@@ -163,7 +163,7 @@ fn kinds(snapshot: &Snapshot, tree: &Tree, accounts: &Accounts, reading: Option<
         };
         let stat = figure.map(|figure| figure.bytes);
         let mut row = accounts::row(&account, stat, figure.map_or("none", |figure| source_of(figure.origin)), dead, kind);
-        row.missed = missed(snapshot, id, kind, stat, &account, dead);
+        row.missed = missed(snapshot, id, kind, stat, &account);
         leave_others_unknown(snapshot, &mut row);
         row.growth_bytes_per_s = growth(snapshot, id, kind.name());
         rows.insert(kind.name().to_owned(), row);
@@ -219,8 +219,9 @@ fn add_unfollowed<'a>(
 }
 
 /// Change of the kernel's figure since counting began, less that of the exact counters, which count the end of older memory too;
-/// `None` where the tier keeps no such counters, or the kernel no figure.
-fn missed(snapshot: &Snapshot, id: CgroupId, kind: Kind, stat: Option<i64>, account: &Account, dead: Option<u64>) -> Option<i64> {
+/// `None` where the tier keeps no such counters, or the kernel no figure. Where the figure holds what removed cgroups below have left, so do the
+/// counters: theirs were handed over.
+fn missed(snapshot: &Snapshot, id: CgroupId, kind: Kind, stat: Option<i64>, account: &Account) -> Option<i64> {
     if !snapshot.tracing.totals {
         return None;
     }
@@ -229,14 +230,10 @@ fn missed(snapshot: &Snapshot, id: CgroupId, kind: Kind, stat: Option<i64>, acco
         Some(figures) => *figures.get(kind.name())?,
         None => 0,
     };
-    let counted = snapshot
-        .charges
-        .totals
-        .get(&id.0)
-        .map_or(0, |totals| totals.charged[kind as usize].wrapping_sub(totals.uncharged[kind as usize]) as i64);
+    let counted = snapshot.charges.totals.get(&id.0).map_or(0, |totals| totals.net(kind));
     // The figure counts what is mapped, the counters what is charged.
     let unmapped = if kind == Kind::Anon { i64::try_from(account.unmapped).unwrap_or(0) } else { 0 };
-    Some(stat? - i64::try_from(dead.unwrap_or(0)).unwrap_or(0) + unmapped - first - counted)
+    Some(stat? + unmapped - first - counted)
 }
 
 fn subtree(

@@ -103,6 +103,7 @@ pub fn layout(btf: &Btf) -> KernelLayout {
         Lookup::Arguments(tracepoint) => btf.tracepoint_arguments(tracepoint),
         Lookup::Argument(tracepoint, argument) => btf.tracepoint_argument(tracepoint, argument),
         Lookup::Variable(name) => btf.variable(name),
+        Lookup::Parameters(function) => btf.function(function).map(|function| function.parameters),
     })
 }
 
@@ -110,7 +111,7 @@ pub fn layout(btf: &Btf) -> KernelLayout {
 pub fn running_btf() -> Result<Btf, BtfError> {
     let mut names: HashSet<Vec<u8>> = HashSet::new();
     KernelLayout::UNKNOWN.for_each(|_, lookup, _| match lookup {
-        Lookup::Member(name, _) | Lookup::Size(name) | Lookup::Value(name, _) | Lookup::Variable(name) => {
+        Lookup::Member(name, _) | Lookup::Size(name) | Lookup::Value(name, _) | Lookup::Variable(name) | Lookup::Parameters(name) => {
             names.extend([name.as_bytes().to_vec()])
         }
         Lookup::Arguments(name) => names.extend([format!("btf_trace_{name}").into_bytes()]),
