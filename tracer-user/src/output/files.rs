@@ -2,7 +2,7 @@
 //!
 //! Pure. Rows of one file in several cgroups stay apart: page cache is charged to whoever touched it first.
 
-use super::views::Selection;
+use super::selection::Selection;
 use crate::analyse::figures;
 use crate::report::OTHER;
 use crate::report::{Cgroup, FileRow, Report};
@@ -110,6 +110,7 @@ fn is_other(file: &FileRow) -> bool {
 #[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
+    use crate::report::FileToucher;
     use crate::report::KindRow;
 
     fn file(path: &str, kind: &str, live: u64) -> FileRow {
