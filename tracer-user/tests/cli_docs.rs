@@ -1,9 +1,11 @@
-//! docs/cli.md is the help of every verb, as clap prints it. To write it anew: `UPDATE_GOLDEN=1 cargo test -p tracer-user --test cli_docs`.
+//! docs/cli.md is the help of every verb, as clap prints it, and the README's list of endings is that of the table of formats. To write both
+//! anew: `UPDATE_GOLDEN=1 cargo test -p tracer-user --test cli_docs`.
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use clap::CommandFactory as _;
 use memtrail::cli::Cli;
+use memtrail::output::{Source, format};
 use std::fmt::Write as _;
 use std::path::Path;
 
@@ -58,6 +60,23 @@ fn the_committed_help_is_the_programs() {
     }
     let committed = std::fs::read_to_string(&path).unwrap_or_default();
     assert!(committed == help, "docs/cli.md is stale: run UPDATE_GOLDEN=1 cargo test -p tracer-user --test cli_docs");
+}
+
+/// What stands before the endings in the README's row of `record`, and what after.
+const README_LIST: (&str, &str) = ("| `memtrail record` | trace the host, some cgroups, or a command; print the summary; write `", "` |");
+
+#[test]
+fn the_readme_lists_the_endings_of_the_table() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../README.md");
+    let readme = std::fs::read_to_string(&path).unwrap();
+    let (before, rest) = readme.split_once(README_LIST.0).expect("the README has a row for record");
+    let (listed, after) = rest.split_once(README_LIST.1).expect("the row has an end");
+    let endings = format::endings(Source::Trace);
+    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+        std::fs::write(&path, [before, README_LIST.0, &endings, README_LIST.1, after].concat()).unwrap();
+    } else {
+        assert_eq!(listed, endings, "README.md is stale: run UPDATE_GOLDEN=1 cargo test -p tracer-user --test cli_docs");
+    }
 }
 
 #[test]

@@ -4,8 +4,8 @@
 
 mod output_support;
 
-use memtrail::output::Value;
 use memtrail::output::diff::{Diff, Options, Shown};
+use memtrail::output::{Value, write_diff};
 use memtrail::report::{Cgroup, FileRow, KindRow, RegionRow, Report, Sampling, StackRow};
 use output_support::*;
 use std::collections::BTreeMap;
@@ -163,14 +163,14 @@ fn files_are_written_by_their_ending_and_profiles_are_refused() {
     let sides = sides();
     let diff = diff(&sides, Options::default());
     for name in ["d.folded", "d.svg", "d.json"] {
-        diff.write(&directory.path().join(name)).unwrap();
+        write_diff(&directory.path().join(name), &diff).unwrap();
     }
     assert_eq!(std::fs::read_to_string(directory.path().join("d.folded")).unwrap().lines().count(), 4);
     for name in ["d.pb.gz", "d.mtrail"] {
-        let error = diff.write(&directory.path().join(name)).unwrap_err().to_string();
+        let error = write_diff(&directory.path().join(name), &diff).unwrap_err().to_string();
         assert!(error.contains(name) && error.contains(".svg"), "{error}");
     }
-    assert!(diff.write(Path::new("d.txt")).unwrap_err().to_string().contains("unknown ending"));
+    assert!(write_diff(Path::new("d.txt"), &diff).unwrap_err().to_string().contains("unknown ending"));
     assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 3);
 }
 

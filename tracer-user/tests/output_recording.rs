@@ -270,7 +270,7 @@ fn a_new_recording_replaces_an_old_one_without_touching_its_reader() {
     assert_eq!(recording::read_from(&mut old, &made.path).unwrap().intervals.len(), 3);
     assert_eq!(recording::read(writer.path()).unwrap().intervals.len(), 0);
     use std::os::unix::fs::PermissionsExt;
-    assert_eq!(std::fs::metadata(&made.path).unwrap().permissions().mode() & 0o777, 0o644);
+    assert_eq!(std::fs::metadata(&made.path).unwrap().permissions().mode() & 0o777, 0o600);
     assert_eq!(std::fs::read_dir(made.directory.path()).unwrap().count(), 1);
     let error = Writer::create(Path::new("/nonexistent/a.mtrail"), &header()).unwrap_err();
     assert!(error.to_string().starts_with("/nonexistent/a.mtrail: cannot create"), "{error}");

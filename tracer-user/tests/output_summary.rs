@@ -5,7 +5,7 @@
 mod output_support;
 
 use memtrail::output::summary::{self, Options};
-use memtrail::output::views::{self, Selection};
+use memtrail::output::{selection::Selection, views};
 use memtrail::report::{Cgroup, KindRow, RegionRow, Report, Surveyed};
 use memtrail::text::glob::Glob;
 use memtrail::text::width;

@@ -2,7 +2,7 @@
 //! corpus, and each round damages one of them.
 
 use memtrail::output::diff::{Diff, Options, Shown};
-use memtrail::output::views::{self, Selection};
+use memtrail::output::{selection::Selection, views};
 use memtrail::recording::{self, Recording};
 use memtrail::{
     analyse::comparison::growth,

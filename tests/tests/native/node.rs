@@ -3,7 +3,8 @@
 use harness::cgroup::TestCgroup;
 use harness::memtrail::{Memtrail, Mode, record_args};
 use harness::workload::Workload;
-use memtrail::output::{append::AppendFile, hlog, perfetto};
+use memtrail::host::{append::AppendFile, write::Access};
+use memtrail::output::{hlog, perfetto};
 use memtrail::recording::{self, Header, Writer};
 use memtrail::report::{Interval, IntervalCgroup, SCHEMA};
 use memtrail::trace::histograms::Histograms;
@@ -63,8 +64,8 @@ fn long_node_of_a_day_stays_small_in_memory_and_on_disk() {
     let file = |name: &str| folder.path().join(name);
     let header = Header { tool: "memtrail 0".to_owned(), schema: SCHEMA, ..Header::default() };
     let mut writer = Writer::create(&file("day.mtrail"), &header).unwrap();
-    let mut log = AppendFile::create(&file("day.hlog"), hlog::head("memtrail 0", "", 0.0).as_bytes()).unwrap();
-    let mut trace = AppendFile::create(&file("day.pftrace"), b"").unwrap();
+    let mut log = AppendFile::create(&file("day.hlog"), Access::Umask, hlog::head("memtrail 0", "", 0.0).as_bytes()).unwrap();
+    let mut trace = AppendFile::create(&file("day.pftrace"), Access::Umask, b"").unwrap();
     let (mut encoder, mut histograms) = (perfetto::Encoder::default(), Histograms::default());
     let (mut last, mut table) = (Interval::default(), HashMap::new());
     let mut resident_after_an_hour = 0;

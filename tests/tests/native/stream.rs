@@ -1,11 +1,11 @@
-//! `record --stream`: lines that add up, and a reader that stands still.
+//! `record --stream`: lines that add up, and a reader that stands still, or never comes.
 
 use harness::cgroup::TestCgroup;
-use harness::memtrail::{Memtrail, Mode, record_args};
+use harness::memtrail::{Memtrail, Mode, binary, record_args};
 use harness::workload::Workload;
 use serde_json::Value;
 use std::os::fd::AsRawFd;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 const BYTES: u64 = 32 << 20;
@@ -81,4 +81,52 @@ fn native_stream_is_not_held_up_by_its_reader() {
     assert!(said.contains("the reader of - was too slow") && said.contains("dropped"), "{said}");
     assert!(said.contains("losses"), "the summary is on standard error: {said}");
     drop(unread);
+}
+
+#[test]
+#[ignore = "root"]
+fn native_stream_without_a_reader_does_not_delay_the_end() {
+    let cgroup = TestCgroup::new("no-reader").unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let pipe = folder.path().join("pipe");
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let mut args = record_args(cgroup.path(), Mode::Default);
+    args.extend(["--interval", "20ms", "--stream", pipe.to_str().unwrap()].map(str::to_owned));
+    let memtrail = Memtrail::start(&args).unwrap();
+    std::thread::sleep(Duration::from_secs(1));
+    let asked = Instant::now();
+    let outcome = memtrail.stop().unwrap();
+    let took = asked.elapsed();
+    assert!(outcome.stderr.contains("was too slow") && outcome.stderr.contains("lines dropped"), "{}", outcome.stderr);
+    assert!(took < Duration::from_secs(2), "it took {took:?} to end");
+}
+
+/// The umask is the whole process's: each is tried with a memtrail of its own.
+#[test]
+#[ignore = "root"]
+fn native_stream_and_recording_are_their_owners_and_reports_as_the_umask_says() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let cgroup = TestCgroup::new("modes").unwrap();
+    let private = ["a.mtrail", "a.jsonl"];
+    let others = ["a.json", "a.hlog", "a.pftrace"];
+    for (umask, mode, given) in [("077", 0o600, None), ("022", 0o644, None), ("002", 0o664, None), ("077", 0, Some("0640"))] {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+        let mut command = Command::new("sh");
+        command.args(["-c", &format!("umask {umask}; exec \"$@\""), "sh"]).arg(binary().unwrap());
+        command.args(["record", "--cgroup", cgroup.path(), "--duration", "200ms", "--interval", "50ms", "--stream", &at("a.jsonl")]);
+        for name in others.iter().chain(&["a.mtrail"]) {
+            command.args(["-o", &at(name)]);
+        }
+        command.args(given.map(|mode| ["--mode", mode]).into_iter().flatten());
+        let output = command.stdin(Stdio::null()).output().unwrap();
+        assert!(matches!(output.status.code(), Some(0 | 3)), "{}", String::from_utf8_lossy(&output.stderr));
+        let mode_of = |name: &str| std::fs::metadata(at(name)).unwrap().permissions().mode() & 0o7777;
+        for (names, expected) in [(&private[..], 0o600), (&others[..], mode)] {
+            for name in names {
+                let expected = if given.is_some() { 0o640 } else { expected };
+                assert_eq!(mode_of(name), expected, "{name} under {umask} with --mode {given:?}");
+            }
+        }
+    }
 }

@@ -19,7 +19,7 @@ use crate::{
         sizes,
         start::{Follow, Host, StartOptions},
     },
-    output,
+    output::{self, Source, format},
     report::{Cgroup, Report, StackRow},
     text::{glob::Glob, units},
     trace::{filter::Filter, session::Session},
@@ -50,13 +50,16 @@ const PATIENCE: Duration = Duration::from_secs(60);
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub struct DemoArgs {
-    /// Write a report too; the ending chooses the format: .folded .svg .json .pb.gz. May be given again.
-    #[arg(short, long, value_name = "FILE")]
+    /// Files to write. The help comes from the table of formats.
+    #[arg(short, long, value_name = "FILE", help = format::help(OUTPUT, Source::Report), long_help = format::long_help(OUTPUT, Source::Report))]
     pub output: Vec<PathBuf>,
     /// Force a class of providers.
     #[arg(long, value_name = "TIER")]
     pub provider: Option<super::tracing::ProviderArg>,
 }
+
+/// What `-o` does.
+const OUTPUT: &str = "Write a report too";
 
 const EXAMPLES: &str = "\
 Examples:
@@ -68,10 +71,7 @@ It needs root, 300 MB of memory, and takes some seconds. It leaves nothing behin
 /// Runs the demo.
 pub fn run(args: &DemoArgs) -> Result<u8> {
     for file in &args.output {
-        output::check_target(file)?;
-        if matches!(output::Format::of(file), Some(output::Format::Recording | output::Format::Perfetto)) {
-            bail!("{}: the demo writes no recordings: use memtrail record", file.display());
-        }
+        output::check_target(file, Source::Report)?;
     }
     // Says what is missing before anything is made.
     Host::look()?.check()?;

@@ -1,11 +1,12 @@
 //! `memtrail diff`: what changed between two recordings, or two marks.
 
-use super::{moment::Moment, status::Conflict};
+use super::{moment::Moment, patience::Patience, status::Conflict};
 use crate::{
     output::{
-        self, Format, Value,
+        self, Source, Value,
         diff::{Diff, Options, Shown},
-        views,
+        format,
+        selection::Selection,
     },
     text::glob::Glob,
 };
@@ -41,10 +42,19 @@ pub struct DiffArgs {
     /// Most stacks.
     #[arg(long, value_name = "N")]
     pub top: Option<usize>,
-    /// Write the difference instead; the ending chooses the format: .folded (two columns) .svg .json. May be given again.
-    #[arg(short, long, value_name = "FILE")]
+    /// Files to write. The help comes from the table of formats.
+    #[arg(
+        short,
+        long,
+        value_name = "FILE",
+        help = format::help(OUTPUT, Source::Difference),
+        long_help = format::long_help(OUTPUT, Source::Difference)
+    )]
     pub output: Vec<PathBuf>,
 }
+
+/// What `-o` does.
+const OUTPUT: &str = "Write the difference instead";
 
 const EXAMPLES: &str = "\
 Examples:
@@ -60,21 +70,21 @@ Examples:
 /// Shows a difference.
 pub fn run(args: &DiffArgs) -> Result<u8> {
     for file in &args.output {
-        output::check_target(file)?;
-        if matches!(Format::of(file), Some(Format::Pprof | Format::Hlog | Format::Perfetto | Format::Recording)) {
-            return Err(output::OutputError::NotOfDiff(file.clone()).into());
-        }
+        output::check_target(file, Source::Difference)?;
     }
     if args.value == Value::Growth {
         return Err(Conflict("--value growth: a difference of live bytes is their growth: leave --value out".to_owned()).into());
     }
     let [before, after] = [Moment::read(&args.before)?, Moment::read(&args.after)?];
-    let selection = views::Selection { cgroups: args.cgroup.clone(), kinds: args.kind.clone(), value: args.value, ..Default::default() };
+    let selection = Selection { cgroups: args.cgroup.clone(), kinds: args.kind.clone(), value: args.value, ..Default::default() };
     let reports = [selection.apply(&before.report), selection.apply(&after.report)];
     let options = Options { value: args.value, normalize: args.normalize, same_recording: before.is_of_the_recording_of(&after) };
+    let patience = Patience::with("comparing");
     let diff = Diff::new([before.name, after.name], &reports[0], &reports[1], options);
+    drop(patience);
     for file in &args.output {
-        diff.write(file)?;
+        let _patience = Patience::with(&format!("writing {}", file.display()));
+        output::write_diff(file, &diff)?;
     }
     if !args.output.is_empty() {
         return Ok(0);

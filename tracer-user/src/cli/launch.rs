@@ -2,6 +2,7 @@
 //!
 //! Joins [`crate::command`] to the event loop. Never decides what is recorded.
 
+use super::watch::watch;
 use crate::{
     cgroup::{CgroupPath, Hierarchy},
     command::{CommandError, Exit, GRACE, Gated, Place, Placement, Program, Removal, Running, signals::Signals, sweep_stale},
@@ -14,7 +15,7 @@ use std::{
     os::fd::OwnedFd,
     time::{Duration, Instant},
 };
-use tokio::io::{Interest, unix::AsyncFd};
+use tokio::io::unix::AsyncFd;
 
 /// The cgroup in which a command runs. Dropped, it is removed, or left to the janitor while something runs in it.
 struct Home {
@@ -127,17 +128,17 @@ impl Launched {
         Ok(self.running.ended()?.is_some())
     }
 
-    /// The time is over: SIGTERM, and when called again SIGKILL. Returns how long to wait before the next call.
-    pub fn end(&mut self) -> io::Result<Duration> {
+    /// The time is over: SIGTERM, and when called again SIGKILL. Returns how long to wait before the next call, if there is to be one.
+    pub fn end(&mut self) -> io::Result<Option<Duration>> {
         if self.terminated {
             self.running.signal(libc::SIGKILL)?;
-            return Ok(super::record::FOREVER);
+            return Ok(None);
         }
         self.terminated = true;
         self.running.signal(libc::SIGTERM)?;
         // A stopped one could not heed it.
         self.running.signal(libc::SIGCONT)?;
-        Ok(GRACE)
+        Ok(Some(GRACE))
     }
 
     /// One line on how it ended and what it took at most.
@@ -163,12 +164,6 @@ impl Launched {
         let code = self.running.ended()?.map_or(i32::from(super::status::FAILED_WITH_COMMAND), Exit::code);
         Ok(u8::try_from(code & 0xff).unwrap_or(super::status::FAILED_WITH_COMMAND))
     }
-}
-
-/// Joins a descriptor to the event loop.
-#[expect(deprecated, reason = "sound for an owned descriptor, which stays open as long as it is watched; its replacement is unsafe")]
-pub(super) fn watch(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
-    AsyncFd::with_interest(fd, Interest::READABLE)
 }
 
 /// The exit status for a command that did not run; `None` for other errors.

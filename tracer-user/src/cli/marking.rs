@@ -1,10 +1,7 @@
 //! Marks of the recording that runs here: where the wishes come from, and what is done with them.
 
-use super::{series::Series, status::Conflict};
-use crate::{
-    cli::mark_socket::{self, Listener, Request},
-    trace::session::Session,
-};
+use super::{series::Series, status::Conflict, traced::Traced};
+use crate::cli::mark_socket::{self, Listener, Request};
 use anyhow::{Context as _, Result};
 use clap::ValueEnum;
 use std::collections::HashSet;
@@ -82,10 +79,10 @@ impl Marking {
     }
 
     /// Makes the mark and answers. A failure is the asker's to know; the recording goes on.
-    pub fn take(&mut self, wish: Wish, session: &mut Session, series: &mut Series) {
+    pub fn take(&mut self, wish: Wish, trace: &mut dyn Traced, series: &mut Series) {
         self.signals += u64::from(matches!(wish, Wish::Signal));
         let signals = self.signals;
-        let mut make = |name: &str| self.make(name, session, series);
+        let mut make = |name: &str| self.make(name, trace, series);
         match wish {
             Wish::Asked(request) => {
                 let result = make(&request.name);
@@ -101,11 +98,11 @@ impl Marking {
     }
 
     /// A snapshot in every recording, named. Its time in seconds.
-    fn make(&mut self, name: &str, session: &mut Session, series: &mut Series) -> Result<f64> {
+    fn make(&mut self, name: &str, trace: &mut dyn Traced, series: &mut Series) -> Result<f64> {
         mark_socket::check_name(name).map_err(anyhow::Error::msg)?;
         anyhow::ensure!(!self.names.contains(name), "there is a mark {name} already");
         anyhow::ensure!(self.names.len() < mark_socket::MOST_MARKS, "it has {} marks, and more do not fit", mark_socket::MOST_MARKS);
-        let at_s = series.mark(name, session)?;
+        let at_s = series.mark(name, trace)?;
         self.names.insert(name.to_owned());
         log::info!("mark {name} at {at_s:.3} s");
         Ok(at_s)

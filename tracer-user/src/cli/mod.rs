@@ -4,7 +4,9 @@ pub mod bench_empty;
 pub mod demo;
 pub mod diff;
 pub mod doctor;
+mod drive;
 mod failures;
+mod interrupts;
 mod launch;
 pub mod mark;
 pub mod mark_socket;
@@ -12,6 +14,7 @@ pub mod marking;
 pub mod messages;
 mod moment;
 pub mod oom;
+mod patience;
 mod pulse;
 pub mod record;
 pub mod report;
@@ -19,7 +22,11 @@ mod rotation;
 mod series;
 pub mod status;
 mod streaming;
+mod traced;
+#[cfg(test)]
+mod traced_double;
 pub mod tracing;
+mod watch;
 
 use clap::{Parser, Subcommand};
 

@@ -1,5 +1,6 @@
 //! A moment of a recording as an argument: `FILE`, its end, or a mark in it.
 
+use super::patience::Patience;
 use crate::{recording, report::Report, text::units};
 use anyhow::{Result, bail};
 use std::path::{Path, PathBuf};
@@ -18,7 +19,7 @@ impl Moment {
     /// Reads `FILE`, or `FILE@MARK`. A file of the whole name is a file.
     pub fn read(argument: &Path) -> Result<Moment> {
         let (file, mark) = split(argument).filter(|_| !argument.exists()).unwrap_or((argument, None));
-        let recording = recording::read_snapshot(file, mark)?;
+        let recording = read(file, mark)?;
         let report = last_report(file, recording)?;
         Ok(Moment { name: argument.display().to_string(), file: file.to_owned(), report })
     }
@@ -28,6 +29,12 @@ impl Moment {
         let whole = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
         whole(&self.file) == whole(&other.file)
     }
+}
+
+/// The snapshot of a mark, or the last one, with a word where that takes long.
+pub fn read(file: &Path, mark: Option<&str>) -> Result<recording::Recording, recording::RecordingError> {
+    let _patience = Patience::with(&format!("reading {}", file.display()));
+    recording::read_snapshot(file, mark)
 }
 
 /// File and mark of `FILE@MARK`. A mark has no @, a file may.

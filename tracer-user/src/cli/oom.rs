@@ -1,16 +1,19 @@
 //! `memtrail oom`: waits for OOM kills, and prints an autopsy for each.
 
 use super::{
-    pulse::{Beat, Pulse},
-    record::{FOREVER, Interrupts},
+    drive::{Drive, SETTLE, Task},
+    failures::Failures,
+    interrupts::Interrupts,
+    status,
     tracing::TracingArgs,
 };
 use crate::text;
 use crate::{
-    analyse::oom::{Autopsy, log},
+    analyse::oom::{Autopsy, log, loops::Loops},
     containers::NamePattern,
+    host::write::{Access, Mode, write_whole},
     kernel_half::sizes::Forced,
-    output::{self, timeline},
+    output::{self, Source, format},
     text::{glob::Glob, units},
     trace::{filter::Filter, kmsg::Kmsg, oom::Wish, session::Session},
 };
@@ -50,9 +53,13 @@ pub struct OomArgs {
     /// Write each autopsy to this directory as JSON; the newest 100 are kept, of 64 MiB together.
     #[arg(long, value_name = "DIR")]
     pub dir: Option<PathBuf>,
-    /// Write the autopsies (.json), or memory over time to the last kill (.svg .html). May be given again.
-    #[arg(short, long, value_name = "FILE")]
+    /// Files to write. The help comes from the table of formats.
+    #[arg(short, long, value_name = "FILE", help = format::help(OUTPUT, Source::Kills), long_help = format::long_help(OUTPUT, Source::Kills))]
     pub output: Vec<PathBuf>,
+    /// Mode of every file that is made, as chmod takes it. Without it they are 0600, since they show what processes of all users do. A
+    /// file that is replaced gets the mode of a new one.
+    #[arg(long, value_name = "MODE")]
+    pub mode: Option<Mode>,
     /// Compare each autopsy with the kernel's own log, and print how they agree.
     #[arg(long)]
     pub check_log: bool,
@@ -63,6 +70,9 @@ pub struct OomArgs {
     #[arg(long, value_name = "TIME", default_value = "1s", value_parser = units::parse_duration)]
     pub interval: Duration,
 }
+
+/// What `-o` does.
+const OUTPUT: &str = "Write the kills";
 
 const EXAMPLES: &str = "\
 Examples:
@@ -90,8 +100,6 @@ const MOST_BYTES: u64 = 64 << 20;
 const PREFIX: &str = "memtrail-oom-";
 /// Autopsies kept for `-o`.
 const MOST_KEPT: usize = 256;
-/// So long after the last event of a kill it is told of: the kernel prints a line between two victims of a group.
-const SETTLE: Duration = Duration::from_millis(500);
 
 fn parse_share(text: &str) -> Result<f64, String> {
     let number = text.strip_suffix('%').unwrap_or(text);
@@ -110,13 +118,7 @@ pub fn run(args: OomArgs) -> Result<u8> {
 
 fn check(args: &OomArgs) -> Result<()> {
     for file in &args.output {
-        if kind_of(file).is_none() {
-            bail!("{}: unknown ending: autopsies are written as .json, .svg or .html", file.display());
-        }
-        let directory = output::directory_of(file);
-        if !directory.is_dir() {
-            bail!("{}: cannot be written: {} is not a directory", file.display(), directory.display());
-        }
+        output::check_target(file, Source::Kills)?;
     }
     if let Some(dir) = &args.dir
         && !dir.is_dir()
@@ -126,85 +128,42 @@ fn check(args: &OomArgs) -> Result<()> {
     Ok(())
 }
 
-/// What a file's ending asks for.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    Json,
-    Svg,
-    Html,
-}
-
-fn kind_of(file: &Path) -> Option<Kind> {
-    match file.extension()?.to_str()? {
-        "json" => Some(Kind::Json),
-        "svg" => Some(Kind::Svg),
-        "html" => Some(Kind::Html),
-        _ => None,
-    }
-}
-
 async fn watch(args: OomArgs) -> Result<u8> {
     let options = args.tracing.options(Forced::default());
-    let mut interrupts = Interrupts::catch()?;
+    let interrupts = Interrupts::catch()?;
     // Before the first kill can be seen, so that its lines are not missed.
     let log = if args.check_log { Some(Kmsg::from_now().context("cannot read the kernel's log (/dev/kmsg)")?) } else { None };
     let filter = Filter::new(args.cgroup.clone()).named(args.pod.clone(), args.container.clone());
     let mut session = Session::start(filter, args.tracing.names(), options)?;
     eprintln!("memtrail: waiting for OOM kills ({} of tables)", units::bytes(session.running().sizes.bytes));
-    let mut told = Told { args: &args, log, kept: Vec::new(), told: 0, kills: 0, looked: 0, differing: 0 };
-    let mut pulse = Pulse::of(&session, args.interval)?;
     let wish = Wish { share: args.warn, within_s: args.warn_within.map(|within| within.as_secs_f64()) };
-    let end = tokio::time::sleep(args.duration.unwrap_or(FOREVER));
-    tokio::pin!(end);
-    // Set while a kill may still get victims.
-    let mut settle: Option<tokio::time::Instant> = None;
-    loop {
-        let settled = async {
-            match settle {
-                Some(at) => tokio::time::sleep_until(at).await,
-                None => std::future::pending().await,
-            }
-        };
-        tokio::select! {
-            () = &mut end => break,
-            () = interrupts.next() => break,
-            () = settled => {
-                settle = None;
-                told.tell(&mut session, SETTLE)?;
-            }
-            beat = pulse.next(&mut session) => match beat? {
-                Beat::Kill => settle = Some(tokio::time::Instant::now() + SETTLE),
-                Beat::Tick => {
-                    session.interval()?;
-                    for warning in session.warnings(wish)? {
-                        told.one(&warning)?;
-                    }
-                    // A kill that an interval took in is told with the next tick at the latest.
-                    told.tell(&mut session, SETTLE)?;
-                    told.loops(&session)?;
-                }
-            }
-        }
-        if !args.follow && told.kills > 0 {
-            break;
-        }
-    }
-    session.drain_oom()?;
-    told.tell(&mut session, Duration::ZERO)?;
-    told.loops(&session)?;
-    let losses = session.losses()?;
+    let mut told = Told::new(&args, log, wish);
+    let (interval, duration) = (args.interval, args.duration);
+    let drive = Drive { interval, duration, interrupts: Some(interrupts), command: None, marking: None, shows_time: false };
+    let driven = drive.run(&mut session, &mut told).await;
+    // What was read is told, whatever ended it.
+    let drained = session.drain_oom();
+    told.tell(&mut session, Duration::ZERO);
+    told.loops(&session.loops());
     if !args.follow && told.kills == 0 {
         eprintln!("memtrail: no OOM kill");
     }
-    if told.differing > 0 {
-        return Ok(super::status::FAILED);
+    let Told { mut failures, differing, .. } = told;
+    let losses = session.losses();
+    for error in [driven.error, drained.err().map(Into::into)].into_iter().flatten() {
+        failures.note(Err(error));
     }
-    Ok(if super::status::lost(&losses) { super::status::INCOMPLETE } else { 0 })
+    failures.into_result()?;
+    if differing > 0 {
+        return Ok(status::FAILED);
+    }
+    Ok(if status::lost(&losses?) || driven.faults.count() > 0 { status::INCOMPLETE } else { 0 })
 }
 
 /// What was told so far.
 struct Told<'a> {
     args: &'a OomArgs,
+    wish: Wish,
     log: Option<Kmsg>,
     kept: Vec<Autopsy>,
     /// Kills and warnings.
@@ -213,60 +172,88 @@ struct Told<'a> {
     /// Kills when it was last looked whether they repeat.
     looked: u64,
     differing: u64,
+    /// What could not be told or written. The next kill is told of all the same.
+    failures: Failures,
 }
 
-impl Told<'_> {
-    /// Tells of kills that were not told of, if they are that old.
-    fn tell(&mut self, session: &mut Session, age: Duration) -> Result<()> {
-        for autopsy in session.new_autopsies(age) {
-            self.kills += 1;
-            self.one(&autopsy)?;
+impl Task<Session> for Told<'_> {
+    fn tick(&mut self, session: &mut Session) -> Result<()> {
+        session.interval()?;
+        for warning in session.warnings(self.wish)? {
+            self.one(&warning);
+        }
+        // A kill that an interval took in is told with the next tick at the latest.
+        self.tell(session, SETTLE);
+        if self.kills != self.looked {
+            self.loops(&session.loops());
         }
         Ok(())
     }
 
-    /// Tells of kills that repeat, and of the host's limits, after new kills.
-    fn loops(&mut self, session: &Session) -> Result<()> {
-        if self.kills == self.looked {
-            return Ok(());
-        }
-        self.looked = self.kills;
-        let loops = session.loops();
-        // One kill after another is no news; that they repeat is.
-        if loops.verdicts.is_empty() { Ok(()) } else { print(&format!("{}\n", output::autopsy::loops(&loops))) }
+    fn kills(&mut self, session: &mut Session) -> Result<()> {
+        self.tell(session, SETTLE);
+        Ok(())
     }
 
-    fn one(&mut self, autopsy: &Autopsy) -> Result<()> {
+    fn is_over(&self) -> bool {
+        !self.args.follow && self.kills > 0
+    }
+}
+
+impl<'a> Told<'a> {
+    fn new(args: &'a OomArgs, log: Option<Kmsg>, wish: Wish) -> Told<'a> {
+        Told { args, wish, log, kept: Vec::new(), told: 0, kills: 0, looked: 0, differing: 0, failures: Failures::default() }
+    }
+
+    /// Tells of kills that were not told of, if they are that old.
+    fn tell(&mut self, session: &mut Session, age: Duration) {
+        for autopsy in session.new_autopsies(age) {
+            self.kills += 1;
+            self.one(&autopsy);
+        }
+    }
+
+    /// Tells of kills that repeat, and of the host's limits, after new kills.
+    fn loops(&mut self, loops: &Loops) {
+        if self.kills == self.looked {
+            return;
+        }
+        self.looked = self.kills;
+        // One kill after another is no news; that they repeat is.
+        if !loops.verdicts.is_empty() {
+            self.note(print(&format!("{}\n", output::autopsy::loops(loops))));
+        }
+    }
+
+    fn one(&mut self, autopsy: &Autopsy) {
         self.told += 1;
         let mut text = output::autopsy::render(autopsy);
         if autopsy.event == "kill" {
-            text.push_str(&self.agreement(autopsy)?);
+            match self.agreement(autopsy) {
+                Ok(agreement) => text.push_str(&agreement),
+                Err(error) => self.note(Err(error)),
+            }
         }
         text.push('\n');
-        print(&text)?;
-        if let Some(dir) = &self.args.dir {
-            keep_in(dir, autopsy, self.told)?;
+        self.note(print(&text));
+        let args = self.args;
+        if let Some(dir) = &args.dir {
+            self.note(keep_in(dir, autopsy, self.told, args.mode));
         }
         if self.kept.len() == MOST_KEPT {
             self.kept.remove(0);
         }
         self.kept.push(autopsy.clone());
-        for file in &self.args.output {
-            self.write(file)?;
+        for file in &args.output {
+            self.note(output::write_kills(file, &self.kept, args.mode).map_err(anyhow::Error::from));
         }
-        Ok(())
     }
 
-    fn write(&self, file: &Path) -> Result<()> {
-        let last = self.kept.iter().rfind(|autopsy| autopsy.event == "kill").or(self.kept.last());
-        let content = match (kind_of(file), last) {
-            (Some(Kind::Json), _) => json(&self.kept),
-            (Some(Kind::Svg), Some(autopsy)) => timeline::svg(autopsy),
-            (Some(Kind::Html), Some(autopsy)) => timeline::html(autopsy),
-            _ => return Ok(()),
-        };
-        output::write_whole(file, |writer| writer.write_all(content.as_bytes()))
-            .with_context(|| format!("{}: cannot write", file.display()))
+    /// Says what failed, each the first time.
+    fn note(&mut self, result: Result<()>) {
+        if let Some(text) = self.failures.note(result) {
+            eprintln!("memtrail: {text}; what else is written goes on");
+        }
     }
 
     /// How the autopsy agrees with the kernel's log: lines for the terminal.
@@ -312,12 +299,12 @@ fn json(value: &impl serde::Serialize) -> String {
 }
 
 /// Writes the autopsy to the directory, and removes the oldest beyond the bound: only files of this name.
-fn keep_in(dir: &Path, autopsy: &Autopsy, number: u64) -> Result<()> {
+fn keep_in(dir: &Path, autopsy: &Autopsy, number: u64, mode: Option<Mode>) -> Result<()> {
     let time: String = autopsy.time.chars().filter(|c| c.is_ascii_alphanumeric()).collect();
     let name = format!("{PREFIX}{time}-{}-{}-{number:06}.json", autopsy.event, std::process::id());
     let path = dir.join(&name);
     let content = json(autopsy);
-    output::write_whole(&path, |writer| writer.write_all(content.as_bytes()))
+    write_whole(&path, Access::of(mode, true), |writer| writer.write_all(content.as_bytes()))
         .with_context(|| format!("{}: cannot write", path.display()))?;
     let entries = std::fs::read_dir(dir).with_context(|| format!("{}: cannot list", dir.display()))?;
     let ours = |name: &str| name.starts_with(PREFIX) && name.ends_with(".json");
@@ -362,7 +349,7 @@ mod tests {
         std::fs::write(dir.path().join("other.json"), "").unwrap();
         for second in 0..150 {
             let time = format!("2026-03-01T02:{:02}:{:02}Z", second / 60, second % 60);
-            keep_in(dir.path(), &Autopsy { time, event: "kill".into(), ..Autopsy::default() }, second).unwrap();
+            keep_in(dir.path(), &Autopsy { time, event: "kill".into(), ..Autopsy::default() }, second, None).unwrap();
         }
         let names: Vec<String> = std::fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
         assert_eq!(names.len(), MOST_FILES + 1);
@@ -371,7 +358,7 @@ mod tests {
 
         // Large ones go by their size: only the newest fits then.
         std::fs::File::create(dir.path().join(format!("{PREFIX}20260301T030000Z-kill-1-1.json"))).unwrap().set_len(MOST_BYTES).unwrap();
-        keep_in(dir.path(), &Autopsy { time: "2026-03-01T04:00:00Z".into(), event: "kill".into(), ..Autopsy::default() }, 1).unwrap();
+        keep_in(dir.path(), &Autopsy { time: "2026-03-01T04:00:00Z".into(), event: "kill".into(), ..Autopsy::default() }, 1, None).unwrap();
         let left: Vec<_> = std::fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
         assert!(left.len() == 2 && left.iter().any(|name| name.contains("T040000Z")), "{left:?}");
     }

@@ -1,10 +1,7 @@
 //! What every verb that traces waits for: the kernel half's rings, and the time of the next reading.
 
-use super::launch::watch;
-use crate::{
-    host::clock::monotonic_ns,
-    trace::{oom::Kills, session::Session},
-};
+use super::{traced::Traced, watch::watch};
+use crate::{host::clock::monotonic_ns, trace::oom::Kills};
 use anyhow::{Context as _, Result};
 use std::{os::fd::OwnedFd, time::Duration};
 use tokio::{
@@ -17,7 +14,7 @@ use tracer_common::births::Births;
 /// ring holds a thousand. Otherwise they are looked at at once: a container's files may be gone when it is.
 const PACE: Duration = Duration::from_millis(20);
 
-/// The rings and the clock of a session.
+/// The rings and the clock of a trace.
 pub(super) struct Pulse {
     kills: Kills,
     events: AsyncFd<OwnedFd>,
@@ -28,45 +25,41 @@ pub(super) struct Pulse {
     ticks: tokio::time::Interval,
 }
 
-/// What has happened.
+/// What has happened, and is to be taken in now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Beat {
-    /// OOM events were taken in.
+    /// Cgroups have come or gone.
+    Events,
+    /// The kernel half has sent OOM events.
     Kill,
     /// A reading is due.
     Tick,
 }
 
 impl Pulse {
-    /// Of a session that is read at this interval.
-    pub(super) fn of(session: &Session, interval: Duration) -> Result<Pulse> {
-        let kills = session.kills().context("cannot watch for OOM kills")?;
-        let events = watch(session.events_fd()?)?;
+    /// Of a trace that is read at this interval.
+    pub(super) fn of(trace: &dyn Traced, interval: Duration) -> Result<Pulse> {
+        let kills = trace.kills()?;
+        let events = watch(trace.events_fd()?).context("cannot watch the cgroups")?;
         let mut ticks = tokio::time::interval_at(Instant::now() + interval, interval);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         Ok(Pulse { kills, events, looks: Births::default(), next_events: Instant::now(), ticks })
     }
 
-    /// Takes in what the rings hold until a reading is due or a kill was taken in. May be dropped at any time.
-    pub(super) async fn next(&mut self, session: &mut Session) -> Result<Beat> {
-        loop {
-            tokio::select! {
-                // Between two readings hundreds of cgroups can come and go.
-                ready = readable_from(&self.events, self.next_events) => {
-                    let mut ready = ready?;
-                    session.take_events()?;
-                    ready.clear_ready();
-                    let is_storm = self.looks.doublings(monotonic_ns()) > 0;
-                    self.next_events = Instant::now() + if is_storm { PACE } else { Duration::ZERO };
-                }
-                // At once: pictures of further kills need the room.
-                kill = self.kills.next() => {
-                    kill.context("cannot wait for OOM kills")?;
-                    session.drain_oom()?;
-                    return Ok(Beat::Kill);
-                }
-                _ = self.ticks.tick() => return Ok(Beat::Tick),
+    /// The next thing that happens. May be dropped at any time.
+    pub(super) async fn next(&mut self) -> Result<Beat> {
+        tokio::select! {
+            // Between two readings hundreds of cgroups can come and go.
+            ready = readable_from(&self.events, self.next_events) => {
+                // Cleared before the ring is read: what comes during the reading wakes again.
+                ready?.clear_ready();
+                let is_storm = self.looks.doublings(monotonic_ns()) > 0;
+                self.next_events = Instant::now() + if is_storm { PACE } else { Duration::ZERO };
+                Ok(Beat::Events)
             }
+            // At once: pictures of further kills need the room.
+            kill = self.kills.next() => kill.context("cannot wait for OOM kills").map(|()| Beat::Kill),
+            _ = self.ticks.tick() => Ok(Beat::Tick),
         }
     }
 }

@@ -1,22 +1,25 @@
 //! `memtrail record`: the main job.
 
 use super::{
-    launch::{Launched, Waiting},
-    marking::{MarkSignal, Marking},
-    pulse::{Beat, Pulse},
+    drive::{Drive, Driven, Task},
+    failures::Failures,
+    interrupts::Interrupts,
+    launch::Waiting,
+    marking::{MarkSignal, Marking, Wish},
     rotation::Rotation,
-    series::{self, Series},
+    series::{self, Series, Wanted},
     status::{self, Conflict},
     streaming::Streaming,
+    traced::Traced,
     tracing::TracingArgs,
 };
 use crate::recording;
 use crate::text;
 use crate::{
     containers::NamePattern,
-    host::privileges,
+    host::{privileges, write::Mode},
     kernel_half::{sizes::Forced, start::StartError},
-    output,
+    output::{self, Format, Source, format},
     report::Report,
     text::{glob::Glob, units},
     trace::{
@@ -24,15 +27,14 @@ use crate::{
         session::{Session, SessionError},
     },
 };
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, anyhow};
 use clap::Args;
 use std::{
     ffi::OsString,
     io::{IsTerminal as _, Write as _},
     path::PathBuf,
-    time::{Duration, Instant},
+    time::Duration,
 };
-use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// Arguments of `record`.
 #[derive(Debug, Args)]
@@ -60,9 +62,13 @@ pub struct RecordArgs {
     /// Cgroups in the summary.
     #[arg(long, value_name = "N", default_value_t = 10)]
     pub top: usize,
-    /// Write a report; the ending chooses the format: .folded .svg .json .pb.gz .hlog .pftrace .mtrail. May be given again.
-    #[arg(short, long, value_name = "FILE")]
+    /// Files to write. The help comes from the table of formats.
+    #[arg(short, long, value_name = "FILE", help = format::help(OUTPUT, Source::Trace), long_help = format::long_help(OUTPUT, Source::Trace))]
     pub output: Vec<PathBuf>,
+    /// Mode of every file that is made, as chmod takes it. Without it a recording and a stream are 0600, since they show what processes
+    /// of all users do, and other files are as the umask says. A file that is replaced gets the mode of a new one.
+    #[arg(long, value_name = "MODE")]
+    pub mode: Option<Mode>,
     /// Write a line of JSON an interval while it runs, to a file, a named pipe, or - for standard output.
     #[arg(long, value_name = "FILE")]
     pub stream: Option<PathBuf>,
@@ -91,6 +97,9 @@ pub struct RecordArgs {
     #[arg(last = true, value_name = "CMD")]
     pub command: Vec<OsString>,
 }
+
+/// What `-o` does.
+const OUTPUT: &str = "Write a report";
 
 const EXAMPLES: &str = "\
 Examples:
@@ -138,15 +147,12 @@ fn parse_tables(text: &str) -> Result<Forced, String> {
     Ok(forced)
 }
 
-/// Longer than any recording.
-pub(super) const FOREVER: Duration = Duration::from_secs(u32::MAX as u64);
-
 /// Runs a recording.
 pub fn run(args: RecordArgs) -> Result<u8> {
     for file in &args.output {
-        output::check_target(file)?;
+        output::check_target(file, Source::Trace)?;
     }
-    if !args.rotation.is_none() && !args.output.iter().any(|file| output::Format::of(file) == Some(output::Format::Recording)) {
+    if !args.rotation.is_none() && !args.output.iter().any(|file| Format::of(file).is_some_and(Format::is_recording)) {
         return Err(Conflict("--rotate-size, --rotate-every: there is no recording to rotate: add -o FILE.mtrail".to_owned()).into());
     }
     let with_command = !args.command.is_empty();
@@ -172,7 +178,7 @@ async fn record(args: RecordArgs, waiting: Option<Waiting>) -> Result<u8> {
     let holds_marks = series::holds_marks(&args.output, args.stream.as_deref());
     let mut marking = Marking::prepare(args.mark_signal, holds_marks)?;
     let mut session = Session::start_following(filter, args.tracing.names(), &args.pid, options).map_err(|error| advise(error, &args))?;
-    let mut series = Series::begin(&mut session, &args.output, args.stream.as_deref(), args.rotation)?;
+    let series = Series::begin(&mut session, wanted(&args))?;
     if holds_marks {
         marking.listen();
     }
@@ -180,22 +186,30 @@ async fn record(args: RecordArgs, waiting: Option<Waiting>) -> Result<u8> {
     give_up_privileges(&args);
     announce(&session, &args, waiting.as_ref());
     let mut launched = waiting.map(Waiting::release).transpose()?;
-    follow(&mut session, &args, &mut series, &mut marking, launched.as_mut(), interrupts).await?;
+    let mut recorded = Recorded { series };
+    let drive = Drive {
+        interval: args.interval,
+        duration: args.duration,
+        interrupts,
+        // The terminal is the command's, where there is one.
+        shows_time: launched.is_none(),
+        command: launched.as_mut(),
+        marking: Some(&mut marking),
+    };
+    let driven = drive.run(&mut session, &mut recorded).await;
     drop(marking);
     // While the command's cgroup still exists: afterwards the kernel has no figures of it.
-    let snapshot = session.snapshot()?;
     if let Some(path) = &args.snapshot {
+        let snapshot = session.snapshot()?;
         recording::stored::write(path, &snapshot).with_context(|| path.display().to_string())?;
     }
-    let report = session.report_of(&snapshot);
-    drop(snapshot);
-    series.end(&mut session);
+    let ended = Ended::of(&mut session, recorded.series, driven);
     let unmatched = session.unmatched();
     drop(session);
     if let Some(launched) = &mut launched {
         eprintln!("memtrail: {}", launched.epitaph()?);
     }
-    finish(&args, &report, series)?;
+    let Some(report) = ended.write(&args)? else { return Ok(status::FAILED) };
     if !unmatched.is_empty() {
         anyhow::bail!("no cgroup matched {} during the recording", unmatched.join(", "));
     }
@@ -204,6 +218,11 @@ async fn record(args: RecordArgs, waiting: Option<Waiting>) -> Result<u8> {
         Some(launched) if !(incomplete && args.strict) => Ok(launched.status()?),
         _ => Ok(if incomplete { status::INCOMPLETE } else { 0 }),
     }
+}
+
+/// What is written while it runs.
+fn wanted(args: &RecordArgs) -> Wanted<'_> {
+    Wanted { outputs: &args.output, stream: args.stream.as_deref(), rotation: args.rotation, mode: args.mode }
 }
 
 /// What starting needed and recording does not. The command waits as it was forked, with all that the caller has.
@@ -258,92 +277,98 @@ fn announce(session: &Session, args: &RecordArgs, waiting: Option<&Waiting>) {
     eprintln!("memtrail: recording {until} ({mode}, {} of tables)", units::bytes(running.sizes.bytes));
 }
 
-/// Waits for Ctrl-C or SIGTERM.
-pub(super) struct Interrupts {
-    /// None where SIGINT was ignored when memtrail began.
-    interrupt: Option<Signal>,
-    terminate: Signal,
+/// A recording on its way through the event loop.
+struct Recorded {
+    series: Series,
 }
 
-impl Interrupts {
-    pub(super) fn catch() -> Result<Interrupts> {
-        let is_wanted = !crate::command::signals::is_ignored(libc::SIGINT).context("cannot look at SIGINT")?;
-        let interrupt = is_wanted.then(|| signal(SignalKind::interrupt())).transpose().context("cannot wait for Ctrl-C")?;
-        Ok(Interrupts { interrupt, terminate: signal(SignalKind::terminate()).context("cannot wait for SIGTERM")? })
+impl<T: Traced> Task<T> for Recorded {
+    fn tick(&mut self, trace: &mut T) -> Result<()> {
+        self.series.interval(trace)
     }
 
-    pub(super) async fn next(&mut self) {
-        let interrupted = async {
-            match self.interrupt.as_mut() {
-                Some(interrupt) => drop(interrupt.recv().await),
-                None => std::future::pending().await,
+    fn mark(&mut self, marking: &mut Marking, wish: Wish, trace: &mut T) {
+        marking.take(wish, trace, &mut self.series);
+    }
+}
+
+/// How often the report of the end is tried: what stood in its way may be over a moment later.
+const TRIES: u32 = 3;
+/// Time between two tries.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// A recording at its end: nothing more is read, and nothing is written yet.
+struct Ended {
+    series: Series,
+    /// Of the end; where that could not be made, of the last whole snapshot, if there was one.
+    report: Option<Report>,
+    /// The report is older than the end.
+    is_older: bool,
+    /// What went wrong on the way.
+    errors: Vec<anyhow::Error>,
+}
+
+impl Ended {
+    fn of(trace: &mut dyn Traced, mut series: Series, driven: Driven) -> Ended {
+        let mut errors: Vec<anyhow::Error> = driven.error.into_iter().collect();
+        let (mut report, is_older) = match last_report(trace) {
+            Ok(report) => (Some(report), false),
+            Err(error) => {
+                errors.push(error.context("the report of the end cannot be made"));
+                (series.last_snapshot(), true)
             }
         };
-        tokio::select! {
-            () = interrupted => {}
-            _ = self.terminate.recv() => {}
+        series.end(trace);
+        let failed = driven.faults.count();
+        if let Some(report) = report.as_mut().filter(|_| failed > 0) {
+            report.losses.insert(READING_FAILED.to_owned(), Some(failed));
         }
+        Ended { series, report, is_older, errors }
     }
-}
 
-/// Reads figures at each interval until the end: the command's; without one, that of the time, or Ctrl-C.
-async fn follow(
-    session: &mut Session,
-    args: &RecordArgs,
-    series: &mut Series,
-    marking: &mut Marking,
-    mut launched: Option<&mut Launched>,
-    mut interrupts: Option<Interrupts>,
-) -> Result<()> {
-    let started = Instant::now();
-    // The terminal is the command's, where there is one.
-    let progress = launched.is_none() && std::io::stderr().is_terminal();
-    let mut pulse = Pulse::of(session, args.interval)?;
-    let end = tokio::time::sleep(args.duration.unwrap_or(FOREVER));
-    tokio::pin!(end);
-    loop {
-        let command = async {
-            match launched.as_deref_mut() {
-                Some(launched) => launched.event().await,
-                None => std::future::pending().await,
-            }
-        };
-        let interrupted = async {
-            match interrupts.as_mut() {
-                Some(interrupts) => interrupts.next().await,
-                None => std::future::pending().await,
-            }
-        };
-        tokio::select! {
-            () = &mut end => match launched.as_deref_mut() {
-                Some(launched) => end.as_mut().reset(tokio::time::Instant::now() + launched.end()?),
-                None => break,
-            },
-            () = interrupted => break,
-            ended = command => if ended? { break },
-            wish = marking.next() => marking.take(wish, session, series),
-            beat = pulse.next(session) => if beat? == Beat::Tick {
-                series.interval(session)?;
-                if progress {
-                    eprint!("\r\x1b[Kmemtrail: {} ", units::duration(Duration::from_secs(started.elapsed().as_secs())));
-                }
-            }
+    /// Writes everything that can be written, and prints the summary. What could not be is told after all was tried: an error then.
+    fn write(self, args: &RecordArgs) -> Result<Option<Report>> {
+        let Ended { series, report, is_older, errors } = self;
+        let streams_to_stdout = series.streams_to_stdout();
+        let mut failures = series.finish(report.as_ref(), is_older);
+        if let Some(report) = report.as_ref().filter(|_| is_older) {
+            let time = units::seconds(report.duration_s).unwrap_or_else(|| "an unknown time".to_owned());
+            eprintln!("memtrail: what is written now shows the last whole snapshot, after {time}");
         }
+        let options = output::WriteOptions { mode: args.mode, ..Default::default() };
+        for file in args.output.iter().filter(|file| !series::takes(file)) {
+            failures.note(match &report {
+                Some(report) => output::write(file, report, options).map_err(anyhow::Error::from),
+                None => Err(anyhow!("{}: not written: there is no whole snapshot", file.display())),
+            });
+        }
+        if let Some(report) = &report {
+            summarize(args, report, streams_to_stdout, &mut failures);
+        }
+        for error in errors {
+            failures.note(Err(error));
+        }
+        failures.into_result().map(|()| report)
     }
-    if progress {
-        eprint!("\r\x1b[K");
-    }
-    Ok(())
 }
 
-/// Writes everything; what could not be written is reported after all were tried.
-fn finish(args: &RecordArgs, report: &Report, series: Series) -> Result<()> {
-    let streams_to_stdout = series.streams_to_stdout();
-    let mut failures = series.finish(report);
-    for file in args.output.iter().filter(|file| !series::takes(file)) {
-        let result = output::write(file, report, output::WriteOptions::default());
-        failures.note(result.map_err(anyhow::Error::from));
+/// Loss that is counted here: readings of the kernel half's tables, or of the kernel's figures, that failed.
+const READING_FAILED: &str = "reading_failed";
+
+/// The report of the end, tried a few times.
+fn last_report(trace: &mut dyn Traced) -> Result<Report> {
+    for _ in 1..TRIES {
+        match trace.report() {
+            Ok(report) => return Ok(report),
+            Err(error) => log::info!("the report of the end is tried again: {error:#}"),
+        }
+        std::thread::sleep(PAUSE);
     }
+    trace.report()
+}
+
+/// Prints the summary, where standard output or standard error has room for it.
+fn summarize(args: &RecordArgs, report: &Report, streams_to_stdout: bool, failures: &mut Failures) {
     let with_command = !args.command.is_empty();
     let to_stdout = args.output.iter().any(|file| file.as_os_str() == "-");
     // Standard output is the command's, where there is one, or the stream's.
@@ -365,5 +390,8 @@ fn finish(args: &RecordArgs, report: &Report, series: Series) -> Result<()> {
         }
         _ => {}
     }
-    failures.into_result()
 }
+
+#[cfg(test)]
+#[path = "record_tests.rs"]
+mod tests;

@@ -1,10 +1,16 @@
 //! `memtrail report`: any view or format of a recording.
 
-use super::{moment, status::Conflict};
+use super::{moment, patience::Patience, status::Conflict};
 use crate::analyse::comparison;
 use crate::{
     containers::NamePattern,
-    output::{self, Value, views},
+    host::write::{Access, write_whole},
+    output::{
+        self, Format, Source, Value,
+        format::{self, Stacks, WriteSeries},
+        selection::Selection,
+        views,
+    },
     recording::{self, Point},
     report::{Cgroup, Report},
     text::{glob::Glob, units},
@@ -60,10 +66,19 @@ pub struct ReportArgs {
     /// Most rows.
     #[arg(long, value_name = "N")]
     pub top: Option<usize>,
-    /// Write a report instead; the ending chooses the format: .folded .svg .json .pb.gz .hlog .pftrace. May be given again.
-    #[arg(short, long, value_name = "FILE")]
+    /// Files to write. The help comes from the table of formats.
+    #[arg(
+        short,
+        long,
+        value_name = "FILE",
+        help = format::help(OUTPUT, Source::Recording),
+        long_help = format::long_help(OUTPUT, Source::Recording)
+    )]
     pub output: Vec<PathBuf>,
 }
+
+/// What `-o` does.
+const OUTPUT: &str = "Write a report instead";
 
 const EXAMPLES: &str = "\
 Examples:
@@ -112,21 +127,23 @@ pub enum View {
 /// Shows a recording.
 pub fn run(args: &ReportArgs) -> Result<u8> {
     for file in &args.output {
-        output::check_target(file)?;
+        output::check_target(file, Source::Recording)?;
     }
     check(args)?;
     if args.view == Some(View::Marks) {
-        return print(&views::marks(&recording::read_snapshot(&args.file, None)?.marks));
+        return print(&views::marks(&moment::read(&args.file, None)?.marks));
     }
-    let at = |mark: Option<&String>| recording::read_snapshot(&args.file, mark.map(String::as_str));
-    let report = moment::last_report(&args.file, at(args.to.as_ref())?)?;
+    let at = |mark: Option<&String>| moment::read(&args.file, mark.map(String::as_str));
+    let recording = at(args.to.as_ref())?;
+    let header = recording.header.clone();
+    let report = moment::last_report(&args.file, recording)?;
     let value = args.value();
     let report = match &args.from {
         Some(from) => growth(Some(&moment::last_report(&args.file, at(Some(from))?)?), &report, value)?,
         None if value == Value::Growth => growth(None, &report, value)?,
         None => report,
     };
-    let selection = views::Selection {
+    let selection = Selection {
         cgroups: args.cgroup.clone(),
         pods: args.pod.clone(),
         containers: args.container.clone(),
@@ -139,11 +156,11 @@ pub fn run(args: &ReportArgs) -> Result<u8> {
         selected = output::threads::split(&selected).with_context(|| args.file.display().to_string())?;
     }
     for file in &args.output {
-        if output::Format::of(file) == Some(output::Format::Perfetto) {
-            write_trace(args, file, &report, &selection)?;
-            continue;
+        let _patience = Patience::with(&format!("writing {}", file.display()));
+        match Format::of(file).filter(|format| format.report.is_none()).and_then(|format| format.series) {
+            Some(series) => write_series(args, file, series.write, &Chosen { header: &header, report: &report, selection: &selection })?,
+            None => output::write(file, &selected, output::WriteOptions { value, ..Default::default() })?,
         }
-        output::write(file, &selected, output::WriteOptions { value, ..Default::default() })?;
     }
     if !args.output.is_empty() {
         return Ok(0);
@@ -167,7 +184,7 @@ pub fn run(args: &ReportArgs) -> Result<u8> {
 }
 
 /// The regions with the JVM's own account before them.
-fn beside_nmt(report: &Report, selection: &views::Selection, account: &std::path::Path) -> Result<String> {
+fn beside_nmt(report: &Report, selection: &Selection, account: &std::path::Path) -> Result<String> {
     use output::nmt;
     use std::io::Read as _;
     let name = || account.display().to_string();
@@ -190,13 +207,23 @@ impl ReportArgs {
     }
 }
 
-/// Kinds over time, of what is selected, between the marks. Cgroups that are not in the report are known by their number only.
-fn write_trace(args: &ReportArgs, file: &Path, report: &Report, selection: &views::Selection) -> Result<()> {
+/// What of a recording is shown.
+struct Chosen<'a> {
+    header: &'a recording::Header,
+    report: &'a Report,
+    selection: &'a Selection,
+}
+
+/// A file of the series, of what is selected, between the marks. Cgroups that are not in the report are known by their number only.
+fn write_series(args: &ReportArgs, file: &Path, series: WriteSeries, chosen: &Chosen<'_>) -> Result<()> {
+    let Chosen { header, report, selection } = *chosen;
     let cgroups: HashMap<&str, &Cgroup> = report.cgroups.iter().map(|cgroup| (cgroup.id.as_str(), cgroup)).collect();
     let path_of = |id: &str| cgroups.get(id).map_or_else(|| format!("[cgroup {id}]"), |cgroup| cgroup.path.clone());
     let takes = |id: &str| !selection.is_of_cgroups() || cgroups.get(id).is_some_and(|cgroup| selection.takes_cgroup(cgroup));
-    output::write_whole(file, |writer| {
-        let (mut encoder, mut written) = (output::perfetto::Encoder::default(), Ok(()));
+    let is_private = Format::of(file).is_some_and(|format| format.is_private);
+    write_whole(file, Access::of(None, is_private), |writer| {
+        let mut growing = (series.begin)();
+        let mut written = writer.write_all(&growing.head(header));
         let (mut begun, mut ended) = (args.from.is_none(), false);
         let each = &mut |point: Point<'_>| {
             let packets = match point {
@@ -204,7 +231,7 @@ fn write_trace(args: &ReportArgs, file: &Path, report: &Report, selection: &view
                     let mut interval = interval.clone();
                     interval.cgroups.retain(|id, _| takes(id));
                     interval.cgroups.values_mut().for_each(|cgroup| cgroup.kinds.retain(|kind, _| selection.takes_kind(kind)));
-                    encoder.interval(&interval, path_of)
+                    growing.interval(&interval, &path_of)
                 }
                 Point::Interval(_) => return,
                 Point::Mark(mark) => {
@@ -213,7 +240,7 @@ fn write_trace(args: &ReportArgs, file: &Path, report: &Report, selection: &view
                         return;
                     }
                     ended = args.to.as_ref() == Some(&mark.name);
-                    encoder.mark(mark)
+                    growing.mark(mark)
                 }
             };
             if written.is_ok() {
@@ -248,12 +275,12 @@ fn growth(before: Option<&Report>, after: &Report, value: Value) -> Result<Repor
 
 /// An output that holds live and charged bytes of every stack, so that there is no choice.
 fn whole_rows(args: &ReportArgs) -> Option<&PathBuf> {
-    args.output.iter().find(|file| matches!(output::Format::of(file), Some(output::Format::Json | output::Format::Pprof)))
+    args.output.iter().find(|file| Format::of(file).is_some_and(|format| format.stacks == Stacks::Whole))
 }
 
 /// An output without stacks.
 fn without_stacks(args: &ReportArgs) -> Option<&PathBuf> {
-    args.output.iter().find(|file| matches!(output::Format::of(file), Some(output::Format::Hlog | output::Format::Perfetto)))
+    args.output.iter().find(|file| Format::of(file).is_some_and(|format| format.stacks == Stacks::None))
 }
 
 /// A view of what is at a moment, which has no growth.

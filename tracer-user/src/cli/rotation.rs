@@ -90,6 +90,11 @@ impl Aside {
         }
     }
 
+    /// The newest of the parts that this recording put aside.
+    pub fn newest(&self) -> Option<&Path> {
+        self.parts.back().map(PathBuf::as_path)
+    }
+
     /// Removes the oldest parts beyond `kept`, of those that this recording put aside; their names.
     pub fn remove_beyond(&mut self, kept: usize) -> Result<Vec<PathBuf>> {
         let oldest: Vec<PathBuf> = self.parts.drain(..self.parts.len().saturating_sub(kept)).collect();
@@ -113,7 +118,7 @@ fn rename(from: &Path, to: &Path) -> io::Result<()> {
 
 /// Highest number of a part that lies beside the recording, whoever made it; 0 if there is none.
 fn highest(path: &Path) -> u64 {
-    let Ok(folder) = std::fs::read_dir(crate::output::directory_of(path)) else { return 0 };
+    let Ok(folder) = std::fs::read_dir(crate::host::write::directory_of(path)) else { return 0 };
     let stem = path.file_stem().unwrap_or_default().as_encoded_bytes();
     let number = |name: &OsStr| {
         let middle = name.as_encoded_bytes().strip_prefix(stem)?.strip_prefix(b".")?.strip_suffix(b".mtrail")?;

@@ -1,11 +1,11 @@
 //! `record --stream`: the lines of this recording, as they come.
 
-use super::status::Conflict;
+use super::{status::Conflict, traced::Traced};
 use crate::{
     cgroup::CgroupId,
-    output::stream::{self, Stream},
+    host::write::Access,
+    output::stream::{self, Moment, Stream},
     report::{Interval, distribution::Increment},
-    trace::session::Session,
 };
 use anyhow::{Context as _, Result};
 use std::path::{Path, PathBuf};
@@ -32,8 +32,8 @@ impl Streaming {
     }
 
     /// Opens the target. A named pipe may wait for its reader; the recording does not.
-    pub fn start(path: &Path) -> Result<Streaming> {
-        let stream = Stream::open(path).with_context(|| format!("{}: cannot write the stream", path.display()))?;
+    pub fn start(path: &Path, access: Access) -> Result<Streaming> {
+        let stream = Stream::open(path, access).with_context(|| format!("{}: cannot write the stream", path.display()))?;
         Ok(Streaming { path: path.to_owned(), stream, before: None, unsent: Increment::default() })
     }
 
@@ -43,7 +43,7 @@ impl Streaming {
     }
 
     /// The line of an interval. Distributions that find no room in the queue come with the next line.
-    pub fn interval(&mut self, session: &Session, interval: Interval, increment: Increment) {
+    pub fn interval(&mut self, trace: &dyn Traced, interval: Interval, increment: Increment) {
         if !self.stream.is_open() {
             self.unsent = Increment::default();
             return;
@@ -53,9 +53,10 @@ impl Streaming {
             self.unsent = Increment::default();
         }
         self.unsent.merge(increment);
-        let path_of = |id: &str| path_of(session, id);
-        let dropped = self.stream.dropped();
-        let line = stream::interval_line(&interval, self.before.as_ref(), &self.unsent, path_of, session.cost(), dropped);
+        let path_of = |id: &str| path_of(trace, id);
+        let (before, dropped) = (self.before.as_ref(), self.stream.dropped());
+        let moment = Moment { interval: &interval, before, increment: &self.unsent, cost: trace.cost(), dropped };
+        let line = stream::interval_line(moment, path_of);
         if self.stream.send(&line) {
             self.unsent = Increment::default();
         }
@@ -63,11 +64,11 @@ impl Streaming {
     }
 
     /// The last line: distributions since the last interval.
-    pub fn end(&mut self, session: &Session, increment: Increment) {
+    pub fn end(&mut self, trace: &dyn Traced, increment: Increment) {
         self.unsent.merge(increment);
-        let path_of = |id: &str| path_of(session, id);
+        let path_of = |id: &str| path_of(trace, id);
         let dropped = self.stream.dropped();
-        self.stream.send(&stream::end_line(session.elapsed_s(), &self.unsent, path_of, dropped));
+        self.stream.send(&stream::end_line(trace.elapsed_s(), &self.unsent, path_of, dropped));
     }
 
     /// The line of a mark.
@@ -90,6 +91,6 @@ impl Streaming {
     }
 }
 
-fn path_of(session: &Session, id: &str) -> String {
-    id.parse().map_or_else(|_| id.to_owned(), |id| session.cgroup_name(CgroupId(id)))
+fn path_of(trace: &dyn Traced, id: &str) -> String {
+    id.parse().map_or_else(|_| id.to_owned(), |id| trace.cgroup_name(CgroupId(id)))
 }

@@ -1,6 +1,8 @@
-//! Facts about this host, its kernel, and what this process may do on it.
+//! Facts about this host, its kernel, and what this process may do on it; and the files that it makes.
 
+pub mod append;
 pub mod clock;
 pub mod kernel;
 pub mod phases;
 pub mod privileges;
+pub mod write;

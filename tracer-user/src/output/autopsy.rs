@@ -16,6 +16,7 @@ use crate::{
     },
     text::units,
 };
+use std::io;
 
 /// Columns of a line.
 const COLUMNS: usize = 100;
@@ -96,6 +97,15 @@ pub fn loops(loops: &Loops) -> String {
         }
     }
     out.text
+}
+
+/// Writes autopsies as a list of JSON objects.
+///
+/// # Errors
+/// When the writer fails.
+pub fn write_json(autopsies: &[Autopsy], writer: &mut dyn io::Write) -> io::Result<()> {
+    serde_json::to_writer_pretty(&mut *writer, autopsies).map_err(io::Error::from)?;
+    writer.write_all(b"\n")
 }
 
 /// The view `oom` of a report: each autopsy, or that there was no kill.

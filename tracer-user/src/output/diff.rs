@@ -3,9 +3,9 @@
 //! The text shows what changed by more than two standard errors and counts the rest; the other formats hold every stack of both sides. The
 //! formats are described in docs/diff.md.
 
+use super::Value;
 use super::diff_svg::{self, Columns};
-use super::write::{is_stdout, write_stdout_with, write_whole};
-use super::{Format, OutputError, Value, folded, svg};
+use super::format::{folded, svg};
 use crate::analyse::comparison::places::PlaceChange;
 use crate::analyse::comparison::{Change, Comparison, KindChange, StackChange, compare};
 use crate::report::Report;
@@ -13,7 +13,6 @@ use crate::text::units;
 use crate::text::{escape, pad_left, pad_right};
 use serde_json::json;
 use std::io::{self, Write};
-use std::path::Path;
 
 pub use crate::analyse::comparison::Options;
 
@@ -53,25 +52,6 @@ impl<'a> Diff<'a> {
     #[must_use]
     pub fn new(names: [String; 2], before: &'a Report, after: &'a Report, options: Options) -> Diff<'a> {
         Diff { names, reports: [before, after], options, comparison: compare(before, after, options) }
-    }
-
-    /// Writes to a file in the format of its ending (`.folded`, `.svg`, `.json`), whole or not at all, or folded to `-`.
-    ///
-    /// # Errors
-    /// As [`super::write()`], and for the other formats.
-    pub fn write(&self, path: &Path) -> Result<(), OutputError> {
-        let failed = |source| OutputError::Io { path: path.to_owned(), source };
-        if is_stdout(path) {
-            return write_stdout_with(|writer| self.folded(writer)).map_err(failed);
-        }
-        let whole = |fill: &dyn Fn(&mut dyn Write) -> io::Result<()>| write_whole(path, fill).map_err(failed);
-        match Format::of(path) {
-            Some(Format::Folded) => whole(&|writer| self.folded(writer)),
-            Some(Format::Svg) => whole(&|writer| self.svg(writer)),
-            Some(Format::Json) => whole(&|writer| self.json(writer)),
-            Some(Format::Pprof | Format::Hlog | Format::Perfetto | Format::Recording) => Err(OutputError::NotOfDiff(path.to_owned())),
-            None => Err(OutputError::UnknownEnding(path.to_owned())),
-        }
     }
 
     /// Whether a change is worth a line.

@@ -4,7 +4,7 @@
 //! that is below it, so that the way to what grew can be followed from the root: red where it grew, blue where it shrank, the stronger the
 //! larger its part of the largest change. Changes only colours and titles in what inferno draws.
 
-use super::svg;
+use super::format::svg;
 use crate::text::units;
 use inferno::flamegraph::color::{Color, PaletteMap};
 use std::collections::{BTreeMap, HashMap};

@@ -2,7 +2,7 @@
 //!
 //! Pure. Rows of one file in several cgroups stay apart: page cache is charged to whoever touched it first.
 
-use super::views::Selection;
+use super::selection::Selection;
 use crate::analyse::figures;
 use crate::report::OTHER;
 use crate::report::{Cgroup, FileRow, Report};

@@ -2,7 +2,7 @@
 //!
 //! Pure. Values are at most 1.6 % from the truth, which no shown digit tells.
 
-use super::views::Selection;
+use super::selection::Selection;
 use crate::report::distribution::is_bytes;
 use crate::report::{Cgroup, HistogramRow, Report};
 use crate::text::units;

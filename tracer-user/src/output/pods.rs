@@ -4,7 +4,7 @@
 //! Pure. A pod is its cgroup with all below it; a container likewise. What is charged to a pod and to none of its containers, or to ones that
 //! are gone, is in the pod's line.
 
-use super::views::Selection;
+use super::selection::Selection;
 use crate::analyse::figures;
 use crate::report::{Cgroup, LimitRow, Report};
 use crate::text::units;

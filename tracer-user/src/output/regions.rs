@@ -3,7 +3,7 @@
 //!
 //! Pure. What is unknown is `?`; what the selection leaves out is said.
 
-use super::views::Selection;
+use super::selection::Selection;
 use crate::analyse::figures;
 use crate::report::{ArenaRow, Cgroup, MappingRow, OriginRow, RegionRow, Report};
 use crate::text::units;

@@ -4,6 +4,7 @@
 //! A reader can be slow, or stand still: [`Stream`] hands lines to a thread of its own through a short queue, and drops whole lines, counted,
 //! when that is full. The recording never waits for it.
 
+use crate::host::write::{Access, open_in_place};
 pub use crate::report::RunningCost as Cost;
 use crate::report::distribution::{Distribution, Increment};
 use crate::report::{HistogramRow, Interval, IntervalCgroup};
@@ -25,29 +26,38 @@ pub const SCHEMA: u32 = 1;
 /// Lines that wait for the reader: what a short stop of it costs in memory, a line of 600 cgroups being half a megabyte.
 const QUEUE: usize = 16;
 
-/// Longest wait for the reader at the end.
-const PATIENCE: Duration = Duration::from_secs(2);
+/// Longest wait for the reader at the end: with what else there is to do then, a Ctrl-C is answered within two seconds.
+const PATIENCE: Duration = Duration::from_secs(1);
 
-/// The line of an interval. `path_of` names a cgroup by its id; rates are over the time since the interval before; `increment` is what came
-/// to the distributions since the line before.
+/// What the line of an interval is made from.
+#[derive(Clone, Copy, Debug)]
+pub struct Moment<'a> {
+    /// The interval.
+    pub interval: &'a Interval,
+    /// The one before: rates are over the time since then.
+    pub before: Option<&'a Interval>,
+    /// What came to the distributions since the line before.
+    pub increment: &'a Increment,
+    /// What the recording costs so far.
+    pub cost: Cost,
+    /// Lines dropped so far.
+    pub dropped: u64,
+}
+
+/// The line of an interval. `path_of` names a cgroup by its id.
 #[must_use]
-pub fn interval_line(
-    interval: &Interval,
-    before: Option<&Interval>,
-    increment: &Increment,
-    path_of: impl Fn(&str) -> String,
-    cost: Cost,
-    dropped: u64,
-) -> Value {
+pub fn interval_line(moment: Moment<'_>, path_of: impl Fn(&str) -> String) -> Value {
+    let Moment { interval, before, increment, cost, dropped } = moment;
     let seconds = before.map(|before| interval.at_s - before.at_s).filter(|seconds| *seconds > 0.0);
     let histograms: BTreeMap<String, &Metrics> = increment.cgroups.iter().map(|(id, metrics)| (id.to_string(), metrics)).collect();
     let living = interval.cgroups.iter().map(|(id, cgroup)| {
         let before = before.and_then(|before| before.cgroups.get(id));
-        cgroup_object(id, &path_of(id), cgroup, before, histograms.get(id).copied(), seconds)
+        CgroupMoment { cgroup: Some(cgroup), before, histograms: histograms.get(id).copied(), seconds }.object(id, &path_of(id))
     });
     // Those that are gone, and still free what they own.
     let others = histograms.iter().filter(|(id, _)| !interval.cgroups.contains_key(*id));
-    let others = others.map(|(id, metrics)| cgroup_object(id, &path_of(id), &IntervalCgroup::default(), None, Some(metrics), seconds));
+    let others = others
+        .map(|(id, metrics)| CgroupMoment { cgroup: None, before: None, histograms: Some(metrics), seconds }.object(id, &path_of(id)));
     let cgroups: Vec<Value> = living.chain(others).collect();
     let Cost { cpu_percent, collector_rss_bytes, map_bytes } = cost;
     json!({
@@ -66,29 +76,37 @@ pub fn interval_line(
 /// Distributions of a cgroup by name.
 type Metrics = BTreeMap<&'static str, Distribution>;
 
-fn cgroup_object(
-    id: &str,
-    path: &str,
-    cgroup: &IntervalCgroup,
-    before: Option<&IntervalCgroup>,
-    histograms: Option<&Metrics>,
+/// What a line says of one cgroup.
+struct CgroupMoment<'a> {
+    /// Its figures; `None` when it is gone.
+    cgroup: Option<&'a IntervalCgroup>,
+    /// Its figures at the interval before.
+    before: Option<&'a IntervalCgroup>,
+    /// What came to its distributions.
+    histograms: Option<&'a Metrics>,
+    /// Time since the interval before.
     seconds: Option<f64>,
-) -> Value {
-    let rate = |now: u64, before: Option<u64>| Some((now as f64 - before? as f64) / seconds?);
-    let kinds = cgroup.kinds.iter().map(|(kind, bytes)| {
-        let rate = rate(*bytes, before.and_then(|before| before.kinds.get(kind)).copied());
-        (kind.clone(), json!({ "stat": bytes, "bytes_per_s": rate }))
-    });
-    let usage_rate = cgroup.usage_bytes.and_then(|usage| rate(usage, before?.usage_bytes));
-    json!({
-        "path": path,
-        "id": id,
-        "usage_bytes": cgroup.usage_bytes,
-        "usage_bytes_per_s": usage_rate,
-        "kinds": kinds.collect::<serde_json::Map<_, _>>(),
-        "live": cgroup.live,
-        "histograms": histogram_rows(histograms),
-    })
+}
+
+impl CgroupMoment<'_> {
+    fn object(&self, id: &str, path: &str) -> Value {
+        let rate = |now: u64, before: Option<u64>| Some((now as f64 - before? as f64) / self.seconds?);
+        let gone = IntervalCgroup::default();
+        let cgroup = self.cgroup.unwrap_or(&gone);
+        let kinds = cgroup.kinds.iter().map(|(kind, bytes)| {
+            let rate = rate(*bytes, self.before.and_then(|before| before.kinds.get(kind)).copied());
+            (kind.clone(), json!({ "stat": bytes, "bytes_per_s": rate }))
+        });
+        json!({
+            "path": path,
+            "id": id,
+            "usage_bytes": cgroup.usage_bytes,
+            "usage_bytes_per_s": cgroup.usage_bytes.and_then(|usage| rate(usage, self.before?.usage_bytes)),
+            "kinds": kinds.collect::<serde_json::Map<_, _>>(),
+            "live": cgroup.live,
+            "histograms": histogram_rows(self.histograms),
+        })
+    }
 }
 
 fn histogram_rows(metrics: Option<&Metrics>) -> BTreeMap<&'static str, HistogramRow> {
@@ -135,11 +153,12 @@ pub struct Ended {
 }
 
 impl Stream {
-    /// To a file, a pipe with a name, or standard output (`-`). A named pipe is opened when somebody reads it.
+    /// To a file, a pipe with a name, or standard output (`-`). A named pipe is opened when somebody reads it, and keeps its mode, as a
+    /// device does.
     ///
     /// # Errors
     /// When the file cannot be made.
-    pub fn open(path: &Path) -> io::Result<Stream> {
+    pub fn open(path: &Path, access: Access) -> io::Result<Stream> {
         if path.as_os_str() == "-" {
             // Past the lock of the standard library, which a slow reader would keep from everybody.
             return Ok(Stream::to(File::from(io::stdout().as_fd().try_clone_to_owned()?)));
@@ -148,7 +167,7 @@ impl Stream {
             let path = path.to_owned();
             return Ok(Stream::start(move || OpenOptions::new().write(true).open(path)));
         }
-        Ok(Stream::to(File::create(path)?))
+        Ok(Stream::to(open_in_place(path, access)?))
     }
 
     /// To any writer.
@@ -235,7 +254,8 @@ mod tests {
         // Of a cgroup that is gone.
         let cgroups = BTreeMap::from([(5, BTreeMap::from([("memcg_reclaim_ns", waits)]))]);
         let increment = Increment { from_s: 1.0, to_s: 3.0, cgroups };
-        let line = interval_line(&second, Some(&first), &increment, |id| format!("/\n{id}"), Cost::default(), 7);
+        let moment = Moment { interval: &second, before: Some(&first), increment: &increment, cost: Cost::default(), dropped: 7 };
+        let line = interval_line(moment, |id| format!("/\n{id}"));
         let cgroup = &line["cgroups"][0];
         assert_eq!((cgroup["path"].as_str(), cgroup["id"].as_str()), (Some("/\n9007199254740993"), Some("9007199254740993")));
         assert_eq!(cgroup["kinds"]["anon"], json!({ "stat": 0, "bytes_per_s": -2048.0 }));
@@ -252,12 +272,13 @@ mod tests {
         let end = end_line(4.0, &increment, str::to_owned, 1);
         assert_eq!((&end["type"], &end["cgroups"][0]["histograms"]["memcg_reclaim_ns"]["p50"]), (&json!("end"), &json!(7)));
         assert!(!line.to_string().contains('\n'), "a line is a line, whatever the names");
-        let alone = interval_line(&first, None, &Increment::default(), str::to_owned, Cost::default(), 0);
+        let none = Increment::default();
+        let at_first = |before| Moment { interval: &first, before, increment: &none, cost: Cost::default(), dropped: 0 };
+        let alone = interval_line(at_first(None), str::to_owned);
         assert!(alone["cgroups"][0]["kinds"]["anon"]["bytes_per_s"].is_null() && alone["cost"]["cpu_percent"].is_null());
         // Two readings of one moment have no rate.
-        assert!(
-            interval_line(&first, Some(&first), &Increment::default(), str::to_owned, Cost::default(), 0)["cgroups"][0]["kinds"]["anon"]["bytes_per_s"].is_null()
-        );
+        let twice = interval_line(at_first(Some(&first)), str::to_owned);
+        assert!(twice["cgroups"][0]["kinds"]["anon"]["bytes_per_s"].is_null());
     }
 
     #[test]
@@ -303,11 +324,11 @@ mod tests {
             stream.send(&json!({}));
         }
         assert!(stream.finish().error.is_none());
-        let full = Stream::open(Path::new("/dev/full"));
+        let full = Stream::open(Path::new("/dev/full"), Access::Owner);
         let mut full = full.unwrap();
         full.send(&json!({}));
         let ended = full.finish();
         assert_eq!((ended.error.unwrap().raw_os_error(), ended.dropped), (Some(libc::ENOSPC), 1));
-        assert!(Stream::open(Path::new("/nonexistent/x")).is_err());
+        assert!(Stream::open(Path::new("/nonexistent/x"), Access::Owner).is_err());
     }
 }

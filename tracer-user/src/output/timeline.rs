@@ -5,6 +5,7 @@ use super::autopsy;
 use crate::text::{self, xml};
 use crate::{report::autopsy::Autopsy, text::units};
 use std::fmt::Write as _;
+use std::io;
 
 const WIDTH: f64 = 960.0;
 const HEIGHT: f64 = 420.0;
@@ -47,6 +48,27 @@ pub fn html(autopsy: &Autopsy) -> String {
         svg(autopsy),
         xml::content(&autopsy::render(autopsy))
     )
+}
+
+/// The one that is drawn: the last kill; where there were only warnings, the last of them.
+fn last(autopsies: &[Autopsy]) -> Option<&Autopsy> {
+    autopsies.iter().rfind(|autopsy| autopsy.event == "kill").or(autopsies.last())
+}
+
+/// Writes the picture of the last kill.
+///
+/// # Errors
+/// When the writer fails.
+pub fn write_svg(autopsies: &[Autopsy], writer: &mut dyn io::Write) -> io::Result<()> {
+    last(autopsies).map_or(Ok(()), |autopsy| writer.write_all(svg(autopsy).as_bytes()))
+}
+
+/// Writes the page of the last kill.
+///
+/// # Errors
+/// When the writer fails.
+pub fn write_html(autopsies: &[Autopsy], writer: &mut dyn io::Write) -> io::Result<()> {
+    last(autopsies).map_or(Ok(()), |autopsy| writer.write_all(html(autopsy).as_bytes()))
 }
 
 struct Plot {

@@ -1,80 +1,51 @@
-//! Writes a report to a file in the format of its ending, whole or not at all.
-//!
-//! The bytes go to a temporary file in the same directory, which replaces the target when they are on the disk. A symbolic link at the
-//! target is replaced, not followed.
+//! Writes outputs to files in the format of their ending, whole or not at all, or to standard output for `-`.
 
-use super::{Value, folded, hlog, json, pprof, svg};
-use crate::report::Report;
-use std::fs::Permissions;
+use super::format::{Format, Source, endings};
+use super::{Value, diff::Diff};
+use crate::host::write::{Access, Mode, directory_of, temporary_in, write_whole};
+use crate::report::{Report, autopsy::Autopsy};
 use std::io::{self, BufWriter, Write};
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-/// The endings that can be written, as messages list them.
-const KNOWN: &str = ".folded .svg .json .pb.gz .hlog .pftrace .mtrail";
-
-/// A format, known by the ending of a file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Format {
-    /// [`folded`].
-    Folded,
-    /// [`svg`].
-    Svg,
-    /// [`json`].
-    Json,
-    /// [`pprof`].
-    Pprof,
-    /// [`hlog`].
-    Hlog,
-    /// [`super::perfetto`], which is written from the series of a recording.
-    Perfetto,
-    /// [`crate::recording`], which has a writer of its own.
-    Recording,
-}
-
-impl Format {
-    /// The format of a file name; `-` has none.
-    #[must_use]
-    pub fn of(path: &Path) -> Option<Format> {
-        let name = path.file_name()?.as_encoded_bytes();
-        let endings = [".folded", ".svg", ".json", ".pb.gz", ".hlog", ".pftrace", ".mtrail"];
-        let formats = [Format::Folded, Format::Svg, Format::Json, Format::Pprof, Format::Hlog, Format::Perfetto, Format::Recording];
-        endings.into_iter().zip(formats).find(|(ending, _)| name.ends_with(ending.as_bytes())).map(|(_, format)| format)
-    }
-}
-
 /// How to write.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug)]
 pub struct WriteOptions {
-    /// Bytes shown by `.folded` and `.svg`, and first by `.pb.gz`.
+    /// Bytes shown by formats that show one value of a stack, and first by those that show several.
     pub value: Value,
-    /// Format of `-`, standard output: folded or JSON.
-    pub stdout: Format,
+    /// Format of `-`, standard output: one that is text.
+    pub stdout: &'static Format,
+    /// Mode of the file, if one was given.
+    pub mode: Option<Mode>,
 }
 
 impl Default for WriteOptions {
     fn default() -> Self {
-        WriteOptions { value: Value::Live, stdout: Format::Folded }
+        WriteOptions { value: Value::Live, stdout: Format::of_stdout(), mode: None }
     }
 }
 
 /// Why an output cannot be written. The text names the file.
 #[derive(Debug, thiserror::Error)]
 pub enum OutputError {
-    /// The ending says nothing.
-    #[error("{}: unknown ending: the format is chosen by it, known are {KNOWN}", .0.display())]
-    UnknownEnding(PathBuf),
+    /// The ending says nothing, or nothing that can be made from this.
+    #[error("{}: unknown ending: {}", .path.display(), known(*.source_of))]
+    UnknownEnding {
+        /// The target.
+        path: PathBuf,
+        /// What it is to be written from.
+        source_of: Source,
+    },
     /// A recording cannot be made from a report alone.
-    #[error("{}: a recording is written while tracing, not from a report: use .folded, .svg, .json or .pb.gz", .0.display())]
+    #[error("{}: a recording is written while tracing, not from a report: use {}", .0.display(), endings(Source::Report))]
     Recording(PathBuf),
     /// A series cannot be made from a report alone.
     #[error("{}: memory over time is written while tracing, or from a recording: use record or report", .0.display())]
     Series(PathBuf),
     /// Profiles and recordings have no place for a difference.
-    #[error("{}: a difference is written as .folded, .svg or .json", .0.display())]
+    #[error("{}: a difference is written as {}", .0.display(), endings(Source::Difference))]
     NotOfDiff(PathBuf),
     /// Only text formats go to standard output.
-    #[error("-: only folded stacks and JSON go to standard output; name a file that ends in {KNOWN}")]
+    #[error("-: only text goes to standard output; name a file that ends in {}", endings(Source::Trace))]
     Stdout,
     /// The directory is not there, or is no directory.
     #[error("{}: cannot be written: {} is not a directory", path.display(), directory.display())]
@@ -97,17 +68,40 @@ pub enum OutputError {
     },
 }
 
-/// Says before tracing starts whether the target can be written: its ending is known, its directory is there and takes files.
+fn known(source: Source) -> String {
+    match source {
+        Source::Kills => format!("autopsies are written as {}", endings(source)),
+        _ => format!("the format is chosen by it, known are {}", endings(source)),
+    }
+}
+
+/// The format of a target that is written from that source.
+fn format_of(path: &Path, source: Source) -> Result<&'static Format, OutputError> {
+    let unknown = || OutputError::UnknownEnding { path: path.to_owned(), source_of: source };
+    let format = Format::of(path).ok_or_else(unknown)?;
+    if format.shows(source).is_some() {
+        return Ok(format);
+    }
+    Err(match source {
+        // A name that other verbs know gets the reason why this one does not.
+        _ if format.shows(Source::Trace).is_none() => unknown(),
+        Source::Difference => OutputError::NotOfDiff(path.to_owned()),
+        Source::Recording | Source::Report if format.is_recording() => OutputError::Recording(path.to_owned()),
+        Source::Recording | Source::Report => OutputError::Series(path.to_owned()),
+        Source::Trace | Source::Kills => unknown(),
+    })
+}
+
+/// Says before anything is traced or read whether the target can be written from that source: its ending is known, its directory is there
+/// and takes files.
 ///
 /// # Errors
-/// When [`write()`] would fail later for one of these reasons.
-pub fn check_target(path: &Path) -> Result<(), OutputError> {
-    if is_stdout(path) {
+/// When writing would fail later for one of these reasons.
+pub fn check_target(path: &Path, source: Source) -> Result<(), OutputError> {
+    if is_stdout(path) && source != Source::Kills {
         return Ok(());
     }
-    if Format::of(path).is_none() {
-        return Err(OutputError::UnknownEnding(path.to_owned()));
-    }
+    format_of(path, source)?;
     let directory = directory_of(path);
     if !directory.is_dir() {
         return Err(OutputError::NoDirectory { path: path.to_owned(), directory: directory.to_owned() });
@@ -116,7 +110,7 @@ pub fn check_target(path: &Path) -> Result<(), OutputError> {
         return Err(OutputError::NotFile(path.to_owned()));
     }
     // The only sound question to a directory: take a file. It vanishes when dropped.
-    temporary_in(directory).map(drop).map_err(|source| OutputError::Io { path: path.to_owned(), source })
+    temporary_in(directory, Access::Owner).map(drop).map_err(|source| OutputError::Io { path: path.to_owned(), source })
 }
 
 /// Writes the report to a file in the format of its ending, or to standard output for `-`.
@@ -125,37 +119,50 @@ pub fn check_target(path: &Path) -> Result<(), OutputError> {
 /// When the target is not as [`check_target`] wants it, or the system refuses. No half-written file is left, and what was there before stays.
 /// A reader of standard output that went away is no error.
 pub fn write(path: &Path, report: &Report, options: WriteOptions) -> Result<(), OutputError> {
+    let failed = |source| OutputError::Io { path: path.to_owned(), source };
     if is_stdout(path) {
-        return write_stdout(report, options);
+        let way = options.stdout.report.filter(|_| options.stdout.is_text).ok_or(OutputError::Stdout)?;
+        return write_stdout_with(|writer| (way.write)(report, options.value, writer)).map_err(failed);
     }
-    let format = Format::of(path).ok_or_else(|| OutputError::UnknownEnding(path.to_owned()))?;
-    if format == Format::Recording {
-        return Err(OutputError::Recording(path.to_owned()));
+    let format = format_of(path, Source::Report)?;
+    let way = format.report.ok_or_else(|| OutputError::Series(path.to_owned()))?;
+    check_target(path, Source::Report)?;
+    let access = Access::of(options.mode, format.is_private);
+    write_whole(path, access, |writer| (way.write)(report, options.value, writer)).map_err(failed)
+}
+
+/// Writes a comparison to a file in the format of its ending, whole or not at all, or folded to `-`.
+///
+/// # Errors
+/// As [`write()`], and for the other formats.
+pub fn write_diff(path: &Path, diff: &Diff<'_>) -> Result<(), OutputError> {
+    let failed = |source| OutputError::Io { path: path.to_owned(), source };
+    let not_of_diff = || OutputError::NotOfDiff(path.to_owned());
+    if is_stdout(path) {
+        let way = Format::of_stdout().diff.ok_or_else(not_of_diff)?;
+        return write_stdout_with(|writer| (way.write)(diff, writer)).map_err(failed);
     }
-    if format == Format::Perfetto {
-        return Err(OutputError::Series(path.to_owned()));
+    let format = format_of(path, Source::Difference)?;
+    let way = format.diff.ok_or_else(not_of_diff)?;
+    write_whole(path, Access::of(None, format.is_private), |writer| (way.write)(diff, writer)).map_err(failed)
+}
+
+/// Writes OOM kills to a file in the format of its ending; nothing if there are none. They are their owner's alone to read.
+///
+/// # Errors
+/// As [`write()`], and for the other formats.
+pub fn write_kills(path: &Path, autopsies: &[Autopsy], mode: Option<Mode>) -> Result<(), OutputError> {
+    let unknown = || OutputError::UnknownEnding { path: path.to_owned(), source_of: Source::Kills };
+    let way = format_of(path, Source::Kills)?.kills.ok_or_else(unknown)?;
+    if autopsies.is_empty() {
+        return Ok(());
     }
-    check_target(path)?;
-    write_whole(path, |writer| render(format, report, options.value, writer))
+    write_whole(path, Access::of(mode, true), |writer| (way.write)(autopsies, writer))
         .map_err(|source| OutputError::Io { path: path.to_owned(), source })
 }
 
-/// The directory that holds a file: `.` for a bare name.
-#[must_use]
-pub fn directory_of(path: &Path) -> &Path {
-    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
-}
-
-fn write_stdout(report: &Report, options: WriteOptions) -> Result<(), OutputError> {
-    if !matches!(options.stdout, Format::Folded | Format::Json) {
-        return Err(OutputError::Stdout);
-    }
-    write_stdout_with(|writer| render(options.stdout, report, options.value, writer))
-        .map_err(|source| OutputError::Io { path: PathBuf::from("-"), source })
-}
-
 /// Writes to standard output; a reader that went away is no error.
-pub(super) fn write_stdout_with(fill: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
+fn write_stdout_with(fill: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
     let mut writer = BufWriter::new(io::stdout().lock());
     match fill(&mut writer).and_then(|()| writer.flush()) {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
@@ -163,76 +170,6 @@ pub(super) fn write_stdout_with(fill: impl FnOnce(&mut dyn Write) -> io::Result<
     }
 }
 
-fn render(format: Format, report: &Report, value: Value, writer: impl Write) -> io::Result<()> {
-    match format {
-        Format::Folded => folded::write(report, value, writer),
-        Format::Svg => svg::write(report, value, writer),
-        Format::Json => json::write(report, writer),
-        Format::Pprof => pprof::write(report, value, writer),
-        Format::Hlog => hlog::write(report, writer),
-        Format::Recording | Format::Perfetto => Err(io::Error::from(io::ErrorKind::Unsupported)),
-    }
-}
-
-/// Makes the file appear at once with all its bytes, mode 0644, or not at all.
-///
-/// # Errors
-/// When `fill` fails, or the system refuses.
-pub fn write_whole(path: &Path, fill: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
-    let temporary = temporary_in(directory_of(path))?;
-    let mut writer = BufWriter::with_capacity(1 << 16, temporary.as_file());
-    fill(&mut writer)?;
-    writer.flush()?;
-    drop(writer);
-    temporary.as_file().set_permissions(Permissions::from_mode(0o644))?;
-    temporary.as_file().sync_all()?;
-    temporary.persist(path).map(drop).map_err(|error| error.error)
-}
-
-pub(super) fn temporary_in(directory: &Path) -> io::Result<tempfile::NamedTempFile> {
-    tempfile::Builder::new().prefix(".memtrail-").tempfile_in(directory)
-}
-
-pub(super) fn is_stdout(path: &Path) -> bool {
+fn is_stdout(path: &Path) -> bool {
     path.as_os_str() == "-"
-}
-
-#[cfg(test)]
-#[allow(clippy::unwrap_used, reason = "tests")]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_failed_write_leaves_what_was_there_and_nothing_else() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("out.json");
-        std::fs::write(&path, "before").unwrap();
-        let full = |writer: &mut dyn Write| {
-            writer.write_all(&[b'x'; 200_000])?;
-            Err(io::Error::from_raw_os_error(libc::ENOSPC))
-        };
-        let error = write_whole(&path, full).unwrap_err();
-        assert_eq!(error.raw_os_error(), Some(libc::ENOSPC));
-        assert_eq!(std::fs::read_to_string(&path).unwrap(), "before");
-        assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1);
-    }
-
-    #[test]
-    fn formats_are_known_by_their_ending() {
-        for (name, format) in [
-            ("a.folded", Some(Format::Folded)),
-            ("dir.json/a.svg", Some(Format::Svg)),
-            ("a.b.json", Some(Format::Json)),
-            ("a.mtrail", Some(Format::Recording)),
-            ("a.pb.gz", Some(Format::Pprof)),
-            ("a.gz", None),
-            ("a.hlog", Some(Format::Hlog)),
-            ("a.pftrace", Some(Format::Perfetto)),
-            ("json", None),
-            ("-", None),
-            ("a.JSON", None),
-        ] {
-            assert_eq!(Format::of(Path::new(name)), format, "{name}");
-        }
-    }
 }

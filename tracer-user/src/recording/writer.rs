@@ -4,7 +4,8 @@ use super::changes::{Changes, WHOLE_EVERY};
 use super::frame::{self, Kind};
 use super::payload::Packed;
 use super::{Header, Mark, Problem, RecordingError, payload};
-use crate::output::append::{AppendError, AppendFile};
+use crate::host::append::{AppendError, AppendFile};
+use crate::host::write::Access;
 use crate::report::{Interval, Report};
 use std::path::Path;
 
@@ -17,15 +18,23 @@ pub struct Writer {
 }
 
 impl Writer {
-    /// Begins a recording under its final name with mode 0644.
+    /// Begins a recording under its final name, for its owner alone: it holds what processes of all users do.
     ///
     /// # Errors
     /// When the directory does not take the file.
     pub fn create(path: &Path, header: &Header) -> Result<Writer, RecordingError> {
+        Writer::create_for(path, Access::Owner, header)
+    }
+
+    /// The same for others to read.
+    ///
+    /// # Errors
+    /// As [`Writer::create`].
+    pub fn create_for(path: &Path, access: Access, header: &Header) -> Result<Writer, RecordingError> {
         let packed = payload::pack(header, "the header").map_err(|problem| RecordingError::content(path, problem))?;
         let mut start = frame::preamble();
         start.extend_from_slice(&encode(Kind::Header, &packed));
-        let file = AppendFile::create(path, &start).map_err(|error| RecordingError::io(path, "create", error))?;
+        let file = AppendFile::create(path, access, &start).map_err(|error| RecordingError::io(path, "create", error))?;
         Ok(Writer { file, last: None })
     }
 
@@ -53,7 +62,7 @@ impl Writer {
     /// Appends a snapshot; readers take the last whole one.
     ///
     /// # Errors
-    /// As [`Writer::interval`]. A report too large for a frame can be shortened with [`crate::output::json::shortened`].
+    /// As [`Writer::interval`]. A report too large for a frame can be shortened with `output::json::shortened`.
     pub fn report(&mut self, report: &Report) -> Result<(), RecordingError> {
         let packed = payload::pack(report, "the report").map_err(|problem| self.problem(problem))?;
         self.append(Kind::Report, &packed)

@@ -20,7 +20,6 @@ use std::{
     collections::{HashMap, HashSet, VecDeque},
     os::fd::{AsRawFd as _, BorrowedFd},
 };
-use tokio::io::{Interest, unix::AsyncFd};
 use tracer_common::oom::{OOM_STATS, OomVictim};
 
 /// Autopsies kept; of further kills only the number is.
@@ -126,8 +125,7 @@ impl OomLog {
     pub fn kills(&self) -> std::io::Result<Kills> {
         // SAFETY: the ring's descriptor is open as long as the ring, which is borrowed here.
         let descriptor = unsafe { BorrowedFd::borrow_raw(self.ring.as_raw_fd()) }.try_clone_to_owned()?;
-        // SAFETY: the descriptor is owned, so it stays open and the same as long as it is registered.
-        Ok(Kills(unsafe { AsyncFd::register_with_interest(descriptor, Interest::READABLE) }?))
+        Kills::of(descriptor)
     }
 
     /// Takes readings in, for the kills to come.

@@ -39,13 +39,22 @@ use crate::{
 use case::Tables;
 use kept::Kept;
 use std::{collections::HashMap, os::fd::OwnedFd, time::Duration};
-use tokio::io::unix::AsyncFd;
+use tokio::io::{Interest, unix::AsyncFd};
 use tracer_common::{attribution::KeyRecord, loss::Loss, oom::UNKNOWN};
 
 /// Tells when the kernel half has sent OOM events.
 pub struct Kills(AsyncFd<OwnedFd>);
 
 impl Kills {
+    /// Watches a descriptor that becomes readable when there are events.
+    ///
+    /// # Errors
+    /// When the event loop does not take it.
+    pub fn of(descriptor: OwnedFd) -> std::io::Result<Kills> {
+        // SAFETY: the descriptor is owned, so it stays open and the same as long as it is registered.
+        Ok(Kills(unsafe { AsyncFd::register_with_interest(descriptor, Interest::READABLE) }?))
+    }
+
     /// Returns when there may be an event: the ring is to be read until it is empty then.
     ///
     /// # Errors

@@ -4,7 +4,7 @@
 //! and region are labels (`pprof -tagroot cgroup,comm`). Sums equal those of the rows to the byte: what has no stack, memory older than the recording, is not in it.
 //! Names are written as they are, unlike in texts: a reader escapes what it prints.
 
-use super::Value;
+use crate::output::Value;
 use crate::report::{BinaryRow, Cgroup, Report, StackRow};
 use crate::text::date;
 use flate2::{Compression, GzBuilder};

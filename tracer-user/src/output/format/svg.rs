@@ -3,7 +3,8 @@
 //! Frames below which there is one kind of memory take a tint of that kind's colour, the others are sand, so the picture answers "what kind"
 //! before any name is read. Colours do not change between runs. Changes only colours in what inferno draws, and adds a legend.
 
-use super::{Value, folded};
+use super::folded;
+use crate::output::Value;
 use crate::report::Report;
 use crate::text::units;
 use crate::text::{self, xml};
@@ -17,7 +18,7 @@ use std::io::{self, Write};
 const WIDTH: usize = 1200;
 
 /// Height of a frame, pixels.
-pub(super) const FRAME_HEIGHT: usize = 16;
+pub(in crate::output) const FRAME_HEIGHT: usize = 16;
 
 /// Height of the strip with the legend, pixels.
 const LEGEND_HEIGHT: usize = 28;
@@ -93,7 +94,7 @@ pub fn write(report: &Report, value: Value, mut writer: impl Write) -> io::Resul
 }
 
 /// Only a forged recording has so many.
-pub(super) fn too_many_bytes() -> io::Error {
+pub(in crate::output) fn too_many_bytes() -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, "the bytes of all stacks do not fit in 64 bits")
 }
 
@@ -103,7 +104,7 @@ fn draw(stacks: &BTreeMap<String, u64>, title: &str, subtitle: &str) -> io::Resu
 }
 
 /// What inferno draws of these stacks, in this order, with the colours of the palette.
-pub(super) fn picture<'a>(
+pub(in crate::output) fn picture<'a>(
     stacks: impl Iterator<Item = (&'a str, u64)>,
     title: &str,
     subtitle: &str,
@@ -283,7 +284,7 @@ fn legend(top: usize, note: &str) -> String {
 }
 
 /// The picture of a report without bytes.
-pub(super) fn empty(title: &str, subtitle: &str) -> String {
+pub(in crate::output) fn empty(title: &str, subtitle: &str) -> String {
     let mut svg = format!(
         "<?xml version=\"1.0\" standalone=\"no\"?><svg version=\"1.1\" width=\"{WIDTH}\" height=\"110\" viewBox=\"0 0 {WIDTH} 110\" \
          xmlns=\"http://www.w3.org/2000/svg\"><rect width=\"100%\" height=\"100%\" fill=\"#fcfcfc\"/>"

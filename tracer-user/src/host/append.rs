@@ -3,9 +3,9 @@
 //! It takes its name when its beginning is whole, so what had the name before is replaced, never overwritten in the hands of its reader. It
 //! never keeps half a piece: what a full disk cuts is cut off.
 
-use std::fs::{File, Permissions};
+use super::write::{Access, directory_of, temporary_in};
+use std::fs::File;
 use std::io::{self, Seek as _, Write as _};
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 /// An open file that only grows.
@@ -31,14 +31,13 @@ pub enum AppendError {
 }
 
 impl AppendFile {
-    /// Begins the file under its final name with mode 0644.
+    /// Begins the file under its final name.
     ///
     /// # Errors
     /// When the directory does not take the file.
-    pub fn create(path: &Path, beginning: &[u8]) -> io::Result<AppendFile> {
-        let mut temporary = super::write::temporary_in(super::directory_of(path))?;
+    pub fn create(path: &Path, access: Access, beginning: &[u8]) -> io::Result<AppendFile> {
+        let mut temporary = temporary_in(directory_of(path), access)?;
         temporary.write_all(beginning)?;
-        temporary.as_file().set_permissions(Permissions::from_mode(0o644))?;
         let file = temporary.persist(path).map_err(|error| error.error)?;
         Ok(AppendFile { path: path.to_owned(), file, length: beginning.len() as u64, broken: false })
     }

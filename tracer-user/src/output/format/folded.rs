@@ -4,7 +4,7 @@
 //! `[before start]` and `[unattributed]`, which give width to what has no stack. Nothing is dropped and nothing else is added. The format is
 //! described in docs/folded.md.
 
-use super::Value;
+use crate::output::Value;
 use crate::report::{Cgroup, KindRow, Report, StackRow};
 use crate::text;
 use std::collections::BTreeMap;
@@ -67,7 +67,7 @@ fn add_missing(stacks: &mut BTreeMap<String, u64>, root: &str, cgroup: &Cgroup) 
 }
 
 /// The stack of a row, as its line has it.
-pub(super) fn stack_of(cgroup: &str, row: &StackRow) -> String {
+pub(in crate::output) fn stack_of(cgroup: &str, row: &StackRow) -> String {
     stack(&root(cgroup), row)
 }
 

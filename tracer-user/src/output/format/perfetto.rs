@@ -4,6 +4,7 @@
 //! A trace is a sequence of packets, so it can be written while a recording runs. A counter is written when it changes. Names are written as
 //! they are: the viewer escapes.
 
+use super::Growing;
 use crate::recording::Mark;
 use crate::report::Interval;
 use prost::Message;
@@ -76,6 +77,16 @@ impl Encoder {
         }
         trace.packet.push(instant(at, MARKS, &mark.name));
         trace.encode_to_vec()
+    }
+}
+
+impl Growing for Encoder {
+    fn interval(&mut self, interval: &Interval, path_of: &dyn Fn(&str) -> String) -> Vec<u8> {
+        Encoder::interval(self, interval, path_of)
+    }
+
+    fn mark(&mut self, mark: &Mark) -> Vec<u8> {
+        Encoder::mark(self, mark)
     }
 }
 

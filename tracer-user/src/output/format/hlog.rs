@@ -3,12 +3,33 @@
 //!
 //! A line's tag is `CGROUP;METRIC`. Times are seconds since the base time in the head.
 
+use super::Growing;
+use crate::recording::Header;
 use crate::report::Report;
 use crate::report::distribution::Increment;
 use crate::text;
 use crate::text::date;
 use std::fmt::Write as _;
 use std::io;
+
+/// A log that grows with its recording.
+#[derive(Clone, Copy, Debug)]
+pub struct Log;
+
+impl Growing for Log {
+    fn head(&mut self, header: &Header) -> Vec<u8> {
+        head(&header.tool, &header.started, seconds(&header.started)).into_bytes()
+    }
+
+    fn increment(&mut self, increment: &Increment, path_of: &dyn Fn(u64) -> String) -> Vec<u8> {
+        lines(increment, path_of).into_bytes()
+    }
+}
+
+/// Seconds since 1970 of a time as reports have it; 0 if it is none.
+fn seconds(time: &str) -> f64 {
+    date::parse_rfc3339(time).unwrap_or(0) as f64
+}
 
 /// What a log begins with. `started_s` is the start of the recording, seconds since 1970.
 #[must_use]
@@ -29,7 +50,8 @@ pub fn lines(increment: &Increment, path_of: impl Fn(u64) -> String) -> String {
         let path = path_of(*id);
         for (metric, distribution) in metrics {
             if let Some((max, encoded)) = distribution.encoded() {
-                push(&mut lines, &path, metric, [increment.from_s, increment.to_s], max, &encoded);
+                let Increment { from_s, to_s, .. } = *increment;
+                Line { path: &path, metric, from_s, to_s, max, encoded: &encoded }.push_to(&mut lines);
             }
         }
     }
@@ -41,12 +63,11 @@ pub fn lines(increment: &Increment, path_of: impl Fn(u64) -> String) -> String {
 /// # Errors
 /// When the writer fails.
 pub fn write(report: &Report, mut writer: impl io::Write) -> io::Result<()> {
-    let started_s = date::parse_rfc3339(&report.started).unwrap_or(0) as f64;
-    let mut log = head(&report.tool, &report.started, started_s);
+    let mut log = head(&report.tool, &report.started, seconds(&report.started));
     for cgroup in &report.cgroups {
         for (metric, row) in &cgroup.histograms {
             if let Some((max, encoded)) = row.distribution().and_then(|distribution| distribution.encoded()) {
-                push(&mut log, &cgroup.path, metric, [0.0, report.duration_s], max, &encoded);
+                Line { path: &cgroup.path, metric, from_s: 0.0, to_s: report.duration_s, max, encoded: &encoded }.push_to(&mut log);
             }
         }
     }
@@ -54,11 +75,27 @@ pub fn write(report: &Report, mut writer: impl io::Write) -> io::Result<()> {
     writer.flush()
 }
 
-fn push(lines: &mut String, path: &str, metric: &str, [from_s, to_s]: [f64; 2], max: u64, encoded: &str) {
-    let length = (to_s - from_s).max(0.0);
-    let (path, metric) = (tag(path), tag(metric));
-    // Writing to a string cannot fail.
-    let _ = writeln!(lines, "Tag={path};{metric},{from_s:.3},{length:.3},{max},{encoded}");
+/// A distribution of one cgroup over one interval.
+struct Line<'a> {
+    path: &'a str,
+    metric: &'a str,
+    /// Seconds since the start.
+    from_s: f64,
+    to_s: f64,
+    /// The largest value, in the unit that the log has.
+    max: u64,
+    /// Compressed, in base64.
+    encoded: &'a str,
+}
+
+impl Line<'_> {
+    fn push_to(&self, lines: &mut String) {
+        let Line { path, metric, from_s, to_s, max, encoded } = *self;
+        let length = (to_s - from_s).max(0.0);
+        let (path, metric) = (tag(path), tag(metric));
+        // Writing to a string cannot fail.
+        let _ = writeln!(lines, "Tag={path};{metric},{from_s:.3},{length:.3},{max},{encoded}");
+    }
 }
 
 /// A name as part of a tag, which ends at a comma and has no spaces; a semicolon stands between its parts.
