@@ -145,7 +145,7 @@ impl Session {
         let spaces: HashMap<u32, Space> = mappings.with(|spaces| {
             (summary.ranges, summary.dropped) = (spaces.len() as u64, spaces.dropped());
             (summary.repaired, summary.repaired_bytes) = spaces.repaired();
-            surveys.processes.iter().filter_map(|process| Some((process.tgid, spaces.of(process.tgid)?.clone()))).collect()
+            surveys.processes.iter().filter_map(|process| Some((process.tgid, spaces.of(process.tgid)?.settled()))).collect()
         });
         for process in &surveys.processes {
             if let Some(space) = spaces.get(&process.tgid) {
