@@ -39,7 +39,7 @@ impl Session {
         self.drain_events()?;
         self.drain_oom()?;
         // What a runtime writes a moment after it has made the cgroup.
-        self.name_containers()?;
+        self.settle_names()?;
         if let Some(feed) = &self.feed {
             // Names of processes that began a moment ago; without them their frames would be unknown.
             if !feed.settle(SETTLE) {

@@ -96,7 +96,7 @@ impl Session {
         }
         // Cgroups that were made and killed since the last reading are in the other ring.
         self.drain_events()?;
-        self.name_containers()?;
+        self.settle_names()?;
         self.name_owners(&tables.keys)?;
         let mut kills = 0;
         for event in events {
