@@ -96,6 +96,7 @@ impl Session {
         kept.extend(self.registry.iter().filter(|cgroup| late(cgroup.state)).map(|cgroup| cgroup.id.0));
         self.registry.retain_dead(|id| kept.contains(&id.0), MOST_DEAD);
         self.names.retain(self.registry.iter().map(|cgroup| &cgroup.path));
+        self.filter.retain(self.registry.iter().map(|cgroup| &cgroup.path));
         Ok(())
     }
 

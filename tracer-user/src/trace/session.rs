@@ -526,6 +526,7 @@ impl Session {
         losses.insert("dead_cgroups_forgotten".to_owned(), Some(counters.forgotten));
         losses.insert("container_names_refused".to_owned(), Some(self.names.refused()));
         losses.insert("container_names_late".to_owned(), Some(self.names.late()));
+        losses.insert("filter_names_refused".to_owned(), Some(self.filter.refused()));
         losses.insert("cgroup_read_errors".to_owned(), Some(self.poll_errors));
         losses.insert("retired_rows_folded".to_owned(), Some(self.retired.folded));
         losses.insert("histograms_forgotten".to_owned(), Some(self.histograms.forgotten()));
