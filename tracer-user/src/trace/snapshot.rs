@@ -77,8 +77,7 @@ impl Session {
         let stacks = tables::stacks(&self.running.bpf)?;
         let totals = tables::owner_totals(&self.running.bpf)?;
         // What a cgroup was charged for is told by its name, also when nothing of it is left.
-        let owning: HashSet<u64> =
-            keys.values().map(|record| record.key.owner).chain(self.retired.rows().map(|(row, _)| row.owner)).collect();
+        let owning: HashSet<u64> = keys.values().map(|record| record.key.owner).chain(self.retired.owners()).collect();
         self.name_the_dead(&keys, &samples)?;
         self.registry.retain_dead(|id| owning.contains(&id.0), MOST_DEAD);
         self.fold_for_report(&mut keys, &mut dirtied);

@@ -175,9 +175,9 @@ type Accounts = HashMap<(u64, Kind), Account>;
 pub fn report(inputs: &Inputs<'_>, symbols: &mut dyn Symbols) -> Report {
     let unmapped = stacks::unmapped_by_key(inputs);
     let mut accounts = accounts::accounts(inputs.keys, &unmapped);
-    for (row, charged) in inputs.retired.rows() {
-        if let Some(kind) = u8::try_from(row.kind).ok().and_then(Kind::from_number) {
-            let account = accounts.entry((row.owner, kind)).or_default();
+    for (owner, kind, charged) in inputs.retired.charges() {
+        if let Some(kind) = u8::try_from(kind).ok().and_then(Kind::from_number) {
+            let account = accounts.entry((owner, kind)).or_default();
             account.charged += charged.bytes;
             account.charged_variance += charged.variance;
             account.samples += charged.samples;

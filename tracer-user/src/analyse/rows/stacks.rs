@@ -170,8 +170,8 @@ pub(super) fn by_owner(inputs: &Inputs<'_>, symbols: &mut dyn Symbols, paths: &H
             sum.process = sum.process.or(process.copied());
         }
     }
-    for (row, charged) in inputs.retired.rows().filter(|(row, _)| wanted(inputs, CgroupId(row.owner))) {
-        let sum = sums.entry((row.clone(), None, Class::Other)).or_default();
+    for (row, charged) in inputs.retired.rows(|owner| wanted(inputs, CgroupId(owner))) {
+        let sum = sums.entry((row, None, Class::Other)).or_default();
         sum.charged += charged.bytes;
         sum.samples += charged.samples;
     }
