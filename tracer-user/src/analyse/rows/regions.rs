@@ -67,27 +67,27 @@ pub(super) struct Shown {
     pub arenas: Vec<ArenaRow>,
 }
 
-/// Owner, process, class and what told it.
-type Place = (u64, usize, Class, Option<&'static str>);
+/// What of a process's memory is live, by owner, class and what told it.
+type Live = BTreeMap<(u64, Class, Option<&'static str>), Part>;
 
 /// The rows of every wanted cgroup.
 pub(super) fn by_owner(inputs: &Inputs<'_>, symbols: &mut dyn Symbols) -> HashMap<u64, Shown> {
-    let live = live_by_place(inputs);
+    let live_by_process = live_by_process(inputs);
     let mut shown: HashMap<u64, Shown> = HashMap::new();
-    for (index, process) in inputs.surveys.processes.iter().enumerate() {
-        let mut owners: Vec<u64> = live.keys().filter(|place| place.1 == index).map(|place| place.0).collect();
+    for (process, live) in inputs.surveys.processes.iter().zip(&live_by_process) {
+        let mut owners: Vec<u64> = live.keys().map(|(owner, ..)| *owner).collect();
         owners.extend(process.owner.map(|id| id.0));
         owners.sort_unstable();
         owners.dedup();
         let known = mappings::of_process(inputs, symbols, process);
         for owner in owners.into_iter().filter(|owner| wanted(inputs, CgroupId(*owner))) {
-            let part = |class, by| live.get(&(owner, index, class, by)).copied().unwrap_or_default();
+            let part = |class, by| live.get(&(owner, class, by)).copied().unwrap_or_default();
             let at_home = process.owner == Some(CgroupId(owner));
             let shown = shown.entry(owner).or_default();
             shown.regions.extend(rows(process, at_home, &known, part));
             if let Some(arenas) = process.survey.arenas().filter(|_| at_home) {
-                let known = live.iter().filter(|((of, process, class, _), _)| (*of, *process, *class) == (owner, index, Class::GlibcArena));
-                let live = known.fold(0, |sum: u64, (_, part)| sum.saturating_add(part.live));
+                let in_arenas = live.iter().filter(|((of, class, _), _)| (*of, *class) == (owner, Class::GlibcArena));
+                let live = in_arenas.fold(0, |sum: u64, (_, part)| sum.saturating_add(part.live));
                 shown.arenas.push(arena_row(inputs, process, arenas, live));
             }
         }
@@ -102,13 +102,14 @@ pub(super) fn by_owner(inputs: &Inputs<'_>, symbols: &mut dyn Symbols) -> HashMa
     shown
 }
 
-fn live_by_place(inputs: &Inputs<'_>) -> HashMap<Place, Part> {
-    let mut live: HashMap<Place, Part> = HashMap::new();
+/// What is live in each of the processes that were read.
+fn live_by_process(inputs: &Inputs<'_>) -> Vec<Live> {
+    let mut live: Vec<Live> = inputs.surveys.processes.iter().map(|_| Live::new()).collect();
     for (slot, place) in &inputs.surveys.places {
         let Some(sample) = inputs.samples.get(slot) else { continue };
         let Some(record) = inputs.keys.get(&sample.key) else { continue };
         let region = inputs.surveys.region(*place);
-        live.entry((record.key.owner, place.process, region.class, region.by)).or_default().add(sample);
+        live[place.process].entry((record.key.owner, region.class, region.by)).or_default().add(sample);
     }
     live
 }
