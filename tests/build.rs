@@ -4,7 +4,7 @@ use std::error::Error;
 use std::path::Path;
 
 /// Everything but [`WITHOUT_FRAME_POINTERS`].
-const WITH_FRAME_POINTERS: [&str; 13] = [
+const WITH_FRAME_POINTERS: [&str; 14] = [
     "main.c",
     "anon.c",
     "churn.c",
@@ -18,6 +18,7 @@ const WITH_FRAME_POINTERS: [&str; 13] = [
     "regions.c",
     "storm.c",
     "times.c",
+    "hung.c",
 ];
 const WITHOUT_FRAME_POINTERS: [&str; 1] = ["omit_fp.c"];
 
