@@ -4,7 +4,7 @@ use std::error::Error;
 use std::path::Path;
 
 /// Everything but [`WITHOUT_FRAME_POINTERS`].
-const WITH_FRAME_POINTERS: [&str; 14] = [
+const WITH_FRAME_POINTERS: [&str; 15] = [
     "main.c",
     "anon.c",
     "beside.c",
@@ -19,6 +19,7 @@ const WITH_FRAME_POINTERS: [&str; 14] = [
     "regions.c",
     "storm.c",
     "times.c",
+    "hung.c",
 ];
 const WITHOUT_FRAME_POINTERS: [&str; 1] = ["omit_fp.c"];
 

@@ -5,6 +5,7 @@
 //! * [`stat`]: `memory.stat` as numbers and as kinds that mean the same on v1 and v2.
 //! * [`workload`]: `memtrail-workload` in such a cgroup, step by step.
 //! * [`place`]: files that are not in the page cache, and a tmpfs of a test's own.
+//! * [`fuse`]: a file system whose server stops answering.
 //! * [`memtrail`]: the tracer as a process, and its JSON report.
 //! * [`report`]: questions to that report.
 //! * [`kernel`]: what the running kernel can do, as far as bounds depend on it.
@@ -23,6 +24,7 @@
 pub mod accuracy;
 pub mod cgroup;
 mod child;
+pub mod fuse;
 pub mod hierarchy;
 pub mod kernel;
 pub mod load;

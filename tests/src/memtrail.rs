@@ -205,10 +205,21 @@ impl Memtrail {
         self.finish()
     }
 
+    /// The same if it ends within that time, and how long it took.
+    pub fn stop_within(self, limit: Duration) -> Result<(Outcome, Duration)> {
+        self.signal(libc::SIGINT)?;
+        let began = Instant::now();
+        Ok((self.finish_within(limit)?, began.elapsed()))
+    }
+
     /// Waits for the recording to end by itself, and reads the report.
-    pub fn finish(mut self) -> Result<Outcome> {
+    pub fn finish(self) -> Result<Outcome> {
+        self.finish_within(STOP_TIMEOUT)
+    }
+
+    fn finish_within(mut self, limit: Duration) -> Result<Outcome> {
         let _wait = watchdog::waiting(format!("the end of memtrail [{}]", self.child.id()));
-        let deadline = Instant::now() + STOP_TIMEOUT;
+        let deadline = Instant::now() + limit;
         // The end of its stderr is its own end.
         loop {
             match self.stderr.recv_timeout(deadline.saturating_duration_since(Instant::now())) {

@@ -65,6 +65,7 @@ static const struct {
     {"slow-reads", wl_slow_reads, "read --bytes of holes page by page; quantiles of the slow reads' waits"},
     {"held-up", wl_held_up, "touch --bytes page by page; quantiles of the touches of 5 ms and more"},
     {"mmap-storm", wl_mmap_storm, "map and unmap 64 KiB, --rounds times, touching nothing; ns a pair"},
+    {"hung", wl_hung, "touch --bytes, map --rounds times, and stay in mmap of --file, whose server does not answer reads"},
     {"getppid-storm", wl_getppid_storm, "--rounds calls of getppid; ns a call"},
 };
 #define COMMANDS (sizeof commands / sizeof commands[0])

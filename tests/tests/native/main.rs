@@ -25,6 +25,7 @@ mod freeze;
 mod fuzz;
 mod histograms;
 mod hugetlb;
+mod hung;
 mod input;
 mod jvm;
 mod lifecycle;

@@ -1,11 +1,15 @@
 //! What was found of containers and pods, kept for as long as memtrail runs: the runtime's files go with the container, its memory may
 //! not.
 
-use super::{Named, Names, disk::Disk};
+use super::{
+    Named, Names,
+    naming::{Answer, Naming, Question},
+};
 use crate::cgroup::{CgroupPath, container};
 use std::{
     collections::{HashMap, HashSet},
     path::Path,
+    time::{Duration, Instant},
 };
 
 /// Most containers and most pods kept.
@@ -19,12 +23,29 @@ const MOST_AGAIN: usize = 256;
 struct Entry {
     named: Named,
     tries: u8,
+    /// It is being looked for.
+    asked: bool,
+}
+
+impl Entry {
+    /// Notes that it is looked for now, if it may be.
+    fn ask(&mut self) -> bool {
+        let asks = !self.asked && self.tries < TRIES;
+        if asks {
+            (self.asked, self.tries) = (true, self.tries + 1);
+        }
+        asks
+    }
+
+    fn unask(&mut self) {
+        (self.asked, self.tries) = (false, self.tries.saturating_sub(1));
+    }
 }
 
 /// Names by id.
 #[derive(Debug)]
 pub struct Book {
-    disk: Disk,
+    naming: Naming,
     containers: HashMap<String, Entry>,
     /// By uid: what their containers or the kubelet's logs told.
     pods: HashMap<String, Entry>,
@@ -38,31 +59,99 @@ impl Book {
     /// Names of the host whose root is at `root`.
     #[must_use]
     pub fn new(root: &Path) -> Book {
-        Book { disk: Disk::new(root), containers: HashMap::new(), pods: HashMap::new(), waiting: Vec::new(), refused: 0 }
+        let naming = Naming::new(root.to_owned());
+        Book { naming, containers: HashMap::new(), pods: HashMap::new(), waiting: Vec::new(), refused: 0 }
     }
 
-    /// Looks for the names of a cgroup that was just seen.
+    /// Asks for the names of a cgroup that was just seen. It never waits: see [`Book::settle`].
     pub fn learn(&mut self, path: &CgroupPath) {
         let Some(identity) = container::identify(path) else { return };
-        let mut whole = true;
+        let (mut known, mut question) = (true, Question { path: path.clone(), container: None, pod: None });
         if let Some(id) = &identity.container {
-            whole &= self.learn_container(id);
+            match self.container(id) {
+                Some(entry) if entry.named.is_whole() => {}
+                Some(entry) => {
+                    known &= entry.tries >= TRIES && !entry.asked;
+                    question.container = entry.ask().then(|| id.clone());
+                }
+                None => self.refuse(),
+            }
         }
         if let Some(uid) = &identity.pod {
-            whole &= self.learn_pod(uid, identity.container.as_deref());
+            let told = identity.container.as_ref().and_then(|id| self.containers.get(id)).and_then(|entry| of_pod(&entry.named));
+            match self.pod(uid) {
+                Some(entry) => {
+                    entry.named.complete(told.unwrap_or_default());
+                    if entry.named.pod.is_none() {
+                        known &= entry.tries >= TRIES && !entry.asked;
+                        question.pod = entry.ask().then(|| uid.clone());
+                    }
+                }
+                None => self.refuse(),
+            }
         }
-        if !whole && self.waiting.len() < MOST {
-            self.waiting.push(path.clone());
+        if question.container.is_none() && question.pod.is_none() {
+            // Somebody else's answer is waited for.
+            if !known {
+                self.wait(path.clone());
+            }
+        } else if !self.naming.ask(question.clone()) {
+            let container = question.container.and_then(|id| self.containers.get_mut(&id));
+            let pod = question.pod.and_then(|uid| self.pods.get_mut(&uid));
+            container.into_iter().chain(pod).for_each(Entry::unask);
+            self.wait(question.path);
         }
     }
 
-    /// Looks again for what had no name; the cgroups that were looked for.
+    /// Asks again for what had no name; the cgroups of which that is.
     pub fn learn_again(&mut self) -> Vec<CgroupPath> {
         let mut paths = std::mem::take(&mut self.waiting);
         let later = paths.split_off(paths.len().min(MOST_AGAIN));
+        self.waiting = later;
         paths.iter().for_each(|path| self.learn(path));
-        self.waiting.extend(later);
         paths
+    }
+
+    /// Takes in the answers that are there; the cgroups that they are about.
+    pub fn take_in(&mut self) -> Vec<CgroupPath> {
+        self.settle(Duration::ZERO)
+    }
+
+    /// The same, and waits for those that are not there yet, but no longer than that.
+    pub fn settle(&mut self, longest: Duration) -> Vec<CgroupPath> {
+        let until = Instant::now() + longest;
+        let mut paths = Vec::new();
+        while let Some(answer) = self.naming.next(until) {
+            paths.push(self.answered(answer));
+        }
+        paths
+    }
+
+    fn answered(&mut self, Answer { question, container, pod }: Answer) -> CgroupPath {
+        let mut whole = true;
+        let mut told = pod;
+        if let Some(entry) = question.container.as_ref().and_then(|id| self.containers.get_mut(id)) {
+            entry.asked = false;
+            entry.named.complete(container.unwrap_or_default());
+            told = of_pod(&entry.named).or(told);
+            whole &= entry.named.is_whole() || entry.tries >= TRIES;
+        }
+        let uid = container::identify(&question.path).and_then(|identity| identity.pod);
+        if let Some(entry) = uid.and_then(|uid| self.pods.get_mut(&uid)) {
+            entry.asked &= question.pod.is_none();
+            entry.named.complete(told.unwrap_or_default());
+            whole &= entry.named.pod.is_some() || entry.tries >= TRIES;
+        }
+        if !whole {
+            self.wait(question.path.clone());
+        }
+        question.path
+    }
+
+    fn wait(&mut self, path: CgroupPath) {
+        if self.waiting.len() < MOST {
+            self.waiting.push(path);
+        }
     }
 
     /// What is known of a cgroup; `None` if its path is of neither a pod nor a container.
@@ -77,38 +166,20 @@ impl Book {
         Some(Names { pod_uid: identity.pod, container: identity.container, runtime: identity.runtime, named })
     }
 
-    /// Whether nothing more is to be looked for.
-    fn learn_container(&mut self, id: &str) -> bool {
+    /// `None` if there is no room.
+    fn container(&mut self, id: &str) -> Option<&mut Entry> {
         if !self.containers.contains_key(id) && self.containers.len() >= MOST {
-            self.refuse();
-            return true;
+            return None;
         }
-        let entry = self.containers.entry(id.to_owned()).or_default();
-        if entry.named.is_whole() || entry.tries >= TRIES {
-            return true;
-        }
-        entry.tries += 1;
-        let found = self.disk.container(id);
-        entry.named.complete(found);
-        entry.named.is_whole() || entry.tries >= TRIES
+        Some(self.containers.entry(id.to_owned()).or_default())
     }
 
-    /// As [`Book::learn_container`].
-    fn learn_pod(&mut self, uid: &str, container: Option<&str>) -> bool {
+    /// As [`Book::container`].
+    fn pod(&mut self, uid: &str) -> Option<&mut Entry> {
         if !self.pods.contains_key(uid) && self.pods.len() >= MOST {
-            self.refuse();
-            return true;
+            return None;
         }
-        let told = container.and_then(|id| self.containers.get(id)).filter(|entry| entry.named.pod.is_some());
-        let told = told.map(|entry| Named { pod: entry.named.pod.clone(), namespace: entry.named.namespace.clone(), ..Named::default() });
-        let entry = self.pods.entry(uid.to_owned()).or_default();
-        if let Some(told) = told {
-            entry.named.complete(told);
-        } else if entry.named.pod.is_none() && entry.tries < TRIES {
-            entry.tries += 1;
-            entry.named = self.disk.pod(uid).unwrap_or_default();
-        }
-        entry.named.pod.is_some() || entry.tries >= TRIES
+        Some(self.pods.entry(uid.to_owned()).or_default())
     }
 
     /// Makes room, once half of it is taken: what none of these cgroups is of has no figures any more.
@@ -131,12 +202,24 @@ impl Book {
         self.refused
     }
 
+    /// Names that have been looked for so long that a disk or a file server does not seem to answer.
+    #[must_use]
+    pub fn late(&self) -> u64 {
+        self.naming.late()
+    }
+
     fn refuse(&mut self) {
         self.refused += 1;
         if self.refused == 1 {
             log::warn!("more than {MOST} containers or pods are there: others are shown by their ids");
         }
     }
+}
+
+/// What is said of the pod.
+fn of_pod(named: &Named) -> Option<Named> {
+    named.pod.as_ref()?;
+    Some(Named { pod: named.pod.clone(), namespace: named.namespace.clone(), ..Named::default() })
 }
 
 #[cfg(test)]
@@ -149,6 +232,14 @@ mod tests {
 
     fn path(text: &str) -> CgroupPath {
         CgroupPath::from_bytes(text.replace("{ID}", ID).replace("{UID}", UID).as_bytes()).unwrap()
+    }
+
+    /// More than any answer takes.
+    const LONG: Duration = Duration::from_secs(60);
+
+    fn learn(book: &mut Book, path: &CgroupPath) {
+        book.learn(path);
+        book.settle(LONG);
     }
 
     fn bundle(root: &Path) -> std::path::PathBuf {
@@ -165,7 +256,7 @@ mod tests {
         let folder = bundle(root.path());
         let mut book = Book::new(root.path());
         let of_container = path("/kubepods/burstable/pod{UID}/{ID}");
-        book.learn(&of_container);
+        learn(&mut book, &of_container);
         std::fs::remove_dir_all(folder).unwrap();
         let names = book.names(&of_container).unwrap();
         assert_eq!(
@@ -183,13 +274,15 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let mut book = Book::new(root.path());
         let of_container = path("/kubepods/pod{UID}/{ID}");
-        book.learn(&of_container);
+        learn(&mut book, &of_container);
         assert!(book.names(&of_container).unwrap().named.is_empty(), "the ids are known, no more");
         bundle(root.path());
         assert_eq!(book.learn_again(), std::slice::from_ref(&of_container));
+        assert_eq!(book.settle(LONG), std::slice::from_ref(&of_container));
         assert_eq!(book.names(&of_container).unwrap().named.name.as_deref(), Some("web"));
         for _ in 0..TRIES {
             book.learn_again();
+            book.settle(LONG);
         }
         assert!(book.learn_again().is_empty(), "a restart count that never comes is not waited for");
     }
@@ -201,6 +294,7 @@ mod tests {
             book.learn(&path(&format!("/docker/{n:064x}")));
         }
         assert_eq!((book.containers.len(), book.refused), (MOST, 3));
+        book.settle(LONG);
         assert!(book.waiting.len() <= MOST);
         // Those that are still there keep their place, and the others make room.
         let living: Vec<CgroupPath> = (0..3).map(|n| path(&format!("/docker/{n:064x}"))).collect();
@@ -210,5 +304,29 @@ mod tests {
         assert_eq!((book.containers.len(), book.refused()), (4, 3));
         book.retain(std::iter::empty());
         assert_eq!(book.containers.len(), 4, "there is room");
+    }
+
+    #[test]
+    fn a_disk_that_does_not_answer_holds_up_nobody_and_is_told() {
+        let (naming, answer) = Naming::silent().unwrap();
+        let mut book = Book { naming, ..Book::new(Path::new("/nonexistent")) };
+        let began = Instant::now();
+        for n in 0..10 {
+            book.learn(&path(&format!("/docker/{n:064x}")));
+        }
+        assert!(book.settle(Duration::from_millis(50)).is_empty());
+        // It is not waited for a second time.
+        assert!(book.settle(LONG).is_empty() && book.take_in().is_empty());
+        assert!(began.elapsed() < LONG / 2);
+        assert_eq!(book.late(), 0, "it may still come");
+        std::thread::sleep(Duration::from_millis(2100));
+        assert_eq!(book.late(), 10);
+        drop(answer);
+        // What comes late is taken in.
+        let mut came = 0;
+        while came < 10 {
+            came += book.take_in().len();
+        }
+        assert_eq!(book.late(), 0);
     }
 }

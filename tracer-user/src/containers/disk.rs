@@ -1,9 +1,10 @@
-//! Where runtimes and the kubelet keep what names a container. I/O only, read-only, below one root.
+//! Where runtimes and the kubelet keep what names a container. I/O only, read-only, below one root. A disk may take its time: only the thread of
+//! [`super::naming`] comes here.
 //!
 //! Reads regular files of bounded size and never follows a link at the end of a path: what stands in a bundle may have been put there by
 //! the container's user.
 
-use super::{Named, formats};
+use super::{Named, formats, mounts::Mounts};
 use std::{
     collections::HashMap,
     fs::{self, OpenOptions},
@@ -52,7 +53,8 @@ type Indexes = HashMap<PathBuf, (SystemTime, HashMap<String, Named>)>;
 pub struct Disk {
     root: PathBuf,
     indexes: Indexes,
-    /// Those of users. They may say what they like, so they are asked last.
+    /// Those of users. They may say what they like, so they are asked last. Homes are looked at on this machine's own file systems only: others
+    /// may not answer, and one that is mounted on demand must not be for this.
     user_indexes: Indexes,
     /// What the kubelet's logs say: containers by id, pods by uid.
     containers: HashMap<String, Named>,
@@ -147,14 +149,21 @@ fn indexes_in(storage: PathBuf) -> impl Iterator<Item = PathBuf> {
     DRIVERS.into_iter().flat_map(of_driver)
 }
 
-/// Those of users other than root, as far as there are any.
+/// Those of users other than root, as far as there are any on file systems that answer.
 fn storages_of_users(root: &Path) -> Vec<PathBuf> {
     let Some(users) = read(&root.join(USERS), MOST_BYTES) else { return Vec::new() };
     let users = String::from_utf8_lossy(&users);
+    let (root, mounts) = match (root.canonicalize(), Mounts::now()) {
+        (Ok(root), Ok(mounts)) => (root, mounts),
+        (Err(error), _) | (_, Err(error)) => {
+            log::debug!("containers of users are not looked for: {error}");
+            return Vec::new();
+        }
+    };
     let home = |line: &str| {
         let fields: Vec<&str> = line.split(':').collect();
         let home = fields.get(5)?.strip_prefix('/').filter(|home| !home.is_empty() && !home.split('/').any(|part| part == ".."))?;
-        (fields[2] != "0").then(|| root.join(home).join(USER_STORAGE))
+        (fields[2] != "0").then(|| mounts.resolve(&root, &Path::new(home).join(USER_STORAGE))).flatten()
     };
     let mut storages: Vec<PathBuf> = users.lines().filter_map(home).filter(|storage| storage.is_dir()).take(MOST_USERS).collect();
     storages.dedup();

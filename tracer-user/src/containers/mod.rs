@@ -1,14 +1,17 @@
 //! Names of containers and pods: from the ids that a cgroup's path holds to what people call them, by what runtimes and the kubelet leave
 //! on disk. No daemon is asked.
 //!
-//! [`formats`] (pure) reads the files, [`disk`] (I/O) finds them below a root that can be another host's, [`book`] keeps what was found,
-//! since a runtime removes its files with the container, and [`pattern`] (pure) is what `--pod` and `--container` ask for.
+//! [`formats`] (pure) reads the files, [`disk`] (I/O) finds them below a root that can be another host's, past what [`mounts`] says may not
+//! answer, [`naming`] does that on a thread of its own, [`book`] keeps what was found, since a runtime removes its files with the container, and
+//! [`pattern`] (pure) is what `--pod` and `--container` ask for.
 //!
 //! Labels and images are chosen by whoever starts a container: they are bounded here and escaped where they become output.
 
 pub mod book;
 pub mod disk;
 pub mod formats;
+pub mod mounts;
+pub mod naming;
 pub mod pattern;
 
 pub use book::Book;

@@ -33,6 +33,9 @@ use Capability::*;
 /// 5.9), and files that only their owner may read.
 pub const PROCESSES: &[Capability] = &[CAP_SYS_PTRACE, CAP_CHECKPOINT_RESTORE, CAP_DAC_READ_SEARCH];
 
+/// Reading files that only their owner may read: what names containers.
+pub const FILES: &[Capability] = &[CAP_DAC_READ_SEARCH];
+
 /// Looking into processes' memory: which frames a process maps (/proc/PID/pagemap tells them to this capability alone), and what stands
 /// in them.
 pub const SURVEY: &[Capability] = &[CAP_SYS_ADMIN];

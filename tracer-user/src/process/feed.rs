@@ -105,7 +105,7 @@ struct Shared {
 }
 
 /// Gives the opened file of a mapping.
-pub type OpenedFiles = Box<dyn Fn(&FileIdentity) -> Option<Arc<File>> + Send>;
+pub type OpenedFiles = Arc<dyn Fn(&FileIdentity) -> Option<Arc<File>> + Send + Sync>;
 
 /// A running feed. Dropping it stops its threads and closes the rings.
 pub struct Feed {
@@ -155,7 +155,7 @@ impl Feed {
     /// Looks opened files up, from any thread.
     pub fn opened_files(&self) -> OpenedFiles {
         let shared = Arc::clone(&self.shared);
-        Box::new(move |identity| lock(&shared.files).get(identity).map(|open| open.file))
+        Arc::new(move |identity: &FileIdentity| lock(&shared.files).get(identity).map(|open| open.file))
     }
 
     /// How the feed does.

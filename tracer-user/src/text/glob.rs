@@ -10,23 +10,8 @@ const MAX_PATTERN: usize = 4096;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Glob {
     text: String,
-    components: Vec<Component>,
-}
-
-/// One component of a pattern.
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Component {
-    /// `**` alone: any number of components, also none.
-    AnyDepth,
-    /// Anything else; `*` matches any bytes but `/`, `**` any bytes at all.
-    Name(Vec<Token>),
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Token {
-    Byte(u8),
-    Star,
-    CrossingStar,
+    /// The pattern as one row of steps over the bytes of `/a/b/c`.
+    steps: Vec<Step>,
 }
 
 /// Why a pattern was refused.
@@ -65,8 +50,8 @@ impl Glob {
         if names.iter().any(|name| matches!(*name, "." | "..")) {
             return Err(GlobError::Relative(text.to_owned()));
         }
-        let components = names.iter().map(|name| if *name == "**" { Component::AnyDepth } else { Component::Name(tokens(name)) }).collect();
-        Ok(Glob { text: format!("/{}", names.join("/")), components })
+        let steps = names.iter().flat_map(|name| steps(name)).collect();
+        Ok(Glob { text: format!("/{}", names.join("/")), steps })
     }
 
     /// The pattern, without repeated and trailing slashes.
@@ -84,55 +69,50 @@ impl Glob {
     /// Whether the cgroup or one of its ancestors matches.
     #[must_use]
     pub fn matches(&self, path: &str) -> bool {
-        self.reach(path).iter().any(|reached| *reached)
+        self.reach(path).0
     }
 
     /// Whether the cgroup itself matches, whatever its ancestors do.
     #[must_use]
     pub fn matches_itself(&self, path: &str) -> bool {
-        self.reach(path).last().copied().unwrap_or(false)
+        self.reach(path).1
     }
 
-    /// For each ancestor of the path, root first and the path itself last, whether the pattern matches it.
+    /// Whether the pattern matches the path or one of its ancestors, the root among them, and whether it matches the path itself.
     ///
-    /// Time is pattern length times path length, whatever the stars: the pattern may come from a hostile command line, paths from anyone.
-    fn reach(&self, path: &str) -> Vec<bool> {
-        let steps = self.steps();
-        let components: Vec<&[u8]> = path.split('/').filter(|name| !name.is_empty()).map(str::as_bytes).collect();
-        let mut states = vec![false; steps.len() + 1];
+    /// Time is pattern length times path length, whatever the stars: the pattern may come from a hostile command line, paths from anyone. The
+    /// states of a short pattern are on the stack: this is asked for every cgroup at every interval.
+    fn reach(&self, path: &str) -> (bool, bool) {
+        let length = self.steps.len() + 1;
+        let mut short = [false; 2 * SHORT];
+        let mut long = Vec::new();
+        let both = if length <= SHORT {
+            &mut short[..2 * length]
+        } else {
+            long.resize(2 * length, false);
+            &mut long[..]
+        };
+        let (mut states, mut next) = both.split_at_mut(length);
         states[0] = true;
-        close(&steps, &mut states);
-        let mut reached = vec![states[steps.len()]];
-        for component in components {
-            for &byte in std::iter::once(&b'/').chain(component) {
-                states = advance(&steps, &states, byte);
+        close(&self.steps, states);
+        let mut itself = states[length - 1];
+        let mut any = itself;
+        for component in path.split('/').filter(|name| !name.is_empty()) {
+            for &byte in std::iter::once(&b'/').chain(component.as_bytes()) {
+                advance(&self.steps, states, next, byte);
+                (states, next) = (next, states);
             }
-            reached.push(states[steps.len()]);
+            itself = states[length - 1];
+            any |= itself;
         }
-        reached
-    }
-
-    /// The pattern as one row of steps over the bytes of `/a/b/c`.
-    fn steps(&self) -> Vec<Step> {
-        let mut steps = Vec::new();
-        for component in &self.components {
-            match component {
-                Component::AnyDepth => steps.extend([Step::Enter, Step::Inside]),
-                Component::Name(tokens) => {
-                    steps.push(Step::One(b'/'));
-                    steps.extend(tokens.iter().map(|token| match token {
-                        Token::Byte(byte) => Step::One(*byte),
-                        Token::Star => Step::Within,
-                        Token::CrossingStar => Step::Across,
-                    }));
-                }
-            }
-        }
-        steps
+        (any, itself)
     }
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
+/// Most states that are on the stack.
+const SHORT: usize = 512;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Step {
     /// This byte.
     One(u8),
@@ -160,8 +140,9 @@ fn close(steps: &[Step], states: &mut [bool]) {
     }
 }
 
-fn advance(steps: &[Step], states: &[bool], byte: u8) -> Vec<bool> {
-    let mut next = vec![false; states.len()];
+/// The states after one more byte, in `next`.
+fn advance(steps: &[Step], states: &[bool], next: &mut [bool], byte: u8) {
+    next.fill(false);
     for (index, step) in steps.iter().enumerate() {
         if !states[index] {
             continue;
@@ -174,24 +155,27 @@ fn advance(steps: &[Step], states: &[bool], byte: u8) -> Vec<bool> {
             Step::Enter => next[index + 1] |= byte == b'/',
         }
     }
-    close(steps, &mut next);
-    next
+    close(steps, next);
 }
 
-fn tokens(name: &str) -> Vec<Token> {
-    let mut tokens = Vec::with_capacity(name.len());
+/// The steps of one component. `**` alone is any number of components, also none; in a name `*` is any bytes but `/`, `**` any bytes at all.
+fn steps(name: &str) -> Vec<Step> {
+    if name == "**" {
+        return vec![Step::Enter, Step::Inside];
+    }
+    let mut steps = vec![Step::One(b'/')];
     for byte in name.bytes() {
-        match (byte, tokens.last()) {
-            (b'*', Some(Token::Star)) => {
-                tokens.pop();
-                tokens.push(Token::CrossingStar);
+        match (byte, steps.last()) {
+            (b'*', Some(Step::Within)) => {
+                steps.pop();
+                steps.push(Step::Across);
             }
-            (b'*', Some(Token::CrossingStar)) => {}
-            (b'*', _) => tokens.push(Token::Star),
-            _ => tokens.push(Token::Byte(byte)),
+            (b'*', Some(Step::Across)) => {}
+            (b'*', _) => steps.push(Step::Within),
+            _ => steps.push(Step::One(byte)),
         }
     }
-    tokens
+    steps
 }
 
 #[cfg(test)]
@@ -273,6 +257,18 @@ mod tests {
         assert!(Glob::parse("web").unwrap_err().to_string().contains("/**/web"));
         assert!(matches!(Glob::parse("/a/../b"), Err(GlobError::Relative(_))));
         assert!(matches!(Glob::parse(&format!("/{}", "a".repeat(5000))), Err(GlobError::TooLong(5001))));
+    }
+
+    /// What is asked for every cgroup at every interval allocates nothing, or once where the pattern is long.
+    #[test]
+    fn the_states_of_long_and_short_patterns_are_the_same() {
+        for stars in [0, 100, 300] {
+            let pattern = format!("/**/{}b*/c", "*a".repeat(stars));
+            let text = format!("/x/y/{}bcd/c/e", "za".repeat(stars));
+            let glob = Glob::parse(&pattern).unwrap();
+            assert!(glob.matches(&text) && !glob.matches_itself(&text), "{stars}");
+            assert!(glob.matches_itself(text.trim_end_matches("/e")) && !glob.matches(&text.replace("bcd", "cd")), "{stars}");
+        }
     }
 
     #[test]

@@ -1,5 +1,5 @@
-//! Names of containers as a trace goes on: what is new is looked up at once, what had no files yet a few times more, and the filter and the
-//! kernel half are told what that decides.
+//! Names of containers as a trace goes on: what is new is asked for at once, what had no files yet a few times more, and the filter and the
+//! kernel half are told what the answers decide, whenever they come. Until then nothing is refused that may be wanted.
 
 use super::{
     filter::Filter,
@@ -10,16 +10,33 @@ use crate::{
     cgroup::{CgroupId, CgroupPath, Registry, StatReading, registry::State},
     containers::{Book, Names},
 };
-use std::collections::HashMap;
+use std::{collections::HashMap, time::Duration};
 
-/// Looks for the names of these cgroups, and tells the filter.
+/// Longest wait for the names of what is there at the start, where they decide what is recorded.
+const AT_START: Duration = Duration::from_secs(2);
+/// Longest wait for names before a report or an autopsy.
+const AT_REPORT: Duration = Duration::from_millis(500);
+
+/// Asks for the names of these cgroups, and tells the filter what is known already.
 pub(super) fn learn<'a>(names: &mut Book, filter: &mut Filter, paths: impl Iterator<Item = &'a CgroupPath>) {
     for path in paths {
         names.learn(path);
-        if let Some(names) = names.names(path) {
-            filter.learn(path, &names);
-        }
+        tell(names, filter, path);
     }
+}
+
+/// The same, and waits for the answers where the filter needs them.
+pub(super) fn learn_first<'a>(names: &mut Book, filter: &mut Filter, paths: impl Iterator<Item = &'a CgroupPath>) {
+    learn(names, filter, paths);
+    let longest = if filter.has_names() { AT_START } else { Duration::ZERO };
+    for path in names.settle(longest) {
+        tell(names, filter, &path);
+    }
+}
+
+/// Whether that decides something.
+fn tell(names: &Book, filter: &mut Filter, path: &CgroupPath) -> bool {
+    names.names(path).is_some_and(|names| filter.learn(path, &names))
 }
 
 /// Names that the filter asks for and no cgroup has.
@@ -32,14 +49,29 @@ pub(super) fn unmatched(names: &Book, filter: &Filter, registry: &Registry) -> V
 }
 
 impl Session {
-    /// Looks again for what had no name. What that decides is told to the kernel half.
+    /// Asks again for what had no name, and takes in what was found. At each interval; it never waits.
     pub(super) fn name_containers(&mut self) -> Result<(), SessionError> {
         let paths = self.names.learn_again();
+        self.tell_names(paths, Duration::ZERO)
+    }
+
+    /// The same before a report or an autopsy: what was asked for a moment ago is waited for, but not long.
+    pub(super) fn settle_names(&mut self) -> Result<(), SessionError> {
+        let paths = self.names.learn_again();
+        self.tell_names(paths, AT_REPORT)
+    }
+
+    /// Takes in what was found by now.
+    pub(super) fn take_names_in(&mut self) -> Result<(), SessionError> {
+        self.tell_names(Vec::new(), Duration::ZERO)
+    }
+
+    /// What names decide of these cgroups, and of those that answers are about, is told to the kernel half.
+    fn tell_names(&mut self, paths: Vec<CgroupPath>, longest: Duration) -> Result<(), SessionError> {
+        let answered = self.names.settle(longest);
         let mut decided = Vec::new();
-        for path in paths {
-            if let Some(names) = self.names.names(&path)
-                && self.filter.learn(&path, &names)
-            {
+        for path in paths.into_iter().chain(answered) {
+            if tell(&self.names, &mut self.filter, &path) {
                 decided.push(path);
             }
         }

@@ -5,7 +5,7 @@ use crate::{
     containers::{NamePattern, Names, pattern},
     text::glob::Glob,
 };
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 /// Most cgroups of which it is kept what their names say. Of more than that it stays undecided.
 const MOST_DECIDED: usize = 1 << 16;
@@ -18,6 +18,8 @@ pub struct Filter {
     containers: Vec<NamePattern>,
     /// Pods' and containers' cgroups, and whether they are wanted by their names. Below one that is wanted everything is.
     decided: HashMap<CgroupPath, bool>,
+    /// Cgroups whose names found no room there.
+    refused: u64,
 }
 
 impl Filter {
@@ -47,7 +49,7 @@ impl Filter {
 
     /// Takes in what is known of a cgroup's names by now: whether that decides what was not decided before.
     pub fn learn(&mut self, path: &CgroupPath, names: &Names) -> bool {
-        if !self.has_names() || self.decided.contains_key(path) || self.decided.len() >= MOST_DECIDED {
+        if !self.has_names() || self.decided.contains_key(path) {
             return false;
         }
         let of_pods = pattern::any(&self.pods, |pattern| pattern.takes_pod(names));
@@ -59,8 +61,33 @@ impl Filter {
             (_, Some(false)) if names.container.is_some() => false,
             _ => return false,
         };
+        if self.decided.len() >= MOST_DECIDED {
+            self.refused += 1;
+            return false;
+        }
         self.decided.insert(path.clone(), verdict);
         true
+    }
+
+    /// Makes room, once half of it is taken: what is neither one of these cgroups nor above one of them decides nothing any more.
+    pub fn retain<'a>(&mut self, cgroups: impl Iterator<Item = &'a CgroupPath>) {
+        if self.decided.len() <= MOST_DECIDED / 2 {
+            return;
+        }
+        let mut kept: HashSet<CgroupPath> = HashSet::new();
+        for cgroup in cgroups {
+            // What is above one that is there already is there too.
+            let above = std::iter::successors(Some(cgroup.clone()), CgroupPath::parent).take_while(|path| !kept.contains(path));
+            let new: Vec<CgroupPath> = above.collect();
+            kept.extend(new);
+        }
+        self.decided.retain(|path, _| kept.contains(path));
+    }
+
+    /// How often the names of a cgroup decided of it and could not be kept: it is not recorded, wanted or not.
+    #[must_use]
+    pub fn refused(&self) -> u64 {
+        self.refused
     }
 
     /// Whether the cgroup, or one above it, matches.
@@ -189,6 +216,25 @@ mod tests {
         let pod = path("/kubepods/pod6b21aa11-0c1d");
         assert!(!filter.learn(&pod, &names(Some("cart-7"), None)), "of the pod itself nothing is decided: one below it is wanted");
         assert_eq!(filter.unmatched_names(&[names(Some("cart-7"), Some("db"))]), ["container web"]);
+    }
+
+    /// Two minutes of a host on which 500 containers a second come and go.
+    #[test]
+    fn what_is_gone_makes_room_and_what_finds_none_is_counted() {
+        let mut filter = Filter::default().named(vec![NamePattern::pod("cart-7").unwrap()], vec![]);
+        let pod = |n: usize| path(&format!("/kubepods/pod{n:08x}-0c1d"));
+        let named = names(Some("cart-7"), None);
+        let learned = (0..70_000).filter(|n| filter.learn(&pod(*n), &named)).count();
+        assert_eq!((learned, filter.refused()), (MOST_DECIDED, (70_000 - MOST_DECIDED) as u64));
+        assert!(!filter.wants(&pod(69_999)));
+        // A cgroup below a pod whose own is gone: its memory is still charged.
+        let below = path("/kubepods/pod00000007-0c1d/x/y");
+        filter.retain([&pod(3), &below].into_iter());
+        assert!(filter.wants(&pod(3)) && filter.wants(&below) && !filter.wants(&pod(4)));
+        assert_eq!(filter.decided.len(), 2);
+        assert!(filter.learn(&pod(69_999), &named) && filter.wants(&pod(69_999)));
+        filter.retain(std::iter::empty());
+        assert_eq!(filter.decided.len(), 3, "there is room");
     }
 
     #[test]

@@ -39,7 +39,7 @@ impl Session {
         };
         let jvms: Vec<u32> = members.keys().copied().filter(|tgid| is_jvm(*tgid)).take(MOST_JVMS).collect();
         let spaces: Vec<(u32, Space)> =
-            mappings.with(|spaces| jvms.iter().filter_map(|tgid| Some((*tgid, spaces.of(*tgid)?.clone()))).collect());
+            mappings.with(|spaces| jvms.iter().filter_map(|tgid| Some((*tgid, spaces.of(*tgid)?.settled()))).collect());
         if spaces.is_empty() {
             return Ok(Reserved::new());
         }

@@ -1,27 +1,22 @@
-//! Surveys of the processes that matter, and the place of each live anonymous sample in them. Reads `/proc`; everything is bounded, and
-//! what is left out is counted.
+//! Surveys of the processes that matter, and the place of each live anonymous sample in them. Reads `/proc`; everything is bounded, also the
+//! time, and what is left out is counted.
 
 pub mod ahead;
+mod worker;
 
 use crate::{
     analyse::accounts,
     cgroup::CgroupId,
-    host::privileges,
-    process::{FileIdentity, feed::OpenedFiles, listing, sys},
-    region::{
-        Class, Region, Survey,
-        classify::Claim,
-        place::{self, Sampled},
-        survey,
-    },
+    host::clock::monotonic_ns,
+    process::{feed::OpenedFiles, listing, sys},
+    region::{Class, Region, Survey, classify::Claim, place::Sampled, survey},
     text,
 };
 use std::{
     collections::HashMap,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
-        mpsc::{RecvTimeoutError, SyncSender, sync_channel},
+        mpsc::{RecvTimeoutError, sync_channel},
     },
     time::Duration,
 };
@@ -31,15 +26,17 @@ use tracer_common::{
     mapping::MappingRecord,
     process::ProcessRecord,
 };
+pub use worker::Surveying;
+use worker::{Message, Work};
 
 /// Most processes read for one report, those with most memory first.
 const MOST_PROCESSES: usize = 128;
 /// Processes without live samples are read from this size on, or if they asked for so much address space since the start.
 const LEAST_ANONYMOUS_BYTES: u64 = 4 << 20;
-/// Longest wait for one process. One of 60,000 mappings takes a second.
-const PATIENCE: Duration = Duration::from_secs(30);
-/// Most samples looked for in processes that did not touch them.
-const MOST_ELSEWHERE: usize = 65_536;
+/// Longest that one reading of all of them takes, nanoseconds. One of 60,000 mappings takes a second.
+const MOST_NS: u64 = 30_000_000_000;
+/// Between two looks at how the reading goes on.
+const WATCH: Duration = Duration::from_millis(50);
 /// Most processes whose size is asked for.
 const MOST_MEMBERS: usize = 32_768;
 
@@ -119,40 +116,6 @@ pub struct Tables<'a> {
     pub mappings: &'a HashMap<u64, MappingRecord>,
 }
 
-/// The thread that looks into processes. It is started before the others give up their privileges, and outlives each reading: a process
-/// may keep it waiting, and nothing else then.
-#[derive(Debug)]
-pub struct Surveying(SyncSender<Job>, Arc<AtomicU64>);
-
-/// One reading, and what it is of.
-type Job = (Surveyor, Vec<u32>);
-
-impl Surveying {
-    /// Starts the thread.
-    ///
-    /// # Errors
-    /// The system's.
-    pub fn start() -> std::io::Result<Surveying> {
-        let (sender, jobs) = sync_channel::<Job>(1);
-        let busy_ns = Arc::new(AtomicU64::new(0));
-        let busy = Arc::clone(&busy_ns);
-        std::thread::Builder::new().name("memtrail-survey".into()).spawn(move || {
-            privileges::keep_only_or_warn(&[privileges::PROCESSES, privileges::SURVEY]);
-            for (surveyor, tgids) in jobs {
-                let began_ns = crate::host::clock::monotonic_ns();
-                surveyor.run(tgids);
-                busy.fetch_add(crate::host::clock::monotonic_ns().saturating_sub(began_ns), Ordering::Relaxed);
-            }
-        })?;
-        Ok(Surveying(sender, busy_ns))
-    }
-
-    /// Nanoseconds that it has spent reading so far.
-    fn busy_ns(&self) -> u64 {
-        self.1.load(Ordering::Relaxed)
-    }
-}
-
 /// Reads the processes that have live anonymous samples, and the large ones of `members`: processes of wanted cgroups.
 /// `opened` gives files that are open already, for their symbols; `reserved` ranges of processes whose class is told by who reserved them.
 pub fn read(
@@ -162,34 +125,43 @@ pub fn read(
     opened: Option<OpenedFiles>,
     reserved: Reserved,
 ) -> Surveys {
-    let began_ns = crate::host::clock::monotonic_ns();
+    let began_ns = monotonic_ns();
     let (samples, elsewhere) = samples_by_process(tables);
     let tgids = most_memory_first(&samples, members, tables);
     let mut surveys = Surveys { left_out: tgids.len() as u64, ..Surveys::default() };
     let (sender, messages) = sync_channel(1);
-    let surveyor = Surveyor { sender, opened, reserved, samples, elsewhere };
-    // A process that did not let go of the thread at the last reading may still hold it.
-    if thread.0.try_send((surveyor, tgids)).is_err() {
-        log::warn!("regions stay unknown: a process that does not let its memory be read holds up the others");
+    let mut work = Work::of(tgids.into_iter().take(MOST_PROCESSES), sender);
+    (work.opened, work.reserved, work.samples, work.elsewhere) = (opened, reserved, samples, elsewhere);
+    let Some(mut reading) = thread.begin(work) else {
+        log::warn!("regions stay unknown: processes that do not let their memory be read hold up the others");
         return surveys;
-    }
+    };
+    // Workers number the processes as they read them.
+    let mut indexes: HashMap<usize, usize> = HashMap::new();
     loop {
-        match messages.recv_timeout(PATIENCE) {
-            Ok(Message::Read(tgid, survey, found)) => {
+        match messages.recv_timeout(WATCH) {
+            Ok(Message::Read { number, tgid, survey, found }) => {
                 surveys.left_out -= 1;
+                indexes.insert(number, surveys.processes.len());
                 surveys.add(tgid, members.get(&tgid).copied(), survey, found);
             }
             // It ended meanwhile.
             Ok(Message::Gone) => surveys.left_out -= 1,
-            Ok(Message::Shared(process, found)) => surveys.put(process, found),
-            Err(RecvTimeoutError::Disconnected) => break,
-            Err(RecvTimeoutError::Timeout) => {
-                log::warn!("a process does not let its memory be read: regions are not known of {} processes", surveys.left_out);
-                break;
+            Ok(Message::Shared(number, found)) => {
+                if let Some(process) = indexes.get(&number) {
+                    surveys.put(*process, found);
+                }
             }
+            Ok(Message::Done) | Err(RecvTimeoutError::Disconnected) => break,
+            Err(RecvTimeoutError::Timeout) => {}
+        }
+        let now_ns = monotonic_ns();
+        if !reading.goes_on(now_ns) || now_ns.saturating_sub(began_ns) > MOST_NS {
+            log::warn!("reading processes takes too long: regions are not known of {} processes", surveys.left_out);
+            break;
         }
     }
-    let took_us = crate::host::clock::monotonic_ns().saturating_sub(began_ns) / 1000;
+    let took_us = monotonic_ns().saturating_sub(began_ns) / 1000;
     log::debug!("regions: {} processes, {} samples placed in {took_us} us", surveys.processes.len(), surveys.places.len());
     surveys
 }
@@ -215,67 +187,6 @@ fn most_memory_first(samples: &HashMap<u32, Touched>, members: &HashMap<u32, Cgr
     let mut tgids: Vec<(u64, u32)> = sizes.into_iter().map(|(tgid, bytes)| (bytes, tgid)).collect();
     tgids.sort_unstable_by(|a, b| b.cmp(a));
     tgids.into_iter().map(|(_, tgid)| tgid).collect()
-}
-
-/// What the surveyor found, as it finds it.
-enum Message {
-    /// A process, and the slots and addresses of its samples.
-    Read(u32, Arc<Survey>, Vec<(u64, u64)>),
-    /// A process that is gone.
-    Gone,
-    /// Of what others touched: what the process of that index maps.
-    Shared(usize, Vec<(u64, u64)>),
-}
-
-/// Reads processes on a thread of its own: where a file's server never answers, a process that waits for it can keep its memory from
-/// being read, and then only this thread waits with it.
-struct Surveyor {
-    sender: SyncSender<Message>,
-    opened: Option<OpenedFiles>,
-    reserved: Reserved,
-    samples: HashMap<u32, Touched>,
-    elsewhere: Vec<Sampled>,
-}
-
-impl Surveyor {
-    /// Ends early when nobody listens any more.
-    fn run(mut self, tgids: Vec<u32>) {
-        let mut opened = |identity: &FileIdentity| self.opened.as_ref().and_then(|opened| opened(identity));
-        let mut read = Vec::new();
-        for tgid in tgids.into_iter().take(MOST_PROCESSES) {
-            let touched = self.samples.remove(&tgid).unwrap_or_default().samples;
-            let reserved = self.reserved.remove(&tgid).unwrap_or_default();
-            let message = match Survey::of_process(tgid, &mut opened, &reserved) {
-                Ok((survey, mut memory)) => {
-                    let placing = place::place(touched, &survey.maps.vmas, memory.pages());
-                    self.elsewhere.extend(placing.missing);
-                    let survey = Arc::new(survey);
-                    read.push((Arc::clone(&survey), memory));
-                    Message::Read(tgid, survey, placing.found)
-                }
-                Err(error) => {
-                    log::debug!("process {tgid} cannot be surveyed: {error}");
-                    self.elsewhere.extend(touched);
-                    if error.kind() == std::io::ErrorKind::PermissionDenied {
-                        continue;
-                    }
-                    Message::Gone
-                }
-            };
-            if self.sender.send(message).is_err() {
-                return;
-            }
-        }
-        // A child has what its parent touched, at the same address, also when the parent is gone.
-        self.elsewhere.truncate(MOST_ELSEWHERE);
-        self.elsewhere.sort_unstable_by_key(|sample| sample.address);
-        for (process, (survey, memory)) in read.iter_mut().enumerate() {
-            let found = place::take_shared(&mut self.elsewhere, &survey.maps.vmas, memory.pages());
-            if self.sender.send(Message::Shared(process, found)).is_err() {
-                return;
-            }
-        }
-    }
 }
 
 /// What a process touched: samples, and their bytes.

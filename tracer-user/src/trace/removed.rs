@@ -64,7 +64,7 @@ impl Session {
     /// Folds what user space keeps of removed cgroups that are not `owning`, but for those that were removed last. Which they are; `named` are
     /// known by the kernel's tables.
     fn fold(&mut self, named: impl Iterator<Item = u64>, owning: &HashSet<u64>) -> HashSet<u64> {
-        let named = named.chain(self.retired.rows().map(|(row, _)| row.owner)).chain(self.histograms.owners());
+        let named = named.chain(self.retired.owners()).chain(self.histograms.owners());
         let folded = folding(&self.registry, named.chain(self.dirtied.rows().map(|(row, _)| row.owner)), owning);
         let wanted = |id| wanted(&self.registry, &self.filter, id);
         self.retired.fold(&folded, wanted);
@@ -90,13 +90,15 @@ impl Session {
                 self.dirtied.add(dirtied::Row::other(REMOVED.0), &record);
             }
         }
-        log::debug!("retirement: {} removed cgroups folded", folded.len());
+        let (rows, kib) = (self.retired.len(), self.retired.bytes() >> 10);
+        log::debug!("retirement: {} removed cgroups folded; {rows} rows of what left take {kib} KiB", folded.len());
         let mut kept = owning;
-        kept.extend(self.retired.rows().map(|(row, _)| row.owner).chain(self.histograms.owners()));
+        kept.extend(self.retired.owners().chain(self.histograms.owners()));
         let late = |state| matches!(state, State::Dead { at_ns, .. } if now_ns.saturating_sub(at_ns) < GRACE_NS);
         kept.extend(self.registry.iter().filter(|cgroup| late(cgroup.state)).map(|cgroup| cgroup.id.0));
         self.registry.retain_dead(|id| kept.contains(&id.0), MOST_DEAD);
         self.names.retain(self.registry.iter().map(|cgroup| &cgroup.path));
+        self.filter.retain(self.registry.iter().map(|cgroup| &cgroup.path));
         Ok(())
     }
 

@@ -6,7 +6,10 @@
 //! has named them for as long. Pure but for the clock values that come in.
 
 use crate::{cgroup::registry::REMOVED, kernel_half::stack::Stack};
-use std::collections::{HashMap, HashSet};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 use tracer_common::{
     attribution::KeyRecord,
     dirty::{DirtyKey, DirtyRecord},
@@ -19,6 +22,12 @@ const GRACE_NS: u64 = 3_000_000_000;
 const UNNAMED_GRACE_NS: u64 = 1_000_000_000;
 /// Most rows kept for retired keys; the rest is summed in one row an owner and kind.
 const MOST_ROWS: usize = 1 << 16;
+/// Most memory of these rows and the names in them, bytes. The rows that sum the rest come on top, a few hundred bytes each.
+const MOST_BYTES: usize = 32 << 20;
+/// Memory of a row without its frames, and of a name without its text: what stands for them in tables, which may be half empty, and what the
+/// allocator adds.
+const ROW_BYTES: usize = 160;
+const NAME_BYTES: usize = 144;
 
 /// What may leave now.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -131,24 +140,150 @@ pub struct Charged {
     pub samples: u64,
 }
 
+/// A row with numbers for its names: many rows have the same ones.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Numbered {
+    owner: u64,
+    kind: u32,
+    flags: u32,
+    comm: u32,
+    status: u32,
+    frames: Box<[u32]>,
+}
+
+impl Numbered {
+    fn names(&self) -> impl Iterator<Item = u32> + '_ {
+        [self.comm, self.status].into_iter().chain(self.frames.iter().copied())
+    }
+
+    fn bytes(&self) -> usize {
+        row_bytes(self.frames.len())
+    }
+}
+
+fn row_bytes(frames: usize) -> usize {
+    ROW_BYTES + size_of::<u32>() * frames
+}
+
+/// Names by number, each as long as a row has it.
+#[derive(Debug, Default)]
+struct Names {
+    numbers: HashMap<Arc<str>, u32>,
+    /// With how many times a row has it. A number that is free has none.
+    names: Vec<(Arc<str>, u32)>,
+    free: Vec<u32>,
+    bytes: usize,
+}
+
+impl Names {
+    /// What a name takes that is not there yet.
+    fn missing(&self, name: &str) -> usize {
+        if self.numbers.contains_key(name) { 0 } else { NAME_BYTES + name.len() }
+    }
+
+    /// The number of a name in one more place; `None` if there are no more numbers.
+    fn take(&mut self, name: &str) -> Option<u32> {
+        if let Some(number) = self.numbers.get(name) {
+            self.names[*number as usize].1 += 1;
+            return Some(*number);
+        }
+        let named: Arc<str> = name.into();
+        let number = match self.free.pop() {
+            Some(number) => {
+                self.names[number as usize] = (Arc::clone(&named), 1);
+                number
+            }
+            None => {
+                let number = u32::try_from(self.names.len()).ok()?;
+                self.names.push((Arc::clone(&named), 1));
+                number
+            }
+        };
+        self.bytes += NAME_BYTES + name.len();
+        self.numbers.insert(named, number);
+        Some(number)
+    }
+
+    /// It is in one place less.
+    fn leave(&mut self, number: u32) {
+        let (name, places) = &mut self.names[number as usize];
+        *places -= 1;
+        if *places == 0 {
+            self.bytes -= NAME_BYTES + name.len();
+            self.numbers.remove(name);
+            *name = Arc::from("");
+            self.free.push(number);
+        }
+    }
+
+    fn text(&self, number: u32) -> String {
+        self.names[number as usize].0.as_ref().to_owned()
+    }
+}
+
 /// Totals of retired keys.
 #[derive(Debug, Default)]
 pub struct Retired {
-    rows: HashMap<Row, Charged>,
-    /// Keys whose row was folded because there were too many.
+    rows: HashMap<Numbered, Charged>,
+    names: Names,
+    /// Of the rows, without names.
+    row_bytes: usize,
+    /// Keys whose row was folded because there was no room for it.
     pub folded: u64,
 }
 
 impl Retired {
     /// Adds one key's totals.
     pub fn add(&mut self, mut row: Row, charged: Charged) {
-        if self.rows.len() >= MOST_ROWS && !self.rows.contains_key(&row) {
-            self.folded += 1;
-            row.comm = "[other]".to_owned();
-            row.status = "none".to_owned();
-            row.frames = vec!["[other]".to_owned()];
+        let texts = || [&row.comm, &row.status].into_iter().chain(&row.frames);
+        let new: usize = texts().map(|name| self.names.missing(name)).sum();
+        let full = self.rows.len() >= MOST_ROWS || self.bytes() + new + row_bytes(row.frames.len()) > MOST_BYTES;
+        let numbered = if full && new > 0 { None } else { self.numbered(&row) };
+        let numbered = match numbered {
+            Some(numbered) if full && !self.rows.contains_key(&numbered) => {
+                self.leave(&numbered);
+                None
+            }
+            numbered => numbered,
+        };
+        match numbered {
+            Some(numbered) => self.sum(numbered, charged),
+            None => {
+                self.folded += 1;
+                row.comm = "[other]".to_owned();
+                row.status = "none".to_owned();
+                row.frames = vec!["[other]".to_owned()];
+                if let Some(numbered) = self.numbered(&row) {
+                    self.sum(numbered, charged);
+                }
+            }
         }
-        let sum = self.rows.entry(row).or_default();
+    }
+
+    /// A row whose names are taken; `None` if there are no more numbers, which the bound on bytes prevents.
+    fn numbered(&mut self, row: &Row) -> Option<Numbered> {
+        let Row { owner, kind, flags, comm, status, frames } = row;
+        let (comm, status) = (self.names.take(comm)?, self.names.take(status)?);
+        let frames = frames.iter().map(|frame| self.names.take(frame)).collect::<Option<_>>()?;
+        Some(Numbered { owner: *owner, kind: *kind, flags: *flags, comm, status, frames })
+    }
+
+    fn leave(&mut self, row: &Numbered) {
+        row.names().for_each(|name| self.names.leave(name));
+    }
+
+    /// Adds to a row whose names are taken.
+    fn sum(&mut self, row: Numbered, charged: Charged) {
+        let sum = match self.rows.get_mut(&row) {
+            Some(sum) => {
+                row.names().for_each(|name| self.names.leave(name));
+                sum
+            }
+            None => {
+                self.row_bytes += row.bytes();
+                self.rows.entry(row).or_default()
+            }
+        };
         sum.bytes += charged.bytes;
         sum.variance += charged.variance;
         sum.samples += charged.samples;
@@ -156,16 +291,60 @@ impl Retired {
 
     /// Sums the rows of these owners by kind and code, whoever they were; only those of `wanted` ones.
     pub fn fold(&mut self, owners: &HashSet<u64>, wanted: impl Fn(u64) -> bool) {
-        let leaving: Vec<(Row, Charged)> = self.rows.extract_if(|row, _| owners.contains(&row.owner)).collect();
-        for (row, charged) in leaving.into_iter().filter(|(row, _)| wanted(row.owner)) {
-            self.add(Row { owner: REMOVED.0, ..row }, charged);
+        let leaving: Vec<(Numbered, Charged)> = self.rows.extract_if(|row, _| owners.contains(&row.owner)).collect();
+        for (row, charged) in leaving {
+            self.row_bytes -= row.bytes();
+            if wanted(row.owner) {
+                self.sum(Numbered { owner: REMOVED.0, ..row }, charged);
+            } else {
+                self.leave(&row);
+            }
         }
         self.rows.shrink_to_fit();
     }
 
-    /// All rows.
-    pub fn rows(&self) -> impl Iterator<Item = (&Row, &Charged)> {
-        self.rows.iter()
+    /// The rows of these owners, in words.
+    pub fn rows(&self, wanted: impl Fn(u64) -> bool) -> impl Iterator<Item = (Row, &Charged)> {
+        self.rows.iter().filter(move |(row, _)| wanted(row.owner)).map(|(row, charged)| (self.in_words(row), charged))
+    }
+
+    fn in_words(&self, row: &Numbered) -> Row {
+        Row {
+            owner: row.owner,
+            kind: row.kind,
+            flags: row.flags,
+            comm: self.names.text(row.comm),
+            status: self.names.text(row.status),
+            frames: row.frames.iter().map(|frame| self.names.text(*frame)).collect(),
+        }
+    }
+
+    /// Owner, number of the kind and totals of each row.
+    pub fn charges(&self) -> impl Iterator<Item = (u64, u32, &Charged)> {
+        self.rows.iter().map(|(row, charged)| (row.owner, row.kind, charged))
+    }
+
+    /// The owner of each row.
+    pub fn owners(&self) -> impl Iterator<Item = u64> {
+        self.rows.keys().map(|row| row.owner)
+    }
+
+    /// Memory that they take, bytes.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.row_bytes + self.names.bytes
+    }
+
+    /// Rows.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    /// Nothing has retired.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.rows.is_empty()
     }
 }
 
@@ -289,10 +468,62 @@ mod tests {
         }
         retired.add(row(1, "sh"), charged);
         retired.fold(&HashSet::from([1, 2, 3]), |owner| owner != 3);
-        let of = |owner: u64, comm: &str| retired.rows.get(&row(owner, comm)).copied();
+        let of = |owner: u64, comm: &str| retired.rows(|_| true).find(|(found, _)| *found == row(owner, comm)).map(|(_, sum)| *sum);
         assert_eq!(of(REMOVED.0, "web"), Some(Charged { bytes: 10, variance: 4, samples: 2 }));
         assert_eq!((of(REMOVED.0, "sh"), of(4, "web"), of(1, "web")), (Some(charged), Some(charged), None));
         assert_eq!(retired.rows.len(), 3, "nothing of what is not wanted");
+        // What is kept of names goes with the rows.
+        retired.fold(&HashSet::from([REMOVED.0, 4]), |_| false);
+        assert_eq!((retired.rows.len(), retired.names.numbers.len(), retired.bytes()), (0, 0, 0));
+        retired.add(row(1, "web"), charged);
+        assert_eq!(
+            (retired.names.names.len(), retired.rows(|_| true).next()),
+            (4, Some((row(1, "web"), &charged))),
+            "numbers are used again"
+        );
+    }
+
+    /// What tables and texts take, by their own sizes.
+    fn held(retired: &Retired) -> usize {
+        let names = &retired.names;
+        let tables = retired.rows.capacity() * (size_of::<(Numbered, Charged)>() + 1)
+            + names.numbers.capacity() * (size_of::<(Arc<str>, u32)>() + 1)
+            + names.names.capacity() * size_of::<(Arc<str>, u32)>();
+        let frames: usize = retired.rows.keys().map(|row| size_of::<u32>() * row.frames.len() + 16).sum();
+        let texts: usize = names.names.iter().map(|(name, _)| name.len() + 32).sum();
+        tables + frames + texts
+    }
+
+    /// A fleet of processes with names of their own, whose deep stacks differ: what finds no room is summed and counted, and nothing is lost.
+    #[test]
+    fn deep_stacks_of_many_processes_stay_within_their_bytes() {
+        let mut retired = Retired::default();
+        let charged = Charged { bytes: 4096, variance: 1, samples: 1 };
+        let functions: Vec<String> = (0..20_000).map(|n| format!("core::iter::adapters::map::Map<I,F>::fold_{n}")).collect();
+        let row = |n: usize| Row {
+            owner: n as u64 % 3,
+            kind: 0,
+            flags: 0,
+            comm: format!("worker-{n}"),
+            status: "complete".to_owned(),
+            frames: (0..127).map(|depth| functions[(n * 127 + depth) % functions.len()].clone()).collect(),
+        };
+        for n in 0..100_000 {
+            retired.add(row(n), charged);
+        }
+        assert!(retired.bytes() <= MOST_BYTES + 4096, "{}", retired.bytes());
+        assert!(held(&retired) <= MOST_BYTES, "{}", held(&retired));
+        let other = retired.rows(|_| true).filter(|(row, _)| row.comm == "[other]").count();
+        assert_eq!((retired.len() - other) as u64 + retired.folded, 100_000);
+        assert!(other == 3 && retired.folded > 10_000 && retired.len() > 10_000, "{} rows, {} folded", retired.len(), retired.folded);
+        assert_eq!(retired.charges().map(|(_, _, charged)| charged.bytes).sum::<u64>(), 100_000 * 4096);
+        // A row that is there takes no more room.
+        let (first, folded) = (row(0), retired.folded);
+        retired.add(first.clone(), charged);
+        assert_eq!(
+            (retired.rows(|_| true).find(|(found, _)| *found == first).map(|(_, sum)| sum.bytes), retired.folded),
+            (Some(8192), folded)
+        );
     }
 
     #[test]

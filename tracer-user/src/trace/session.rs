@@ -174,7 +174,7 @@ impl Session {
         let hierarchy = Hierarchy::find()?;
         let mut registry = Registry::new(hierarchy.hierarchy_id, MOST_CGROUPS);
         registry.repair(&listing(&hierarchy)?);
-        containers::learn(&mut names, &mut filter, registry.iter().map(|cgroup| &cgroup.path));
+        containers::learn_first(&mut names, &mut filter, registry.iter().map(|cgroup| &cgroup.path));
         for name in containers::unmatched(&names, &filter, &registry) {
             log::warn!("no cgroup is known to be of {name} yet");
         }
@@ -218,7 +218,7 @@ impl Session {
         let listener = if diagnosis::wanted() { Some(Listener::new(&mut running.bpf)?) } else { None };
         // Cgroups made between the first listing and the attachment have no event.
         registry.repair(&listing(&hierarchy)?);
-        containers::learn(&mut names, &mut filter, registry.iter().map(|cgroup| &cgroup.path));
+        containers::learn_first(&mut names, &mut filter, registry.iter().map(|cgroup| &cgroup.path));
         let read = |id: CgroupId| poller.read_one(id, &registry.get(id)?.path).ok().flatten();
         let oom = OomLog::start(&mut running.bpf, read, u64::from(host.facts.page_size))?;
         let followed = running.attached.iter().any(|probe| probe.name == "mapping" && probe.tier.is_some());
@@ -383,6 +383,7 @@ impl Session {
             let living = self.registry.iter().filter(|cgroup| cgroup.state == State::Alive);
             decided = living.map(|cgroup| (cgroup.id, cgroup.path.clone())).collect();
         }
+        self.take_names_in()?;
         containers::learn(&mut self.names, &mut self.filter, decided.iter().map(|(_, path)| path));
         // The new ones have next to nothing yet; with a repair all are told, and have their M at the next reading.
         let decided = decided.iter().map(|(id, path)| (*id, path));
@@ -527,6 +528,8 @@ impl Session {
         losses.insert("cgroups_refused".to_owned(), Some(counters.refused));
         losses.insert("dead_cgroups_forgotten".to_owned(), Some(counters.forgotten));
         losses.insert("container_names_refused".to_owned(), Some(self.names.refused()));
+        losses.insert("container_names_late".to_owned(), Some(self.names.late()));
+        losses.insert("filter_names_refused".to_owned(), Some(self.filter.refused()));
         losses.insert("cgroup_read_errors".to_owned(), Some(self.poll_errors));
         losses.insert("retired_rows_folded".to_owned(), Some(self.retired.folded));
         losses.insert("histograms_forgotten".to_owned(), Some(self.histograms.forgotten()));

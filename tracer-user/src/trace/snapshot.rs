@@ -69,7 +69,7 @@ impl Session {
         self.drain_events()?;
         self.drain_oom()?;
         // What a runtime writes a moment after it has made the cgroup.
-        self.name_containers()?;
+        self.settle_names()?;
         if let Some(feed) = &self.feed {
             // Names of processes that began a moment ago; without them their frames would be unknown.
             if !feed.settle(SETTLE) {
@@ -108,8 +108,7 @@ impl Session {
         // After whoever names some.
         let stacks = tables::stacks(&self.running.bpf)?;
         // What a cgroup was charged for is told by its name, also when nothing of it is left.
-        let owning: HashSet<u64> =
-            keys.values().map(|record| record.key.owner).chain(self.retired.rows().map(|(row, _)| row.owner)).collect();
+        let owning: HashSet<u64> = keys.values().map(|record| record.key.owner).chain(self.retired.owners()).collect();
         self.name_the_dead(&keys, &samples)?;
         self.registry.retain_dead(|id| owning.contains(&id.0), MOST_DEAD);
         self.fold_for_report(&mut keys, &mut dirtied);
@@ -154,7 +153,7 @@ impl Session {
         words.stacks(named.into_iter());
         words.threads();
         words.functions(beside.spaces.iter().flat_map(|spaces| functions_of(spaces, beside.surveys)));
-        let retired = self.retired.rows().map(|(row, charged)| Retired {
+        let retired = self.retired.rows(|owner| cgroups.wanted(CgroupId(owner))).map(|(row, charged)| Retired {
             owner: row.owner,
             kind: row.kind,
             comm: row.comm.clone(),
@@ -295,10 +294,10 @@ impl Session {
         let processes: HashMap<u32, Space> = mappings.with(|spaces| {
             (summary.ranges, summary.dropped) = (spaces.len() as u64, spaces.dropped());
             (summary.repaired, summary.repaired_bytes) = spaces.repaired();
-            let known = surveys.processes.iter().filter_map(|process| Some((process, spaces.of(process.tgid)?)));
+            let known = surveys.processes.iter().filter_map(|process| Some((process, spaces.of(process.tgid)?.settled())));
             let known = known.map(|(process, space)| {
                 summary.differing_bytes += space.differs(&process.survey.maps.asked_for());
-                (process.tgid, capture::space(space))
+                (process.tgid, capture::space(&space))
             });
             known.collect()
         });

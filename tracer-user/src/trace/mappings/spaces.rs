@@ -1,7 +1,9 @@
 //! Address spaces as calls make them. Pure; bounded, and what finds no room is counted.
+//!
+//! Where a process's own list is asked for, the answer comes later: the process's calls wait until then, as if they were in the ring still.
 
 use crate::region::{self, intervals::Intervals};
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
 use tracer_common::mapping::{Change, MappingEvent};
 
 /// Most intervals of one process: as many as mappings are read of one.
@@ -12,6 +14,8 @@ const MOST_OF_ALL: usize = 1 << 18;
 const MOST_NEW: usize = 4;
 /// Most processes.
 const MOST_PROCESSES: usize = 1 << 14;
+/// Most calls of one process that wait for an answer. With more of them there is none to wait for.
+const MOST_WAITING: usize = 4096;
 /// Least time between two looks at the same process, nanoseconds.
 const APART_NS: u64 = 1_000_000_000;
 
@@ -42,15 +46,18 @@ pub struct Space {
     pub opened: Intervals<Origin>,
     /// When it was last compared with the process's own list, monotonic nanoseconds.
     compared_ns: u64,
+    /// Calls since the process's own list was asked for, until it comes.
+    waiting: Option<Vec<MappingEvent>>,
 }
 
 impl Space {
     fn new(process: u64) -> Space {
-        Space { process, mapped: Intervals::new(MOST_OF_ONE), opened: Intervals::new(MOST_OF_ONE), compared_ns: 0 }
+        let (mapped, opened) = (Intervals::new(MOST_OF_ONE), Intervals::new(MOST_OF_ONE));
+        Space { process, mapped, opened, compared_ns: 0, waiting: None }
     }
 
     fn len(&self) -> usize {
-        self.mapped.len() + self.opened.len()
+        self.mapped.len() + self.opened.len() + self.waiting.as_ref().map_or(0, Vec::len)
     }
 
     fn dropped(&self) -> u64 {
@@ -71,10 +78,40 @@ impl Space {
 
     /// Stacks that are named.
     pub fn stacks(&self) -> impl Iterator<Item = u64> + '_ {
-        self.mapped.marks().flatten().chain(self.opened.marks()).map(|origin| origin.stack)
+        let waiting = self.waiting.iter().flatten().map(|event| event.user_stack);
+        self.mapped.marks().flatten().chain(self.opened.marks()).map(|origin| origin.stack).chain(waiting)
     }
 
-    /// Takes in one call.
+    /// Takes in one call, or lets it wait.
+    fn take(&mut self, event: &MappingEvent, change: Change) {
+        match &mut self.waiting {
+            Some(waiting) if waiting.len() < MOST_WAITING => waiting.push(*event),
+            Some(_) => {
+                self.settle();
+                self.apply(event, change);
+            }
+            None => self.apply(event, change),
+        }
+    }
+
+    /// Takes in the calls that wait.
+    fn settle(&mut self) {
+        for event in self.waiting.take().into_iter().flatten() {
+            if let Some(change) = Change::from_number(event.change) {
+                self.apply(&event, change);
+            }
+        }
+    }
+
+    /// The same with the calls that wait taken in.
+    #[must_use]
+    pub fn settled(&self) -> Space {
+        let mut settled = self.clone();
+        settled.settle();
+        settled
+    }
+
+    /// Takes in one call at once.
     fn apply(&mut self, event: &MappingEvent, change: Change) {
         let (start, end) = (event.start, event.start.saturating_add(event.length));
         let origin = Origin { stack: event.user_stack, change, tid: event.tid, at_ns: event.at_ns };
@@ -162,6 +199,8 @@ pub struct Spaces {
     spaces: HashMap<u32, Space>,
     /// Those of which calls are missing.
     doubtful: HashSet<u32>,
+    /// New ones that were never looked at, in the order in which they came.
+    fresh: VecDeque<u32>,
     /// Intervals of all as of the last count: counting them is no work for each event.
     held: usize,
     since_count: usize,
@@ -173,10 +212,11 @@ pub struct Spaces {
 }
 
 impl Spaces {
-    /// Takes in one event. `look` gives what a process has mapped by now, if that can be had.
-    pub fn apply(&mut self, event: &MappingEvent, look: &mut impl FnMut(u32) -> Option<Look>) {
+    /// Takes in one event. So many new processes may wait for a first look at them; the others are looked at as those of which calls are
+    /// missing.
+    pub fn apply(&mut self, event: &MappingEvent, first_looks: usize) {
         let Some(change) = Change::from_number(event.change) else { return };
-        if self.spaces.get(&event.tgid).is_none_or(|space| space.process != event.process) && !self.begin(event, change, look) {
+        if self.spaces.get(&event.tgid).is_none_or(|space| space.process != event.process) && !self.begin(event, change, first_looks) {
             return;
         }
         if event.weight > 1 {
@@ -190,12 +230,12 @@ impl Spaces {
         if self.held + MOST_NEW * self.since_count >= MOST_OF_ALL {
             self.dropped += 1;
         } else if let Some(space) = self.spaces.get_mut(&event.tgid) {
-            space.apply(event, change);
+            space.take(event, change);
         }
     }
 
     /// Another program, or another process with this id.
-    fn begin(&mut self, event: &MappingEvent, change: Change, look: &mut impl FnMut(u32) -> Option<Look>) -> bool {
+    fn begin(&mut self, event: &MappingEvent, change: Change, first_looks: usize) -> bool {
         if self.spaces.len() >= MOST_PROCESSES && !self.spaces.contains_key(&event.tgid) {
             self.dropped += 1;
             return false;
@@ -205,14 +245,13 @@ impl Spaces {
         let parents = parent.and_then(|parent| self.spaces.get(&parent)).filter(|space| space.process == event.from);
         let doubtful = parent.is_some_and(|parent| self.doubtful.contains(&parent));
         let (space, doubtful) = match parents {
-            Some(parents) => (Space { process: event.process, ..parents.clone() }, doubtful),
-            None => {
-                let (mut space, look) = (Space::new(event.process), look(event.tgid));
-                if let Some(look) = &look {
-                    space.agree(look);
-                }
-                (space, look.is_none())
+            // The parent may wait for a look at it; the child has one of its own then.
+            Some(parents) => (Space { process: event.process, ..parents.settled() }, doubtful || parents.waiting.is_some()),
+            None if self.fresh.len() < first_looks => {
+                self.fresh.push_back(event.tgid);
+                (Space { waiting: Some(Vec::new()), ..Space::new(event.process) }, false)
             }
+            None => (Space::new(event.process), true),
         };
         if self.held + space.len() >= MOST_OF_ALL {
             self.dropped += 1;
@@ -234,28 +273,57 @@ impl Spaces {
         self.doubtful.extend(self.spaces.keys());
     }
 
-    /// A process that is to be looked at anew: the one whose last look is longest ago.
+    /// A process that is to be looked at anew, and is not `silent`: the one whose last look is longest ago.
     #[must_use]
-    pub fn next_doubtful(&self, now_ns: u64) -> Option<u32> {
-        let looked = |tgid: &u32| Some((self.spaces.get(tgid)?.compared_ns, *tgid));
+    pub fn next_doubtful(&self, now_ns: u64, silent: &HashSet<u32>) -> Option<u32> {
+        let looked = |tgid: &u32| Some((self.spaces.get(tgid)?.compared_ns, *tgid)).filter(|_| !silent.contains(tgid));
         let due = self.doubtful.iter().filter_map(looked).filter(|(at_ns, _)| now_ns.saturating_sub(*at_ns) >= APART_NS);
         due.min().map(|(_, tgid)| tgid)
     }
 
-    /// Whether calls of that process are missing.
-    #[must_use]
-    pub fn is_doubtful(&self, tgid: u32) -> bool {
-        self.doubtful.contains(&tgid)
+    /// A new process that waits for a first look at it, longest of all.
+    pub fn next_fresh(&mut self) -> Option<u32> {
+        std::iter::from_fn(|| self.fresh.pop_front()).find(|tgid| self.spaces.get(tgid).is_some_and(|space| space.waiting.is_some()))
     }
 
-    /// Takes in what a process was found to have mapped; `None` if it could not be looked at.
-    pub fn repair(&mut self, tgid: u32, look: Option<Look>) {
-        self.doubtful.remove(&tgid);
-        let (Some(space), Some(look)) = (self.spaces.get_mut(&tgid), look) else { return };
-        self.repaired += 1;
-        self.repaired_bytes = self.repaired_bytes.saturating_add(space.differs(&look.ranges));
-        space.agree(&look);
+    /// Whether calls of that process are missing, or it was never looked at.
+    #[must_use]
+    pub fn is_doubtful(&self, tgid: u32) -> bool {
+        self.doubtful.contains(&tgid) || self.spaces.get(&tgid).is_some_and(|space| space.waiting.is_some())
+    }
+
+    /// A look at that process begins: its calls wait for the answer from now on. Its identity; `None` if nothing is known of it.
+    pub fn begin_look(&mut self, tgid: u32) -> Option<u64> {
+        let space = self.spaces.get_mut(&tgid)?;
+        space.waiting.get_or_insert_default();
+        Some(space.process)
+    }
+
+    /// Takes in what a process was found to have mapped; `None` if it could not be looked at. Another process that has this id by now was
+    /// not looked at.
+    pub fn end_look(&mut self, tgid: u32, process: u64, look: Option<Look>) {
+        let Some(space) = self.spaces.get_mut(&tgid).filter(|space| space.process == process) else { return };
+        let was_doubtful = self.doubtful.remove(&tgid);
+        // With too many calls since, what was found is older than what is known.
+        if space.waiting.is_none() {
+            self.doubtful.insert(tgid);
+        } else if let Some(look) = look {
+            if was_doubtful {
+                self.repaired += 1;
+                self.repaired_bytes = self.repaired_bytes.saturating_add(space.differs(&look.ranges));
+            }
+            space.agree(&look);
+        }
+        space.settle();
         self.count();
+    }
+
+    /// A look at that process is given up: its calls wait no longer, and it stays doubtful.
+    pub fn give_up(&mut self, tgid: u32) {
+        if let Some(space) = self.spaces.get_mut(&tgid) {
+            space.settle();
+            self.doubtful.insert(tgid);
+        }
     }
 
     fn count(&mut self) {
@@ -340,14 +408,33 @@ mod tests {
         MappingEvent { process, tgid, from, from_length: from, change: Change::Forked as u32, weight: 1, ..MappingEvent::default() }
     }
 
-    fn empty(_: u32) -> Option<Look> {
+    /// Takes in one event, and answers whoever waits for a look.
+    fn apply(spaces: &mut Spaces, event: &MappingEvent, look: Option<Look>) {
+        spaces.apply(event, 1);
+        while let Some(tgid) = spaces.next_fresh() {
+            let process = spaces.begin_look(tgid).unwrap();
+            spaces.end_look(tgid, process, look.clone());
+        }
+    }
+
+    fn empty() -> Option<Look> {
         Some(Look::default())
     }
 
     fn spaces(events: &[MappingEvent]) -> Spaces {
         let mut spaces = Spaces::default();
-        events.iter().for_each(|event| spaces.apply(event, &mut empty));
+        events.iter().for_each(|event| apply(&mut spaces, event, empty()));
         spaces
+    }
+
+    /// A look at once.
+    fn repair(spaces: &mut Spaces, tgid: u32, look: Option<Look>) {
+        let process = spaces.begin_look(tgid).unwrap();
+        spaces.end_look(tgid, process, look);
+    }
+
+    fn next_doubtful(spaces: &Spaces, now_ns: u64) -> Option<u32> {
+        spaces.next_doubtful(now_ns, &HashSet::new())
     }
 
     fn found(intervals: &Intervals<Origin>) -> Vec<(u64, u64, u64)> {
@@ -389,9 +476,9 @@ mod tests {
     #[test]
     fn what_is_older_has_no_origin_and_is_a_reservation_all_the_same() {
         let mut spaces = Spaces::default();
-        let mut older = |_| Some(Look { at_ns: 10, ranges: vec![(100, 200), (300, 400)] });
+        let older = Some(Look { at_ns: 10, ranges: vec![(100, 200), (300, 400)] });
         for (change, start, at_ns) in [(Change::Mapped, 500, 5), (Change::Placed, 320, 20), (Change::Placed, 120, 5)] {
-            spaces.apply(&MappingEvent { at_ns, ..event(change, start, 10, start) }, &mut older);
+            apply(&mut spaces, &MappingEvent { at_ns, ..event(change, start, 10, start) }, older.clone());
         }
         let space = spaces.of(7).unwrap();
         assert_eq!(found(&space.opened), [(320, 330, 320)]);
@@ -402,17 +489,18 @@ mod tests {
     #[test]
     fn a_child_has_what_its_parent_mapped_until_it_runs_another_program() {
         let mut spaces = spaces(&[event(Change::Mapped, 100, 50, 1)]);
-        spaces.apply(&MappingEvent { from: 1, ..forked(8, 7) }, &mut |_| panic!("the parent's is known"));
+        spaces.apply(&MappingEvent { from: 1, ..forked(8, 7) }, 1);
+        assert_eq!(spaces.next_fresh(), None, "the parent's is known");
         let child = |change, start, length| MappingEvent { tgid: 8, process: 8, ..event(change, start, length, 2) };
-        spaces.apply(&child(Change::Unmapped, 120, 10), &mut empty);
-        spaces.apply(&forked(9, 8), &mut empty);
+        apply(&mut spaces, &child(Change::Unmapped, 120, 10), empty());
+        apply(&mut spaces, &forked(9, 8), empty());
         assert_eq!(found(&spaces.of(7).unwrap().origins()), [(100, 150, 1)]);
         assert_eq!(found(&spaces.of(9).unwrap().origins()), [(100, 120, 1), (130, 150, 1)]);
         // An unknown parent, and another one with that id.
-        spaces.apply(&forked(10, 99), &mut empty);
-        spaces.apply(&MappingEvent { from: 4711, ..forked(11, 8) }, &mut empty);
+        apply(&mut spaces, &forked(10, 99), empty());
+        apply(&mut spaces, &MappingEvent { from: 4711, ..forked(11, 8) }, empty());
         assert!(spaces.of(10).unwrap().mapped.is_empty() && spaces.of(11).unwrap().mapped.is_empty());
-        spaces.apply(&MappingEvent { process: 80, ..child(Change::Mapped, 10, 5) }, &mut empty);
+        apply(&mut spaces, &MappingEvent { process: 80, ..child(Change::Mapped, 10, 5) }, empty());
         assert_eq!(found(&spaces.of(8).unwrap().origins()), [(10, 15, 2)]);
         assert_eq!(spaces.repaired(), (0, 0));
     }
@@ -425,29 +513,76 @@ mod tests {
         assert_eq!(spaces.named(), (HashSet::from([3]), HashSet::from([2])));
         spaces.doubt_all();
         spaces.retain(|process| process != 2);
-        assert!(spaces.of(7).is_none() && spaces.is_empty() && spaces.next_doubtful(u64::MAX).is_none());
+        assert!(spaces.of(7).is_none() && spaces.is_empty() && next_doubtful(&spaces, u64::MAX).is_none());
     }
 
     #[test]
     fn a_process_is_looked_at_again_once_where_calls_are_missing() {
         let mut spaces = spaces(&[event(Change::Mapped, 100, 50, 1)]);
-        assert_eq!(spaces.next_doubtful(u64::MAX), None);
-        spaces.apply(&MappingEvent { weight: 64, ..event(Change::Mapped, 200, 50, 2) }, &mut empty);
-        assert_eq!((spaces.next_doubtful(APART_NS - 1), spaces.next_doubtful(APART_NS)), (None, Some(7)));
+        assert_eq!(next_doubtful(&spaces, u64::MAX), None);
+        apply(&mut spaces, &MappingEvent { weight: 64, ..event(Change::Mapped, 200, 50, 2) }, empty());
+        assert_eq!((next_doubtful(&spaces, APART_NS - 1), next_doubtful(&spaces, APART_NS)), (None, Some(7)));
         let look = Look { at_ns: 5, ranges: vec![(90, 110), (240, 260)] };
-        spaces.repair(7, Some(look.clone()));
+        repair(&mut spaces, 7, Some(look.clone()));
         assert_eq!(mapped(spaces.of(7).unwrap()), [(90, 100, 0), (100, 110, 1), (240, 250, 2), (250, 260, 0)]);
-        assert_eq!((spaces.repaired(), spaces.next_doubtful(u64::MAX)), ((1, 100), None));
+        assert_eq!((spaces.repaired(), next_doubtful(&spaces, u64::MAX)), ((1, 100), None));
         // One that is gone is not asked for again; a child of a doubtful one is doubtful.
         spaces.doubt_all();
-        spaces.apply(&MappingEvent { from: 1, ..forked(8, 7) }, &mut empty);
-        spaces.repair(7, None);
-        assert_eq!(spaces.next_doubtful(u64::MAX), Some(8));
-        spaces.repair(8, Some(look));
-        assert_eq!((spaces.repaired(), spaces.next_doubtful(u64::MAX)), ((2, 100), None));
+        apply(&mut spaces, &MappingEvent { from: 1, ..forked(8, 7) }, empty());
+        repair(&mut spaces, 7, None);
+        assert_eq!(next_doubtful(&spaces, u64::MAX), Some(8));
+        repair(&mut spaces, 8, Some(look));
+        assert_eq!((spaces.repaired(), next_doubtful(&spaces, u64::MAX)), ((2, 100), None));
         // One that could not be looked at when it came is looked at later.
-        spaces.apply(&MappingEvent { tgid: 12, process: 12, ..event(Change::Mapped, 200, 50, 2) }, &mut |_| None);
-        assert_eq!(spaces.next_doubtful(u64::MAX), Some(12));
+        spaces.apply(&MappingEvent { tgid: 12, process: 12, ..event(Change::Mapped, 200, 50, 2) }, 0);
+        assert_eq!(next_doubtful(&spaces, u64::MAX), Some(12));
+    }
+
+    /// What was found may be older than calls that come before the answer: they wait for it.
+    #[test]
+    fn calls_wait_for_the_answer_of_a_look_and_their_stacks_are_named() {
+        let mut spaces = Spaces::default();
+        spaces.apply(&event(Change::Mapped, 100, 50, 1), 1);
+        spaces.apply(&event(Change::Unmapped, 300, 50, 0), 1);
+        assert!(spaces.is_doubtful(7) && spaces.of(7).unwrap().mapped.is_empty());
+        assert_eq!(spaces.named().0, HashSet::from([0, 1]));
+        assert_eq!(mapped(&spaces.of(7).unwrap().settled()), [(100, 150, 1)]);
+        assert_eq!(spaces.next_fresh(), Some(7));
+        let process = spaces.begin_look(7).unwrap();
+        // A child begins before the answer; it has an answer of its own.
+        spaces.apply(&MappingEvent { from: 1, ..forked(8, 7) }, 0);
+        assert_eq!((mapped(spaces.of(8).unwrap()), next_doubtful(&spaces, u64::MAX)), (vec![(100, 150, 1)], Some(8)));
+        // The list was read between the two calls.
+        spaces.end_look(7, process, Some(Look { at_ns: 9, ranges: vec![(100, 150), (200, 250), (300, 350)] }));
+        assert_eq!(mapped(spaces.of(7).unwrap()), [(100, 150, 1), (200, 250, 0)]);
+        assert!(!spaces.is_doubtful(7) && spaces.repaired() == (0, 0), "nothing of it was missing");
+    }
+
+    #[test]
+    fn a_look_that_is_given_up_leaves_the_process_as_its_calls_make_it_and_doubtful() {
+        let mut spaces = Spaces::default();
+        spaces.apply(&event(Change::Mapped, 100, 50, 1), 1);
+        let process = spaces.begin_look(7).unwrap();
+        spaces.give_up(7);
+        assert_eq!((mapped(spaces.of(7).unwrap()), spaces.is_doubtful(7)), (vec![(100, 150, 1)], true));
+        assert_eq!(spaces.next_doubtful(u64::MAX, &HashSet::from([7])), None, "it does not answer");
+        // A late answer is older than what came since.
+        spaces.apply(&event(Change::Unmapped, 100, 50, 0), 1);
+        spaces.end_look(7, process, Some(Look { at_ns: 9, ranges: vec![(100, 150)] }));
+        assert!(spaces.of(7).unwrap().mapped.is_empty() && spaces.is_doubtful(7));
+        // With more calls than can wait there is no answer to wait for.
+        spaces.begin_look(7).unwrap();
+        for n in 0..=MOST_WAITING as u64 {
+            spaces.apply(&event(Change::Mapped, 1000 + 10 * n, 5, n), 1);
+        }
+        assert_eq!(spaces.of(7).unwrap().mapped.len(), MOST_WAITING + 1);
+        spaces.end_look(7, process, empty());
+        assert!(spaces.is_doubtful(7) && !spaces.of(7).unwrap().mapped.is_empty());
+        // Another process with that id was not looked at.
+        spaces.begin_look(7).unwrap();
+        spaces.apply(&MappingEvent { process: 2, ..event(Change::Mapped, 100, 50, 1) }, 1);
+        spaces.end_look(7, process, empty());
+        assert!(spaces.is_doubtful(7));
     }
 
     /// An address space that a seed stands for: by page the number of the call that mapped it, 0 for none.
@@ -505,13 +640,13 @@ mod tests {
                     if loses && model.random(3) == 0 {
                         lost = true;
                     } else {
-                        spaces.apply(&event, &mut empty);
+                        apply(&mut spaces, &event, empty());
                     }
                 }
                 if lost || model.random(4) == 0 {
                     let waiting: Vec<MappingEvent> = (0..model.random(4)).map(|_| model.call()).collect();
-                    spaces.repair(7, Some(model.look()));
-                    waiting.iter().for_each(|event| spaces.apply(event, &mut empty));
+                    repair(&mut spaces, 7, Some(model.look()));
+                    waiting.iter().for_each(|event| apply(&mut spaces, event, empty()));
                 }
                 let space = spaces.of(7).unwrap();
                 assert_eq!(space.differs(&model.look().ranges), 0, "seed {seed}");
@@ -530,15 +665,15 @@ mod tests {
         let mut spaces = Spaces::default();
         for n in 0..2 * MOST_OF_ALL as u64 {
             let event = MappingEvent { tgid: (n % 5) as u32, ..event(Change::Mapped, n * 10 + 1, 5, 1) };
-            spaces.apply(&event, &mut empty);
+            apply(&mut spaces, &event, empty());
         }
         assert!(spaces.len() <= MOST_OF_ALL, "{}", spaces.len());
         assert!(spaces.dropped() >= MOST_OF_ALL as u64 / 2, "{}", spaces.dropped());
         let before = spaces.len();
-        spaces.apply(&MappingEvent { from: 1, ..forked(99, 1) }, &mut empty);
+        apply(&mut spaces, &MappingEvent { from: 1, ..forked(99, 1) }, empty());
         assert!(spaces.of(99).is_none() && spaces.len() == before, "no room for a child's");
         let strange = MappingEvent { change: 99, ..event(Change::Mapped, u64::MAX, u64::MAX, 1) };
-        spaces.apply(&strange, &mut empty);
-        spaces.apply(&event(Change::Mapped, u64::MAX - 5, u64::MAX, 1), &mut empty);
+        apply(&mut spaces, &strange, empty());
+        apply(&mut spaces, &event(Change::Mapped, u64::MAX - 5, u64::MAX, 1), empty());
     }
 }

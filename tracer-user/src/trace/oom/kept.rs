@@ -45,6 +45,10 @@ pub struct OomLog {
     dropped: u64,
     /// Events that did not fit in the ring, as of the last look.
     pub(super) events_lost: u64,
+    /// Epoch of the last event.
+    pub(super) last_epoch: Option<u64>,
+    /// Epochs of open pictures that may have lost theirs, and since when that is thought, monotonic nanoseconds.
+    pub(super) suspects: HashMap<u64, u64>,
     /// Victims whose kill is not kept.
     strays: u64,
     /// Readings of the last interval: older than any kill that comes next.
@@ -112,6 +116,8 @@ impl OomLog {
             bytes: 0,
             dropped: 0,
             events_lost: 0,
+            last_epoch: None,
+            suspects: HashMap::new(),
             strays: 0,
             last: HashMap::new(),
             histories: HashMap::new(),

@@ -66,6 +66,27 @@ impl Kills {
     }
 }
 
+/// From the moment in which a kill's picture is opened its event takes far less to be in the ring, or lost: one program does both. Nanoseconds.
+const EVENT_NS: u64 = 100_000_000;
+
+/// Open pictures after events were lost.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Unclaimed {
+    /// Those whose event will not come.
+    lost: Vec<u64>,
+    /// Those younger than the last event: theirs may be on its way.
+    suspects: Vec<u64>,
+}
+
+/// Which of the `open` pictures have lost their event, by their epochs. `batch` are those of the events that were just read, `last` that of the
+/// last one ever, and `ripe` were suspects long enough before the ring was read: their event would have been in it. Kills are one after the
+/// other, and so are their epochs and events.
+fn unclaimed(open: &[u64], batch: &[u64], last: Option<u64>, ripe: &[u64]) -> Unclaimed {
+    let without = open.iter().copied().filter(|epoch| !batch.contains(epoch));
+    let (lost, suspects) = without.partition(|epoch| last.is_some_and(|last| *epoch <= last) || ripe.contains(epoch));
+    Unclaimed { lost, suspects }
+}
+
 impl Session {
     /// Takes OOM events in; the number of kills among them. To be called as soon as [`Kills::next`] returns: a picture that is read is
     /// closed, and makes room for the next.
@@ -105,7 +126,7 @@ impl Session {
         }
         // Cgroups that were made and killed since the last reading are in the other ring.
         self.drain_events()?;
-        self.name_containers()?;
+        self.settle_names()?;
         self.name_owners(&tables.keys)?;
         let mut kills = 0;
         for event in events {
@@ -145,14 +166,25 @@ impl Session {
 
     /// Closes pictures whose event found no room in the ring: nobody else would, and there are only so many.
     fn close_unclaimed(&mut self, events: &[Event]) -> Result<(), SessionError> {
+        let kills = events.iter().filter_map(|event| match event {
+            Event::Kill(kill) => Some(kill.epoch).filter(|epoch| *epoch != UNKNOWN),
+            Event::Victim(_) => None,
+        });
+        let batch: Vec<u64> = kills.collect();
+        self.oom.last_epoch = self.oom.last_epoch.max(batch.iter().copied().max());
         let lost = tables::losses(&self.running.bpf)?.into_iter().find(|(cause, _)| *cause == Loss::OomEventLost);
         let lost = lost.map_or(0, |(_, count)| count.events);
-        if lost == self.oom.events_lost {
+        let before = std::mem::take(&mut self.oom.suspects);
+        if lost == self.oom.events_lost && before.is_empty() {
             return Ok(());
         }
         self.oom.events_lost = lost;
-        let claimed = |epoch: &u64| events.iter().any(|event| matches!(event, Event::Kill(kill) if kill.epoch == *epoch));
-        for epoch in picture::epochs(&self.running.bpf)?.into_iter().filter(|epoch| !claimed(epoch)) {
+        let now_ns = monotonic_ns();
+        let ripe: Vec<u64> =
+            before.iter().filter(|(_, since_ns)| now_ns.saturating_sub(**since_ns) > EVENT_NS).map(|(epoch, _)| *epoch).collect();
+        let Unclaimed { lost, suspects } = unclaimed(&picture::epochs(&self.running.bpf)?, &batch, self.oom.last_epoch, &ripe);
+        self.oom.suspects = suspects.into_iter().map(|epoch| (epoch, before.get(&epoch).copied().unwrap_or(now_ns))).collect();
+        for epoch in lost {
             picture::close(&mut self.running.bpf, epoch)?;
         }
         Ok(())
@@ -179,5 +211,27 @@ impl Session {
             kept.autopsy()
         })
         .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found(lost: &[u64], suspects: &[u64]) -> Unclaimed {
+        Unclaimed { lost: lost.to_vec(), suspects: suspects.to_vec() }
+    }
+
+    #[test]
+    fn only_a_picture_whose_event_cannot_come_any_more_is_closed() {
+        // 3 was lost; the kill of 5 came after the ring was read, and its event waits there.
+        assert_eq!(unclaimed(&[3, 4, 5], &[4], Some(4), &[]), found(&[3], &[5]));
+        // At the next look it was there,
+        assert_eq!(unclaimed(&[5], &[5], Some(5), &[5]), found(&[], &[]));
+        // or it was not, though there was time enough.
+        assert_eq!(unclaimed(&[5, 6], &[], Some(4), &[5]), found(&[5], &[6]));
+        // Nothing was ever read: which one was lost is not known yet.
+        assert_eq!(unclaimed(&[1, 2], &[], None, &[]), found(&[], &[1, 2]));
+        assert_eq!(unclaimed(&[], &[], Some(9), &[1]), found(&[], &[]));
     }
 }

@@ -1,7 +1,10 @@
 //! Surveys ahead of an OOM kill. A killed process takes its mappings with it, so the processes of a cgroup that comes close to its limit
 //! are looked into before: rarely, a few at a time, on the thread that looks into processes. What is known is as old as it says.
 
-use super::{LEAST_ANONYMOUS_BYTES, Message, PATIENCE, Place, Process, Reserved, Surveying, Surveyor, Surveys, Tables, Touched};
+use super::{
+    LEAST_ANONYMOUS_BYTES, Place, Process, Reserved, Surveying, Surveys, Tables,
+    worker::{Message, Reading, Work},
+};
 use crate::host::clock::monotonic_ns;
 use crate::{
     cgroup::{CgroupId, StatReading, stat::Limit},
@@ -72,6 +75,7 @@ struct Looked {
 /// A look under way.
 struct Pending {
     messages: Receiver<Message>,
+    reading: Reading,
     members: HashMap<u32, CgroupId>,
     began_ns: u64,
 }
@@ -107,22 +111,24 @@ impl Ahead {
             .collect();
         sizes.sort_unstable_by(|a, b| b.cmp(a));
         let tgids: Vec<u32> = sizes.into_iter().map(|(_, tgid)| tgid).take(MOST_AT_ONCE).collect();
-        // Two messages a process at most: the thread never waits for the next interval.
-        let (sender, messages) = sync_channel(2 * MOST_AT_ONCE);
-        let surveyor = Surveyor { sender, opened, reserved, samples: HashMap::<u32, Touched>::new(), elsewhere: Vec::new() };
-        // A process that holds the thread up: the next look waits too.
-        if !tgids.is_empty() && thread.0.try_send((surveyor, tgids)).is_ok() {
-            self.pending = Some(Pending { messages, members, began_ns: now_ns });
+        if tgids.is_empty() {
+            return;
         }
+        // Two messages a process at most, and one at the end: the thread never waits for the next interval.
+        let (sender, messages) = sync_channel(2 * MOST_AT_ONCE + 1);
+        let mut work = Work::of(tgids.into_iter(), sender);
+        (work.opened, work.reserved) = (opened, reserved);
+        self.pending = thread.begin(work).map(|reading| Pending { messages, reading, members, began_ns: now_ns });
     }
 
     /// Takes in what was found meanwhile.
     fn poll(&mut self, now_ns: u64) {
-        let Some(pending) = &self.pending else { return };
-        let mut ended = now_ns.saturating_sub(pending.began_ns) > u64::try_from(PATIENCE.as_nanos()).unwrap_or(u64::MAX);
+        let Some(pending) = &mut self.pending else { return };
+        // A process that does not answer holds up none of the others.
+        let mut ended = !pending.reading.goes_on(now_ns);
         loop {
             match pending.messages.try_recv() {
-                Ok(Message::Read(tgid, survey, _)) => {
+                Ok(Message::Read { tgid, survey, .. }) => {
                     let Some(owner) = pending.members.get(&tgid) else { continue };
                     let comm = std::fs::read(format!("/proc/{tgid}/comm")).unwrap_or_default();
                     let comm = text::escape_bytes(comm.strip_suffix(b"\n").unwrap_or(&comm));
@@ -130,7 +136,7 @@ impl Ahead {
                 }
                 Ok(Message::Gone | Message::Shared(..)) => {}
                 Err(TryRecvError::Empty) => break,
-                Err(TryRecvError::Disconnected) => {
+                Ok(Message::Done) | Err(TryRecvError::Disconnected) => {
                     ended = true;
                     break;
                 }
