@@ -8,7 +8,6 @@
 //! Never here: who ran what (see [`crate::process`]), escaping for an output, decisions about bytes.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, reason = "tests"))]
 
-pub mod build_id;
 mod demangle;
 mod elf;
 pub mod elf_guard;

@@ -1,11 +1,11 @@
 //! User addresses of an image to frames: finds the mapping, groups by file, asks [`super::elf`] once a file, remembers the answers.
 
-use super::build_id;
 use super::elf::{self, ElfError, ElfOptions};
 use super::kernel::KernelSymbols;
 use super::perf_map::PerfMap;
 use super::stack::{self, Place, Status, judge_user_stack};
 use super::{Frame, FrameKind};
+use crate::host::elf as host_elf;
 use crate::process::{FileStore, Image, MappedFile, Mapping, OpenFile, sys};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ffi::CString;
@@ -186,7 +186,7 @@ impl Symbolizer {
         if self.binaries.len() < MAX_BINARIES {
             self.binaries.entry(open.id).or_insert_with(|| Binary {
                 path: String::from_utf8_lossy(&mapping.file.path).into_owned(),
-                build_id: build_id::of_file(&open.file),
+                build_id: host_elf::build_id_of_file(&open.file),
                 frames: Vec::new(),
             });
         }

@@ -2,10 +2,11 @@
 
 use crate::analyse::rows::{Resolved, Symbols};
 use crate::{
+    host::elf,
     kernel_half::stack::Stack,
     process::{Feed, Image, thread},
     report::BinaryRow,
-    symbols::{Binary, Symbolizer, SymbolizerOptions, Unknown, UserStack, build_id},
+    symbols::{Binary, Symbolizer, SymbolizerOptions, Unknown, UserStack},
     text,
 };
 use std::collections::HashMap;
@@ -119,7 +120,7 @@ impl Symbols for Names<'_> {
     }
 
     fn binaries(&self) -> Vec<BinaryRow> {
-        let kernel = BinaryRow { path: BinaryRow::KERNEL.to_owned(), build_id: build_id::of_kernel(), frames: Vec::new() };
+        let kernel = BinaryRow { path: BinaryRow::KERNEL.to_owned(), build_id: elf::build_id_of_kernel(), frames: Vec::new() };
         let files = self.symbolizer.binaries().into_iter();
         files.map(|Binary { path, build_id, frames }| BinaryRow { path, build_id, frames }).chain([kernel]).collect()
     }
