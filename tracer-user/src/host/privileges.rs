@@ -37,8 +37,11 @@ pub const PROCESSES: &[Capability] = &[CAP_SYS_PTRACE, CAP_CHECKPOINT_RESTORE, C
 /// in them.
 pub const SURVEY: &[Capability] = &[CAP_SYS_ADMIN];
 
+/// The thread that reads symbols: perf maps in the roots of processes. The files are open already.
+pub const SYMBOLS: &[Capability] = &[CAP_SYS_PTRACE, CAP_DAC_READ_SEARCH];
+
 /// The collector: tables, and the programs that are loaded when they are first run (the sweep, pictures); addresses in
-/// /proc/kallsyms; perf maps in the roots of processes. Frame numbers and flags (CAP_SYS_ADMIN) were read at the start, perf events
+/// /proc/kallsyms; what the thread that reads symbols has, since that is made by the collector. Frame numbers and flags (CAP_SYS_ADMIN) were read at the start, perf events
 /// are open, programs are attached.
 pub const COLLECTOR: &[Capability] = &[CAP_BPF, CAP_PERFMON, CAP_SYSLOG, CAP_SYS_PTRACE, CAP_DAC_READ_SEARCH];
 

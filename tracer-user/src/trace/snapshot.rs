@@ -125,11 +125,13 @@ impl Session {
             cpu: self.cpu,
         };
         phases.end("tables read");
-        let mut names = Names::new(self.feed.as_ref(), &mut self.symbolizer);
+        let mut names = Names::for_report(self.feed.as_ref(), &mut self.symbolizer);
         names.learn(keys.values().filter(|record| rows::wanted(&inputs, CgroupId(record.key.owner))), &processes, &stacks);
         names.learn_stacks(mapped.iter().flat_map(Mapped::stacks), &processes, &stacks);
         phases.end("names looked up");
         let mut report = rows::report(&inputs, &mut names);
+        // Only now is it known what had no name.
+        report.losses.extend(names.losses());
         phases.end("report made");
         report.oom = self.autopsies().iter().map(Autopsy::to_value).collect();
         report.oom_loops = Some(self.loops()).filter(|loops| loops.kills > 0 || !loops.verdicts.is_empty());
