@@ -148,6 +148,9 @@ pub struct Section {
     link: u32,
 }
 
+/// A symbol's name, hostile bytes, and the file's own address of it.
+pub type Symbol = (Vec<u8>, u64);
+
 /// A table in the file.
 #[derive(Clone, Copy, Debug)]
 struct Table {
@@ -345,11 +348,11 @@ impl<'s, S: Source + ?Sized> Elf<'s, S> {
         })
     }
 
-    /// Names and addresses of the dynamic symbols whose names begin with `prefix`; `None` if it has no section of them.
+    /// The dynamic symbols whose names begin with `prefix`; `None` if it has no section of them.
     ///
     /// # Errors
     /// What is wrong with the file.
-    pub fn dynamic_symbols(&self, prefix: &[u8]) -> Result<Option<Vec<(Vec<u8>, u64)>>, ElfError> {
+    pub fn dynamic_symbols(&self, prefix: &[u8]) -> Result<Option<Vec<Symbol>>, ElfError> {
         let sections = self.sections()?;
         let Some(dynamic) = sections.iter().find(|section| section.kind == SHT_DYNSYM) else { return Ok(None) };
         let names = usize::try_from(dynamic.link).ok().and_then(|link| sections.get(link)).ok_or(ElfError::SectionNames)?;
@@ -360,7 +363,7 @@ impl<'s, S: Source + ?Sized> Elf<'s, S> {
     }
 }
 
-fn symbols_in<H: FileHeader<Endian = LittleEndian>>(entries: &[u8], names: &[u8], prefix: &[u8]) -> Vec<(Vec<u8>, u64)> {
+fn symbols_in<H: FileHeader<Endian = LittleEndian>>(entries: &[u8], names: &[u8], prefix: &[u8]) -> Vec<Symbol> {
     let count = entries.len() / size_of::<H::Sym>();
     let Ok((symbols, _)) = pod::slice_from_bytes::<H::Sym>(entries, count) else { return Vec::new() };
     let named = symbols.iter().filter_map(|symbol| {

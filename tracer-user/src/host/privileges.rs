@@ -146,6 +146,11 @@ mod tests {
     const PERFMON: u64 = 1 << 38;
 
     #[test]
+    fn the_collector_can_make_a_thread_that_reads_symbols() {
+        assert!(SYMBOLS.iter().all(|capability| COLLECTOR.contains(capability)));
+    }
+
+    #[test]
     fn only_what_is_wanted_and_permitted_is_kept() {
         assert_eq!(kept(u64::MAX, &[&[CAP_BPF, CAP_PERFMON], COMMAND]), BPF | PERFMON | 1 << 5);
         assert_eq!(kept(BPF, &[COLLECTOR]), BPF);

@@ -247,7 +247,7 @@ mod tests {
 
     #[test]
     fn headers_that_claim_gigabytes_are_refused() {
-        let mut file = vec![0; 64];
+        let mut file = [0; 64];
         file[..6].copy_from_slice(b"\x7fELF\x02\x01");
         file[0x20] = 64;
         file[0x36..0x3a].fill(0xff);

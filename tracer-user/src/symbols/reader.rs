@@ -49,6 +49,8 @@ pub struct Reader<K, J, A> {
     /// In the order in which the thread has them. Kept with their jobs for another thread.
     asked: VecDeque<(K, J)>,
     given_up: Vec<JoinHandle<()>>,
+    /// There may be no other thread, and that was said.
+    is_exhausted: bool,
 }
 
 struct Thread<J, A> {
@@ -67,7 +69,7 @@ enum Message<A> {
 impl<K: PartialEq, J: Clone + Send + 'static, A: Send + 'static> Reader<K, J, A> {
     /// One without a thread: it is started with the first job. What a thread has to do first, `work` does.
     pub fn new(name: &'static str, limits: Limits, work: Work<J, A>) -> Reader<K, J, A> {
-        Reader { name, work, limits, thread: None, asked: VecDeque::new(), given_up: Vec::new() }
+        Reader { name, work, limits, thread: None, asked: VecDeque::new(), given_up: Vec::new(), is_exhausted: false }
     }
 
     /// Asks for a job, unless one of that name is under way or too many are. Whether it was taken.
@@ -132,10 +134,15 @@ impl<K: PartialEq, J: Clone + Send + 'static, A: Send + 'static> Reader<K, J, A>
         }
         self.given_up.retain(|thread| !thread.is_finished());
         if self.given_up.len() >= self.limits.given_up {
+            if !self.is_exhausted {
+                log::warn!("{}: {} threads did not come back: nothing more is read until one does", self.name, self.given_up.len());
+            }
+            self.is_exhausted = true;
             // Nobody does them, and those who ask will ask again.
             self.asked.clear();
             return false;
         }
+        self.is_exhausted = false;
         let (jobs, received) = channel::<J>();
         let (sender, messages) = sync_channel(MOST_MESSAGES);
         let work = Arc::clone(&self.work);
@@ -179,6 +186,8 @@ mod tests {
 
     const LIMITS: Limits = Limits { longest: Duration::from_millis(400), given_up: 2, waiting: 8 };
 
+    type Outcomes = Vec<(u64, Outcome<u64, u64>)>;
+
     /// Doors that are opened once.
     #[derive(Default)]
     struct Door(Mutex<bool>, Condvar);
@@ -208,7 +217,7 @@ mod tests {
         (Reader::new("test-reader", limits, Arc::new(work)), door)
     }
 
-    fn wait(reader: &mut Reader<u64, u64, u64>, longest: Option<Duration>) -> (bool, Vec<(u64, Outcome<u64, u64>)>) {
+    fn wait(reader: &mut Reader<u64, u64, u64>, longest: Option<Duration>) -> (bool, Outcomes) {
         let mut outcomes = Vec::new();
         let all = reader.wait(longest, |key, outcome| outcomes.push((key, outcome)));
         (all, outcomes)
