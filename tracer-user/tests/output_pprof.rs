@@ -206,7 +206,9 @@ fn files_and_threads_are_labels_and_frames_have_their_builds() {
         frames: frames.iter().map(|frame| (*frame).to_owned()).collect(),
     };
     let binaries = vec![
-        binary("/usr/bin/a", Some("ab01"), &["grow", "[a+0x10]"]),
+        binary("/usr/bin/a", Some("ab01"), &["[a+0x10]", "grow", "main"]),
+        binary("/usr/bin/b", Some("cd02"), &["main"]),
+        binary("/proc/7/root/usr/bin/a", Some("ab01"), &["grow"]),
         binary("[kernel.kallsyms]", Some("ff02"), &[]),
         binary("x", None, &[]),
     ];

@@ -65,7 +65,7 @@ fn run(mut command: Command) -> Seen {
 fn names(feed: &Feed, seen: &Seen) -> (String, String) {
     let image = feed.registry().image_at(seen.pid, seen.at_ns).cloned().expect("an image");
     let frames = Symbolizer::new(SymbolizerOptions::default()).user(&image, &[seen.address], feed.file_store());
-    (String::from_utf8_lossy(image.comm_bytes()).into_owned(), frames[0].name.clone())
+    (String::from_utf8_lossy(image.comm_bytes()).into_owned(), frames[0].name.as_ref().to_owned())
 }
 
 #[test]
@@ -107,7 +107,7 @@ fn root_two_hundred_quick_processes_all_have_images() {
         assert_eq!(image.comm_bytes(), b"quick");
         assert!(image.to_ns.is_some_and(|end| end > one.at_ns), "{image:?}");
         let frames = symbolizer.user(&image, &[one.address], feed.file_store());
-        assert_eq!((frames[0].name.as_str(), frames[0].kind), ("known_function", FrameKind::User));
+        assert_eq!((&*frames[0].name, frames[0].kind), ("known_function", FrameKind::User));
     }
     assert_eq!(symbolizer.counters().files, 1, "one file, one address: one reading");
 }

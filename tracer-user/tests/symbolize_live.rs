@@ -61,7 +61,7 @@ fn addresses(line: &str) -> Vec<u64> {
 }
 
 fn names(frames: &[Frame]) -> Vec<&str> {
-    frames.iter().map(|f| f.name.as_str()).collect()
+    frames.iter().map(|f| &*f.name).collect()
 }
 
 /// One look-up an address, each as where a task stands.
@@ -105,7 +105,7 @@ fn stack_of(flags: &[&str], argument: &[&str], options: SymbolizerOptions) -> (V
     let (running, line) = Running::start(Command::new(program).args(argument));
     let (image, files) = snapshot(running.0.id());
     let stack = Symbolizer::new(options).user_stack(&image, &addresses(&line), StackStatus::Ended, &files);
-    (stack.frames.into_iter().map(|f| f.name).collect(), stack.status)
+    (stack.frames.iter().map(|f| f.name.as_ref().to_owned()).collect(), stack.status)
 }
 
 fn without_debug_files() -> SymbolizerOptions {
@@ -172,7 +172,7 @@ fn rust_and_cxx_names_are_demangled() {
     let (running, line) = Running::start(&mut Command::new(program));
     let (image, files) = snapshot(running.0.id());
     let frames = each(&mut Symbolizer::new(without_debug_files()), &image, &files, &line);
-    let outer: Vec<&str> = frames.iter().filter(|f| f.kind == FrameKind::User).map(|f| f.name.as_str()).collect();
+    let outer: Vec<&str> = frames.iter().filter(|f| f.kind == FrameKind::User).map(|f| &*f.name).collect();
     assert!(outer[0].contains("shop::Cart") && outer[0].ends_with("::fill"), "{outer:?}");
     assert!(outer[1].starts_with("std::thread::") && outer[1].ends_with("sleep"), "{outer:?}");
 
@@ -239,7 +239,7 @@ fn hostile_files_cost_their_own_symbols_only() {
     let (image, real) = snapshot(running.0.id());
     let address = addresses(&line)[0];
     let mapping = image.mapping(address).unwrap().clone();
-    assert_eq!(Symbolizer::new(without_debug_files()).user(&image, &[address], &real)[0].name, "walk");
+    assert_eq!(names(&Symbolizer::new(without_debug_files()).user(&image, &[address], &real)), ["walk"]);
     // The same mapping with another file behind it: cut, or with bytes changed all over.
     let mut seed = 1_u64;
     for round in 0..300 {
@@ -260,6 +260,39 @@ fn hostile_files_cost_their_own_symbols_only() {
         let frames = Symbolizer::new(without_debug_files()).user(&image, &[address, address + 1], &files);
         assert!(frames.len() >= 2, "round {round}");
     }
+}
+
+#[test]
+fn a_file_that_claims_gigabytes_of_headers_is_not_copied() {
+    let dir = tempfile::tempdir().unwrap();
+    let program = compile(dir.path(), "walk", WALK, "gcc", &["-O1", "-pthread"]);
+    let (running, line) = Running::start(&mut Command::new(&program));
+    let (image, _) = snapshot(running.0.id());
+    let address = addresses(&line)[0];
+    let mapping = image.mapping(address).unwrap().clone();
+    // e_phoff 64, and e_phentsize and e_phnum as large as they can be: 4.29 GB, which the file has.
+    let mut head = [0; 64];
+    head[..7].copy_from_slice(b"\x7fELF\x02\x01\x01");
+    head[0x20] = 64;
+    head[0x36..0x3a].fill(0xff);
+    let path = dir.path().join("sparse");
+    fs::write(&path, head).unwrap();
+    let file = fs::OpenOptions::new().read(true).write(true).open(&path).unwrap();
+    file.set_len(5 << 30).unwrap();
+    let files = Mutex::new(FileStore::new(4));
+    files.lock().unwrap().insert(&mapping.file, file, 5 << 30);
+    // Bytes that this process has written so far, the tests beside this one included, which write little.
+    let written = || -> u64 {
+        let io = fs::read_to_string("/proc/self/io").unwrap();
+        io.lines().find_map(|line| line.strip_prefix("wchar: ")).unwrap().parse().unwrap()
+    };
+    let before = written();
+    let mut symbolizer = Symbolizer::new(without_debug_files());
+    let frames = symbolizer.user(&image, &[address], &files);
+    let bytes = written() - before;
+    assert!(bytes < 256 << 20, "{bytes} bytes were written");
+    assert!(frames[0].name.starts_with("[walk+0x"), "{frames:?}");
+    assert_eq!(symbolizer.counters().refused, 1);
 }
 
 #[test]

@@ -12,8 +12,19 @@ pub const USAGE: u8 = 2;
 pub const FAILED_WITH_COMMAND: u8 = 125;
 
 /// Causes of loss that cost no bytes of memory.
-const NO_BYTES: [&str; 6] =
-    ["recursion_misses", "file_table_full", "mapping_table_full", "mapping_event_lost", "container_names_refused", "container_names_late"];
+const NO_BYTES: [&str; 11] = [
+    "recursion_misses",
+    "file_table_full",
+    "mapping_table_full",
+    "mapping_event_lost",
+    "container_names_refused",
+    "container_names_late",
+    "symbols_late",
+    "symbol_files_unread",
+    "symbol_files_not_open",
+    "perf_maps_foreign",
+    "perf_maps_cut",
+];
 
 /// Options that do not go together, though each is right: [`USAGE`].
 #[derive(Debug, thiserror::Error)]

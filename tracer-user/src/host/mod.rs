@@ -2,6 +2,7 @@
 
 pub mod append;
 pub mod clock;
+pub mod elf;
 pub mod kernel;
 pub mod phases;
 pub mod privileges;

@@ -40,8 +40,11 @@ pub const FILES: &[Capability] = &[CAP_DAC_READ_SEARCH];
 /// in them.
 pub const SURVEY: &[Capability] = &[CAP_SYS_ADMIN];
 
+/// The thread that reads symbols: perf maps in the roots of processes. The files are open already.
+pub const SYMBOLS: &[Capability] = &[CAP_SYS_PTRACE, CAP_DAC_READ_SEARCH];
+
 /// The collector: tables, and the programs that are loaded when they are first run (the sweep, pictures); addresses in
-/// /proc/kallsyms; perf maps in the roots of processes. Frame numbers and flags (CAP_SYS_ADMIN) were read at the start, perf events
+/// /proc/kallsyms; what the thread that reads symbols has, since that is made by the collector. Frame numbers and flags (CAP_SYS_ADMIN) were read at the start, perf events
 /// are open, programs are attached.
 pub const COLLECTOR: &[Capability] = &[CAP_BPF, CAP_PERFMON, CAP_SYSLOG, CAP_SYS_PTRACE, CAP_DAC_READ_SEARCH];
 
@@ -144,6 +147,11 @@ mod tests {
     const ADMIN: u64 = 1 << 21;
     const BPF: u64 = 1 << 39;
     const PERFMON: u64 = 1 << 38;
+
+    #[test]
+    fn the_collector_can_make_a_thread_that_reads_symbols() {
+        assert!(SYMBOLS.iter().all(|capability| COLLECTOR.contains(capability)));
+    }
 
     #[test]
     fn only_what_is_wanted_and_permitted_is_kept() {

@@ -68,7 +68,7 @@ fn find(request: &OpenRequest) -> Option<OwnedFd> {
     own.into_iter().chain(ancestors).chain(host).find_map(|(root, reached)| {
         let root = OpenOptions::new().read(true).custom_flags(libc::O_PATH | libc::O_DIRECTORY).open(root).ok()?;
         // Before Linux 5.6 there is no openat2 and no safe way through a foreign root: the file stays closed.
-        let found = sys::find_in_root(root.as_fd(), &path).ok()?;
+        let found = sys::find_in_root(root.as_fd(), &path, 0).ok()?;
         is_the_mapped(&found, map, reached).then_some(found)
     })
 }
@@ -97,10 +97,10 @@ pub(crate) fn read_only(found: &OwnedFd) -> io::Result<(File, u64)> {
     Ok((file, metadata.len()))
 }
 
-/// Finds and opens a regular file below a process's root, for files that are not mapped (perf maps).
+/// Finds and opens a regular file below a process's root, for files that are not mapped (perf maps). A symlink is none.
 pub(crate) fn open_in_root_of(tgid: u32, path: &str) -> io::Result<(File, Metadata)> {
     let root = OpenOptions::new().read(true).custom_flags(libc::O_PATH | libc::O_DIRECTORY).open(format!("/proc/{tgid}/root"))?;
-    let found = sys::find_in_root(root.as_fd(), &CString::new(path)?)?;
+    let found = sys::find_in_root(root.as_fd(), &CString::new(path)?, libc::O_NOFOLLOW)?;
     let (file, _) = read_only(&found)?;
     let metadata = file.metadata()?;
     Ok((file, metadata))
@@ -114,7 +114,7 @@ mod tests {
 
     fn look_up(root: &std::path::Path, path: &str) -> io::Result<OwnedFd> {
         let root = OpenOptions::new().read(true).custom_flags(libc::O_PATH | libc::O_DIRECTORY).open(root)?;
-        sys::find_in_root(root.as_fd(), &CString::new(path).unwrap())
+        sys::find_in_root(root.as_fd(), &CString::new(path).unwrap(), 0)
     }
 
     #[test]

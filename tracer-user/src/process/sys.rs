@@ -31,11 +31,12 @@ pub fn poll_readable(descriptors: &[RawFd], timeout: Duration) -> io::Result<boo
 }
 
 /// Finds `path` below `root` as if `root` were the root directory, also through absolute symlinks (openat2, Linux 5.6), without
-/// opening it (O_PATH): opening a device or a FIFO can have effects. Kernel magic links inside are refused.
-pub fn find_in_root(root: BorrowedFd<'_>, path: &CString) -> io::Result<OwnedFd> {
+/// opening it (O_PATH): opening a device or a FIFO can have effects. Kernel magic links inside are refused. With `O_NOFOLLOW` in `flags` a
+/// symlink at the end is found itself.
+pub fn find_in_root(root: BorrowedFd<'_>, path: &CString, flags: libc::c_int) -> io::Result<OwnedFd> {
     // SAFETY: `open_how` is plain integers; all zero is its neutral value.
     let mut how: libc::open_how = unsafe { std::mem::zeroed() };
-    how.flags = (libc::O_PATH | libc::O_CLOEXEC) as u64;
+    how.flags = (libc::O_PATH | libc::O_CLOEXEC | flags) as u64;
     how.resolve = libc::RESOLVE_IN_ROOT | libc::RESOLVE_NO_MAGICLINKS;
     // SAFETY: `path` is NUL-terminated, `how` has the size given.
     let fd = unsafe {

@@ -90,7 +90,8 @@ pub struct BinaryRow {
     pub path: String,
     /// Build id, hexadecimal digits; null if it has none or could not be read.
     pub build_id: Option<String>,
-    /// Frames of this report that are in it and in no other, sorted; none for the kernel, whose frames end in `_[k]`.
+    /// Frames of this report that are in it, sorted; a name that two files have is a frame of both. None for the kernel, whose frames end in
+    /// `_[k]`.
     pub frames: Vec<String>,
 }
 

@@ -2,13 +2,15 @@
 //! `None`, with a count of why.
 
 use super::stack::{AFTER_BYTES, BEFORE_BYTES};
-use super::{Frame, FrameKind, demangle, elf_guard};
+use super::{Frame, FrameKind, demangle, elf_guard, elf_guard::Refusal};
 use crate::process::OpenFile;
 use crate::process::sys;
 use blazesym::symbolize::source::{Elf, Source};
 use blazesym::symbolize::{Input, Symbolized, Symbolizer};
 use std::ffi::CString;
 use std::fs::File;
+use std::io;
+use std::ops::Range;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -33,8 +35,8 @@ pub enum ElfError {
     #[error("cannot be read")]
     Unreadable,
     /// It did not pass [`elf_guard`].
-    #[error("{0}")]
-    Refused(&'static str),
+    #[error(transparent)]
+    Refused(#[from] Refusal),
     /// The parser failed.
     #[error("cannot be parsed")]
     Malformed,
@@ -61,48 +63,43 @@ pub fn functions(open: &OpenFile, offsets: &[u64], options: &ElfOptions) -> Resu
 
 /// An anonymous copy of the file's tables, and whether its debug information may be used.
 fn copy(file: &File) -> Result<(File, bool), ElfError> {
-    let plan = elf_guard::plan(|at, length| read(file, at, length)).map_err(ElfError::Refused)?;
+    let plan = elf_guard::plan(file)?;
     let name = CString::new("memtrail-symbols").map_err(|_| ElfError::Unreadable)?;
     let copy = sys::memory_file(&name).map_err(|_| ElfError::Unreadable)?;
     for range in &plan.ranges {
-        copy_range(file, &copy, range.clone()).ok_or(ElfError::Unreadable)?;
+        copy_range(file, &copy, range.clone()).map_err(|_| ElfError::Unreadable)?;
     }
     // The parser wants every offset in a header to lie in the file, also those of what was not copied.
     let size = file.metadata().map_err(|_| ElfError::Unreadable)?.len();
     let length = copy.metadata().map_err(|_| ElfError::Unreadable)?.len();
     copy.set_len(size.max(length)).map_err(|_| ElfError::Unreadable)?;
     // The file may have changed between the look and the copy: what counts is what the copy says.
-    let again = elf_guard::plan(|at, length| read(&copy, at, length)).map_err(ElfError::Refused)?;
-    if again != plan {
-        return Err(ElfError::Refused("changed while it was read"));
+    if elf_guard::plan(&copy)? != plan {
+        return Err(ElfError::Refused(Refusal::Changed));
     }
     let shallow = || {
-        let [info, abbreviations] = plan.dwarf.clone().map(|range| read(&copy, range.start, range.end - range.start).unwrap_or_default());
+        let read = |range: &Range<u64>| {
+            let mut bytes = vec![0; usize::try_from(range.end - range.start).ok()?];
+            copy.read_exact_at(&mut bytes, range.start).ok().map(|()| bytes)
+        };
+        let [info, abbreviations] = plan.dwarf.each_ref().map(|range| read(range).unwrap_or_default());
         elf_guard::dwarf_is_shallow(&info, &abbreviations)
     };
     let debug = plan.no_debug.is_none() && shallow();
     Ok((copy, debug))
 }
 
-fn read(file: &File, at: u64, length: u64) -> Option<Vec<u8>> {
-    // Asked before memory is taken: a header can claim any length.
-    let size = file.metadata().ok()?.len();
-    if at.checked_add(length)? > size {
-        return None;
-    }
-    let mut bytes = vec![0; usize::try_from(length).ok()?];
-    file.read_exact_at(&mut bytes, at).ok()?;
-    Some(bytes)
-}
-
-fn copy_range(from: &File, to: &File, range: std::ops::Range<u64>) -> Option<()> {
+fn copy_range(from: &File, to: &File, range: Range<u64>) -> io::Result<()> {
+    let mut bytes = vec![0; 1 << 20];
     let mut at = range.start;
     while at < range.end {
-        let bytes = read(from, at, (range.end - at).min(1 << 20))?;
-        to.write_all_at(&bytes, at).ok()?;
-        at += bytes.len() as u64;
+        let part = (range.end - at).min(bytes.len() as u64);
+        let part = bytes.get_mut(..part as usize).unwrap_or_default();
+        from.read_exact_at(part, at)?;
+        to.write_all_at(part, at)?;
+        at += part.len() as u64;
     }
-    Some(())
+    Ok(())
 }
 
 fn symbolize(copy: &File, offsets: &[u64], debug: bool, directories: &[PathBuf]) -> Result<Vec<Option<Vec<Frame>>>, ElfError> {
@@ -136,4 +133,55 @@ pub fn code_around(open: &OpenFile, offset: u64) -> Option<([u8; BEFORE_BYTES], 
     open.file.read_exact_at(&mut before, offset.checked_sub(BEFORE_BYTES as u64)?).ok()?;
     open.file.read_exact_at(&mut after, offset).ok()?;
     Some((before, after))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Bytes that this thread has written so far.
+    fn written() -> u64 {
+        let io = std::fs::read_to_string("/proc/thread-self/io").unwrap();
+        io.lines().find_map(|line| line.strip_prefix("wchar: ")).unwrap().parse().unwrap()
+    }
+
+    /// The bytes that the copy of a sparse file of 5 GB takes, and what was said of it.
+    fn copied(head: &[u8], at: &[(u64, &[u8])]) -> (u64, Result<bool, ElfError>) {
+        let file = tempfile::tempfile().unwrap();
+        file.set_len(5 << 30).unwrap();
+        for (at, bytes) in std::iter::once((0, head)).chain(at.iter().copied()) {
+            file.write_all_at(bytes, at).unwrap();
+        }
+        let before = written();
+        let outcome = copy(&file);
+        (written() - before, outcome.map(|(_, debug)| debug))
+    }
+
+    #[test]
+    fn a_sparse_file_of_gigabytes_is_copied_within_bounds() {
+        let head = |program_headers: [u8; 4], sections: u8| {
+            let mut head = [0; 64];
+            head[..7].copy_from_slice(b"\x7fELF\x02\x01\x01");
+            (head[0x20], head[0x29]) = (64, if sections == 0 { 0 } else { 0x80 });
+            head[0x36..0x3a].copy_from_slice(&program_headers);
+            head[0x3a..0x40].copy_from_slice(&[64, 0, sections, 0, 1, 0]);
+            head
+        };
+        let (bytes, outcome) = copied(&head([0xff; 4], 0), &[]);
+        assert!(bytes == 0 && outcome.is_err(), "{bytes} {outcome:?}");
+        // Symbol tables over each other that have nearly all that one file may have, and two more of them.
+        let section = |kind: u8, length: u64| {
+            let mut section = [0; 64];
+            (section[4], section[0x19]) = (kind, 0x10);
+            section[0x20..0x28].copy_from_slice(&length.to_le_bytes());
+            section
+        };
+        let names = section(3, 4096);
+        for (tables, passes) in [(1, true), (3, false)] {
+            let sections = [vec![section(0, 0), names], vec![section(2, 100 << 20); tables]].concat().concat();
+            let (bytes, outcome) = copied(&head([56, 0, 0, 0], 2 + tables as u8), &[(0x8000, &sections)]);
+            assert_eq!(outcome.is_ok(), passes, "{outcome:?}");
+            assert!(bytes <= elf_guard::MAX_BYTES && (bytes > 100 << 20) == passes, "{bytes}");
+        }
+    }
 }

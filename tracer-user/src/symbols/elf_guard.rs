@@ -1,27 +1,49 @@
-//! Copies what is needed of an ELF file and looks it over before a parser gets it that trusts its input. Knows nothing of symbols.
+//! Plans the copy of an ELF file and looks it over before a parser gets it that trusts its input. Knows nothing of symbols.
 //!
 //! Files of traced processes are hostile. Mapping one means SIGBUS when its owner cuts it, so that only copies are parsed: headers,
 //! symbol tables and debug information at their old offsets in an anonymous file, holes elsewhere. A parser that follows links
 //! opens paths that the file names (`.gnu_debuglink` may be absolute: a FIFO or a device of the host), and one that unpacks
 //! compressed sections unpacks a thousand times their size: such files lose their DWARF, or are refused.
 
+use crate::host::elf::{Elf, ElfError, Section, Source};
 use gimli::{DebugAbbrev, DebugInfo, EndianSlice, LittleEndian, UnitHeader};
+use object::elf::{SHF_COMPRESSED, SHT_DYNSYM, SHT_NOTE, SHT_STRTAB, SHT_SYMTAB, SHT_SYMTAB_SHNDX};
 use std::ops::Range;
 
 /// Most bytes of symbol tables copied of one file.
 const MAX_TABLE_BYTES: u64 = 128 << 20;
 /// Most bytes of debug information; with more of it a file has its own symbols only. The parser touches nearly all of it, and what it
-/// touches is resident: this bound keeps the collector below its 64 MiB.
+/// touches is resident.
 const MAX_DEBUG_BYTES: u64 = 36 << 20;
-/// Most sections of a program.
-const MAX_SECTIONS: u64 = 4096;
+/// Most bytes of one file that are read or copied at all: those, and headers and names of sections.
+pub const MAX_BYTES: u64 = MAX_TABLE_BYTES + MAX_DEBUG_BYTES + (4 << 20);
 /// Deepest nesting of debug information that is handed on: the parser recurses.
 const MAX_DWARF_DEPTH: isize = 400;
+
+/// Why a file is refused; the words follow its name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// Its headers.
+    #[error(transparent)]
+    Elf(#[from] ElfError),
+    /// Its class.
+    #[error("is not a 64-bit ELF file")]
+    Narrow,
+    /// Unpacking has no bound.
+    #[error("has compressed symbol tables")]
+    CompressedTables,
+    /// Too many symbols.
+    #[error("has {0} bytes of symbol tables, where at most {MAX_TABLE_BYTES} are read")]
+    LargeTables(u64),
+    /// Its owner wrote to it meanwhile.
+    #[error("changed while it was read")]
+    Changed,
+}
 
 /// What to take of a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Plan {
-    /// Byte ranges to copy.
+    /// Byte ranges to copy, [`MAX_BYTES`] together at most.
     pub ranges: Vec<Range<u64>>,
     /// Why debug information is left out; `None` if it is not.
     pub no_debug: Option<&'static str>,
@@ -29,32 +51,37 @@ pub struct Plan {
     pub dwarf: [Range<u64>; 2],
 }
 
-const SHF_COMPRESSED: u64 = 1 << 11;
-const SHT_SYMTAB: u64 = 2;
-const SHT_STRTAB: u64 = 3;
-const SHT_NOTE: u64 = 7;
-const SHT_NOBITS: u64 = 8;
-const SHT_DYNSYM: u64 = 11;
-const SHT_SYMTAB_SHNDX: u64 = 18;
-
-/// Plans the copy of a file. `read` gives `length` bytes at an offset, or `None`. An error is why the file is refused.
-pub fn plan(read: impl Fn(u64, u64) -> Option<Vec<u8>>) -> Result<Plan, &'static str> {
-    let (mut ranges, sections) = sections(&read)?;
+/// Plans the copy of a file.
+///
+/// # Errors
+/// Why the file is refused.
+pub fn plan<S: Source + ?Sized>(source: &S) -> Result<Plan, Refusal> {
+    let elf = Elf::open(source, MAX_BYTES)?;
+    if !elf.is_64() {
+        return Err(Refusal::Narrow);
+    }
+    let mut ranges = elf.headers()?;
+    let sections = elf.sections()?;
+    // The first one stands for nothing.
+    let sections = sections.get(1..).unwrap_or_default();
     let mut no_debug = None;
-    for section in &sections {
-        if section.compressed && !section.is_debug() {
-            return Err("compressed symbol tables");
+    for section in sections {
+        if is_compressed(section) && !is_debug(section) {
+            return Err(Refusal::CompressedTables);
         }
-        no_debug = no_debug.or_else(|| section.debug_objection(&read));
+        no_debug = no_debug.or_else(|| debug_objection(&elf, section));
     }
-    let bytes = |keep: &dyn Fn(&Section) -> bool| sections.iter().filter(|s| keep(s)).fold(0_u64, |sum, s| sum.saturating_add(s.length()));
-    if bytes(&Section::is_table) > MAX_TABLE_BYTES {
-        return Err("symbol tables too large");
+    let bytes = |keep: fn(&Section) -> bool| sections.iter().filter(|s| keep(s)).fold(0_u64, |sum, s| sum.saturating_add(length(s)));
+    let tables = bytes(is_table);
+    if tables > MAX_TABLE_BYTES {
+        return Err(Refusal::LargeTables(tables));
     }
-    if bytes(&Section::is_copied_debug) > MAX_DEBUG_BYTES {
+    if bytes(is_copied_debug) > MAX_DEBUG_BYTES {
         no_debug = no_debug.or(Some("debug information too large"));
     }
-    ranges.extend(sections.iter().filter(|s| s.is_table() || (s.is_copied_debug() && no_debug.is_none())).map(|s| s.range.clone()));
+    for section in sections.iter().filter(|s| is_table(s) || (is_copied_debug(s) && no_debug.is_none())) {
+        ranges.push(elf.claim(section.range.clone())?);
+    }
     let named = |name: &[u8]| sections.iter().find(|s| s.name == name).map_or(0..0, |s| s.range.clone());
     Ok(Plan { ranges, no_debug, dwarf: [named(b".debug_info"), named(b".debug_abbrev")] })
 }
@@ -91,98 +118,52 @@ fn unit_is_shallow(unit: &UnitHeader<Slice<'_>>, abbreviations: &DebugAbbrev<Sli
     Some(true)
 }
 
-struct Section {
-    name: Vec<u8>,
-    kind: u64,
-    compressed: bool,
-    range: Range<u64>,
+fn length(section: &Section) -> u64 {
+    section.range.end - section.range.start
 }
 
-impl Section {
-    fn length(&self) -> u64 {
-        self.range.end - self.range.start
-    }
+fn is_compressed(section: &Section) -> bool {
+    section.flags & u64::from(SHF_COMPRESSED) != 0
+}
 
-    fn is_debug(&self) -> bool {
-        [&b".debug_"[..], b".zdebug_", b".gnu_debug"].iter().any(|prefix| self.name.starts_with(prefix))
-    }
+fn is_debug(section: &Section) -> bool {
+    [&b".debug_"[..], b".zdebug_", b".gnu_debug"].iter().any(|prefix| section.name.starts_with(prefix))
+}
 
-    /// What tells of functions and inlined ones; where variables live and indexes for debuggers do not.
-    fn is_copied_debug(&self) -> bool {
-        const OTHERS: [&[u8]; 6] =
-            [b".debug_loc", b".debug_loclists", b".debug_pubnames", b".debug_pubtypes", b".debug_macro", b".debug_names"];
-        self.is_debug() && !OTHERS.contains(&&*self.name)
-    }
+/// What tells of functions and inlined ones; where variables live and indexes for debuggers do not.
+fn is_copied_debug(section: &Section) -> bool {
+    const OTHERS: [&[u8]; 6] =
+        [b".debug_loc", b".debug_loclists", b".debug_pubnames", b".debug_pubtypes", b".debug_macro", b".debug_names"];
+    is_debug(section) && !OTHERS.contains(&&*section.name)
+}
 
-    fn is_table(&self) -> bool {
-        !self.is_debug() && [SHT_SYMTAB, SHT_STRTAB, SHT_NOTE, SHT_DYNSYM, SHT_SYMTAB_SHNDX].contains(&self.kind)
-    }
+fn is_table(section: &Section) -> bool {
+    !is_debug(section) && [SHT_SYMTAB, SHT_STRTAB, SHT_NOTE, SHT_DYNSYM, SHT_SYMTAB_SHNDX].contains(&section.kind)
+}
 
-    /// Why this section forbids the use of the file's debug information.
-    fn debug_objection(&self, read: impl Fn(u64, u64) -> Option<Vec<u8>>) -> Option<&'static str> {
-        match &*self.name {
-            // A plain file name is looked for in the host's debug directories only. All digits would be a descriptor of ours, since
-            // the copy is given to the parser as /proc/self/fd/N.
-            b".gnu_debuglink" => {
-                let data = read(self.range.start, self.length().min(4096)).unwrap_or_default();
-                let name = data.split(|&b| b == 0).next().unwrap_or_default();
-                let plain = !name.contains(&b'/') && name != b".." && name != b"." && !name.iter().all(u8::is_ascii_digit);
-                (!plain).then_some("debug link that is a path")
-            }
-            b".gnu_debugaltlink" | b".debug_sup" => Some("link to a supplementary file"),
-            name if self.compressed || name.starts_with(b".zdebug_") => Some("compressed debug information"),
-            _ => None,
+/// Why this section forbids the use of the file's debug information.
+fn debug_objection<S: Source + ?Sized>(elf: &Elf<'_, S>, section: &Section) -> Option<&'static str> {
+    match &*section.name {
+        // A plain file name is looked for in the host's debug directories only. All digits would be a descriptor of ours, since
+        // the copy is given to the parser as /proc/self/fd/N.
+        b".gnu_debuglink" => {
+            let start = section.range.start;
+            let data = elf.bytes(start..start.saturating_add(length(section).min(4096))).unwrap_or_default();
+            let name = data.split(|&b| b == 0).next().unwrap_or_default();
+            let plain = !name.contains(&b'/') && name != b".." && name != b"." && !name.iter().all(u8::is_ascii_digit);
+            (!plain).then_some("debug link that is a path")
         }
+        b".gnu_debugaltlink" | b".debug_sup" => Some("link to a supplementary file"),
+        name if is_compressed(section) || name.starts_with(b".zdebug_") => Some("compressed debug information"),
+        _ => None,
     }
-}
-
-/// The ranges of the headers and the sections of a 64-bit little-endian ELF file. No sections are fine, strange ones are not.
-fn sections(read: impl Fn(u64, u64) -> Option<Vec<u8>>) -> Result<(Vec<Range<u64>>, Vec<Section>), &'static str> {
-    const MALFORMED: &str = "malformed headers";
-    let file = read(0, 64).ok_or("too short for an ELF file")?;
-    if file.get(..6) != Some(b"\x7fELF\x02\x01") {
-        return Err("not a 64-bit little-endian ELF file");
-    }
-    let field = |at, length| number(&file, at, length).ok_or(MALFORMED);
-    let (segments_at, segment, segments) = (field(0x20, 8)?, field(0x36, 2)?, field(0x38, 2)?);
-    let (at, entry, count, names) = (field(0x28, 8)?, field(0x3a, 2)?, field(0x3c, 2)?, field(0x3e, 2)?);
-    let segments_end = segments_at.checked_add(segment * segments).ok_or(MALFORMED)?;
-    let mut ranges = vec![0..64, segments_at..segments_end];
-    if at == 0 && count == 0 {
-        return Ok((ranges, vec![]));
-    }
-    // Zero and 0xffff stand for numbers kept elsewhere, in files of more than 65,279 sections: no program is one.
-    if entry != 64 || count == 0 || count > MAX_SECTIONS || names >= count {
-        return Err(MALFORMED);
-    }
-    let headers = read(at, count * 64).ok_or(MALFORMED)?;
-    ranges.push(at..at.checked_add(count * 64).ok_or(MALFORMED)?);
-    let header = |index: u64| headers.get(usize::try_from(index * 64).ok()?..)?.get(..64);
-    let range = |header: &[u8]| {
-        let start = number(header, 0x18, 8)?;
-        Some(start..start.checked_add(number(header, 0x20, 8)?)?)
-    };
-    let names = header(names).and_then(range).ok_or(MALFORMED)?;
-    let names = read(names.start, (names.end - names.start).min(1 << 20)).ok_or(MALFORMED)?;
-    let sections = (1..count).map(|index| {
-        let header = header(index)?;
-        let name = names.get(usize::try_from(number(header, 0, 4)?).ok()?..)?.split(|&b| b == 0).next()?.to_vec();
-        let kind = number(header, 4, 4)?;
-        // .bss has a size but no bytes.
-        let range = if kind == SHT_NOBITS { 0..0 } else { range(header)? };
-        Some(Section { name, kind, compressed: number(header, 8, 8)? & SHF_COMPRESSED != 0, range })
-    });
-    Ok((ranges, sections.collect::<Option<Vec<_>>>().ok_or(MALFORMED)?))
-}
-
-fn number(bytes: &[u8], at: usize, length: usize) -> Option<u64> {
-    let field = bytes.get(at..at.checked_add(length)?)?;
-    Some(field.iter().rev().fold(0, |value, &byte| value << 8 | u64::from(byte)))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const COMPRESSED: u64 = SHF_COMPRESSED as u64;
 
     /// An ELF file of one section besides the names.
     fn elf(name: &str, flags: u64, data: &[u8]) -> Vec<u8> {
@@ -213,12 +194,8 @@ mod tests {
         file
     }
 
-    fn reader(file: &[u8]) -> impl Fn(u64, u64) -> Option<Vec<u8>> + '_ {
-        |at, length| Some(file.get(at as usize..(at as usize).checked_add(length as usize)?)?.to_vec())
-    }
-
     fn objection(file: &[u8]) -> Option<&'static str> {
-        plan(reader(file)).unwrap().no_debug
+        plan(file).unwrap().no_debug
     }
 
     #[test]
@@ -226,7 +203,7 @@ mod tests {
         assert_eq!(objection(&elf(".text", 0, b"code")), None);
         assert_eq!(objection(&elf(".gnu_debuglink", 0, b"libc.so.6.debug\0crc!")), None);
         let own = std::fs::read("/proc/self/exe").unwrap();
-        let plan = plan(reader(&own)).unwrap();
+        let plan = plan(&own[..]).unwrap();
         assert_eq!(plan.no_debug, None);
         let part = |range: &Range<u64>| &own[range.start as usize..range.end as usize];
         assert!(!plan.dwarf[0].is_empty() && dwarf_is_shallow(part(&plan.dwarf[0]), part(&plan.dwarf[1])));
@@ -235,7 +212,7 @@ mod tests {
     #[test]
     fn code_is_not_copied_but_tables_are() {
         let file = elf(".text", 0, b"code");
-        let copied = |file: &[u8]| plan(reader(file)).unwrap().ranges.iter().map(|r| r.end - r.start).sum::<u64>();
+        let copied = |file: &[u8]| plan(file).unwrap().ranges.iter().map(|r| r.end - r.start).sum::<u64>();
         assert_eq!(copied(&file) + 4, copied(&elf(".debug_x", 0, b"code")) - 3);
     }
 
@@ -249,9 +226,9 @@ mod tests {
 
     #[test]
     fn what_unpacks_is_not_unpacked() {
-        assert!(objection(&elf(".debug_info", SHF_COMPRESSED, b"")).is_some());
+        assert!(objection(&elf(".debug_info", COMPRESSED, b"")).is_some());
         assert!(objection(&elf(".zdebug_info", 0, b"")).is_some());
-        assert!(plan(reader(&elf(".symtab", SHF_COMPRESSED, b""))).is_err());
+        assert!(plan(&elf(".symtab", COMPRESSED, b"")[..]).is_err());
     }
 
     #[test]
@@ -269,16 +246,26 @@ mod tests {
     }
 
     #[test]
+    fn headers_that_claim_gigabytes_are_refused() {
+        let mut file = [0; 64];
+        file[..6].copy_from_slice(b"\x7fELF\x02\x01");
+        file[0x20] = 64;
+        file[0x36..0x3a].fill(0xff);
+        let planned = plan(&file[..]).map(|plan| plan.ranges.iter().map(|range| range.end - range.start).sum::<u64>());
+        assert!(planned.is_err(), "{planned:?}");
+    }
+
+    #[test]
     fn every_cut_and_every_changed_byte_is_survived() {
         let whole = elf(".gnu_debuglink", 0, b"name\0");
         for length in 0..whole.len() {
-            assert!(plan(reader(&whole[..length])).is_err(), "{length}");
+            assert!(plan(&whole[..length]).is_err(), "{length}");
         }
         for at in 0..whole.len() {
             for value in [0, 1, 0x7f, 0xff] {
                 let mut changed = whole.clone();
                 changed[at] = value;
-                let _ = plan(reader(&changed));
+                let _ = plan(&changed[..]);
             }
         }
     }

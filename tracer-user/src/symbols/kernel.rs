@@ -61,9 +61,12 @@ impl KernelSymbols {
         self.hidden || self.known(address).is_some()
     }
 
-    /// What to tell the user, once known: the kernel hides its addresses.
+    /// What to tell the user: the kernel hides its addresses. Asks the kernel.
     #[must_use]
-    pub fn warning(&self) -> Option<&'static str> {
+    pub fn warning(&mut self) -> Option<&'static str> {
+        if !self.hidden && self.cache.is_empty() {
+            self.hidden = std::fs::File::open("/proc/kallsyms").is_ok_and(|file| hides(BufReader::with_capacity(1 << 16, file)));
+        }
         self.hidden.then_some("kernel frames have no names: kernel.kptr_restrict hides the addresses in /proc/kallsyms")
     }
 }
@@ -138,6 +141,20 @@ pub fn resolve(mut kallsyms: impl BufRead, sorted: &[u64]) -> io::Result<Names> 
     Ok(Names::Found(functions.collect()))
 }
 
+/// Whether all addresses of functions in a kallsyms file are zero. One that cannot be read hides nothing.
+fn hides(mut kallsyms: impl BufRead) -> bool {
+    let mut line = Vec::new();
+    loop {
+        line.clear();
+        match io::Read::take(&mut kallsyms, MAX_LINE_BYTES as u64).read_until(b'\n', &mut line) {
+            Ok(0) => return true,
+            Ok(_) if parse_line(&line).is_some_and(|line| line.address != 0) => return false,
+            Ok(_) => {}
+            Err(_) => return false,
+        }
+    }
+}
+
 #[derive(Clone)]
 struct Symbol {
     address: u64,
@@ -208,7 +225,7 @@ nonsense\n\
         let mut symbols = KernelSymbols::default();
         symbols.cache.insert(0x1000, (0x1ff0, frame(Some("_text".to_owned()))));
         assert!(symbols.knows(0x1000) && symbols.knows(0x1fef) && !symbols.knows(0xfff) && !symbols.knows(0x1ff0));
-        assert_eq!(symbols.frames(&[0x1234])[0].name, "_text");
+        assert_eq!(&*symbols.frames(&[0x1234])[0].name, "_text");
     }
 
     #[test]
@@ -227,6 +244,13 @@ nonsense\n\
     fn hidden_addresses_are_told() {
         assert_eq!(resolve(&b"0000000000000000 T _text\n0000000000000000 t x\n"[..], &[5]).unwrap(), Names::Hidden);
         assert_eq!(resolve(&b""[..], &[5]).unwrap(), Names::Hidden);
+    }
+
+    #[test]
+    fn what_is_hidden_is_known_without_asking_for_a_name() {
+        assert!(hides(&b"0000000000000000 A percpu\n0000000000000000 T _text\n0000000000000000 t x\n"[..]));
+        assert!(!hides(&b"0000000000000000 A percpu\n0000000000000000 T first\n0000000000001000 t x\n"[..]));
+        assert!(!hides(KALLSYMS.as_bytes()));
     }
 
     #[test]

@@ -154,7 +154,7 @@ mod tests {
     fn judge(names: &[&str], recorded: StackStatus) -> (Status, usize) {
         let kind = |name: &str| if name.starts_with('[') { FrameKind::Unknown } else { FrameKind::User };
         let frames: Vec<Frame> = names.iter().map(|name| Frame::new(kind(name), name)).collect();
-        let place = |frame| Place { frame, mapped: frame.name != "[unknown]", root_call: frame.name == "[libc.so.6+0x2724a]" };
+        let place = |frame| Place { frame, mapped: &*frame.name != "[unknown]", root_call: &*frame.name == "[libc.so.6+0x2724a]" };
         let places: Vec<Place<'_>> = frames.iter().map(place).collect();
         judge_user_stack(&places, recorded)
     }

@@ -1,31 +1,39 @@
-//! User addresses of an image to frames: finds the mapping, groups by file, asks [`super::elf`] once a file, remembers the answers.
+//! User addresses of an image to frames: finds the mapping, groups by file, has each file read once on the thread of [`super::reader`],
+//! remembers the answers.
 
-use super::build_id;
 use super::elf::{self, ElfError, ElfOptions};
+use super::found::{Binary, FoundIn};
 use super::kernel::KernelSymbols;
-use super::perf_map::PerfMap;
+use super::patience::{Patience, Waiting};
+use super::perf_map::{self, PerfMap};
+use super::reader::{Limits, Outcome, Reader, Work};
 use super::stack::{self, Place, Status, judge_user_stack};
-use super::{Frame, FrameKind};
-use crate::process::{FileStore, Image, MappedFile, Mapping, OpenFile, sys};
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use super::{BinaryId, Frame, FrameKind};
+use crate::host::{elf as host_elf, privileges};
+use crate::process::{FileIdentity, FileStore, Image, MappedFile, Mapping, OpenFile, sys};
+use crate::text;
+use std::cell::Cell;
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::ffi::CString;
 use std::fs::{self, File};
+use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 use tracer_common::stack::StackStatus;
 
 /// Answers remembered: some 10 MB when full, less where names repeat.
 const MAX_CACHED: usize = 65_536;
-/// Perf maps remembered, by process, and entries of all of them before the next is read.
+/// Perf maps remembered, by process, and bytes of all of them before the next is read.
 const MAX_PERF_MAPS: usize = 64;
-const MAX_PERF_ENTRIES: usize = 1 << 17;
-/// Files remembered with their build ids.
-const MAX_BINARIES: usize = 4096;
-/// Stands for several files in place of one's id.
-const SEVERAL: u64 = u64::MAX;
+const MAX_PERF_BYTES: usize = 32 << 20;
+/// Users of processes, files that were given up, and things counted, remembered.
+const MAX_REMEMBERED: usize = 4096;
 /// The store's ids begin at 1; this stands for the kernel's code page.
 const VDSO_ID: u64 = 0;
+/// Bounds of reading. A file of the largest size that is read takes a few seconds on a slow machine.
+const LIMITS: Limits = Limits { longest: Duration::from_secs(10), given_up: 4, waiting: 1024 };
 
 /// How symbols are read.
 #[derive(Clone, Debug)]
@@ -45,7 +53,7 @@ impl Default for SymbolizerOptions {
 /// What could not be named, by cause.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SymbolCounters {
-    /// Files parsed.
+    /// Times that a file was parsed.
     pub files: u64,
     /// Files that could not be read when their symbols were wanted.
     pub unreadable: u64,
@@ -55,10 +63,32 @@ pub struct SymbolCounters {
     pub malformed: u64,
     /// Files that made the parser panic.
     pub panicked: u64,
-    /// Look-ups in mappings whose file is not open (any more).
+    /// Files and perf maps that were given up, with their thread, since reading them did not come to an end.
+    pub given_up: u64,
+    /// Files that were not open (any more) when their symbols were wanted.
     pub not_open: u64,
+    /// Places and perf maps that were shown without their names, since those were not there in time.
+    pub late: u64,
+    /// Perf maps that may be another user's.
+    pub perf_maps_foreign: u64,
+    /// Perf maps of which only the beginning was read.
+    pub perf_maps_cut: u64,
     /// Times the remembered answers were thrown away because there were too many.
     pub cache_flushes: u64,
+}
+
+impl SymbolCounters {
+    /// What names are missing for, by the words of the reports. All are of names; none is of bytes.
+    #[must_use]
+    pub fn losses(self) -> [(&'static str, u64); 5] {
+        [
+            ("symbols_late", self.late),
+            ("symbol_files_unread", self.unreadable + self.refused + self.malformed + self.panicked + self.given_up),
+            ("symbol_files_not_open", self.not_open),
+            ("perf_maps_foreign", self.perf_maps_foreign),
+            ("perf_maps_cut", self.perf_maps_cut),
+        ]
+    }
 }
 
 /// A user stack made readable.
@@ -70,17 +100,6 @@ pub struct UserStack {
     pub status: Status,
 }
 
-/// A file in which frames were found since [`Symbolizer::refresh`].
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Binary {
-    /// Path seen from the process. Hostile.
-    pub path: String,
-    /// Hexadecimal digits.
-    pub build_id: Option<String>,
-    /// Names of the frames that are in no other file.
-    pub frames: Vec<String>,
-}
-
 /// What is known of one place in a file.
 #[derive(Clone, Debug, Default)]
 struct Answer {
@@ -90,6 +109,8 @@ struct Answer {
 
 /// A place in a file: the store's id of it, the offset, and whether it is a return address.
 type Spot = (u64, u64, bool);
+/// Which image of which process: thread-group id and first moment.
+type ImageKey = (u32, u64);
 
 /// Places that are not remembered yet, of many stacks, to be looked up at once: to open and parse a file costs far more than to
 /// look one place more up in it, and the kernel writes all of its names for each that is asked for.
@@ -99,18 +120,65 @@ pub struct Unknown {
     kernel: BTreeSet<u64>,
 }
 
+/// What is counted once, however often it is met.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Note {
+    Unread(u64),
+    NotOpen(FileIdentity),
+    Foreign(ImageKey),
+    Cut(ImageKey),
+}
+
+/// What the reader is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Key {
+    File(u64),
+    PerfMap(ImageKey),
+}
+
+#[derive(Clone, Debug)]
+enum Job {
+    /// Sorted places of a file.
+    File(OpenFile, Vec<(u64, bool)>),
+    PerfMap(perf_map::Wanted),
+}
+
+/// What it found.
+enum Read {
+    File(FileRead),
+    PerfMap(perf_map::Found, Option<u32>),
+}
+
+/// What was found in a file.
+struct FileRead {
+    build_id: Option<String>,
+    wanted: Vec<(u64, bool)>,
+    /// For each place its functions, innermost first.
+    functions: Result<Vec<Option<Vec<Frame>>>, ElfError>,
+    /// For each place whether it is after the call of a thread's first function.
+    root_calls: Vec<bool>,
+}
+
 /// Turns addresses into frames. Not for several threads at once: keep it on the one that makes reports.
 #[derive(Debug)]
 pub struct Symbolizer {
-    options: ElfOptions,
     cache: HashMap<Spot, Answer>,
+    /// Names of the remembered answers, each once.
+    names: HashSet<Arc<str>>,
     kernel: KernelSymbols,
     vdso: Option<OpenFile>,
-    perf_maps: HashMap<(u32, u64), Option<PerfMap>>,
-    /// Files by their ids, without frames.
-    binaries: HashMap<u64, Binary>,
-    /// In which file each name was found since the last report.
-    found_in: HashMap<String, u64>,
+    reader: Reader<Key, Job, Read>,
+    patience: Patience,
+    /// Places that were late since the last [`Symbolizer::refresh`]: each is counted once.
+    late: HashSet<Spot>,
+    /// Files and perf maps that were given up, and are not read again.
+    given_up: HashSet<Key>,
+    /// What is counted already.
+    noted: HashSet<Note>,
+    perf_maps: HashMap<ImageKey, Option<PerfMap>>,
+    /// Users of processes whose perf map was read while they lived.
+    owners: HashMap<ImageKey, u32>,
+    found: FoundIn,
     counters: SymbolCounters,
 }
 
@@ -118,14 +186,28 @@ impl Symbolizer {
     /// An empty one.
     #[must_use]
     pub fn new(options: SymbolizerOptions) -> Symbolizer {
+        let options = ElfOptions { debug: options.debug, debug_directories: options.debug_directories };
+        let work = move |job| {
+            give_up_privileges();
+            read(job, &options)
+        };
+        Symbolizer::reading_by(Arc::new(work), LIMITS)
+    }
+
+    fn reading_by(work: Work<Job, Read>, limits: Limits) -> Symbolizer {
         Symbolizer {
-            options: ElfOptions { debug: options.debug, debug_directories: options.debug_directories },
             cache: HashMap::new(),
+            names: HashSet::new(),
             kernel: KernelSymbols::default(),
             vdso: None,
+            reader: Reader::new("memtrail-symbol", limits, work),
+            patience: Patience::new(Instant::now()),
+            late: HashSet::new(),
+            given_up: HashSet::new(),
+            noted: HashSet::new(),
             perf_maps: HashMap::new(),
-            binaries: HashMap::new(),
-            found_in: HashMap::new(),
+            owners: HashMap::new(),
+            found: FoundIn::default(),
             counters: SymbolCounters::default(),
         }
     }
@@ -150,56 +232,27 @@ impl Symbolizer {
         self.kernel.frames(&looked_up(addresses).collect::<Vec<_>>())
     }
 
-    /// What to tell the user about kernel names, once known.
+    /// What to tell the user about kernel names: asks the kernel.
     #[must_use]
-    pub fn kernel_warning(&self) -> Option<&'static str> {
+    pub fn kernel_warning(&mut self) -> Option<&'static str> {
         self.kernel.warning()
     }
 
-    /// Forgets perf maps, which JITs go on writing, and in which files frames were found. Call it once a report.
-    pub fn refresh(&mut self) {
+    /// Begins a report or a batch of stacks: says how long may be waited for files, and forgets perf maps, which JITs go on writing, and in
+    /// which files frames were found. Before the first call it is waited as long as it takes.
+    pub fn refresh(&mut self, waiting: Waiting) {
+        self.patience.begin(waiting, Instant::now());
         self.perf_maps.clear();
-        self.found_in.clear();
-        if self.binaries.len() >= MAX_BINARIES {
-            self.binaries.clear();
+        self.late.clear();
+        if self.found.refresh() {
+            self.forget_answers();
         }
     }
 
-    /// The files in which frames were found. A name that is in several files is in none here.
+    /// The files in which frames were found since then. A name that is in several files is in each of them.
     #[must_use]
     pub fn binaries(&self) -> Vec<Binary> {
-        let mut binaries: BTreeMap<(&str, Option<&str>), Vec<String>> = BTreeMap::new();
-        for (name, id) in &self.found_in {
-            if let Some(Binary { path, build_id, .. }) = self.binaries.get(id) {
-                binaries.entry((path, build_id.as_deref())).or_default().push(name.clone());
-            }
-        }
-        let row = |((path, build_id), mut frames): ((&str, Option<&str>), Vec<String>)| {
-            frames.sort_unstable();
-            Binary { path: path.to_owned(), build_id: build_id.map(str::to_owned), frames }
-        };
-        binaries.into_iter().map(row).collect()
-    }
-
-    /// Remembers in which file frames are.
-    fn remember(&mut self, frames: &[Frame], open: &OpenFile, mapping: &Mapping) {
-        if self.binaries.len() < MAX_BINARIES {
-            self.binaries.entry(open.id).or_insert_with(|| Binary {
-                path: String::from_utf8_lossy(&mapping.file.path).into_owned(),
-                build_id: build_id::of_file(&open.file),
-                frames: Vec::new(),
-            });
-        }
-        for frame in frames {
-            let build_id = |id: &u64| self.binaries.get(id)?.build_id.as_ref();
-            match self.found_in.get(&frame.name) {
-                // Two openings of one build are one file.
-                Some(id) if *id == open.id || build_id(id).is_some() && build_id(id) == build_id(&open.id) => {}
-                Some(_) => drop(self.found_in.insert(frame.name.clone(), SEVERAL)),
-                None if self.found_in.len() < MAX_CACHED => drop(self.found_in.insert(frame.name.clone(), open.id)),
-                None => {}
-            }
-        }
+        self.found.binaries()
     }
 
     /// What could not be named.
@@ -219,22 +272,66 @@ impl Symbolizer {
         unknown.kernel.extend(looked_up(addresses).filter(|address| !self.kernel.knows(*address)));
     }
 
-    /// Looks everything up, each file and the kernel's names once.
+    /// Looks everything up, each file and the kernel's names once, as far as there is patience for it. What is late then goes on being read.
     pub fn learn(&mut self, unknown: Unknown) {
         let kernel: Vec<u64> = unknown.kernel.into_iter().collect();
         self.kernel.frames(&kernel);
-        for (open, wanted) in unknown.files.into_values() {
-            self.learn_file(&open, &wanted.into_iter().collect::<Vec<_>>());
+        let job = |(open, wanted): (OpenFile, BTreeSet<(u64, bool)>)| (open, wanted.into_iter().collect::<Vec<_>>());
+        let mut files: Vec<(OpenFile, Vec<(u64, bool)>)> = unknown.files.into_values().map(job).collect();
+        let is_any = !files.is_empty();
+        files.retain(|(open, wanted)| !self.reader.ask(Key::File(open.id), Job::File(open.clone(), wanted.clone())));
+        self.take(is_any);
+        // Those of which other places were being read already.
+        let mut is_any = false;
+        for (open, mut wanted) in files {
+            wanted.retain(|(offset, returns)| !self.cache.contains_key(&(open.id, *offset, *returns)));
+            if !wanted.is_empty() && !self.given_up.contains(&Key::File(open.id)) {
+                is_any |= self.reader.ask(Key::File(open.id), Job::File(open, wanted));
+            }
+        }
+        self.take(is_any);
+    }
+
+    /// Takes what the reader has. If something of it is `needed` now, waits for it as far as there is patience.
+    fn take(&mut self, needed: bool) {
+        let (mut outcomes, began) = (Vec::new(), Instant::now());
+        let longest = if needed { self.patience.left() } else { Some(Duration::ZERO) };
+        self.reader.wait(longest, |key, outcome| outcomes.push((key, outcome)));
+        self.patience.spend(began.elapsed());
+        for (key, outcome) in outcomes {
+            match (key, outcome) {
+                (Key::File(id), Outcome::Answer(Read::File(read))) => self.learn_file(id, read),
+                (Key::PerfMap(image), Outcome::Answer(Read::PerfMap(found, owner))) => self.learn_perf_map(image, found, owner),
+                (key, Outcome::GivenUp(job)) => self.give_up(key, &job),
+                // An answer to another question does not come.
+                (_, Outcome::Answer(_)) => {}
+            }
         }
     }
 
+    /// What does not come back is not asked for again: each time would cost a thread.
+    fn give_up(&mut self, key: Key, job: &Job) {
+        self.counters.given_up += 1;
+        if self.given_up.len() < MAX_REMEMBERED {
+            self.given_up.insert(key);
+        }
+        let of = match job {
+            Job::File(open, _) => {
+                let path = fs::read_link(format!("/proc/self/fd/{}", open.file.as_raw_fd())).unwrap_or_default();
+                format!("functions in {}", text::escape_bytes(path.as_os_str().as_encoded_bytes()))
+            }
+            Job::PerfMap(wanted) => format!("compiled code of process {}", wanted.tgid),
+        };
+        log::warn!("{of} have no names: reading them does not come to an end");
+    }
+
     /// The mapping, its file if that is open, and the address to look up for each recorded one.
-    fn spots<'i>(&mut self, image: &'i Image, addresses: &[u64], files: &Mutex<FileStore>) -> Vec<Found<'i>> {
+    fn spots<'i>(&mut self, image: &'i Image, addresses: &[u64], files: &Mutex<FileStore>) -> Vec<Spotted<'i>> {
         looked_up(addresses)
             .enumerate()
             .map(|(n, address)| {
                 let mapping = image.mapping(address);
-                Found { mapping, open: mapping.and_then(|m| self.open_file(&m.file, files)), address, returns: n > 0 }
+                Spotted { mapping, open: mapping.and_then(|m| self.open_file(&m.file, files)), address, returns: n > 0 }
             })
             .collect()
     }
@@ -246,56 +343,113 @@ impl Symbolizer {
         self.learn(unknown);
         spots
             .into_iter()
-            .map(|Found { mapping, open, address, returns }| {
+            .map(|Spotted { mapping, open, address, returns }| {
                 let Some(mapping) = mapping else { return Named { frames: vec![Frame::unknown()], mapped: false, root_call: false } };
-                let answer = open.as_ref().and_then(|open| self.cache.get(&(open.id, mapping.file_offset(address), returns))).cloned();
-                let answer = answer.unwrap_or_default();
+                let offset = mapping.file_offset(address);
+                let answer = open.as_ref().and_then(|open| self.answer(open.id, offset, returns)).unwrap_or_default();
                 let frames = match answer.frames {
                     Some(frames) => frames.to_vec(),
-                    None => vec![self.jit_name(image, mapping, address).unwrap_or_else(|| place_name(mapping, address, returns))],
+                    None => vec![self.jit_name(image, mapping, address).unwrap_or_else(|| {
+                        let name = place_name(mapping, address, returns);
+                        Frame {
+                            binary: open.as_ref().map(|open| BinaryId(open.id)),
+                            offset: if open.is_some() { offset } else { 0 },
+                            ..name
+                        }
+                    })],
                 };
-                if let Some(open) = &open {
-                    self.remember(&frames, open, mapping);
+                for frame in &frames {
+                    if let Some(binary) = frame.binary {
+                        self.found.add(binary, &mapping.file.path, &frame.name);
+                    }
                 }
                 Named { frames, mapped: true, root_call: answer.root_call && stack::is_c_library(mapping.file.base_name()) }
             })
             .collect()
     }
 
-    fn gather(&self, spots: &[Found<'_>], unknown: &mut Unknown) {
-        for Found { mapping, open, address, returns } in spots {
+    /// What is known of a place in an open file, which was asked for.
+    fn answer(&mut self, file: u64, offset: u64, returns: bool) -> Option<Answer> {
+        let answer = self.cache.get(&(file, offset, returns)).cloned();
+        if answer.is_none()
+            && !self.given_up.contains(&Key::File(file))
+            && self.late.len() < MAX_CACHED
+            && self.late.insert((file, offset, returns))
+        {
+            self.counters.late += 1;
+        }
+        answer
+    }
+
+    fn gather(&self, spots: &[Spotted<'_>], unknown: &mut Unknown) {
+        for Spotted { mapping, open, address, returns } in spots {
             let Some((mapping, open)) = mapping.zip(open.as_ref()) else { continue };
             let place = (mapping.file_offset(*address), *returns);
-            if !self.cache.contains_key(&(open.id, place.0, place.1)) {
+            if !self.given_up.contains(&Key::File(open.id)) && !self.cache.contains_key(&(open.id, place.0, place.1)) {
                 unknown.files.entry(open.id).or_insert_with(|| (open.clone(), BTreeSet::new())).1.insert(place);
             }
         }
     }
 
-    /// Looks up sorted places of one file.
-    fn learn_file(&mut self, open: &OpenFile, wanted: &[(u64, bool)]) {
-        if self.cache.len() + wanted.len() > MAX_CACHED {
-            self.cache.clear();
-            self.counters.cache_flushes += 1;
+    /// Takes in what was found in a file.
+    fn learn_file(&mut self, id: u64, read: FileRead) {
+        if self.cache.len() + read.wanted.len() > MAX_CACHED {
+            self.forget_answers();
         }
-        let offsets: Vec<u64> = wanted.iter().map(|(offset, _)| *offset).collect();
-        let functions = elf::functions(open, &offsets, &self.options);
-        match functions {
-            Ok(_) => self.counters.files += 1,
-            Err(ElfError::Unreadable) => self.counters.unreadable += 1,
-            Err(ElfError::Refused(_)) => self.counters.refused += 1,
-            Err(ElfError::Malformed) => self.counters.malformed += 1,
-            Err(ElfError::Panicked) => self.counters.panicked += 1,
+        let once = if read.functions.is_err() { self.is_new(Note::Unread(id)) } else { 1 };
+        match read.functions {
+            Ok(_) => self.counters.files += once,
+            Err(ElfError::Unreadable) => self.counters.unreadable += once,
+            Err(ElfError::Refused(_)) => self.counters.refused += once,
+            Err(ElfError::Malformed) => self.counters.malformed += once,
+            Err(ElfError::Panicked) => self.counters.panicked += once,
         }
-        // A large file's index is the most that the collector ever holds: not that of two.
-        sys::give_memory_back();
-        let mut functions = functions.unwrap_or_default().into_iter();
-        for &(offset, returns) in wanted {
-            let code = if returns { elf::code_around(open, offset + 1) } else { None };
-            let root_call = code.is_some_and(|(before, after)| stack::is_root_call(&before, &after));
-            let frames = functions.next().flatten().map(Arc::from);
-            self.cache.insert((open.id, offset, returns), Answer { frames, root_call });
+        if let Err(error) = &read.functions {
+            log::debug!("symbols: a file {error}");
         }
+        self.found.has_build_id(BinaryId(id), read.build_id);
+        let mut functions = read.functions.unwrap_or_default().into_iter();
+        for ((offset, returns), root_call) in read.wanted.into_iter().zip(read.root_calls) {
+            let in_file = |frame: Frame| Frame { binary: Some(BinaryId(id)), offset, name: interned(&mut self.names, frame.name), ..frame };
+            let frames = functions.next().flatten().map(|frames| frames.into_iter().map(in_file).collect());
+            self.cache.insert((id, offset, returns), Answer { frames, root_call });
+        }
+    }
+
+    /// One for what was not counted yet.
+    fn is_new(&mut self, note: Note) -> u64 {
+        u64::from(self.noted.len() < MAX_REMEMBERED && self.noted.insert(note))
+    }
+
+    fn forget_answers(&mut self) {
+        self.cache.clear();
+        self.names.clear();
+        self.counters.cache_flushes += 1;
+    }
+
+    fn learn_perf_map(&mut self, image: ImageKey, found: perf_map::Found, owner: Option<u32>) {
+        if let Some(owner) = owner {
+            if self.owners.len() >= MAX_REMEMBERED {
+                self.owners.clear();
+            }
+            self.owners.insert(image, owner);
+        }
+        let map = match found {
+            perf_map::Found::Map(map) => Some(map),
+            perf_map::Found::Nothing => None,
+            perf_map::Found::Foreign => {
+                self.counters.perf_maps_foreign += self.is_new(Note::Foreign(image));
+                None
+            }
+        };
+        if map.as_ref().is_some_and(PerfMap::is_cut) {
+            self.counters.perf_maps_cut += self.is_new(Note::Cut(image));
+        }
+        let bytes: usize = self.perf_maps.values().flatten().map(PerfMap::bytes).sum();
+        if self.perf_maps.len() >= MAX_PERF_MAPS || bytes >= MAX_PERF_BYTES {
+            self.perf_maps.clear();
+        }
+        self.perf_maps.insert(image, map);
     }
 
     fn open_file(&mut self, file: &MappedFile, files: &Mutex<FileStore>) -> Option<OpenFile> {
@@ -309,7 +463,9 @@ impl Symbolizer {
             return None;
         }
         let open = files.lock().unwrap_or_else(PoisonError::into_inner).get(&file.identity);
-        self.counters.not_open += u64::from(open.is_none());
+        if open.is_none() {
+            self.counters.not_open += self.is_new(Note::NotOpen(file.identity));
+        }
         open
     }
 
@@ -321,21 +477,78 @@ impl Symbolizer {
         if !in_memory {
             return None;
         }
-        let known = self.perf_maps.contains_key(&(image.tgid, image.from_ns));
-        let entries: usize = self.perf_maps.values().flatten().map(PerfMap::len).sum();
-        if !known && (self.perf_maps.len() >= MAX_PERF_MAPS || entries >= MAX_PERF_ENTRIES) {
-            self.perf_maps.clear();
+        let key = (image.tgid, image.from_ns);
+        if self.given_up.contains(&Key::PerfMap(key)) {
+            return None;
         }
-        let map = self.perf_maps.entry((image.tgid, image.from_ns)).or_insert_with(|| match image.to_ns {
-            None => PerfMap::of_process(image.tgid),
-            Some(_) => PerfMap::left_behind(image.tgid),
-        });
-        map.as_ref()?.name(address).map(|name| Frame::new(FrameKind::User, name))
+        if !self.perf_maps.contains_key(&key) {
+            let owner = self.owners.get(&key).copied();
+            let wanted = perf_map::Wanted { tgid: image.tgid, has_ended: image.to_ns.is_some(), owner };
+            // They can be large: one at a time.
+            let is_perf_map = |asked: &Key| matches!(asked, Key::PerfMap(_));
+            if self.reader.is_asked(is_perf_map) {
+                self.take(true);
+            }
+            if !self.perf_maps.contains_key(&key) && !self.reader.is_asked(is_perf_map) {
+                self.reader.ask(Key::PerfMap(key), Job::PerfMap(wanted));
+                self.take(true);
+            }
+        }
+        match self.perf_maps.get(&key) {
+            None if self.given_up.contains(&Key::PerfMap(key)) => None,
+            Some(map) => map.as_ref()?.name(address).map(|name| Frame::new(FrameKind::User, name)),
+            None => {
+                self.counters.late += u64::from(self.late.len() < MAX_CACHED && self.late.insert((u64::MAX, image.tgid.into(), false)));
+                None
+            }
+        }
+    }
+}
+
+/// One copy of each name.
+fn interned(names: &mut HashSet<Arc<str>>, name: Arc<str>) -> Arc<str> {
+    match names.get(&name) {
+        Some(known) => Arc::clone(known),
+        None => {
+            names.insert(Arc::clone(&name));
+            name
+        }
+    }
+}
+
+/// What the reader's thread does first, once: it needs to look into the roots of processes for their perf maps, and nothing else.
+fn give_up_privileges() {
+    thread_local!(static DONE: Cell<bool> = const { Cell::new(false) });
+    if !DONE.replace(true) {
+        privileges::keep_only_or_warn(&[privileges::SYMBOLS]);
+    }
+}
+
+/// Does one job, on the reader's thread.
+fn read(job: Job, options: &ElfOptions) -> Read {
+    match job {
+        Job::PerfMap(wanted) => {
+            let (found, owner) = PerfMap::of(wanted);
+            Read::PerfMap(found, owner)
+        }
+        Job::File(open, wanted) => {
+            let offsets: Vec<u64> = wanted.iter().map(|(offset, _)| *offset).collect();
+            let functions = elf::functions(&open, &offsets, options);
+            let root_call = |(offset, returns): &(u64, bool)| {
+                let code = if *returns { elf::code_around(&open, offset + 1) } else { None };
+                code.is_some_and(|(before, after)| stack::is_root_call(&before, &after))
+            };
+            let root_calls = wanted.iter().map(root_call).collect();
+            let build_id = host_elf::build_id_of_file(&open.file);
+            // A large file's index is the most that this program ever holds: not that of two.
+            sys::give_memory_back();
+            Read::File(FileRead { build_id, wanted, functions, root_calls })
+        }
     }
 }
 
 /// Where an address lies.
-struct Found<'i> {
+struct Spotted<'i> {
     mapping: Option<&'i Mapping>,
     open: Option<OpenFile>,
     /// What is looked up.
@@ -381,4 +594,140 @@ fn own_vdso() -> Option<OpenFile> {
     let file = sys::memory_file(&CString::new("memtrail-vdso").ok()?).ok()?;
     file.write_all_at(&bytes, 0).ok()?;
     Some(OpenFile { id: VDSO_ID, identity: crate::process::FileIdentity::NONE, size: bytes.len() as u64, file: Arc::new(file) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::process::listing::read_process;
+    use crate::process::{Change, ProcessEvent, Registry};
+    use std::sync::mpsc::{Receiver, Sender, channel};
+
+    const PATIENT: Limits = Limits { longest: Duration::from_secs(60), given_up: 2, waiting: 64 };
+
+    /// This process with its program and its C library open, and an address in each.
+    struct Own {
+        image: Image,
+        files: Mutex<FileStore>,
+        program: u64,
+        library: u64,
+    }
+
+    impl Own {
+        fn new() -> Own {
+            let mut registry = Registry::default();
+            registry.apply(ProcessEvent { at_ns: u64::MAX / 2, change: Change::Listed(read_process(std::process::id()).unwrap()) });
+            let image = registry.image_at(std::process::id(), u64::MAX).unwrap().clone();
+            let files = Mutex::new(FileStore::new(8));
+            let own = image.mapping(Own::new as *const () as u64).unwrap();
+            let library = image.mappings.iter().find(|mapping| mapping.file.base_name().starts_with(b"libc.so")).unwrap();
+            for mapping in [own, library] {
+                let path = std::str::from_utf8(&mapping.file.path).unwrap();
+                files.lock().unwrap().insert(&mapping.file, File::open(path).unwrap(), 1);
+            }
+            let (program, library) = (own.start + 0x10, library.start + 0x10);
+            Own { image, files, program, library }
+        }
+
+        fn names(&self, symbolizer: &mut Symbolizer, waiting: Waiting) -> Vec<String> {
+            symbolizer.refresh(waiting);
+            let addresses = [self.program, self.library + 1];
+            symbolizer.user(&self.image, &addresses, &self.files).iter().map(|frame| frame.name.as_ref().to_owned()).collect()
+        }
+    }
+
+    /// A symboliser whose files with this id are not read before something is sent.
+    fn blocked_at(blocked: u64, limits: Limits) -> (Symbolizer, Sender<()>) {
+        let (sender, receiver): (Sender<()>, Receiver<()>) = channel();
+        let receiver = Mutex::new(receiver);
+        let work = move |job| {
+            let Job::File(open, wanted) = job else { return Read::PerfMap(perf_map::Found::Nothing, None) };
+            if open.id == blocked {
+                // An error is the end of the test.
+                let _ended = receiver.lock().unwrap().recv();
+            }
+            let functions = wanted.iter().map(|_| Some(vec![Frame::new(FrameKind::User, &format!("function of {}", open.id))])).collect();
+            let root_calls = vec![false; wanted.len()];
+            Read::File(FileRead { build_id: Some(format!("id of {}", open.id)), wanted, functions: Ok(functions), root_calls })
+        };
+        (Symbolizer::reading_by(Arc::new(work), limits), sender)
+    }
+
+    #[test]
+    fn what_is_late_is_shown_by_its_place_and_counted_and_has_its_name_the_next_time() {
+        let own = Own::new();
+        let (mut symbolizer, door) = blocked_at(2, PATIENT);
+        let began = Instant::now();
+        let late = own.names(&mut symbolizer, Waiting::Batch);
+        assert!(began.elapsed() < Duration::from_secs(30), "{:?}", began.elapsed());
+        assert!(late[1].starts_with("[libc.so.6+0x"), "{late:?}");
+        assert_eq!(symbolizer.counters().given_up, 0);
+        let first = symbolizer.counters().late;
+        assert!(first >= 1);
+        // The same place once more in the same batch is not lost twice.
+        symbolizer.user(&own.image, &[own.program, own.library + 1], &own.files);
+        assert_eq!(symbolizer.counters().late, first);
+        door.send(()).unwrap();
+        assert_eq!(own.names(&mut symbolizer, Waiting::ForAll), ["function of 1", "function of 2"]);
+        assert_eq!(symbolizer.counters().late, first);
+        let losses: HashMap<_, _> = symbolizer.counters().losses().into();
+        assert_eq!(losses["symbols_late"], first);
+    }
+
+    #[test]
+    fn a_file_that_does_not_let_itself_be_read_costs_its_own_names_only() {
+        let own = Own::new();
+        let (mut symbolizer, _door) = blocked_at(1, Limits { longest: Duration::from_millis(300), ..PATIENT });
+        let names = own.names(&mut symbolizer, Waiting::ForAll);
+        assert!(names[0].starts_with("[memtrail-") && names[1] == "function of 2", "{names:?}");
+        assert_eq!((symbolizer.counters().given_up, symbolizer.counters().late), (1, 0));
+        // It is not read again.
+        let began = Instant::now();
+        assert_eq!(own.names(&mut symbolizer, Waiting::ForAll), names);
+        assert!(began.elapsed() < Duration::from_millis(300));
+        assert_eq!(symbolizer.counters().losses()[1], ("symbol_files_unread", 1));
+    }
+
+    #[test]
+    fn a_perf_map_that_does_not_let_itself_be_read_is_asked_for_once() {
+        let own = Own::new();
+        let asked = Arc::new(Mutex::new(0));
+        let asked_for = Arc::clone(&asked);
+        let never: Arc<Mutex<()>> = Arc::default();
+        let held = Arc::clone(&never);
+        let work = move |job: Job| {
+            if matches!(job, Job::PerfMap(_)) {
+                *asked_for.lock().unwrap() += 1;
+            }
+            drop(held.lock().unwrap());
+            Read::PerfMap(perf_map::Found::Nothing, None)
+        };
+        let mut symbolizer = Symbolizer::reading_by(Arc::new(work), Limits { longest: Duration::from_millis(300), ..PATIENT });
+        let mut mapping = own.image.mapping(own.program).unwrap().clone();
+        mapping.file = Arc::new(MappedFile { identity: FileIdentity::NONE, path: Box::from(*b"//anon") });
+        let image = Image { mappings: Arc::new(vec![mapping]), ..own.image.clone() };
+        let _held = never.lock().unwrap();
+        for waiting in [Waiting::ForAll, Waiting::Report] {
+            symbolizer.refresh(waiting);
+            assert_eq!(&*symbolizer.user(&image, &[own.program], &own.files)[0].name, "[jit]");
+        }
+        assert_eq!((*asked.lock().unwrap(), symbolizer.counters().given_up), (1, 1));
+    }
+
+    #[test]
+    fn a_frame_knows_its_file_and_the_offset_in_it() {
+        let own = Own::new();
+        let (mut symbolizer, _door) = blocked_at(0, PATIENT);
+        symbolizer.refresh(Waiting::ForAll);
+        let frames = symbolizer.user(&own.image, &[own.program, own.library + 1], &own.files);
+        let offsets = [own.program, own.library].map(|address| own.image.mapping(address).unwrap().file_offset(address));
+        assert_eq!(
+            frames.iter().map(|frame| (frame.binary, frame.offset)).collect::<Vec<_>>(),
+            [(Some(BinaryId(1)), offsets[0]), (Some(BinaryId(2)), offsets[1])]
+        );
+        let binaries: Vec<_> = symbolizer.binaries().into_iter().map(|binary| (binary.build_id.unwrap(), binary.frames)).collect();
+        assert!(binaries.contains(&("id of 1".to_owned(), vec!["function of 1".to_owned()])), "{binaries:?}");
+        assert!(binaries.contains(&("id of 2".to_owned(), vec!["function of 2".to_owned()])), "{binaries:?}");
+        assert!(symbolizer.user(&own.image, &[8], &own.files).iter().all(|frame| frame.binary.is_none() && frame.offset == 0));
+    }
 }

@@ -2,13 +2,14 @@
 
 use super::words::{Resolved, Symbols};
 use crate::{
+    host::elf,
     kernel_half::stack::Stack,
     process::{Feed, Image, thread},
     report::BinaryRow,
-    symbols::{Binary, Symbolizer, SymbolizerOptions, Unknown, UserStack, build_id},
+    symbols::{Binary, Symbolizer, SymbolizerOptions, Unknown, UserStack, Waiting},
     text,
 };
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use tracer_common::{
     attribution::{KEY_OWN, KeyRecord},
     process::ProcessRecord,
@@ -22,10 +23,23 @@ pub struct Names<'a> {
 }
 
 impl<'a> Names<'a> {
-    /// Names as of now. Without a feed, user frames stay unknown.
+    /// Names as of now, for stacks that leave the tables or are those of an OOM kill: files are waited for a moment only. Without a feed,
+    /// user frames stay unknown.
     pub fn new(feed: Option<&'a Feed>, symbolizer: &'a mut Symbolizer) -> Names<'a> {
-        symbolizer.refresh();
+        symbolizer.refresh(Waiting::Batch);
         Names { feed, symbolizer }
+    }
+
+    /// The same for a report, which waits longer.
+    pub fn for_report(feed: Option<&'a Feed>, symbolizer: &'a mut Symbolizer) -> Names<'a> {
+        symbolizer.refresh(Waiting::Report);
+        Names { feed, symbolizer }
+    }
+
+    /// What names are missing for so far.
+    #[must_use]
+    pub fn losses(&self) -> BTreeMap<String, Option<u64>> {
+        losses(self.symbolizer)
     }
 
     /// Looks up the stacks of these keys, so that each file is read once for all of them.
@@ -73,10 +87,14 @@ impl<'a> Names<'a> {
         self.feed.and_then(|feed| feed.registry().image_at(process.tgid, process.first_seen_ns).cloned())
     }
 
-    /// A symboliser with its defaults.
+    /// A symboliser with its defaults. Says what it will not be able to name.
     #[must_use]
     pub fn symbolizer() -> Symbolizer {
-        Symbolizer::new(SymbolizerOptions::default())
+        let mut symbolizer = Symbolizer::new(SymbolizerOptions::default());
+        if let Some(warning) = symbolizer.kernel_warning() {
+            log::warn!("{warning}");
+        }
+        symbolizer
     }
 }
 
@@ -90,11 +108,11 @@ impl Symbols for Names<'_> {
             return Resolved { frames, status: "cut: process unknown".to_owned() };
         };
         let UserStack { frames, status } = self.symbolizer.user_stack(&image, &addresses, stack.status, feed.file_store());
-        Resolved { frames: frames.into_iter().rev().map(|frame| frame.name).collect(), status: status.text() }
+        Resolved { frames: frames.into_iter().rev().map(|frame| frame.name.as_ref().to_owned()).collect(), status: status.text() }
     }
 
     fn kernel(&mut self, stack: &Stack) -> Vec<String> {
-        let mut names: Vec<String> = self.symbolizer.kernel(&stack.frames).into_iter().map(|frame| frame.name).collect();
+        let mut names: Vec<String> = self.symbolizer.kernel(&stack.frames).iter().map(|frame| frame.name.as_ref().to_owned()).collect();
         names.drain(..tracing_frames(&names));
         names.reverse();
         names
@@ -119,10 +137,16 @@ impl Symbols for Names<'_> {
     }
 
     fn binaries(&self) -> Vec<BinaryRow> {
-        let kernel = BinaryRow { path: BinaryRow::KERNEL.to_owned(), build_id: build_id::of_kernel(), frames: Vec::new() };
+        let kernel = BinaryRow { path: BinaryRow::KERNEL.to_owned(), build_id: elf::build_id_of_kernel(), frames: Vec::new() };
         let files = self.symbolizer.binaries().into_iter();
         files.map(|Binary { path, build_id, frames }| BinaryRow { path, build_id, frames }).chain([kernel]).collect()
     }
+}
+
+/// What names are missing for so far, by cause.
+#[must_use]
+pub fn losses(symbolizer: &Symbolizer) -> BTreeMap<String, Option<u64>> {
+    symbolizer.counters().losses().into_iter().map(|(cause, count)| (cause.to_owned(), Some(count))).collect()
 }
 
 /// Whether the process image has ended, as far as the feed knows; without a feed, whether there is no such process.

@@ -541,6 +541,7 @@ impl Session {
             let counters = feed.registry().counters();
             losses.insert("process_records".to_owned(), Some(counters.lost_records));
         }
+        losses.extend(super::names::losses(&self.symbolizer));
         losses.insert("recursion_misses".to_owned(), stats::recursion_misses(&self.running.bpf));
         Ok(losses)
     }

@@ -41,6 +41,8 @@ pub(super) struct Beside<'a> {
     pub spaces: Option<Spaces>,
     /// The moment, monotonic nanoseconds.
     pub now_ns: u64,
+    /// Names are worth a longer wait: a report is made of it.
+    pub is_report: bool,
 }
 
 impl Session {
@@ -126,7 +128,7 @@ impl Session {
         };
         self.pending = tables.pending();
         phases.end("tables read");
-        let beside = Beside { readings: &readings, above, surveys: &surveys, spaces, now_ns: monotonic_ns() };
+        let beside = Beside { readings: &readings, above, surveys: &surveys, spaces, now_ns: monotonic_ns(), is_report: true };
         let mut snapshot = self.capture(&tables, beside, |_| true);
         snapshot.cgroups.histograms = self.histograms.owners().map(|owner| (CgroupId(owner), self.histograms.of(owner))).collect();
         snapshot.cgroups.histogram_losses =
@@ -141,7 +143,8 @@ impl Session {
     pub(super) fn capture(&mut self, tables: &Tables<'_>, beside: Beside<'_>, in_words: impl Fn(u64) -> bool) -> Snapshot {
         let cgroups = self.cgroups(beside.readings, beside.above);
         let wanted = |id: CgroupId| cgroups.wanted(id);
-        let mut symbols = Names::new(self.feed.as_ref(), &mut self.symbolizer);
+        let names = if beside.is_report { Names::for_report } else { Names::new };
+        let mut symbols = names(self.feed.as_ref(), &mut self.symbolizer);
         let of_wanted = tables.keys.iter().filter(|(identity, record)| wanted(CgroupId(record.key.owner)) && in_words(**identity));
         symbols.learn(of_wanted.map(|(_, record)| record), tables.processes, tables.stacks);
         let mut named: Vec<(u64, u64)> = beside.spaces.iter().flat_map(stacks_of).collect();

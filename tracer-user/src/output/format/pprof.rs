@@ -145,7 +145,16 @@ struct Tables<'a> {
 
 impl<'a> Tables<'a> {
     fn new(binaries: &'a [BinaryRow]) -> Tables<'a> {
-        let frames = binaries.iter().flat_map(|binary| binary.frames.iter().map(move |frame| (frame.as_str(), binary)));
+        let mut frames: HashMap<&str, Option<&BinaryRow>> = HashMap::new();
+        for binary in binaries {
+            for frame in &binary.frames {
+                // Stacks have names: which of several files one is in cannot be said, unless they are one build.
+                let is_same = |other: &BinaryRow| other.build_id.is_some() && other.build_id == binary.build_id;
+                let told = frames.entry(frame).or_insert(Some(binary));
+                *told = told.filter(|other| std::ptr::eq(*other, binary) || is_same(other));
+            }
+        }
+        let frames = frames.into_iter().filter_map(|(frame, binary)| Some((frame, binary?)));
         let kernel = binaries.iter().find(|binary| binary.path == BinaryRow::KERNEL).map(|binary| (BinaryRow::KERNEL, binary));
         Tables { binaries: frames.chain(kernel).collect(), ..Tables::default() }
     }

@@ -78,7 +78,8 @@ impl Session {
             dirtied: &dirtied,
         };
         // Who mapped a region is told of the living.
-        let beside = Beside { readings: &readings, above: HashMap::new(), surveys: &surveys, spaces: None, now_ns: kill.at_ns };
+        let beside =
+            Beside { readings: &readings, above: HashMap::new(), surveys: &surveys, spaces: None, now_ns: kill.at_ns, is_report: false };
         let mut snapshot = self.capture(&tables, beside, |identity| in_words.contains(&identity));
         snapshot.files.dirtied_before.clear();
         snapshot.cgroups.sustained.clear();
