@@ -4,3 +4,4 @@ pub mod clock;
 pub mod kernel;
 pub mod phases;
 pub mod privileges;
+pub mod proc;

@@ -10,12 +10,12 @@
 
 use super::event::{Change, ProcessEvent};
 use super::files::FileStore;
-use super::image::FileIdentity;
+use super::identity::FileIdentity;
 use super::listing;
 use super::merge::Merge;
 use super::opener::{self, OpenRequest};
 use super::registry::Registry;
-use super::rings::Rings;
+use super::rings::{Rings, RingsError};
 use crate::host::privileges;
 use std::collections::HashMap;
 use std::fs::File;
@@ -55,25 +55,9 @@ impl Default for FeedOptions {
 /// Why process records cannot be had.
 #[derive(Debug, thiserror::Error)]
 pub enum FeedError {
-    /// The list of CPUs.
-    #[error("cannot read which CPUs are online: {0}")]
-    Cpus(std::io::Error),
-    /// The event itself.
-    #[error("cannot open a perf event on CPU {cpu}: {source} (needs CAP_PERFMON or root)")]
-    Open {
-        /// Which CPU.
-        cpu: usize,
-        /// The kernel's error.
-        source: std::io::Error,
-    },
-    /// Its ring.
-    #[error("cannot map the ring of CPU {cpu}: {source} (locked memory, see kernel.perf_event_mlock_kb)")]
-    Ring {
-        /// Which CPU.
-        cpu: usize,
-        /// The kernel's error.
-        source: std::io::Error,
-    },
+    /// The records themselves.
+    #[error(transparent)]
+    Rings(#[from] RingsError),
     /// A thread.
     #[error("cannot start a thread: {0}")]
     Thread(std::io::Error),

@@ -4,7 +4,8 @@
 //! cannot come to mean another file while it is here, and also its file system: an unmounted device stays busy until the file is
 //! pushed out or [`FileStore::expire`]d.
 
-use super::image::{FileIdentity, MappedFile};
+use super::identity::FileIdentity;
+use super::image::MappedFile;
 use super::sys;
 use std::collections::HashMap;
 use std::fs::File;

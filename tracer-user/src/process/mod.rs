@@ -11,6 +11,7 @@
 pub mod event;
 pub mod feed;
 pub mod files;
+pub mod identity;
 pub mod image;
 pub mod listing;
 pub mod merge;
@@ -23,7 +24,9 @@ pub mod thread;
 
 pub use event::{Change, ProcessEvent};
 pub use feed::{Feed, FeedError, FeedOptions};
+pub use rings::RingsError;
 pub use files::{FileStore, OpenFile};
-pub use image::{FileIdentity, Image, MappedFile, Mapping};
+pub use identity::FileIdentity;
+pub use image::{Image, MappedFile, Mapping};
 pub use registry::{Bounds, Registry};
 pub use sys::{give_large_blocks_back, give_memory_back};

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::process::event::comm_from;
-use crate::process::image::FileIdentity;
+use crate::process::FileIdentity;
 
 fn fork(registry: &mut Registry, at_ns: u64, tgid: u32, parent_tgid: u32) {
     registry.apply(ProcessEvent { at_ns, change: Change::Fork { tgid, tid: tgid, parent_tgid } });

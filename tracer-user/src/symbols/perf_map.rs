@@ -1,8 +1,8 @@
 //! perf maps: names that JITs write for the code they make, `/tmp/perf-PID.map` inside of their own root and under the process
 //! id of their own namespace. Text of the traced process, hostile: sizes are bounded and bad lines skipped.
 
-use crate::process::opener::open_in_root_of;
-use std::fs::{self, File};
+use crate::{host::proc::Process, process::opener::open_in_root_of};
+use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
 use std::os::unix::fs::MetadataExt;
 
@@ -73,9 +73,11 @@ impl PerfMap {
     /// The map of a process that lives; `None` if it wrote none or is gone.
     #[must_use]
     pub fn of_process(tgid: u32) -> Option<PerfMap> {
-        let inside = namespace_pid(&fs::read(format!("/proc/{tgid}/status")).ok()?)?;
-        let owner = fs::metadata(format!("/proc/{tgid}")).ok()?.uid();
-        let (file, metadata) = open_in_root_of(tgid, &format!("/tmp/perf-{inside}.map")).ok()?;
+        let process = Process::open(tgid).ok()?;
+        // The innermost namespace is its own.
+        let inside = *process.status().ok()?.pid_by_namespace.last()?;
+        let owner = process.owner().ok()?;
+        let (file, metadata) = open_in_root_of(&process, &format!("/tmp/perf-{inside}.map")).ok()?;
         // /tmp is everybody's: a map that another user wrote says nothing about this process.
         (metadata.uid() == owner || metadata.uid() == 0).then(|| PerfMap::parse(file).ok()).flatten()
     }
@@ -83,7 +85,7 @@ impl PerfMap {
     /// The map that an ended process of the host left behind. Only its writer's name for it binds it to the process.
     #[must_use]
     pub fn left_behind(tgid: u32) -> Option<PerfMap> {
-        let (file, _): (File, _) = open_in_root_of(std::process::id(), &format!("/tmp/perf-{tgid}.map")).ok()?;
+        let (file, _): (File, _) = open_in_root_of(&Process::own().ok()?, &format!("/tmp/perf-{tgid}.map")).ok()?;
         PerfMap::parse(file).ok()
     }
 }
@@ -100,12 +102,6 @@ fn parse_line(line: &[u8], number: usize) -> Option<Entry> {
     let name: String = name.trim().chars().take(MAX_NAME).collect();
     let end = start.checked_add(size)?;
     (size > 0 && !name.is_empty()).then(|| Entry { start, end, line: number, name: name.into() })
-}
-
-/// The innermost id in the `NSpid` line of `/proc/PID/status`.
-fn namespace_pid(status: &[u8]) -> Option<u32> {
-    let line = status.split(|&b| b == b'\n').find_map(|line| line.strip_prefix(b"NSpid:"))?;
-    std::str::from_utf8(line).ok()?.split_ascii_whitespace().next_back()?.parse().ok()
 }
 
 #[cfg(test)]
@@ -139,11 +135,5 @@ mod tests {
     fn an_endless_line_is_bounded() {
         let map = PerfMap::parse(io::repeat(b'a').take(200 << 20)).unwrap();
         assert_eq!(map, PerfMap::default());
-    }
-
-    #[test]
-    fn the_innermost_namespace_counts() {
-        assert_eq!(namespace_pid(b"Name:\tx\nNSpid:\t4711\t12\t1\nNSpgid:\t1\n"), Some(1));
-        assert_eq!(namespace_pid(b"Name:\tx\n"), None);
     }
 }

@@ -6,10 +6,10 @@ use super::kernel::KernelSymbols;
 use super::perf_map::PerfMap;
 use super::stack::{self, Place, Status, judge_user_stack};
 use super::{Frame, FrameKind};
+use crate::host::proc::Process;
 use crate::process::{FileStore, Image, MappedFile, Mapping, OpenFile, sys};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ffi::CString;
-use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -372,12 +372,10 @@ fn place_name(mapping: &Mapping, looked_up: u64, returns: bool) -> Frame {
 
 /// The kernel's code page, which is the same in every 64-bit process, from this one.
 fn own_vdso() -> Option<OpenFile> {
-    let maps = fs::read_to_string("/proc/self/maps").ok()?;
-    let line = maps.lines().find(|line| line.ends_with("[vdso]"))?;
-    let (start, end) = line.split_once(' ')?.0.split_once('-')?;
-    let (start, end) = (u64::from_str_radix(start, 16).ok()?, u64::from_str_radix(end, 16).ok()?);
-    let mut bytes = vec![0; usize::try_from(end.checked_sub(start)?).ok()?];
-    File::open("/proc/self/mem").ok()?.read_exact_at(&mut bytes, start).ok()?;
+    let own = Process::own().ok()?;
+    let vdso = own.maps().ok()?.vmas.into_iter().find(|vma| *vma.name == *b"[vdso]")?;
+    let mut bytes = vec![0; usize::try_from(vdso.bytes()).ok()?];
+    own.open_file("mem").ok()?.read_exact_at(&mut bytes, vdso.start).ok()?;
     let file = sys::memory_file(&CString::new("memtrail-vdso").ok()?).ok()?;
     file.write_all_at(&bytes, 0).ok()?;
     Some(OpenFile { id: VDSO_ID, identity: crate::process::FileIdentity::NONE, size: bytes.len() as u64, file: Arc::new(file) })

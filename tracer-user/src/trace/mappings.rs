@@ -14,8 +14,8 @@ pub use spaces::{Origin, Space, Spaces};
 use crate::{
     host::clock::monotonic_ns,
     host::privileges,
+    host::proc::Process,
     kernel_half::{BpfError, mappings},
-    region::maps::Maps,
 };
 use aya::{
     Ebpf,
@@ -23,7 +23,6 @@ use aya::{
 };
 use spaces::Look;
 use std::{
-    fs::File,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -84,7 +83,7 @@ impl Inner {
 
 /// What a process has mapped. Of one whose first thread has ended the kernel lists nothing.
 fn look(tgid: u32) -> Option<Look> {
-    let maps = Maps::parse(File::open(format!("/proc/{tgid}/maps")).ok()?).ok()?;
+    let maps = Process::open(tgid).ok()?.maps().ok()?;
     (!maps.vmas.is_empty() && !maps.cut).then(|| Look { at_ns: monotonic_ns(), ranges: maps.asked_for() })
 }
 

@@ -2,11 +2,11 @@
 
 use crate::analyse::rows::{Resolved, Symbols};
 use crate::{
+    host::proc::{self, comm},
     kernel_half::stack::Stack,
     process::{Feed, Image, thread},
     report::BinaryRow,
     symbols::{Binary, Symbolizer, SymbolizerOptions, Unknown, UserStack, build_id},
-    text,
 };
 use std::collections::HashMap;
 use tracer_common::{
@@ -101,17 +101,14 @@ impl Symbols for Names<'_> {
     }
 
     fn comm(&mut self, process: &ProcessRecord) -> String {
-        let end = process.comm.iter().position(|byte| *byte == 0).unwrap_or(process.comm.len());
-        let at_charge = || text::escape_bytes(&process.comm[..end]);
-        self.image(process).map_or_else(at_charge, |image| text::escape_bytes(image.comm_bytes()))
+        self.image(process).map_or_else(|| comm::text(&process.comm), |image| comm::text(&image.comm))
     }
 
     fn thread(&mut self, process: &ProcessRecord, tid: u32, at_ns: u64) -> Option<String> {
         if self.is_gone(process) {
             return None;
         }
-        let comm = thread::name_at(process.tgid, tid, at_ns)?;
-        Some(text::escape_bytes(&comm[..comm.iter().position(|byte| *byte == 0).unwrap_or(comm.len())]))
+        thread::name_at(process.tgid, tid, at_ns)
     }
 
     fn is_gone(&mut self, process: &ProcessRecord) -> bool {
@@ -125,12 +122,12 @@ impl Symbols for Names<'_> {
     }
 }
 
-/// Whether the process image has ended, as far as the feed knows; without a feed, whether there is no such process.
+/// Whether the process image has ended, as far as the feed knows; else whether that very process is gone: ids are used again.
 #[must_use]
 pub fn is_gone(feed: Option<&Feed>, process: &ProcessRecord) -> bool {
     match feed.and_then(|feed| feed.registry().image_at(process.tgid, process.first_seen_ns).map(|image| image.to_ns.is_some())) {
         Some(ended) => ended,
-        None => !std::path::Path::new(&format!("/proc/{}", process.tgid)).exists(),
+        None => !proc::runs_since(process.tgid, process.start_ns),
     }
 }
 

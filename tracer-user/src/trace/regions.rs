@@ -6,15 +6,14 @@ pub mod ahead;
 use crate::{
     analyse::accounts,
     cgroup::CgroupId,
-    host::privileges,
-    process::{FileIdentity, feed::OpenedFiles, listing, sys},
+    host::{privileges, proc},
+    process::{FileIdentity, feed::OpenedFiles},
     region::{
         Class, Region, Survey,
         classify::Claim,
         place::{self, Sampled},
         survey,
     },
-    text,
 };
 use std::{
     collections::HashMap,
@@ -78,9 +77,7 @@ pub struct Surveys {
 
 impl Surveys {
     fn add(&mut self, tgid: u32, owner: Option<CgroupId>, survey: Arc<Survey>, found: Vec<(u64, u64)>) {
-        let comm = std::fs::read(format!("/proc/{tgid}/comm")).unwrap_or_default();
-        let comm = text::escape_bytes(comm.strip_suffix(b"\n").unwrap_or(&comm));
-        self.processes.push(Process { tgid, comm, owner, survey });
+        self.processes.push(Process { tgid, comm: survey.comm.clone(), owner, survey });
         self.put(self.processes.len() - 1, found);
     }
 
@@ -243,9 +240,11 @@ impl Surveyor {
         let mut opened = |identity: &FileIdentity| self.opened.as_ref().and_then(|opened| opened(identity));
         let mut read = Vec::new();
         for tgid in tgids.into_iter().take(MOST_PROCESSES) {
-            let touched = self.samples.remove(&tgid).unwrap_or_default().samples;
+            let touched = self.samples.remove(&tgid).unwrap_or_default();
             let reserved = self.reserved.remove(&tgid).unwrap_or_default();
-            let message = match Survey::of_process(tgid, &mut opened, &reserved) {
+            let looked = touched.process(tgid).and_then(|process| Survey::of_process(&process, &mut opened, &reserved));
+            let touched = touched.samples;
+            let message = match looked {
                 Ok((survey, mut memory)) => {
                     let placing = place::place(touched, &survey.maps.vmas, memory.pages());
                     self.elsewhere.extend(placing.missing);
@@ -283,11 +282,24 @@ impl Surveyor {
 struct Touched {
     samples: Vec<Sampled>,
     live: u64,
+    /// When the process began that touched them, on the boot clock.
+    start_ns: Option<u64>,
+}
+
+impl Touched {
+    /// The process of that id, if it is the one that touched them.
+    fn process(&self, tgid: u32) -> std::io::Result<proc::Process> {
+        let process = proc::Process::open(tgid)?;
+        if self.start_ns.is_some_and(|start_ns| !process.began_at(start_ns)) {
+            return Err(std::io::Error::new(std::io::ErrorKind::NotFound, "another process has its id now"));
+        }
+        Ok(process)
+    }
 }
 
 /// Live anonymous samples of each process that still runs, and those of processes that are gone.
 fn samples_by_process(tables: &Tables<'_>) -> (HashMap<u32, Touched>, Vec<Sampled>) {
-    let mut living: HashMap<u64, Option<u32>> = HashMap::new();
+    let mut living: HashMap<u64, Option<(u32, u64)>> = HashMap::new();
     let mut samples: HashMap<u32, Touched> = HashMap::new();
     let mut left_behind = Vec::new();
     for (slot, sample) in tables.samples {
@@ -297,11 +309,12 @@ fn samples_by_process(tables: &Tables<'_>) -> (HashMap<u32, Touched>, Vec<Sample
         }
         let tgid = living
             .entry(record.key.process)
-            .or_insert_with(|| tables.processes.get(&record.key.process).filter(|process| is_running(process)).map(|process| process.tgid));
+            .or_insert_with(|| tables.processes.get(&record.key.process).filter(|process| is_running(process)).map(|process| (process.tgid, process.start_ns)));
         let sampled = Sampled { slot: *slot, address: sample.address };
         match *tgid {
-            Some(tgid) => {
+            Some((tgid, start_ns)) => {
                 let touched = samples.entry(tgid).or_default();
+                touched.start_ns = Some(start_ns);
                 touched.samples.push(sampled);
                 touched.live = touched.live.saturating_add(accounts::left(sample).0);
             }
@@ -313,12 +326,5 @@ fn samples_by_process(tables: &Tables<'_>) -> (HashMap<u32, Touched>, Vec<Sample
 
 /// Whether that very process runs: ids are used again.
 fn is_running(process: &ProcessRecord) -> bool {
-    const TICKS_APART: u64 = 2;
-    if process.kernel_thread != 0 {
-        return false;
-    }
-    let Ok(stat) = std::fs::read(format!("/proc/{}/stat", process.tgid)) else { return false };
-    let per_second = u128::from(sys::ticks_per_second());
-    let ticks = u64::try_from(u128::from(process.start_ns) * per_second / 1_000_000_000).unwrap_or(0);
-    listing::parse_stat(&stat).is_some_and(|stat| stat.start_ticks.abs_diff(ticks) <= TICKS_APART)
+    process.kernel_thread == 0 && proc::runs_since(process.tgid, process.start_ns)
 }

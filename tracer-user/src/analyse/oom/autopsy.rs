@@ -200,8 +200,7 @@ fn path(case: &Case, id: u64) -> String {
 }
 
 fn comm(task: &OomTask) -> Option<String> {
-    let end = task.comm.iter().position(|byte| *byte == 0).unwrap_or(task.comm.len());
-    (end > 0).then(|| crate::text::escape_bytes(&task.comm[..end]))
+    Some(crate::host::proc::comm::text(&task.comm)).filter(|comm| !comm.is_empty())
 }
 
 fn trigger(case: &Case) -> Trigger {
