@@ -9,15 +9,16 @@
 //! records and counts them.
 
 use super::event::{Change, ProcessEvent};
-use super::files::FileStore;
+use super::files::{FileStore, OpenFile};
 use super::identity::FileIdentity;
 use super::listing;
 use super::merge::Merge;
 use super::opener::{self, OpenRequest};
 use super::registry::Registry;
 use super::rings::{Rings, RingsError};
+use crate::host::clock::monotonic_ns;
 use crate::host::privileges;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
@@ -88,6 +89,19 @@ struct Shared {
     stop: AtomicBool,
 }
 
+/// How long no program must have mapped a file before it is let go, nanoseconds: one that is run again and again stays open.
+const UNMAPPED_FOR_NS: u64 = 1_000_000_000;
+
+/// Opened files that no running program maps.
+#[derive(Debug, Default)]
+pub struct IdleFiles {
+    /// Their ids.
+    pub ids: HashSet<u64>,
+    /// Devices and inodes of all such files: at least those of `ids`.
+    pub places: HashSet<(u64, u64)>,
+    before_ns: u64,
+}
+
 /// Gives the opened file of a mapping.
 pub type OpenedFiles = Box<dyn Fn(&FileIdentity) -> Option<Arc<File>> + Send>;
 
@@ -136,6 +150,23 @@ impl Feed {
         lock(&self.shared.files)
     }
 
+    /// Opened files that no running program maps any more, `most` of them at most. To be asked before that is read which may name them:
+    /// what is told is older than the answer.
+    pub fn idle_files(&self, most: usize) -> IdleFiles {
+        // A program that mapped one since is not in the registry yet.
+        let applied_ns = self.shared.applied_ns.load(Ordering::Acquire);
+        let before_ns = monotonic_ns().saturating_sub(UNMAPPED_FOR_NS).min(applied_ns);
+        let files: Vec<OpenFile> = self.files().idle(before_ns).cloned().collect();
+        let places = self.registry().unmapped(files.iter().map(|open| open.identity.place()).collect());
+        let ids = files.iter().filter(|open| places.contains(&open.identity.place())).map(|open| open.id).take(most).collect();
+        IdleFiles { ids, places, before_ns }
+    }
+
+    /// Closes such files, but for those that a program has mapped since.
+    pub fn let_go(&self, idle: &IdleFiles) {
+        self.files().let_go(&idle.ids, idle.before_ns);
+    }
+
     /// Looks opened files up, from any thread.
     pub fn opened_files(&self) -> OpenedFiles {
         let shared = Arc::clone(&self.shared);
@@ -154,7 +185,7 @@ impl Feed {
 
     /// Waits until everything that happened before this call is applied, including the first listing. False if it is not by then.
     pub fn settle(&self, timeout: Duration) -> bool {
-        let (now, deadline) = (crate::host::clock::monotonic_ns(), Instant::now() + timeout);
+        let (now, deadline) = (monotonic_ns(), Instant::now() + timeout);
         loop {
             let counters = self.counters();
             if self.shared.applied_ns.load(Ordering::Acquire) > now && counters.listings > 0 {
@@ -242,7 +273,7 @@ impl Reader {
     /// Takes in what is there. True if the kernel lost records.
     fn round(&mut self) -> bool {
         // Records with an earlier time are in a ring by now, or will be within the window.
-        let now = crate::host::clock::monotonic_ns();
+        let now = monotonic_ns();
         let mut fresh = Vec::new();
         self.rings.drain(|event| fresh.push(event));
         let mut lost = false;

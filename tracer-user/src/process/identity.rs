@@ -12,6 +12,12 @@ pub struct FileIdentity {
 }
 
 impl FileIdentity {
+    /// Device and inode: the same of all generations.
+    #[must_use]
+    pub fn place(&self) -> (u64, u64) {
+        (self.device, self.inode)
+    }
+
     /// No file.
     pub const NONE: FileIdentity = FileIdentity { device: 0, inode: 0, generation: None };
 

@@ -254,3 +254,22 @@ fn a_rename_names_the_leader_only() {
         assert_eq!(comm(&r, 5, 3), if tid == 5 { "renamed" } else { "java" });
     }
 }
+
+#[test]
+fn a_file_is_mapped_as_long_as_a_program_runs_that_maps_it() {
+    let mut r = Registry::default();
+    exec(&mut r, 1, 5, "x");
+    map(&mut r, 2, 5, 0x1000, 7);
+    fork(&mut r, 3, 6, 5);
+    map(&mut r, 4, 6, 0x9000, 8);
+    let unmapped = |r: &Registry| {
+        let mut inodes: Vec<u64> = r.unmapped(HashSet::from([(1, 7), (1, 8), (1, 9)])).into_iter().map(|(_, inode)| inode).collect();
+        inodes.sort_unstable();
+        inodes
+    };
+    assert_eq!(unmapped(&r), [9]);
+    exit(&mut r, 5, 5, 5);
+    assert_eq!(unmapped(&r), [9], "the child has what its parent mapped");
+    exec(&mut r, 6, 6, "y");
+    assert_eq!(unmapped(&r), [7, 8, 9], "an exec ends it");
+}

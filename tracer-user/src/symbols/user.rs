@@ -8,7 +8,7 @@ use super::stack::{self, Place, Status, judge_user_stack};
 use super::{Frame, FrameKind};
 use crate::host::proc::Process;
 use crate::process::{FileStore, Image, MappedFile, Mapping, OpenFile, sys};
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::ffi::CString;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
@@ -95,7 +95,7 @@ type Spot = (u64, u64, bool);
 /// look one place more up in it, and the kernel writes all of its names for each that is asked for.
 #[derive(Debug, Default)]
 pub struct Unknown {
-    files: HashMap<u64, (OpenFile, BTreeSet<(u64, bool)>)>,
+    files: HashMap<u64, (OpenFile, Arc<MappedFile>, BTreeSet<(u64, bool)>)>,
     kernel: BTreeSet<u64>,
 }
 
@@ -109,6 +109,8 @@ pub struct Symbolizer {
     perf_maps: HashMap<(u32, u64), Option<PerfMap>>,
     /// Files by their ids, without frames.
     binaries: HashMap<u64, Binary>,
+    /// Files that are closed: what is remembered of them cannot be looked up again.
+    settled: HashSet<u64>,
     /// In which file each name was found since the last report.
     found_in: HashMap<String, u64>,
     counters: SymbolCounters,
@@ -125,6 +127,7 @@ impl Symbolizer {
             vdso: None,
             perf_maps: HashMap::new(),
             binaries: HashMap::new(),
+            settled: HashSet::new(),
             found_in: HashMap::new(),
             counters: SymbolCounters::default(),
         }
@@ -181,22 +184,31 @@ impl Symbolizer {
         binaries.into_iter().map(row).collect()
     }
 
-    /// Remembers in which file frames are.
-    fn remember(&mut self, frames: &[Frame], open: &OpenFile, mapping: &Mapping) {
+    /// Notes that these files are going to be closed: their answers outlive those of files that can be read again.
+    pub fn settle(&mut self, ids: impl Iterator<Item = u64>) {
+        self.settled.extend(ids);
+    }
+
+    /// Remembers a file's path and build id.
+    fn remember_file(&mut self, open: &OpenFile, path: &[u8]) {
         if self.binaries.len() < MAX_BINARIES {
             self.binaries.entry(open.id).or_insert_with(|| Binary {
-                path: String::from_utf8_lossy(&mapping.file.path).into_owned(),
+                path: String::from_utf8_lossy(path).into_owned(),
                 build_id: build_id::of_file(&open.file),
                 frames: Vec::new(),
             });
         }
+    }
+
+    /// Remembers in which file frames are.
+    fn remember(&mut self, frames: &[Frame], file: u64) {
         for frame in frames {
             let build_id = |id: &u64| self.binaries.get(id)?.build_id.as_ref();
             match self.found_in.get(&frame.name) {
                 // Two openings of one build are one file.
-                Some(id) if *id == open.id || build_id(id).is_some() && build_id(id) == build_id(&open.id) => {}
+                Some(id) if *id == file || build_id(id).is_some() && build_id(id) == build_id(&file) => {}
                 Some(_) => drop(self.found_in.insert(frame.name.clone(), SEVERAL)),
-                None if self.found_in.len() < MAX_CACHED => drop(self.found_in.insert(frame.name.clone(), open.id)),
+                None if self.found_in.len() < MAX_CACHED => drop(self.found_in.insert(frame.name.clone(), file)),
                 None => {}
             }
         }
@@ -223,7 +235,8 @@ impl Symbolizer {
     pub fn learn(&mut self, unknown: Unknown) {
         let kernel: Vec<u64> = unknown.kernel.into_iter().collect();
         self.kernel.frames(&kernel);
-        for (open, wanted) in unknown.files.into_values() {
+        for (open, path, wanted) in unknown.files.into_values() {
+            self.remember_file(&open, &path.path);
             self.learn_file(&open, &wanted.into_iter().collect::<Vec<_>>());
         }
     }
@@ -234,7 +247,8 @@ impl Symbolizer {
             .enumerate()
             .map(|(n, address)| {
                 let mapping = image.mapping(address);
-                Found { mapping, open: mapping.and_then(|m| self.open_file(&m.file, files)), address, returns: n > 0 }
+                let (open, id) = mapping.map_or((None, None), |mapping| self.open_file(&mapping.file, files));
+                Found { mapping, open, id, address, returns: n > 0 }
             })
             .collect()
     }
@@ -246,16 +260,19 @@ impl Symbolizer {
         self.learn(unknown);
         spots
             .into_iter()
-            .map(|Found { mapping, open, address, returns }| {
+            .map(|Found { mapping, open, id, address, returns }| {
                 let Some(mapping) = mapping else { return Named { frames: vec![Frame::unknown()], mapped: false, root_call: false } };
-                let answer = open.as_ref().and_then(|open| self.cache.get(&(open.id, mapping.file_offset(address), returns))).cloned();
+                let answer = id.and_then(|id| self.cache.get(&(id, mapping.file_offset(address), returns))).cloned();
                 let answer = answer.unwrap_or_default();
                 let frames = match answer.frames {
                     Some(frames) => frames.to_vec(),
                     None => vec![self.jit_name(image, mapping, address).unwrap_or_else(|| place_name(mapping, address, returns))],
                 };
                 if let Some(open) = &open {
-                    self.remember(&frames, open, mapping);
+                    self.remember_file(open, &mapping.file.path);
+                }
+                if let Some(id) = id {
+                    self.remember(&frames, id);
                 }
                 Named { frames, mapped: true, root_call: answer.root_call && stack::is_c_library(mapping.file.base_name()) }
             })
@@ -263,11 +280,12 @@ impl Symbolizer {
     }
 
     fn gather(&self, spots: &[Found<'_>], unknown: &mut Unknown) {
-        for Found { mapping, open, address, returns } in spots {
+        for Found { mapping, open, address, returns, .. } in spots {
             let Some((mapping, open)) = mapping.zip(open.as_ref()) else { continue };
             let place = (mapping.file_offset(*address), *returns);
             if !self.cache.contains_key(&(open.id, place.0, place.1)) {
-                unknown.files.entry(open.id).or_insert_with(|| (open.clone(), BTreeSet::new())).1.insert(place);
+                let found = unknown.files.entry(open.id).or_insert_with(|| (open.clone(), Arc::clone(&mapping.file), BTreeSet::new()));
+                found.2.insert(place);
             }
         }
     }
@@ -275,8 +293,7 @@ impl Symbolizer {
     /// Looks up sorted places of one file.
     fn learn_file(&mut self, open: &OpenFile, wanted: &[(u64, bool)]) {
         if self.cache.len() + wanted.len() > MAX_CACHED {
-            self.cache.clear();
-            self.counters.cache_flushes += 1;
+            self.forget();
         }
         let offsets: Vec<u64> = wanted.iter().map(|(offset, _)| *offset).collect();
         let functions = elf::functions(open, &offsets, &self.options);
@@ -298,19 +315,33 @@ impl Symbolizer {
         }
     }
 
-    fn open_file(&mut self, file: &MappedFile, files: &Mutex<FileStore>) -> Option<OpenFile> {
+    /// Makes room: what can be looked up again goes first.
+    fn forget(&mut self) {
+        self.counters.cache_flushes += 1;
+        self.cache.retain(|(file, ..), _| self.settled.contains(file));
+        if self.cache.len() > MAX_CACHED / 2 {
+            self.cache.clear();
+        }
+        let left: HashSet<u64> = self.cache.keys().map(|(file, ..)| *file).collect();
+        self.settled.retain(|file| left.contains(file));
+    }
+
+    /// The file, if it is open, and its id, also if it was closed since.
+    fn open_file(&mut self, file: &MappedFile, files: &Mutex<FileStore>) -> (Option<OpenFile>, Option<u64>) {
         if file.is_vdso() {
             if self.vdso.is_none() {
                 self.vdso = own_vdso();
             }
-            return self.vdso.clone();
+            return (self.vdso.clone(), self.vdso.as_ref().map(|open| open.id));
         }
         if file.identity.inode == 0 {
-            return None;
+            return (None, None);
         }
-        let open = files.lock().unwrap_or_else(PoisonError::into_inner).get(&file.identity);
-        self.counters.not_open += u64::from(open.is_none());
-        open
+        let mut files = files.lock().unwrap_or_else(PoisonError::into_inner);
+        let open = files.get(&file.identity);
+        let id = open.as_ref().map(|open| open.id).or_else(|| files.closed_id(&file.identity));
+        self.counters.not_open += u64::from(id.is_none());
+        (open, id)
     }
 
     /// The name that a JIT gave to its code.
@@ -338,6 +369,8 @@ impl Symbolizer {
 struct Found<'i> {
     mapping: Option<&'i Mapping>,
     open: Option<OpenFile>,
+    /// The store's id of the file, also where it is closed.
+    id: Option<u64>,
     /// What is looked up.
     address: u64,
     returns: bool,

@@ -8,7 +8,7 @@ use crate::{
     report::BinaryRow,
     symbols::{Binary, Symbolizer, SymbolizerOptions, Unknown, UserStack, build_id},
 };
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use tracer_common::{
     attribution::{KEY_OWN, KeyRecord},
     process::ProcessRecord,
@@ -62,6 +62,27 @@ impl<'a> Names<'a> {
                 && let (Some(image), Some(feed)) = (self.image(process), self.feed)
             {
                 self.symbolizer.gather_user(&image, &user_addresses(process, stack), feed.file_store(), &mut unknown);
+            }
+        }
+        self.symbolizer.learn(unknown);
+    }
+
+    /// Looks up user stacks of programs that map one of these files, by device and inode: afterwards their names are known without the
+    /// files.
+    pub fn learn_of_files(
+        &mut self,
+        files: &HashSet<(u64, u64)>,
+        wanted: impl Iterator<Item = (u64, u64)>,
+        processes: &HashMap<u64, ProcessRecord>,
+        stacks: &HashMap<u64, Stack>,
+    ) {
+        let mut unknown = Unknown::default();
+        let mut images: HashMap<u64, Option<Image>> = HashMap::new();
+        let maps_one = |image: &Image| image.mappings.iter().any(|mapping| files.contains(&mapping.file.identity.place()));
+        for (identity, stack) in wanted {
+            let (Some(process), Some(stack), Some(feed)) = (processes.get(&identity), stacks.get(&stack), self.feed) else { continue };
+            if let Some(image) = images.entry(identity).or_insert_with(|| self.image(process).filter(maps_one)) {
+                self.symbolizer.gather_user(image, &user_addresses(process, stack), feed.file_store(), &mut unknown);
             }
         }
         self.symbolizer.learn(unknown);
