@@ -28,6 +28,7 @@ mod lifecycle;
 mod losses;
 mod mappings;
 mod mark;
+mod mounts;
 mod moved;
 mod namespace;
 mod nested;

@@ -11,8 +11,21 @@ pub const USAGE: u8 = 2;
 /// memtrail failed although a command was to be run.
 pub const FAILED_WITH_COMMAND: u8 = 125;
 
-/// Causes of loss that cost no bytes of memory.
-const NO_BYTES: [&str; 5] = ["recursion_misses", "file_table_full", "mapping_table_full", "mapping_event_lost", "container_names_refused"];
+/// Causes of loss that cost no bytes of memory, but names or address space.
+const NO_BYTES: [&str; 12] = [
+    "recursion_misses",
+    "file_table_full",
+    "mapping_table_full",
+    "mapping_event_lost",
+    "mapping_ranges_dropped",
+    "container_names_refused",
+    "process_feed_failed",
+    "regions_cut_short",
+    "symbol_file_evicted",
+    "symbol_file_gone",
+    "symbol_file_not_tried",
+    "symbol_file_refused",
+];
 
 /// Options that do not go together, though each is right: [`USAGE`].
 #[derive(Debug, thiserror::Error)]
@@ -81,6 +94,13 @@ mod tests {
         assert!(!losses(Some(16), Some(18)));
         assert!(losses(Some(19), Some(18)));
         assert!(losses(Some(1), None));
+    }
+
+    #[test]
+    fn names_that_are_missing_are_no_loss_of_bytes() {
+        let losses = |cause: &str| lost(&[(cause.to_owned(), Some(7))].into());
+        let names = ["symbol_file_gone", "symbol_file_evicted", "process_feed_failed", "regions_cut_short", "mapping_ranges_dropped"];
+        assert!(!names.into_iter().any(losses) && losses("process_records") && losses("anything_else"));
     }
 
     #[test]

@@ -60,12 +60,7 @@ impl Resolver {
             log::warn!("no mount table, so files are named by their file systems: {error}");
             (Mounts::default(), None)
         });
-        Resolver {
-            host,
-            host_namespace,
-            tables: HashMap::new(),
-            looked_everywhere: false,
-        }
+        Resolver { host, host_namespace, tables: HashMap::new(), looked_everywhere: false }
     }
 
     /// A resolver that knows this table only.

@@ -24,9 +24,9 @@ pub mod thread;
 
 pub use event::{Change, ProcessEvent};
 pub use feed::{Feed, FeedError, FeedOptions};
-pub use rings::RingsError;
 pub use files::{FileStore, OpenFile};
 pub use identity::FileIdentity;
 pub use image::{Image, MappedFile, Mapping};
 pub use registry::{Bounds, Registry};
+pub use rings::RingsError;
 pub use sys::{give_large_blocks_back, give_memory_back};

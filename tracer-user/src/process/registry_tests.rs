@@ -1,8 +1,8 @@
 //! Synthetic histories: what the registry must answer whatever order and gaps the records have.
 
 use super::*;
-use crate::process::event::comm_from;
 use crate::process::FileIdentity;
+use crate::process::event::comm_from;
 
 fn fork(registry: &mut Registry, at_ns: u64, tgid: u32, parent_tgid: u32) {
     registry.apply(ProcessEvent { at_ns, change: Change::Fork { tgid, tid: tgid, parent_tgid } });

@@ -9,9 +9,9 @@
 //! - A thread's descriptor lies at the top of its stack and begins with its own address; in it stand the stack's start and size side by
 //!   side. musl's does too.
 
+use super::PAGE_BYTES;
 use super::maps::Vma;
 use super::memory::ReadMemory;
-use super::PAGE_BYTES;
 use std::collections::HashSet;
 
 /// Most places looked at for a heap: a process can reserve terabytes.

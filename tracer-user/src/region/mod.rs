@@ -19,8 +19,8 @@ pub mod place;
 pub mod survey;
 pub mod threads;
 
-pub use classify::{Classified, Region, classify};
 pub use crate::host::proc::maps::{self, Vma};
+pub use classify::{Classified, Region, classify};
 pub use survey::Survey;
 
 /// Bytes of a page of the kernels that memtrail runs on (x86_64).

@@ -2,9 +2,9 @@
 //!
 //! The kernel half adds their later children and takes out what has ended; here only the first ones are put in.
 
+use crate::host::proc::{self, status::Status};
 use crate::kernel_half::BpfError;
 use aya::{Ebpf, maps::HashMap as BpfHashMap};
-use crate::host::proc::{self, status::Status};
 use std::io;
 use tracer_common::settings::Followed;
 
@@ -138,7 +138,8 @@ fn host_tgid(status: &Status) -> Option<u32> {
 mod tests {
     use super::*;
 
-    const STATUS: &str = "Name:\tx\nState:\tS (sleeping)\nTgid:\t12\nPid:\t12\nPPid:\t1\nNStgid:\t4711\t12\nNSpid:\t4711\t12\nThreads:\t1\n";
+    const STATUS: &str =
+        "Name:\tx\nState:\tS (sleeping)\nTgid:\t12\nPid:\t12\nPPid:\t1\nNStgid:\t4711\t12\nNSpid:\t4711\t12\nThreads:\t1\n";
 
     #[test]
     fn the_outermost_id_is_the_hosts() {

@@ -88,6 +88,12 @@ impl Surveys {
         self.places.extend(found.into_iter().filter_map(place));
     }
 
+    /// Processes of which not all regions could be looked at, because too many reads of their memory were needed.
+    #[must_use]
+    pub fn cut_short(&self) -> u64 {
+        self.processes.iter().filter(|process| process.survey.is_cut_short).count() as u64
+    }
+
     /// The class of the region that a sample is in.
     #[must_use]
     pub fn class(&self, slot: u64) -> Class {
@@ -307,9 +313,9 @@ fn samples_by_process(tables: &Tables<'_>) -> (HashMap<u32, Touched>, Vec<Sample
         if record.key.kind != Kind::Anon as u32 || record.key.flags & (KEY_BASELINE | KEY_OWN) != 0 || accounts::live(record) <= 0 {
             continue;
         }
-        let tgid = living
-            .entry(record.key.process)
-            .or_insert_with(|| tables.processes.get(&record.key.process).filter(|process| is_running(process)).map(|process| (process.tgid, process.start_ns)));
+        let tgid = living.entry(record.key.process).or_insert_with(|| {
+            tables.processes.get(&record.key.process).filter(|process| is_running(process)).map(|process| (process.tgid, process.start_ns))
+        });
         let sampled = Sampled { slot: *slot, address: sample.address };
         match *tgid {
             Some((tgid, start_ns)) => {

@@ -87,6 +87,8 @@ impl Session {
         let histogram_losses = histograms::lost(&self.running.bpf)?;
         let sustained = self.unwritten.iter().filter(|(_, last)| last.len() >= LEAST_SUSTAINED);
         let sustained = sustained.filter_map(|(id, last)| Some((*id, *last.iter().min()?))).collect();
+        let mut losses = self.losses()?;
+        losses.insert("regions_cut_short".to_owned(), Some(surveys.cut_short()));
         let inputs = Inputs {
             facts: &self.host.facts,
             hierarchy: &self.hierarchy,
@@ -109,7 +111,7 @@ impl Session {
             dirtied: &dirtied,
             dirtied_before: &self.dirtied,
             unwritten_first: &self.unwritten_first,
-            losses: self.losses()?,
+            losses,
             surveys: &surveys,
             histograms: &self.histograms,
             histogram_losses: &histogram_losses,

@@ -164,7 +164,8 @@ impl Process {
     /// As [`Process::open_file`].
     pub fn threads(&self, most: usize) -> io::Result<Vec<u32>> {
         let mut tids = Vec::new();
-        for entry in Dir::read_from(openat(&self.directory, "task", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?)? {
+        for entry in Dir::read_from(openat(&self.directory, "task", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?)?
+        {
             if tids.len() == most {
                 break;
             }

@@ -76,7 +76,9 @@ mod tests {
 
     #[test]
     fn what_is_no_mount_is_passed_over() {
-        for bad in [&b"x"[..], b"", b"1 2 3 4 5 6", b"1 2 0:x / /m rw - tmpfs c rw", b"1 2 0:1 / /m rw tmpfs c rw", b"1 2 3:4 / /", b"\xff \xff"] {
+        for bad in
+            [&b"x"[..], b"", b"1 2 3 4 5 6", b"1 2 0:x / /m rw - tmpfs c rw", b"1 2 0:1 / /m rw tmpfs c rw", b"1 2 3:4 / /", b"\xff \xff"]
+        {
             assert_eq!(mounts(bad).count(), 0, "{bad:?}");
         }
     }

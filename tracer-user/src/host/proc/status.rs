@@ -19,6 +19,8 @@ pub struct Status {
     pub resident: Option<u64>,
     /// Resident anonymous memory, bytes.
     pub resident_anonymous: Option<u64>,
+    /// Memory in swap, bytes.
+    pub swapped: Option<u64>,
     /// Effective capabilities, a bit each.
     pub capabilities: Option<u64>,
 }
@@ -41,6 +43,7 @@ impl Status {
                 b"VmHWM" => status.peak_resident = kilobytes(value),
                 b"VmRSS" => status.resident = kilobytes(value),
                 b"RssAnon" => status.resident_anonymous = kilobytes(value),
+                b"VmSwap" => status.swapped = kilobytes(value),
                 b"CapEff" => status.capabilities = u64::from_str_radix(value, 16).ok(),
                 _ => {}
             }
@@ -76,7 +79,10 @@ mod tests {
 
     #[test]
     fn what_is_not_understood_is_unknown() {
-        assert_eq!(Status::parse(b"Threads:\tx\nTgid:\t-1\nRssAnon:\t 5\nVmRSS:\t18446744073709551615 kB\nCapEff:\nnonsense\n\xff:\xff\n"), Status::default());
+        assert_eq!(
+            Status::parse(b"Threads:\tx\nTgid:\t-1\nRssAnon:\t 5\nVmRSS:\t18446744073709551615 kB\nCapEff:\nnonsense\n\xff:\xff\n"),
+            Status::default()
+        );
         // A name cannot pass for another line.
         assert_eq!(Status::parse(b"Name:\tTgid:\t9\n"), Status::default());
     }

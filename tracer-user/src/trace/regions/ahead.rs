@@ -165,7 +165,8 @@ impl Ahead {
             index.insert(*tgid, (surveys.processes.len(), known.at_ns));
             let age = at_ns.saturating_sub(known.at_ns) as f64 / 1e9;
             ages.entry(known.owner.0).and_modify(|oldest| *oldest = oldest.max(age)).or_insert(age);
-            let process = Process { tgid: *tgid, comm: known.survey.comm.clone(), owner: Some(known.owner), survey: Arc::clone(&known.survey) };
+            let process =
+                Process { tgid: *tgid, comm: known.survey.comm.clone(), owner: Some(known.owner), survey: Arc::clone(&known.survey) };
             surveys.processes.push(process);
         }
         for (slot, sample) in tables.samples {
