@@ -36,19 +36,23 @@ impl Process {
     /// # Errors
     /// `ENOENT` if there is none.
     pub fn open(tgid: u32) -> io::Result<Process> {
-        let directory = rustix::fs::open(format!("/proc/{tgid}"), OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+        Process::at(&format!("/proc/{tgid}"), tgid)
+    }
+
+    fn at(path: &str, tgid: u32) -> io::Result<Process> {
+        let directory = rustix::fs::open(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
         Ok(Process { tgid, directory })
     }
 
-    /// This very process.
+    /// This very process, also where `/proc` is of another pid namespace and shows it under another id.
     ///
     /// # Errors
     /// Where `/proc` is not mounted.
     pub fn own() -> io::Result<Process> {
-        Process::open(std::process::id())
+        Process::at("/proc/self", std::process::id())
     }
 
-    /// Its id, as `/proc` shows it.
+    /// Its id, as it was opened by.
     #[must_use]
     pub fn tgid(&self) -> u32 {
         self.tgid
