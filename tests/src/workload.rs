@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::OnceLock;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
@@ -122,7 +122,12 @@ impl Workload {
     /// The same with variables added to its environment.
     pub fn start_with<S: AsRef<str>>(cgroup: &TestCgroup, args: &[S], environment: &[(&str, &str)]) -> Result<Workload> {
         warm_up()?;
-        let mut command = Command::new(binary()?);
+        Workload::start_program(cgroup, &binary()?, args, environment)
+    }
+
+    /// The same of a copy of the program, whose own pages may be charged to the cgroup.
+    pub fn start_program<S: AsRef<str>>(cgroup: &TestCgroup, program: &Path, args: &[S], environment: &[(&str, &str)]) -> Result<Workload> {
+        let mut command = Command::new(program);
         command.env_remove("MALLOC_ARENA_MAX").env_remove("GLIBC_TUNABLES").envs(environment.iter().copied());
         command.args(args.iter().map(AsRef::as_ref)).stdin(Stdio::piped()).stdout(Stdio::piped());
         enter(&mut command, cgroup)?;

@@ -65,7 +65,7 @@ fn run(mut command: Command) -> Seen {
 fn names(feed: &Feed, seen: &Seen) -> (String, String) {
     let image = feed.registry().image_at(seen.pid, seen.at_ns).cloned().expect("an image");
     let frames = Symbolizer::new(SymbolizerOptions::default()).user(&image, &[seen.address], feed.file_store());
-    (String::from_utf8_lossy(image.comm_bytes()).into_owned(), frames[0].name.as_ref().to_owned())
+    (String::from_utf8_lossy(memtrail::host::proc::comm::bytes(&image.comm)).into_owned(), frames[0].name.as_ref().to_owned())
 }
 
 #[test]
@@ -104,7 +104,7 @@ fn root_two_hundred_quick_processes_all_have_images() {
     let mut symbolizer = Symbolizer::new(SymbolizerOptions::default());
     for one in &seen {
         let image = feed.registry().image_at(one.pid, one.at_ns).cloned().expect("an image");
-        assert_eq!(image.comm_bytes(), b"quick");
+        assert_eq!(memtrail::host::proc::comm::bytes(&image.comm), b"quick");
         assert!(image.to_ns.is_some_and(|end| end > one.at_ns), "{image:?}");
         let frames = symbolizer.user(&image, &[one.address], feed.file_store());
         assert_eq!((&*frames[0].name, frames[0].kind), ("known_function", FrameKind::User));

@@ -33,6 +33,7 @@ mod losses;
 mod mappings;
 mod mark;
 mod missed;
+mod mounts;
 mod moved;
 mod namespace;
 mod nested;

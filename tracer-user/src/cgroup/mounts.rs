@@ -1,6 +1,7 @@
 //! Decides from the text of /proc which hierarchy holds the memory controller. Pure: text in, decision out.
 
 use super::{CgroupPath, Version};
+use crate::host::proc::mountinfo;
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
@@ -32,54 +33,26 @@ pub struct MemoryController {
 /// The cgroup mounts of a mountinfo text, in its order. Lines that do not parse are passed over.
 #[must_use]
 pub fn cgroup_mounts(mountinfo: &[u8]) -> Vec<Mount> {
-    mountinfo.split(|&b| b == b'\n').filter_map(mount_line).collect()
+    mountinfo::mounts(mountinfo).filter_map(cgroup_mount).collect()
 }
 
-/// `36 35 98:0 /root /point options [optional...] - type source super-options` (proc_pid_mountinfo(5)).
-fn mount_line(line: &[u8]) -> Option<Mount> {
-    let mut fields = line.split(|&b| b == b' ').filter(|f| !f.is_empty());
-    let device = std::str::from_utf8(fields.nth(2)?).ok()?;
-    let (major, minor) = device.split_once(':')?;
-    let device = (major.parse().ok()?, minor.parse().ok()?);
-    let root = unescape(fields.next()?);
-    let point = PathBuf::from(OsString::from_vec(unescape(fields.next()?)));
-    let mut fields = fields.skip_while(|f| *f != b"-").skip(1);
-    let (kind, _source) = (fields.next()?, fields.next()?);
-    let options = fields.next().unwrap_or_default();
-    let (version, controllers) = match kind {
+fn cgroup_mount(line: mountinfo::Mount) -> Option<Mount> {
+    let (version, controllers) = match line.kind.as_slice() {
         b"cgroup2" => (Version::V2, Vec::new()),
-        b"cgroup" => (Version::V1, v1_controllers(options)),
+        b"cgroup" => (Version::V1, v1_controllers(&line)),
         _ => return None,
     };
-    Some(Mount { version, point, root, device, controllers })
+    Some(Mount { version, point: PathBuf::from(OsString::from_vec(line.point)), root: line.root, device: line.device, controllers })
 }
 
 /// Controllers among the mount options of a v1 hierarchy. `name=` hierarchies have none.
-fn v1_controllers(options: &[u8]) -> Vec<String> {
+fn v1_controllers(line: &mountinfo::Mount) -> Vec<String> {
     const NOT_CONTROLLERS: [&str; 8] = ["rw", "ro", "xattr", "noprefix", "clone_children", "cpuset_v2_mode", "favordynmods", "none"];
-    options
-        .split(|&b| b == b',')
+    line.options()
         .filter_map(|o| std::str::from_utf8(o).ok())
         .filter(|o| !o.is_empty() && !o.contains('=') && !NOT_CONTROLLERS.contains(o))
         .map(str::to_owned)
         .collect()
-}
-
-/// Undoes the kernel's `\ooo` escapes of blanks and backslashes.
-pub(crate) fn unescape(field: &[u8]) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(field.len());
-    let mut rest = field;
-    while let Some((&first, tail)) = rest.split_first() {
-        let value = match tail {
-            [a @ b'0'..=b'3', b @ b'0'..=b'7', c @ b'0'..=b'7', ..] if first == b'\\' => {
-                Some(((a - b'0') << 6) | ((b - b'0') << 3) | (c - b'0'))
-            }
-            _ => None,
-        };
-        bytes.push(value.unwrap_or(first));
-        rest = if value.is_some() { &tail[3..] } else { tail };
-    }
-    bytes
 }
 
 /// The line of the memory controller in /proc/cgroups; `None` without one. Kernels built without v1 memory cgroups may omit it.

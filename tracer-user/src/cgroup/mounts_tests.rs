@@ -74,13 +74,6 @@ fn odd_mountinfo_lines() {
 }
 
 #[test]
-fn unescape_leaves_what_is_no_escape() {
-    assert_eq!(unescape(br"\04"), br"\04");
-    assert_eq!(unescape(br"a\\040"), br"a\ ");
-    assert_eq!(unescape(br"\777"), br"\777");
-}
-
-#[test]
 fn own_path_in_each_hierarchy() {
     let text = b"9:name=systemd:/\n4:cpu,memory:/a/b:c\n3:cpuset:/z\n0::/user.slice\n";
     assert_eq!(path_in(text, Version::V1).unwrap().to_string(), "/a/b:c");

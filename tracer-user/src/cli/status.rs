@@ -11,8 +11,8 @@ pub const USAGE: u8 = 2;
 /// memtrail failed although a command was to be run.
 pub const FAILED_WITH_COMMAND: u8 = 125;
 
-/// Causes of loss that cost no bytes of memory.
-const NO_BYTES: [&str; 11] = [
+/// Causes of loss that cost no bytes of memory, but names or address space.
+const NO_BYTES: [&str; 18] = [
     "recursion_misses",
     "file_table_full",
     "mapping_table_full",
@@ -24,6 +24,13 @@ const NO_BYTES: [&str; 11] = [
     "symbol_files_not_open",
     "perf_maps_foreign",
     "perf_maps_cut",
+    "mapping_ranges_dropped",
+    "process_feed_failed",
+    "regions_cut_short",
+    "symbol_file_evicted",
+    "symbol_file_gone",
+    "symbol_file_not_tried",
+    "symbol_file_refused",
 ];
 
 /// Options that do not go together, though each is right: [`USAGE`].
@@ -93,6 +100,13 @@ mod tests {
         assert!(!losses(Some(16), Some(18)));
         assert!(losses(Some(19), Some(18)));
         assert!(losses(Some(1), None));
+    }
+
+    #[test]
+    fn names_that_are_missing_are_no_loss_of_bytes() {
+        let losses = |cause: &str| lost(&[(cause.to_owned(), Some(7))].into());
+        let names = ["symbol_file_gone", "symbol_file_evicted", "process_feed_failed", "regions_cut_short", "mapping_ranges_dropped"];
+        assert!(!names.into_iter().any(losses) && losses("process_records") && losses("anything_else"));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Which file systems lie on the way to a folder, without asking any of them: one whose server does not answer holds up whoever asks, and one
 //! that is mounted on demand would be.
 
-use crate::cgroup::mounts::unescape;
+use crate::host::proc::mountinfo;
 use std::{
     collections::{HashMap, VecDeque},
     ffi::OsString,
@@ -34,13 +34,9 @@ impl Mounts {
     /// The lines of mountinfo (proc_pid_mountinfo(5)). One that makes no sense is passed over.
     #[must_use]
     pub fn parse(text: &[u8]) -> Mounts {
-        let mount = |line: &[u8]| {
-            let mut fields = line.split(|byte| *byte == b' ');
-            let place = fields.nth(4)?;
-            let kind = fields.skip_while(|field| *field != b"-").nth(1)?;
-            Some((PathBuf::from(OsString::from_vec(unescape(place))), String::from_utf8_lossy(kind).into_owned()))
-        };
-        Mounts(text.split(|byte| *byte == b'\n').filter_map(mount).collect())
+        let mount =
+            |mount: mountinfo::Mount| (PathBuf::from(OsString::from_vec(mount.point)), String::from_utf8_lossy(&mount.kind).into_owned());
+        Mounts(mountinfo::mounts(text).map(mount).collect())
     }
 
     fn is_local(&self, place: &Path) -> bool {

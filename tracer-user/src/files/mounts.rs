@@ -1,8 +1,8 @@
 //! Mount tables: from a device and a path below its root to a path that processes use. Pure.
 
-use crate::cgroup::mounts::unescape;
+use crate::host::proc::mountinfo::{self, unescape};
 
-/// One line of /proc/PID/mountinfo.
+/// A mount, as far as it says where files are seen.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Mount {
     /// Device as the kernel keeps it: major << 20 | minor.
@@ -37,7 +37,7 @@ impl Mounts {
     /// Reads a table. Lines that do not parse are passed over.
     #[must_use]
     pub fn parse(mountinfo: &[u8]) -> Mounts {
-        Mounts { mounts: mountinfo.split(|byte| *byte == b'\n').filter_map(mount).take(MOST_MOUNTS).collect() }
+        Mounts { mounts: mountinfo::mounts(mountinfo).map(mount).take(MOST_MOUNTS).collect() }
     }
 
     /// Where the file at that path below the root of that device's file system is seen. A mount of the whole file system is preferred
@@ -64,18 +64,10 @@ impl Mounts {
     }
 }
 
-/// `36 35 98:0 /root /point options [optional...] - type source super-options` (proc_pid_mountinfo(5)).
-fn mount(line: &[u8]) -> Option<Mount> {
-    let mut fields = line.split(|byte| *byte == b' ').filter(|field| !field.is_empty());
-    let (major, minor) = std::str::from_utf8(fields.nth(2)?).ok()?.split_once(':')?;
-    let (major, minor): (u32, u32) = (major.parse().ok()?, minor.parse().ok()?);
-    let (root, point) = (unescape(fields.next()?), unescape(fields.next()?));
-    let mut fields = fields.skip_while(|field| *field != b"-").skip(1);
-    let kind = fields.next()?;
-    let options = fields.nth(1).unwrap_or_default();
-    let upper =
-        if kind == b"overlay" { options.split(|byte| *byte == b',').find_map(|option| option.strip_prefix(b"upperdir=")) } else { None };
-    Some(Mount { device: major << 20 | minor & 0xf_ffff, root, point, upper: upper.map(unescape) })
+fn mount(line: mountinfo::Mount) -> Mount {
+    let (major, minor) = line.device;
+    let upper = if line.kind == b"overlay" { line.options().find_map(|option| option.strip_prefix(b"upperdir=")) } else { None };
+    Mount { device: major << 20 | minor & 0xf_ffff, upper: upper.map(unescape), root: line.root, point: line.point }
 }
 
 /// The rest of a path below a directory, without the slash between; `None` if it is not there.

@@ -7,14 +7,11 @@ use super::{
     name::{self, Name},
     volume::{self, Volume},
 };
-use crate::text;
-use std::{
-    collections::HashMap,
-    fs,
-    io::{self, Read as _},
-    path::PathBuf,
-    rc::Rc,
+use crate::{
+    host::proc::{self, Process},
+    text,
 };
+use std::{collections::HashMap, io, rc::Rc};
 use tracer_common::file::FileRecord;
 
 /// Most bytes read of one mount table.
@@ -40,9 +37,9 @@ pub struct Seen {
 /// Resolves the files of one report.
 pub struct Resolver {
     host: Mounts,
-    host_namespace: Option<PathBuf>,
+    host_namespace: Option<Vec<u8>>,
     /// Tables by namespace; `None` where one could not be read.
-    tables: HashMap<PathBuf, Option<Rc<Mounts>>>,
+    tables: HashMap<Vec<u8>, Option<Rc<Mounts>>>,
     /// Whether all namespaces of the host were looked for.
     looked_everywhere: bool,
 }
@@ -57,16 +54,13 @@ impl Resolver {
     /// Reads the host's mount table: that of its first process, since memtrail itself may run in a container.
     #[must_use]
     pub fn new() -> Resolver {
-        let table = table_of("1").or_else(|_| table_of("self")).unwrap_or_else(|error| {
+        let read = |process: Process| Ok::<_, io::Error>((table_of(&process)?, namespace_of(&process)));
+        let first = Process::open(1).and_then(read).or_else(|_| Process::own().and_then(read));
+        let (host, host_namespace) = first.unwrap_or_else(|error| {
             log::warn!("no mount table, so files are named by their file systems: {error}");
-            Mounts::default()
+            (Mounts::default(), None)
         });
-        Resolver {
-            host: table,
-            host_namespace: namespace_of("1").or_else(|| namespace_of("self")),
-            tables: HashMap::new(),
-            looked_everywhere: false,
-        }
+        Resolver { host, host_namespace, tables: HashMap::new(), looked_everywhere: false }
     }
 
     /// A resolver that knows this table only.
@@ -136,8 +130,8 @@ impl Resolver {
     }
 
     fn table_of(&mut self, pid: u32) -> Option<Rc<Mounts>> {
-        let pid = pid.to_string();
-        let namespace = namespace_of(&pid)?;
+        let process = Process::open(pid).ok()?;
+        let namespace = namespace_of(&process)?;
         if self.host_namespace.as_ref() == Some(&namespace) {
             return None;
         }
@@ -145,7 +139,7 @@ impl Resolver {
             if self.tables.len() >= MOST_NAMESPACES {
                 return None;
             }
-            self.tables.insert(namespace.clone(), table_of(&pid).ok().map(Rc::new));
+            self.tables.insert(namespace.clone(), table_of(&process).ok().map(Rc::new));
         }
         self.tables.get(&namespace).cloned().flatten()
     }
@@ -163,19 +157,16 @@ pub fn file_system_name(record: &FileRecord) -> String {
     text::escape_bytes(&record.file_system[..end])
 }
 
-fn table_of(pid: &str) -> io::Result<Mounts> {
-    let mut table = Vec::new();
-    fs::File::open(format!("/proc/{pid}/mountinfo"))?.take(MOST_TABLE_BYTES).read_to_end(&mut table)?;
-    Ok(Mounts::parse(&table))
+fn table_of(process: &Process) -> io::Result<Mounts> {
+    Ok(Mounts::parse(&process.read("mountinfo", MOST_TABLE_BYTES)?))
 }
 
-fn namespace_of(pid: &str) -> Option<PathBuf> {
-    fs::read_link(format!("/proc/{pid}/ns/mnt")).ok()
+fn namespace_of(process: &Process) -> Option<Vec<u8>> {
+    process.link("ns/mnt").ok()
 }
 
 fn processes() -> Vec<u32> {
-    let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
-    entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).take(MOST_PROCESSES).collect()
+    proc::tgids().map(|tgids| tgids.take(MOST_PROCESSES).collect()).unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -6,4 +6,5 @@ pub mod elf;
 pub mod kernel;
 pub mod phases;
 pub mod privileges;
+pub mod proc;
 pub mod write;

@@ -1,5 +1,6 @@
 //! Where the time of a start or a report goes, and what memory it takes: one line a phase for those who ask (`-vv`).
 
+use super::proc::Process;
 use std::time::Instant;
 
 /// Times of phases that follow one another.
@@ -25,7 +26,7 @@ impl Phases {
 
 /// Resident memory now and at most, as the kernel says it.
 fn resident() -> String {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let field = |name| status.lines().find_map(|line| line.strip_prefix(name)).map_or("?", str::trim);
-    format!("{} resident, at most {}", field("VmRSS:"), field("VmHWM:"))
+    let status = Process::own().and_then(|own| own.status()).unwrap_or_default();
+    let kilobytes = |bytes: Option<u64>| bytes.map_or_else(|| "?".to_owned(), |bytes| format!("{} kB", bytes / 1024));
+    format!("{} resident, at most {}", kilobytes(status.resident), kilobytes(status.peak_resident))
 }

@@ -1,6 +1,6 @@
 //! What happens to processes, as plain values. No parsing, no state.
 
-use super::image::FileIdentity;
+use super::identity::FileIdentity;
 use tracer_common::process::COMM_BYTES;
 
 /// A command name, NUL-padded, as the kernel keeps it.

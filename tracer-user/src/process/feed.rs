@@ -9,15 +9,16 @@
 //! records and counts them.
 
 use super::event::{Change, ProcessEvent};
-use super::files::FileStore;
-use super::image::FileIdentity;
+use super::files::{FileStore, OpenFile};
+use super::identity::FileIdentity;
 use super::listing;
 use super::merge::Merge;
 use super::opener::{self, OpenRequest};
 use super::registry::Registry;
-use super::rings::Rings;
+use super::rings::{Rings, RingsError};
+use crate::host::clock::monotonic_ns;
 use crate::host::privileges;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
@@ -55,25 +56,9 @@ impl Default for FeedOptions {
 /// Why process records cannot be had.
 #[derive(Debug, thiserror::Error)]
 pub enum FeedError {
-    /// The list of CPUs.
-    #[error("cannot read which CPUs are online: {0}")]
-    Cpus(std::io::Error),
-    /// The event itself.
-    #[error("cannot open a perf event on CPU {cpu}: {source} (needs CAP_PERFMON or root)")]
-    Open {
-        /// Which CPU.
-        cpu: usize,
-        /// The kernel's error.
-        source: std::io::Error,
-    },
-    /// Its ring.
-    #[error("cannot map the ring of CPU {cpu}: {source} (locked memory, see kernel.perf_event_mlock_kb)")]
-    Ring {
-        /// Which CPU.
-        cpu: usize,
-        /// The kernel's error.
-        source: std::io::Error,
-    },
+    /// The records themselves.
+    #[error(transparent)]
+    Rings(#[from] RingsError),
     /// A thread.
     #[error("cannot start a thread: {0}")]
     Thread(std::io::Error),
@@ -102,6 +87,19 @@ struct Shared {
     /// Everything up to this moment is applied.
     applied_ns: AtomicU64,
     stop: AtomicBool,
+}
+
+/// How long no program must have mapped a file before it is let go, nanoseconds: one that is run again and again stays open.
+const UNMAPPED_FOR_NS: u64 = 1_000_000_000;
+
+/// Opened files that no running program maps.
+#[derive(Debug, Default)]
+pub struct IdleFiles {
+    /// Their ids.
+    pub ids: HashSet<u64>,
+    /// Devices and inodes of all such files: at least those of `ids`.
+    pub places: HashSet<(u64, u64)>,
+    before_ns: u64,
 }
 
 /// Gives the opened file of a mapping.
@@ -152,6 +150,23 @@ impl Feed {
         lock(&self.shared.files)
     }
 
+    /// Opened files that no running program maps any more, `most` of them at most. To be asked before that is read which may name them:
+    /// what is told is older than the answer.
+    pub fn idle_files(&self, most: usize) -> IdleFiles {
+        // A program that mapped one since is not in the registry yet.
+        let applied_ns = self.shared.applied_ns.load(Ordering::Acquire);
+        let before_ns = monotonic_ns().saturating_sub(UNMAPPED_FOR_NS).min(applied_ns);
+        let files: Vec<OpenFile> = self.files().idle(before_ns).cloned().collect();
+        let places = self.registry().unmapped(files.iter().map(|open| open.identity.place()).collect());
+        let ids = files.iter().filter(|open| places.contains(&open.identity.place())).map(|open| open.id).take(most).collect();
+        IdleFiles { ids, places, before_ns }
+    }
+
+    /// Closes such files, but for those that a program has mapped since.
+    pub fn let_go(&self, idle: &IdleFiles) {
+        self.files().let_go(&idle.ids, idle.before_ns);
+    }
+
     /// Looks opened files up, from any thread.
     pub fn opened_files(&self) -> OpenedFiles {
         let shared = Arc::clone(&self.shared);
@@ -170,7 +185,7 @@ impl Feed {
 
     /// Waits until everything that happened before this call is applied, including the first listing. False if it is not by then.
     pub fn settle(&self, timeout: Duration) -> bool {
-        let (now, deadline) = (crate::host::clock::monotonic_ns(), Instant::now() + timeout);
+        let (now, deadline) = (monotonic_ns(), Instant::now() + timeout);
         loop {
             let counters = self.counters();
             if self.shared.applied_ns.load(Ordering::Acquire) > now && counters.listings > 0 {
@@ -258,7 +273,7 @@ impl Reader {
     /// Takes in what is there. True if the kernel lost records.
     fn round(&mut self) -> bool {
         // Records with an earlier time are in a ring by now, or will be within the window.
-        let now = crate::host::clock::monotonic_ns();
+        let now = monotonic_ns();
         let mut fresh = Vec::new();
         self.rings.drain(|event| fresh.push(event));
         let mut lost = false;

@@ -1,19 +1,26 @@
 //! Opened files of mappings, kept so that symbols can be read after the process, its container and its mounts are gone.
 //!
 //! A bounded, least-recently-used store; opening is done by [`super::opener`]. An open file pins its inode, so that an inode number
-//! cannot come to mean another file while it is here, and also its file system: an unmounted device stays busy until the file is
-//! pushed out or [`FileStore::expire`]d.
+//! cannot come to mean another file while it is here, and also its file system, which cannot be unmounted then. So a file is let go when
+//! no running program maps it any more ([`FileStore::idle`], [`FileStore::let_go`]); whoever wants its names learns them before, and finds
+//! them again by the id that the store remembers.
 
-use super::image::{FileIdentity, MappedFile};
+use super::identity::FileIdentity;
+use super::image::MappedFile;
 use super::sys;
-use std::collections::HashMap;
+use crate::host::clock::monotonic_ns;
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::fs::File;
+use std::os::unix::fs::MetadataExt as _;
 use std::sync::Arc;
 
 /// Descriptors used at most, and never more than a quarter of what the process may have.
 const MAX_FILES: usize = 512;
 /// Files that could not be opened are not tried again until this many others failed.
 const MAX_REFUSED: usize = 4096;
+
+/// Files that are closed and whose ids are remembered.
+const MAX_CLOSED: usize = 4096;
 
 /// An opened file.
 #[derive(Clone, Debug)]
@@ -39,6 +46,8 @@ pub struct FileCounters {
     pub refused: u64,
     /// Pushed out by others.
     pub evicted: u64,
+    /// Closed because no running program mapped them any more.
+    pub let_go: u64,
     /// Not tried, because too many waited to be opened.
     pub queue_full: u64,
 }
@@ -46,8 +55,25 @@ pub struct FileCounters {
 #[derive(Debug)]
 struct Kept {
     open: OpenFile,
+    version: Version,
     last_used: u64,
-    last_used_ns: u64,
+    /// When a program last mapped it, as far as the store was asked, monotonic nanoseconds.
+    mapped_ns: u64,
+}
+
+/// What tells whether a file is as it was: its size, and when it last changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Version {
+    size: u64,
+    changed: (i64, i64),
+}
+
+/// A file that was here.
+#[derive(Clone, Copy, Debug)]
+struct Closed {
+    id: u64,
+    identity: FileIdentity,
+    version: Version,
 }
 
 /// See the module.
@@ -56,6 +82,9 @@ pub struct FileStore {
     capacity: usize,
     kept: HashMap<(u64, u64), Vec<Kept>>,
     count: usize,
+    closed: HashMap<(u64, u64), Vec<Closed>>,
+    /// Places of closed files, the first closed first.
+    closed_order: VecDeque<((u64, u64), u64)>,
     refused: HashMap<(u64, u64), ()>,
     clock: u64,
     next_id: u64,
@@ -77,6 +106,8 @@ impl FileStore {
             capacity,
             kept: HashMap::new(),
             count: 0,
+            closed: HashMap::new(),
+            closed_order: VecDeque::new(),
             refused: HashMap::new(),
             clock: 0,
             next_id: 1,
@@ -84,21 +115,42 @@ impl FileStore {
         }
     }
 
-    /// Whether an attempt to open the file would tell anything new. Marks it as used.
+    /// A program has mapped the file: whether an attempt to open it would tell anything new.
     pub fn wants(&mut self, identity: &FileIdentity) -> bool {
-        identity.inode != 0 && !self.refused.contains_key(&(identity.device, identity.inode)) && self.get(identity).is_none()
+        if identity.inode == 0 || self.refused.contains_key(&identity.place()) {
+            return false;
+        }
+        match self.find(identity) {
+            Some(kept) => {
+                kept.mapped_ns = monotonic_ns();
+                false
+            }
+            None => true,
+        }
+    }
+
+    fn find(&mut self, identity: &FileIdentity) -> Option<&mut Kept> {
+        self.clock += 1;
+        let clock = self.clock;
+        let found = self.kept.get_mut(&identity.place())?.iter_mut().find(|kept| kept.open.identity.agrees_with(identity))?;
+        found.last_used = clock;
+        Some(found)
     }
 
     /// The opened file, if it is here.
     pub fn get(&mut self, identity: &FileIdentity) -> Option<OpenFile> {
-        self.clock += 1;
-        let kept = self.kept.get_mut(&(identity.device, identity.inode))?;
-        let found = kept.iter_mut().find(|k| k.open.identity.agrees_with(identity))?;
-        (found.last_used, found.last_used_ns) = (self.clock, crate::host::clock::monotonic_ns());
-        Some(found.open.clone())
+        self.find(identity).map(|kept| kept.open.clone())
     }
 
-    /// Keeps an opened file, in the place of the one that was not used longest.
+    /// The id of a file that was here and is closed: the last one of that identity.
+    #[must_use]
+    pub fn closed_id(&self, identity: &FileIdentity) -> Option<u64> {
+        let closed = self.closed.get(&identity.place())?;
+        closed.iter().rev().find(|closed| closed.identity.agrees_with(identity)).map(|closed| closed.id)
+    }
+
+    /// Keeps an opened file, in the place of the one that was not used longest. One that was here before, and did not change since, has
+    /// the id that it had.
     pub fn insert(&mut self, mapped: &MappedFile, file: File, size: u64) {
         if self.get(&mapped.identity).is_some() {
             return;
@@ -106,22 +158,62 @@ impl FileStore {
         while self.count >= self.capacity && self.evict() {}
         let mut identity = mapped.identity;
         identity.generation = identity.generation.or_else(|| sys::inode_generation(&file));
-        let open = OpenFile { id: self.next_id, identity, size, file: Arc::new(file) };
-        self.next_id += 1;
+        let changed = file.metadata().map(|metadata| (metadata.ctime(), metadata.ctime_nsec())).unwrap_or_default();
+        let version = Version { size, changed };
+        let id = self.reopened(&identity, version).unwrap_or_else(|| {
+            self.next_id += 1;
+            self.next_id - 1
+        });
+        let open = OpenFile { id, identity, size, file: Arc::new(file) };
         self.clock += 1;
-        let kept = Kept { open, last_used: self.clock, last_used_ns: crate::host::clock::monotonic_ns() };
-        self.kept.entry((identity.device, identity.inode)).or_default().push(kept);
+        let kept = Kept { open, version, last_used: self.clock, mapped_ns: monotonic_ns() };
+        self.kept.entry(identity.place()).or_default().push(kept);
         self.count += 1;
         self.counters.opened += 1;
     }
 
-    /// Closes files that nobody asked for since a moment, so that no file system is kept busy for ever.
-    pub fn expire(&mut self, before_ns: u64) {
-        for kept in self.kept.values_mut() {
-            kept.retain(|k| k.last_used_ns >= before_ns);
+    /// The id that this very file had before it was closed.
+    fn reopened(&mut self, identity: &FileIdentity, version: Version) -> Option<u64> {
+        let closed = self.closed.get_mut(&identity.place())?;
+        let at = closed.iter().position(|closed| closed.identity == *identity && closed.version == version)?;
+        Some(closed.remove(at).id)
+    }
+
+    /// Files that no program has mapped since that moment, as far as the store was asked.
+    pub fn idle(&self, before_ns: u64) -> impl Iterator<Item = &OpenFile> {
+        self.kept.values().flatten().filter(move |kept| kept.mapped_ns < before_ns).map(|kept| &kept.open)
+    }
+
+    /// Closes those of these files that no program has mapped since that moment, so that no file system is kept busy for ever.
+    pub fn let_go(&mut self, ids: &HashSet<u64>, before_ns: u64) {
+        let count = self.count;
+        self.close(|kept| ids.contains(&kept.open.id) && kept.mapped_ns < before_ns);
+        self.counters.let_go += (count - self.count) as u64;
+    }
+
+    /// Closes files, and remembers their ids.
+    fn close(&mut self, chosen: impl Fn(&Kept) -> bool) {
+        for (place, kept) in &mut self.kept {
+            for Kept { open, version, .. } in kept.extract_if(.., |kept| chosen(kept)) {
+                self.closed.entry(*place).or_default().push(Closed { id: open.id, identity: open.identity, version });
+                self.closed_order.push_back((*place, open.id));
+            }
         }
         self.kept.retain(|_, kept| !kept.is_empty());
         self.count = self.kept.values().map(Vec::len).sum();
+        while self.closed_order.len() > MAX_CLOSED
+            && let Some((place, id)) = self.closed_order.pop_front()
+        {
+            if let Some(closed) = self.closed.get_mut(&place) {
+                // One that was opened and closed again stands in the order twice.
+                if !self.closed_order.contains(&(place, id)) {
+                    closed.retain(|closed| closed.id != id);
+                }
+                if closed.is_empty() {
+                    self.closed.remove(&place);
+                }
+            }
+        }
     }
 
     /// A file was found and is not to be read.
@@ -130,7 +222,7 @@ impl FileStore {
         if self.refused.len() >= MAX_REFUSED {
             self.refused.clear();
         }
-        self.refused.insert((identity.device, identity.inode), ());
+        self.refused.insert(identity.place(), ());
     }
 
     /// A file was not found.
@@ -162,15 +254,8 @@ impl FileStore {
     }
 
     fn evict(&mut self) -> bool {
-        let oldest = self.kept.iter().flat_map(|(key, kept)| kept.iter().map(|k| (k.last_used, *key))).min();
-        let Some((last_used, key)) = oldest else { return false };
-        if let Some(kept) = self.kept.get_mut(&key) {
-            kept.retain(|k| k.last_used != last_used);
-            if kept.is_empty() {
-                self.kept.remove(&key);
-            }
-        }
-        self.count -= 1;
+        let Some(last_used) = self.kept.values().flatten().map(|kept| kept.last_used).min() else { return false };
+        self.close(|kept| kept.last_used == last_used);
         self.counters.evicted += 1;
         true
     }
@@ -220,11 +305,48 @@ mod tests {
         assert_eq!(store.counters().refused, 1);
     }
 
+    fn idle(store: &FileStore, before_ns: u64) -> HashSet<u64> {
+        store.idle(before_ns).map(|open| open.id).collect()
+    }
+
     #[test]
-    fn expired_files_are_closed() {
+    fn a_file_that_nobody_maps_is_closed_and_keeps_its_id() {
         let mut store = FileStore::new(4);
         store.insert(&mapped(1, Some(0)), some_file(), 1);
-        store.expire(crate::host::clock::monotonic_ns() + 1);
+        let id = store.get(&mapped(1, None).identity).unwrap().id;
+        let later = monotonic_ns() + 1;
+        assert_eq!((idle(&store, 0), idle(&store, later)), (HashSet::new(), HashSet::from([id])));
+        store.let_go(&HashSet::from([id]), 0);
+        assert_eq!(store.len(), 1, "a program has mapped it since");
+        store.let_go(&HashSet::from([id]), later);
         assert!(store.is_empty() && store.get(&mapped(1, Some(0)).identity).is_none());
+        assert_eq!((store.closed_id(&mapped(1, None).identity), store.closed_id(&mapped(1, Some(9)).identity)), (Some(id), None));
+        assert!(store.wants(&mapped(1, Some(0)).identity), "it is opened again where a program maps it again");
+        assert_eq!((store.counters().let_go, store.counters().evicted), (1, 0));
+    }
+
+    #[test]
+    fn a_file_that_is_opened_again_has_its_id_unless_it_changed() {
+        let mut store = FileStore::new(4);
+        let id = |store: &mut FileStore| store.get(&mapped(1, Some(0)).identity).unwrap().id;
+        store.insert(&mapped(1, Some(0)), some_file(), 1);
+        let first = id(&mut store);
+        store.let_go(&HashSet::from([first]), u64::MAX);
+        store.insert(&mapped(1, Some(0)), some_file(), 1);
+        assert_eq!((id(&mut store), store.closed_id(&mapped(1, Some(0)).identity)), (first, None));
+        store.let_go(&HashSet::from([first]), u64::MAX);
+        store.insert(&mapped(1, Some(0)), some_file(), 2);
+        assert_ne!(id(&mut store), first, "its size is another");
+    }
+
+    #[test]
+    fn ids_of_closed_files_are_bounded() {
+        let mut store = FileStore::new(2);
+        for inode in 0..MAX_CLOSED as u64 + 10 {
+            store.insert(&mapped(inode + 1, Some(0)), some_file(), 1);
+        }
+        assert_eq!((store.closed.len(), store.closed_order.len(), store.len()), (MAX_CLOSED, MAX_CLOSED, 2));
+        assert_eq!(store.closed_id(&mapped(1, Some(0)).identity), None);
+        assert!(store.closed_id(&mapped(MAX_CLOSED as u64, Some(0)).identity).is_some());
     }
 }

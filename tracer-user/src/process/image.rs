@@ -2,30 +2,8 @@
 //! arithmetic, no I/O.
 
 use super::event::{Comm, MapEvent};
+use super::identity::FileIdentity;
 use std::sync::Arc;
-
-/// Which file: device, inode and generation, since inode numbers are used again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct FileIdentity {
-    /// `makedev(major, minor)` of the file system as the mapping shows it.
-    pub device: u64,
-    /// Inode number, 0 for anonymous memory.
-    pub inode: u64,
-    /// Generation of the inode; `None` where the source does not tell (`/proc/PID/maps`).
-    pub generation: Option<u64>,
-}
-
-impl FileIdentity {
-    /// No file.
-    pub const NONE: FileIdentity = FileIdentity { device: 0, inode: 0, generation: None };
-
-    /// Whether both can be the same file: an unknown generation contradicts nothing.
-    #[must_use]
-    pub fn agrees_with(&self, other: &FileIdentity) -> bool {
-        let generations = self.generation.zip(other.generation);
-        self.device == other.device && self.inode == other.inode && generations.is_none_or(|(a, b)| a == b)
-    }
-}
 
 /// What is mapped.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -106,13 +84,6 @@ impl Image {
     pub fn mapping(&self, address: u64) -> Option<&Mapping> {
         let after = self.mappings.partition_point(|m| m.start <= address);
         self.mappings[..after].last().filter(|m| address < m.end)
-    }
-
-    /// The leader's name without its padding.
-    #[must_use]
-    pub fn comm_bytes(&self) -> &[u8] {
-        let length = self.comm.iter().position(|&b| b == 0).unwrap_or(self.comm.len());
-        &self.comm[..length]
     }
 
     /// Whether some executable mapping is of that file.

@@ -11,6 +11,7 @@
 pub mod event;
 pub mod feed;
 pub mod files;
+pub mod identity;
 pub mod image;
 pub mod listing;
 pub mod merge;
@@ -24,6 +25,8 @@ pub mod thread;
 pub use event::{Change, ProcessEvent};
 pub use feed::{Feed, FeedError, FeedOptions};
 pub use files::{FileStore, OpenFile};
-pub use image::{FileIdentity, Image, MappedFile, Mapping};
+pub use identity::FileIdentity;
+pub use image::{Image, MappedFile, Mapping};
 pub use registry::{Bounds, Registry};
+pub use rings::RingsError;
 pub use sys::{give_large_blocks_back, give_memory_back};

@@ -9,11 +9,13 @@ use super::event::MapEvent;
 use super::files::FileStore;
 use super::image::MappedFile;
 use super::sys;
-use std::ffi::CString;
+use crate::host::proc::Process;
+use rustix::fs::OFlags;
 use std::fs::{File, Metadata, OpenOptions};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
 /// A request to open the file of a mapping.
@@ -52,8 +54,7 @@ pub fn open(request: &OpenRequest, store: &Mutex<FileStore>) {
 /// The mapped file as an O_PATH descriptor.
 fn find(request: &OpenRequest) -> Option<OwnedFd> {
     let map = &request.map;
-    let by_address = format!("/proc/{}/map_files/{:x}-{:x}", map.tgid, map.start, map.end);
-    let direct = OpenOptions::new().read(true).custom_flags(libc::O_PATH).open(by_address).ok().map(OwnedFd::from);
+    let direct = Process::open(map.tgid).and_then(|process| sys::mapped_file(&process, map.start, map.end)).ok();
     if let Some(found) = direct.filter(|found| is_the_mapped(found, map, Reached::ByOwn)) {
         return Some(found);
     }
@@ -61,14 +62,14 @@ fn find(request: &OpenRequest) -> Option<OwnedFd> {
     if !path.starts_with(b"/") {
         return None;
     }
-    let path = CString::new(path).ok()?;
-    let own = [(format!("/proc/{}/root", map.tgid), Reached::ByOwn)];
-    let ancestors = request.ancestors.iter().map(|tgid| (format!("/proc/{tgid}/root"), Reached::ByOther));
-    let host = [("/".to_owned(), Reached::ByOther)];
-    own.into_iter().chain(ancestors).chain(host).find_map(|(root, reached)| {
-        let root = OpenOptions::new().read(true).custom_flags(libc::O_PATH | libc::O_DIRECTORY).open(root).ok()?;
+    let root_of = |tgid: u32| Process::open(tgid)?.root();
+    let own = std::iter::once_with(|| (root_of(map.tgid), Reached::ByOwn));
+    let ancestors = request.ancestors.iter().map(|tgid| (root_of(*tgid), Reached::ByOther));
+    let host = std::iter::once_with(|| (sys::directory(Path::new("/")), Reached::ByOther));
+    own.chain(ancestors).chain(host).find_map(|(root, reached)| {
+        let root = root.ok()?;
         // Before Linux 5.6 there is no openat2 and no safe way through a foreign root: the file stays closed.
-        let found = sys::find_in_root(root.as_fd(), &path, 0).ok()?;
+        let found = sys::find_in_root(root.as_fd(), path, OFlags::empty()).ok()?;
         is_the_mapped(&found, map, reached).then_some(found)
     })
 }
@@ -98,9 +99,8 @@ pub(crate) fn read_only(found: &OwnedFd) -> io::Result<(File, u64)> {
 }
 
 /// Finds and opens a regular file below a process's root, for files that are not mapped (perf maps). A symlink is none.
-pub(crate) fn open_in_root_of(tgid: u32, path: &str) -> io::Result<(File, Metadata)> {
-    let root = OpenOptions::new().read(true).custom_flags(libc::O_PATH | libc::O_DIRECTORY).open(format!("/proc/{tgid}/root"))?;
-    let found = sys::find_in_root(root.as_fd(), &CString::new(path)?, libc::O_NOFOLLOW)?;
+pub(crate) fn open_in_root_of(process: &Process, path: &str) -> io::Result<(File, Metadata)> {
+    let found = sys::find_in_root(process.root()?.as_fd(), path.as_bytes(), OFlags::NOFOLLOW)?;
     let (file, _) = read_only(&found)?;
     let metadata = file.metadata()?;
     Ok((file, metadata))
@@ -109,12 +109,11 @@ pub(crate) fn open_in_root_of(tgid: u32, path: &str) -> io::Result<(File, Metada
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::process::image::FileIdentity;
+    use crate::process::FileIdentity;
     use std::os::unix::fs::symlink;
 
     fn look_up(root: &std::path::Path, path: &str) -> io::Result<OwnedFd> {
-        let root = OpenOptions::new().read(true).custom_flags(libc::O_PATH | libc::O_DIRECTORY).open(root)?;
-        sys::find_in_root(root.as_fd(), &CString::new(path).unwrap(), 0)
+        sys::find_in_root(sys::directory(root)?.as_fd(), path.as_bytes(), OFlags::empty())
     }
 
     #[test]

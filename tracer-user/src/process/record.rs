@@ -5,7 +5,7 @@
 //! By hand instead of by perf-event-data, whose parser has no bounds of its own on hostile paths and wants its own error type.
 
 use super::event::{Change, MapEvent, ProcessEvent, comm_from};
-use super::image::FileIdentity;
+use super::identity::FileIdentity;
 
 const RECORD_LOST: u32 = 2;
 const RECORD_COMM: u32 = 3;

@@ -7,7 +7,7 @@
 //! opens it again. A question about a moment after the end gets the last image, since tasks still touch memory while they die.
 
 use super::event::{Change, Comm, Listed, MapEvent, ProcessEvent};
-use super::image::{Image, MappedFile};
+use super::image::{Image, MappedFile, Mapping};
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
@@ -125,6 +125,24 @@ impl Registry {
         }
         let [dead, pinned] = &mut self.dead;
         dead.append(pinned);
+    }
+
+    /// Those of these files, by device and inode, that no running program maps.
+    #[must_use]
+    pub fn unmapped(&self, mut files: HashSet<(u64, u64)>) -> HashSet<(u64, u64)> {
+        // Forked processes share the list until one of them maps something.
+        let mut seen: HashSet<*const Vec<Mapping>> = HashSet::new();
+        for image in self.processes.values().flatten().map(|entry| &entry.image).filter(|image| image.to_ns.is_none()) {
+            if files.is_empty() {
+                break;
+            }
+            if seen.insert(Arc::as_ptr(&image.mappings)) {
+                for mapping in image.mappings.iter() {
+                    files.remove(&mapping.file.identity.place());
+                }
+            }
+        }
+        files
     }
 
     /// Images held, running and ended.

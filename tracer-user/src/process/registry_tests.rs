@@ -1,8 +1,8 @@
 //! Synthetic histories: what the registry must answer whatever order and gaps the records have.
 
 use super::*;
+use crate::process::FileIdentity;
 use crate::process::event::comm_from;
-use crate::process::image::FileIdentity;
 
 fn fork(registry: &mut Registry, at_ns: u64, tgid: u32, parent_tgid: u32) {
     registry.apply(ProcessEvent { at_ns, change: Change::Fork { tgid, tid: tgid, parent_tgid } });
@@ -34,7 +34,7 @@ fn inode(registry: &Registry, tgid: u32, at_ns: u64, address: u64) -> Option<u64
 }
 
 fn comm(registry: &Registry, tgid: u32, at_ns: u64) -> &str {
-    registry.image_at(tgid, at_ns).map_or("-", |i| std::str::from_utf8(i.comm_bytes()).unwrap())
+    registry.image_at(tgid, at_ns).map_or("-", |image| std::str::from_utf8(crate::host::proc::comm::bytes(&image.comm)).unwrap())
 }
 
 #[test]
@@ -253,4 +253,23 @@ fn a_rename_names_the_leader_only() {
         r.apply(ProcessEvent { at_ns: 2, change: Change::Comm { tgid: 5, tid, comm: comm_from(name.as_bytes()), exec: false } });
         assert_eq!(comm(&r, 5, 3), if tid == 5 { "renamed" } else { "java" });
     }
+}
+
+#[test]
+fn a_file_is_mapped_as_long_as_a_program_runs_that_maps_it() {
+    let mut r = Registry::default();
+    exec(&mut r, 1, 5, "x");
+    map(&mut r, 2, 5, 0x1000, 7);
+    fork(&mut r, 3, 6, 5);
+    map(&mut r, 4, 6, 0x9000, 8);
+    let unmapped = |r: &Registry| {
+        let mut inodes: Vec<u64> = r.unmapped(HashSet::from([(1, 7), (1, 8), (1, 9)])).into_iter().map(|(_, inode)| inode).collect();
+        inodes.sort_unstable();
+        inodes
+    };
+    assert_eq!(unmapped(&r), [9]);
+    exit(&mut r, 5, 5, 5);
+    assert_eq!(unmapped(&r), [9], "the child has what its parent mapped");
+    exec(&mut r, 6, 6, "y");
+    assert_eq!(unmapped(&r), [7, 8, 9], "an exec ends it");
 }

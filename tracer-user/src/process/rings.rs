@@ -3,16 +3,38 @@
 //! perf-event2 owns the rings and hands out whole records; their bytes are read by [`super::record`].
 
 use super::event::ProcessEvent;
-use super::feed::FeedError;
 use super::{record, sys};
 use perf_event::events::Software;
 use perf_event::{Builder, Clock, SampleFlag, Sampler};
 use std::fs;
-use std::os::fd::{AsRawFd, RawFd};
 use std::time::Duration;
 
 /// The smallest ring that is still of use, bytes.
 const MIN_RING_BYTES: usize = 32 << 10;
+
+/// Why the rings cannot be had.
+#[derive(Debug, thiserror::Error)]
+pub enum RingsError {
+    /// The list of CPUs.
+    #[error("cannot read which CPUs are online: {0}")]
+    Cpus(std::io::Error),
+    /// The event itself.
+    #[error("cannot open a perf event on CPU {cpu}: {source} (needs CAP_PERFMON or root)")]
+    Open {
+        /// Which CPU.
+        cpu: usize,
+        /// The kernel's error.
+        source: std::io::Error,
+    },
+    /// Its ring.
+    #[error("cannot map the ring of CPU {cpu}: {source} (locked memory, see kernel.perf_event_mlock_kb)")]
+    Ring {
+        /// Which CPU.
+        cpu: usize,
+        /// The kernel's error.
+        source: std::io::Error,
+    },
+}
 
 /// The rings of all CPUs that were online.
 pub struct Rings {
@@ -23,11 +45,11 @@ pub struct Rings {
 impl Rings {
     /// Opens an event on every online CPU, with rings of `ring_bytes` if all fit in `total_bytes`, else smaller ones. Records are
     /// written from here on.
-    pub fn open(ring_bytes: usize, total_bytes: usize, watermark_bytes: usize) -> Result<Rings, FeedError> {
-        let cpus = fs::read_to_string("/sys/devices/system/cpu/online").map_err(FeedError::Cpus)?;
+    pub fn open(ring_bytes: usize, total_bytes: usize, watermark_bytes: usize) -> Result<Rings, RingsError> {
+        let cpus = fs::read_to_string("/sys/devices/system/cpu/online").map_err(RingsError::Cpus)?;
         let cpus = parse_cpus(&cpus);
         if cpus.is_empty() {
-            return Err(FeedError::Cpus(std::io::Error::other("no CPU is online")));
+            return Err(RingsError::Cpus(std::io::Error::other("no CPU is online")));
         }
         let mut size = ring_bytes.min(total_bytes / cpus.len()).max(MIN_RING_BYTES);
         size = if size.is_power_of_two() { size } else { size.next_power_of_two() / 2 };
@@ -35,12 +57,12 @@ impl Rings {
             match open_all(&cpus, size, watermark_bytes) {
                 Ok(mut samplers) => {
                     for sampler in &mut samplers {
-                        sampler.enable().map_err(|source| FeedError::Open { cpu: 0, source })?;
+                        sampler.enable().map_err(|source| RingsError::Open { cpu: 0, source })?;
                     }
                     return Ok(Rings { samplers, ring_bytes: size });
                 }
                 // Rings are locked memory: without the right to lock more, smaller ones have to do.
-                Err(FeedError::Ring { .. }) if size > MIN_RING_BYTES => size /= 2,
+                Err(RingsError::Ring { .. }) if size > MIN_RING_BYTES => size /= 2,
                 Err(error) => return Err(error),
             }
         }
@@ -53,8 +75,7 @@ impl Rings {
 
     /// Waits until a ring holds enough, or the time is over.
     pub fn wait(&self, timeout: Duration) -> std::io::Result<bool> {
-        let descriptors: Vec<RawFd> = self.samplers.iter().map(AsRawFd::as_raw_fd).collect();
-        sys::poll_readable(&descriptors, timeout)
+        sys::poll_readable(&self.samplers, timeout)
     }
 
     /// Hands over what the rings hold now. A ring is left after as many bytes as it holds, so that a fast writer cannot keep the
@@ -75,7 +96,7 @@ impl Rings {
     }
 }
 
-fn open_all(cpus: &[usize], ring_bytes: usize, watermark_bytes: usize) -> Result<Vec<Sampler>, FeedError> {
+fn open_all(cpus: &[usize], ring_bytes: usize, watermark_bytes: usize) -> Result<Vec<Sampler>, RingsError> {
     cpus.iter()
         .map(|&cpu| {
             let counter = Builder::new(Software::DUMMY)
@@ -94,8 +115,8 @@ fn open_all(cpus: &[usize], ring_bytes: usize, watermark_bytes: usize) -> Result
                 .clockid(Clock::MONOTONIC)
                 .wakeup_watermark(watermark_bytes)
                 .build()
-                .map_err(|source| FeedError::Open { cpu, source })?;
-            counter.sampled(ring_bytes).map_err(|source| FeedError::Ring { cpu, source })
+                .map_err(|source| RingsError::Open { cpu, source })?;
+            counter.sampled(ring_bytes).map_err(|source| RingsError::Ring { cpu, source })
         })
         .collect()
 }

@@ -1,66 +1,60 @@
-//! The system calls that the standard library has no safe form of. The only `unsafe` of this half of the program's process and
-//! symbol code. Knows nothing of processes or symbols.
+//! System calls on files and descriptors, with the errors of the standard library. What has no safe form elsewhere stands here: the only
+//! `unsafe` of this half of the program's process and symbol code. Knows nothing of symbols.
 
-use std::ffi::CString;
+use crate::host::proc::Process;
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::fs::{MemfdFlags, Mode, OFlags, ResolveFlags};
+use rustix::process::Resource;
+use rustix::time::Timespec;
+use std::ffi::CStr;
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd as _, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 use std::time::Duration;
 
-/// Clock ticks a second, the unit of start times in `/proc/PID/stat`.
-pub fn ticks_per_second() -> u64 {
-    // SAFETY: no pointers.
-    let ticks = unsafe { libc::sysconf(libc::_SC_CLK_TCK) };
-    u64::try_from(ticks).ok().filter(|&t| t > 0).unwrap_or(100)
+/// Waits until one of the descriptors is readable or the time is over. True if one is.
+pub fn poll_readable(descriptors: &[impl AsRawFd], timeout: Duration) -> io::Result<bool> {
+    let polled = descriptors.iter().map(|owner| {
+        // SAFETY: the descriptor belongs to `owner`, which outlives this call and cannot close it meanwhile.
+        let descriptor = unsafe { BorrowedFd::borrow_raw(owner.as_raw_fd()) };
+        PollFd::from_borrowed_fd(descriptor, PollFlags::IN)
+    });
+    let mut polled: Vec<PollFd<'_>> = polled.collect();
+    match poll(&mut polled, Timespec::try_from(timeout).ok().as_ref()) {
+        Ok(ready) => Ok(ready > 0),
+        Err(rustix::io::Errno::INTR) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
 }
 
-/// Waits until one of the descriptors is readable or the time is over. True if one is.
-pub fn poll_readable(descriptors: &[RawFd], timeout: Duration) -> io::Result<bool> {
-    let mut polled: Vec<libc::pollfd> = descriptors.iter().map(|&fd| libc::pollfd { fd, events: libc::POLLIN, revents: 0 }).collect();
-    let milliseconds = libc::c_int::try_from(timeout.as_millis()).unwrap_or(libc::c_int::MAX);
-    // SAFETY: `polled` is an array of that many pollfd structures.
-    let ready = unsafe { libc::poll(polled.as_mut_ptr(), polled.len() as libc::nfds_t, milliseconds) };
-    match ready {
-        0 => Ok(false),
-        n if n > 0 => Ok(true),
-        _ => match io::Error::last_os_error() {
-            error if error.kind() == io::ErrorKind::Interrupted => Ok(false),
-            error => Err(error),
-        },
-    }
+/// A directory, for look-ups below it only.
+pub fn directory(path: &Path) -> io::Result<OwnedFd> {
+    Ok(rustix::fs::open(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?)
+}
+
+/// The file that a process has mapped at these addresses, without opening it.
+pub fn mapped_file(process: &Process, start: u64, end: u64) -> io::Result<OwnedFd> {
+    let path = format!("map_files/{start:x}-{end:x}");
+    Ok(rustix::fs::openat(process.directory(), path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?)
 }
 
 /// Finds `path` below `root` as if `root` were the root directory, also through absolute symlinks (openat2, Linux 5.6), without
 /// opening it (O_PATH): opening a device or a FIFO can have effects. Kernel magic links inside are refused. With `O_NOFOLLOW` in `flags` a
 /// symlink at the end is found itself.
-pub fn find_in_root(root: BorrowedFd<'_>, path: &CString, flags: libc::c_int) -> io::Result<OwnedFd> {
-    // SAFETY: `open_how` is plain integers; all zero is its neutral value.
-    let mut how: libc::open_how = unsafe { std::mem::zeroed() };
-    how.flags = (libc::O_PATH | libc::O_CLOEXEC | flags) as u64;
-    how.resolve = libc::RESOLVE_IN_ROOT | libc::RESOLVE_NO_MAGICLINKS;
-    // SAFETY: `path` is NUL-terminated, `how` has the size given.
-    let fd = unsafe {
-        libc::syscall(libc::SYS_openat2, root.as_raw_fd(), path.as_ptr(), std::ptr::from_ref(&how), std::mem::size_of::<libc::open_how>())
-    };
-    owned(fd)
+pub fn find_in_root(root: BorrowedFd<'_>, path: &[u8], flags: OFlags) -> io::Result<OwnedFd> {
+    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+    Ok(rustix::fs::openat2(root, path, OFlags::PATH | OFlags::CLOEXEC | flags, Mode::empty(), resolve)?)
 }
 
 /// An anonymous file in memory, closed on exec.
-pub fn memory_file(name: &CString) -> io::Result<File> {
-    // SAFETY: `name` is NUL-terminated.
-    let fd = unsafe { libc::memfd_create(name.as_ptr(), libc::MFD_CLOEXEC) };
-    owned(libc::c_long::from(fd)).map(File::from)
+pub fn memory_file(name: &CStr) -> io::Result<File> {
+    Ok(rustix::fs::memfd_create(name, MemfdFlags::CLOEXEC)?.into())
 }
 
 /// The type number of the file system that a descriptor lies on.
 pub fn file_system_type(fd: BorrowedFd<'_>) -> io::Result<i64> {
-    // SAFETY: `statfs` is plain integers.
-    let mut out: libc::statfs = unsafe { std::mem::zeroed() };
-    // SAFETY: `out` is a statfs that the call fills.
-    if unsafe { libc::fstatfs(fd.as_raw_fd(), &mut out) } != 0 {
-        return Err(io::Error::last_os_error());
-    }
-    Ok(out.f_type)
+    Ok(rustix::fs::fstatfs(fd)?.f_type)
 }
 
 /// The generation of an inode, where the file system tells it.
@@ -73,12 +67,9 @@ pub fn inode_generation(file: &File) -> Option<u64> {
     (result == 0).then_some(u64::from(generation[0]))
 }
 
-/// How many files this process may have open.
+/// How many files this process may have open; `None` for any number.
 pub fn open_files_limit() -> Option<u64> {
-    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: `limit` is an rlimit that the call fills.
-    let result = unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) };
-    (result == 0).then_some(limit.rlim_cur)
+    rustix::process::getrlimit(Resource::Nofile).current
 }
 
 /// Has every large block given back as soon as it is freed. Tables of the kernel half are read every second into tables as large; left to
@@ -97,12 +88,4 @@ pub fn give_large_blocks_back() {
 pub fn give_memory_back() {
     // SAFETY: no pointers; the call locks each arena for itself.
     unsafe { libc::malloc_trim(0) };
-}
-
-fn owned(result: libc::c_long) -> io::Result<OwnedFd> {
-    match i32::try_from(result) {
-        // SAFETY: the system call just returned this descriptor, nobody else has it.
-        Ok(fd) if fd >= 0 => Ok(unsafe { OwnedFd::from_raw_fd(fd) }),
-        _ => Err(io::Error::last_os_error()),
-    }
 }

@@ -131,11 +131,6 @@ fn first_from(claims: &[Claim], address: u64) -> usize {
     claims.partition_point(|claim| claim.end <= address)
 }
 
-/// The kernel's prefix of names that programs give: `[anon:NAME]`.
-pub(super) fn is_named(vma: &Vma, name: &[u8]) -> bool {
-    vma.name.strip_prefix(b"[anon:").is_some_and(|given| given.trim_ascii_start().starts_with(name))
-}
-
 /// What the mapping itself tells; `None` for private memory without a file, whose name tells nothing.
 fn by_mapping(vma: &Vma) -> Option<(Class, &'static str)> {
     let name = &*vma.name;
@@ -158,10 +153,10 @@ fn by_mapping(vma: &Vma) -> Option<(Class, &'static str)> {
         b"[stack]" => Some((Class::ThreadStack, by::KERNEL_NAME)),
         b"[vdso]" | b"[vsyscall]" | b"[vectors]" => Some((Class::Vdso, by::KERNEL_NAME)),
         _ if name.starts_with(b"[vvar") => Some((Class::Vdso, by::KERNEL_NAME)),
-        _ if is_named(vma, b"glibc: malloc arena") => Some((Class::GlibcArena, by::PROGRAM_NAME)),
-        _ if is_named(vma, b"glibc: malloc") => Some((Class::MmapMalloc, by::PROGRAM_NAME)),
-        _ if is_named(vma, b"glibc: pthread stack") => Some((Class::ThreadStack, by::PROGRAM_NAME)),
-        _ if is_named(vma, b"Go: ") => Some((Class::GoHeap, by::PROGRAM_NAME)),
+        _ if vma.is_named(b"glibc: malloc arena") => Some((Class::GlibcArena, by::PROGRAM_NAME)),
+        _ if vma.is_named(b"glibc: malloc") => Some((Class::MmapMalloc, by::PROGRAM_NAME)),
+        _ if vma.is_named(b"glibc: pthread stack") => Some((Class::ThreadStack, by::PROGRAM_NAME)),
+        _ if vma.is_named(b"Go: ") => Some((Class::GoHeap, by::PROGRAM_NAME)),
         _ => None,
     }
 }

@@ -1,7 +1,8 @@
 //! What a process's environment tells glibc's malloc. Pure; the environment is hostile, and what the process changed later
 //! (`mallopt`) is not in it.
 
-use std::io::{self, Read};
+use crate::host::proc::Process;
+use std::io;
 
 /// Most bytes read: more than the kernel lets an exec pass with the usual stack limit.
 const MOST_BYTES: u64 = 4 << 20;
@@ -24,10 +25,8 @@ impl Environment {
     ///
     /// # Errors
     /// When it cannot be read.
-    pub fn of_process(tgid: u32) -> io::Result<Environment> {
-        let mut bytes = Vec::new();
-        std::fs::File::open(format!("/proc/{tgid}/environ"))?.take(MOST_BYTES).read_to_end(&mut bytes)?;
-        Ok(Environment::parse(&bytes))
+    pub fn of_process(process: &Process) -> io::Result<Environment> {
+        Ok(Environment::parse(&process.read("environ", MOST_BYTES)?))
     }
 
     /// Variables separated by NUL bytes. Of a variable that is there twice glibc takes the last.

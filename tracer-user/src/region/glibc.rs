@@ -9,9 +9,9 @@
 //! - A thread's descriptor lies at the top of its stack and begins with its own address; in it stand the stack's start and size side by
 //!   side. musl's does too.
 
+use super::PAGE_BYTES;
 use super::maps::Vma;
 use super::memory::ReadMemory;
-use super::{PAGE_BYTES, classify::is_named};
 use std::collections::HashSet;
 
 /// Most places looked at for a heap: a process can reserve terabytes.
@@ -80,7 +80,7 @@ pub fn heaps(vmas: &[Vma], memory: &mut dyn ReadMemory, layout: Layout) -> Vec<H
     let mut found: Vec<(Heap, u64)> = Vec::new();
     let mut candidates = 0;
     for (index, vma) in vmas.iter().enumerate() {
-        if !vma.write || vma.execute || vma.shared || vma.inode != 0 || !(vma.name.is_empty() || is_named(vma, b"glibc: malloc arena")) {
+        if !vma.write || vma.execute || vma.shared || vma.inode != 0 || !(vma.name.is_empty() || vma.is_named(b"glibc: malloc arena")) {
             continue;
         }
         let mut base = vma.start.next_multiple_of(layout.heap_max);

@@ -4,6 +4,7 @@
 //! shows as present are read. `/proc/PID/mem` stays bound to the memory it was opened with, whatever the process does then.
 
 use super::PAGE_BYTES;
+use crate::host::proc::Process;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt as _;
@@ -90,9 +91,9 @@ impl ProcessMemory {
     ///
     /// # Errors
     /// When there is no such process, or the kernel has no page maps.
-    pub fn open(tgid: u32) -> io::Result<ProcessMemory> {
-        let pages = PageMap { file: File::open(format!("/proc/{tgid}/pagemap"))?, first: 0, window: Vec::new() };
-        let mem = File::open(format!("/proc/{tgid}/mem")).ok();
+    pub fn open(process: &Process) -> io::Result<ProcessMemory> {
+        let pages = PageMap { file: process.open_file("pagemap")?, first: 0, window: Vec::new() };
+        let mem = process.open_file("mem").ok();
         Ok(ProcessMemory { mem, pages, reads_left: MOST_READS })
     }
 
@@ -170,7 +171,7 @@ mod tests {
 
     #[test]
     fn own_words_are_read_and_untouched_pages_are_not_made() {
-        let mut own = ProcessMemory::open(std::process::id()).unwrap();
+        let mut own = ProcessMemory::open(&Process::own().unwrap()).unwrap();
         let word = Box::new(0x1234_5678_9abc_def0_u64);
         assert_eq!(own.word(&raw const *word as u64), Some(*word));
         assert_eq!(own.word(8), None);
@@ -183,7 +184,7 @@ mod tests {
 
     #[test]
     fn the_bound_on_reads_holds() {
-        let mut own = ProcessMemory::open(std::process::id()).unwrap();
+        let mut own = ProcessMemory::open(&Process::own().unwrap()).unwrap();
         own.reads_left = 1;
         let word = 7_u64;
         assert_eq!(own.word(&raw const word as u64), Some(7));

@@ -1,6 +1,6 @@
 //! What anonymous memory is for: address ranges of processes, and the class of each.
 //!
-//! [`maps`] reads what a process has mapped, [`memory`] reads single words of it without making anything resident, [`classify()`] says
+//! [`maps`] is what a process has mapped, [`memory`] reads single words of it without making anything resident, [`classify()`] says
 //! what each range is for and what told so, [`survey`] does all of it for one process, and [`place`] finds where sampled folios are.
 //!
 //! No class is a guess: without a signature a range is [`Class::Other`]. A process can forge a signature, and then lies about its own
@@ -14,14 +14,13 @@ pub mod environment;
 pub mod glibc;
 pub mod intervals;
 pub mod jvm;
-pub mod maps;
 pub mod memory;
 pub mod place;
 pub mod survey;
 pub mod threads;
 
+pub use crate::host::proc::maps::{self, Vma};
 pub use classify::{Classified, Region, classify};
-pub use maps::Vma;
 pub use survey::Survey;
 
 /// Bytes of a page of the kernels that memtrail runs on (x86_64).

@@ -8,14 +8,20 @@ use super::maps::{Maps, Vma};
 use super::memory::{NoMemory, PageMap, ProcessMemory, ReadPages as _};
 use super::threads::{self as thread_functions, Fields};
 use super::{Class, PAGE_BYTES, jvm};
+use crate::host::proc::Process;
 use crate::process::FileIdentity;
 use std::collections::{BTreeSet, HashMap};
-use std::fs::{self, File};
-use std::io::{self, Read as _};
+use std::fs::File;
+use std::io;
 use std::sync::Arc;
 
 /// Most pages counted one by one in mappings that hold several regions: 64 GiB.
 const MOST_COUNTED_PAGES: u64 = 16 << 20;
+
+/// A process with more memory than this is not read from `smaps`: the kernel walks all of its page tables for that, with the lock held
+/// for reading that its threads need for writing to map anything, some 14 ms for a GiB of small pages. Its pages are counted from the page
+/// map instead, for which the lock is taken anew for every 2 MiB.
+const MOST_WALKED_BYTES: u64 = 256 << 20;
 
 /// Gives the opened file of a mapping.
 pub type Opened<'a> = dyn FnMut(&FileIdentity) -> Option<Arc<File>> + 'a;
@@ -23,6 +29,8 @@ pub type Opened<'a> = dyn FnMut(&FileIdentity) -> Option<Arc<File>> + 'a;
 /// The regions of a process.
 #[derive(Clone, Debug, Default)]
 pub struct Survey {
+    /// Name of its leader, escaped; empty where only its mappings are known.
+    pub comm: String,
     /// Its mappings.
     pub maps: Maps,
     /// What they are for.
@@ -41,6 +49,8 @@ pub struct Survey {
     pub free: Option<Free>,
     /// Whether compiled Java code leaves frames on its stacks; `None` for what is no JVM, or does not tell.
     pub java_frames: Option<bool>,
+    /// The bound on reads of its memory was met: some of its regions have no class for that reason.
+    pub is_cut_short: bool,
 }
 
 /// glibc's arenas other than the main one.
@@ -64,22 +74,26 @@ impl Survey {
     ///
     /// # Errors
     /// When it is gone, or not ours to read.
-    pub fn of_process(tgid: u32, opened: &mut Opened<'_>, reserved: &[Claim]) -> io::Result<(Survey, ProcessMemory)> {
-        let mut memory = ProcessMemory::open(tgid)?;
-        let maps = Maps::of_process(tgid)?;
-        let environment = Environment::of_process(tgid).ok();
+    pub fn of_process(process: &Process, opened: &mut Opened<'_>, reserved: &[Claim]) -> io::Result<(Survey, ProcessMemory)> {
+        let mut memory = ProcessMemory::open(process)?;
+        let maps = mapped(process, MOST_WALKED_BYTES)?;
+        let comm = process.comm()?;
+        let environment = Environment::of_process(process).ok();
         let layout = layout(&maps, environment.as_ref());
         let jvm::Description { claims: mut known, java_frames } = describe_jvm(&maps, &mut memory, opened);
         known.extend_from_slice(reserved);
         let classified = classify(&maps.vmas, &mut memory, layout, &known);
         let resident = resident(&maps, &classified.regions, memory.pages());
-        let threads = fs::read(format!("/proc/{tgid}/status")).ok().and_then(|status| status_field(&status, b"Threads:"));
+        let threads = process.status().ok().and_then(|status| status.threads);
         let free = blocks::free_blocks(&mut memory, &classified.heaps, layout);
         let opened = |vma: &Vma| opened(&FileIdentity { device: vma.device, inode: vma.inode, generation: None });
         let fields = thread_functions::libraries(&maps).filter_map(opened).find_map(|library| Fields::read(&library));
         let functions = fields.map(|fields| fields.functions(&mut memory, &classified.regions)).unwrap_or_default();
-        let thread_functions = thread_functions::by_host_id(tgid, functions);
-        Ok((Survey { maps, classified, resident, threads, thread_functions, environment, layout, free, java_frames }, memory))
+        let thread_functions = thread_functions::by_host_id(process, functions);
+        let is_cut_short = memory.is_exhausted();
+        let survey =
+            Survey { comm, maps, classified, resident, threads, thread_functions, environment, layout, free, java_frames, is_cut_short };
+        Ok((survey, memory))
     }
 
     /// From mappings alone, of a process that is gone.
@@ -111,6 +125,13 @@ impl Survey {
     }
 }
 
+/// What a process has mapped, with the anonymous bytes in each mapping where no more memory than that has to be walked for them.
+fn mapped(process: &Process, most_walked: u64) -> io::Result<Maps> {
+    let status = process.status()?;
+    let walked = status.resident.unwrap_or(0).saturating_add(status.swapped.unwrap_or(0));
+    if walked > most_walked { process.maps() } else { process.smaps() }
+}
+
 /// What a JVM in the process says of itself.
 fn describe_jvm(maps: &Maps, memory: &mut ProcessMemory, opened: &mut Opened<'_>) -> jvm::Description {
     let beginning = maps.vmas.iter().find(|vma| vma.offset == 0 && vma.inode != 0 && jvm::is_jvm(&vma.name));
@@ -136,19 +157,24 @@ fn layout(maps: &Maps, environment: Option<&Environment>) -> Layout {
 /// Anonymous bytes of each region: the kernel's own figure for a mapping of one region, else pages counted.
 fn resident(maps: &Maps, regions: &[Region], pages: &mut PageMap) -> Vec<Option<u64>> {
     let mut left = MOST_COUNTED_PAGES;
-    let mut resident = Vec::with_capacity(regions.len());
-    for region in regions {
+    let mut resident = vec![None; regions.len()];
+    // What is only reserved comes last: it is large, and mostly empty.
+    let (reserved, used): (Vec<usize>, Vec<usize>) = (0..regions.len()).partition(|&index| maps.vmas[regions[index].vma].is_inaccessible());
+    for index in used.into_iter().chain(reserved) {
+        let region = &regions[index];
         let vma = &maps.vmas[region.vma];
         let whole = (region.start, region.end) == (vma.start, vma.end) || vma.anonymous == Some(0);
         let needed = (region.end - region.start) / PAGE_BYTES;
-        resident.push(match vma.anonymous {
+        resident[index] = match vma.anonymous {
             Some(bytes) if whole => Some(bytes),
+            // Shared memory is never anonymous.
+            None if vma.shared => Some(0),
             _ if needed > left => None,
             _ => {
                 left -= needed;
                 Some(count(pages, region.start, region.end))
             }
-        });
+        };
     }
     resident
 }
@@ -159,19 +185,10 @@ fn count(pages: &mut PageMap, start: u64, end: u64) -> u64 {
     numbers.filter(is_anonymous).count() as u64 * PAGE_BYTES
 }
 
-/// A number in `/proc/PID/status`; kilobytes where the kernel writes those.
-#[must_use]
-pub fn status_field(status: &[u8], name: &[u8]) -> Option<u64> {
-    let line = status.split(|&byte| byte == b'\n').find_map(|line| line.strip_prefix(name))?;
-    std::str::from_utf8(line).ok()?.split_ascii_whitespace().next()?.parse().ok()
-}
-
-/// Bytes of anonymous memory of a process, as the kernel counts them for `/proc/PID/status`.
+/// Bytes of anonymous memory of the process of that id, as the kernel counts them; `None` if it is gone.
 #[must_use]
 pub fn anonymous_bytes(tgid: u32) -> Option<u64> {
-    let mut status = Vec::new();
-    File::open(format!("/proc/{tgid}/status")).ok()?.take(64 << 10).read_to_end(&mut status).ok()?;
-    status_field(&status, b"RssAnon:")?.checked_mul(1024)
+    Process::open(tgid).ok()?.status().ok()?.resident_anonymous
 }
 
 #[cfg(test)]
@@ -179,8 +196,26 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_large_process_is_counted_without_a_walk_and_to_the_same_bytes() {
+        let own = Process::own().unwrap();
+        let touched = vec![1_u8; 8 << 20];
+        let at = touched.as_ptr() as u64 + (4 << 20);
+        let [walked, counted] = [u64::MAX, 0].map(|most| {
+            let maps = mapped(&own, most).unwrap();
+            let classified = classify(&maps.vmas, &mut NoMemory, Layout::default(), &[]);
+            let mut memory = ProcessMemory::open(&own).unwrap();
+            let resident = resident(&maps, &classified.regions, memory.pages());
+            let index = classified.index_at(at).unwrap();
+            (maps.vmas[classified.regions[index].vma].anonymous, resident[index].unwrap())
+        });
+        assert!(walked.0.is_some() && counted.0.is_none(), "{walked:?} {counted:?}");
+        assert!(walked.1 >= 8 << 20 && walked.1.abs_diff(counted.1) <= 1 << 20, "{walked:?} {counted:?}");
+        assert_eq!(touched[1 << 20], 1);
+    }
+
+    #[test]
     fn this_very_process() {
-        let (survey, _) = Survey::of_process(std::process::id(), &mut |_| None, &[]).unwrap();
+        let (survey, _) = Survey::of_process(&Process::own().unwrap(), &mut |_| None, &[]).unwrap();
         let regions = survey.classified.regions.iter().zip(&survey.resident);
         let sum: u64 = regions.filter_map(|(_, bytes)| *bytes).sum();
         let known = anonymous_bytes(std::process::id()).unwrap();
@@ -189,12 +224,5 @@ mod tests {
         // The test runs on a thread of its own.
         let here = &raw const sum as u64;
         assert_eq!(survey.classified.at(here).unwrap().class, Class::ThreadStack);
-        assert!(Survey::of_process(u32::MAX - 1, &mut |_| None, &[]).is_err());
-    }
-
-    #[test]
-    fn fields_of_status() {
-        assert_eq!(status_field(b"Name:\tx\nThreads:\t12\nRssAnon:\t  34 kB\n", b"RssAnon:"), Some(34));
-        assert_eq!(status_field(b"Threads:\tx\n", b"Threads:"), None);
     }
 }

@@ -6,7 +6,7 @@
 //! that has glibc linked in has them not.
 
 use super::{classify::by, elf, glibc, maps::Maps, memory::ReadMemory};
-use crate::region::classify::Region;
+use crate::{host::proc::Process, region::classify::Region};
 use std::{collections::HashMap, fs::File, os::unix::fs::FileExt as _};
 
 /// Most threads of one process.
@@ -62,19 +62,15 @@ pub fn libraries(maps: &Maps) -> impl Iterator<Item = &super::maps::Vma> {
 
 /// By id on the host. In a pid namespace a thread has another one there.
 #[must_use]
-pub fn by_host_id(tgid: u32, functions: HashMap<u32, u64>) -> HashMap<u32, u64> {
-    let inner = |task: &str| {
-        let status = std::fs::read(format!("/proc/{task}/status")).ok()?;
-        let line = status.split(|&byte| byte == b'\n').find_map(|line| line.strip_prefix(b"NSpid:"))?;
-        let ids: Vec<u32> = std::str::from_utf8(line).ok()?.split_ascii_whitespace().filter_map(|id| id.parse().ok()).collect();
-        Some((ids.len(), *ids.last()?))
-    };
-    if functions.is_empty() || inner(&tgid.to_string()).is_none_or(|(namespaces, _)| namespaces == 1) {
+pub fn by_host_id(process: &Process, functions: HashMap<u32, u64>) -> HashMap<u32, u64> {
+    let namespaces = process.status().map_or(0, |status| status.pid_by_namespace.len());
+    // Without a list the kernel has no namespaces, or the process is gone.
+    if functions.is_empty() || namespaces <= 1 {
         return functions;
     }
-    let Ok(tasks) = std::fs::read_dir(format!("/proc/{tgid}/task")) else { return HashMap::new() };
-    let ids = tasks.flatten().take(MOST_THREADS).filter_map(|task| task.file_name().to_str()?.parse::<u32>().ok());
-    ids.filter_map(|tid| Some((tid, *functions.get(&inner(&format!("{tgid}/task/{tid}"))?.1)?))).collect()
+    let inner = |tid: u32| process.status_of_thread(tid).ok()?.pid_by_namespace.last().copied();
+    let tids = process.threads(MOST_THREADS).unwrap_or_default();
+    tids.into_iter().filter_map(|tid| Some((tid, *functions.get(&inner(tid)?)?))).collect()
 }
 
 #[cfg(test)]
@@ -86,7 +82,7 @@ mod tests {
     #[inline(never)]
     fn opened(identity: &crate::process::FileIdentity) -> Option<std::sync::Arc<File>> {
         use std::os::unix::fs::MetadataExt as _;
-        let maps = Maps::of_process(std::process::id()).unwrap();
+        let maps = Process::own().unwrap().maps().unwrap();
         let vma = libraries(&maps).find(|vma| vma.inode == identity.inode)?;
         let file = File::open(std::str::from_utf8(&vma.name).unwrap()).unwrap();
         assert_eq!(file.metadata().unwrap().ino(), identity.inode);
@@ -96,7 +92,7 @@ mod tests {
     #[test]
     fn the_threads_of_this_very_process() {
         let open: &mut Opened<'_> = &mut opened;
-        let (survey, _) = Survey::of_process(std::process::id(), open, &[]).unwrap();
+        let (survey, _) = Survey::of_process(&Process::own().unwrap(), open, &[]).unwrap();
         // SAFETY: plain system call.
         let tid = unsafe { libc::gettid() } as u32;
         let function = survey.thread_functions[&tid];

@@ -4,8 +4,8 @@
 //! `/tmp` is everybody's, so that a map counts only if its owner is the process's or root, and if it is a file of its own: neither a
 //! symbolic link nor a further name of another file.
 
-use crate::process::opener::open_in_root_of;
-use std::fs::{self, File, Metadata};
+use crate::{host::proc::Process, process::opener::open_in_root_of};
+use std::fs::{File, Metadata};
 use std::io::{self, BufRead, BufReader, Read};
 use std::os::unix::fs::MetadataExt;
 
@@ -126,15 +126,17 @@ impl PerfMap {
 
 /// The map of a process that lives.
 fn of_process(tgid: u32) -> (Found, Option<u32>) {
-    let owner = fs::metadata(format!("/proc/{tgid}")).ok().map(|metadata| metadata.uid());
-    let inside = fs::read(format!("/proc/{tgid}/status")).ok().and_then(|status| namespace_pid(&status));
-    let opened = inside.and_then(|inside| open_in_root_of(tgid, &format!("/tmp/perf-{inside}.map")).ok());
+    let Ok(process) = Process::open(tgid) else { return (Found::Nothing, None) };
+    let owner = process.owner().ok();
+    // The innermost namespace is its own.
+    let inside = process.status().ok().and_then(|status| status.pid_by_namespace.last().copied());
+    let opened = inside.and_then(|inside| open_in_root_of(&process, &format!("/tmp/perf-{inside}.map")).ok());
     (opened.map_or(Found::Nothing, |(file, metadata)| read(file, &metadata, owner)), owner)
 }
 
 /// The map that an ended process of the host left behind. Only its writer's name for it binds it to the process.
 fn left_behind(tgid: u32, owner: Option<u32>) -> Found {
-    let opened = open_in_root_of(std::process::id(), &format!("/tmp/perf-{tgid}.map")).ok();
+    let opened = Process::own().and_then(|own| open_in_root_of(&own, &format!("/tmp/perf-{tgid}.map"))).ok();
     opened.map_or(Found::Nothing, |(file, metadata)| read(file, &metadata, owner))
 }
 
@@ -161,15 +163,10 @@ fn parse_line(line: &[u8], number: usize) -> Option<Entry> {
     (size > 0 && !name.is_empty()).then(|| Entry { start, end, line: number, name: name.into() })
 }
 
-/// The innermost id in the `NSpid` line of `/proc/PID/status`.
-fn namespace_pid(status: &[u8]) -> Option<u32> {
-    let line = status.split(|&b| b == b'\n').find_map(|line| line.strip_prefix(b"NSpid:"))?;
-    std::str::from_utf8(line).ok()?.split_ascii_whitespace().next_back()?.parse().ok()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
 
     #[test]
     fn names_with_spaces_and_bad_lines() {
@@ -263,11 +260,5 @@ mod tests {
         assert!(!short.is_cut() && short.len() == 100);
         let long = PerfMap::parse(b"0 1 x\n".repeat(1 << 22).as_slice()).unwrap();
         assert!(long.is_cut() && long.bytes() <= MAX_ENTRIES * (size_of::<Entry>() + 1));
-    }
-
-    #[test]
-    fn the_innermost_namespace_counts() {
-        assert_eq!(namespace_pid(b"Name:\tx\nNSpid:\t4711\t12\t1\nNSpgid:\t1\n"), Some(1));
-        assert_eq!(namespace_pid(b"Name:\tx\n"), None);
     }
 }

@@ -9,13 +9,14 @@ use super::perf_map::{self, PerfMap};
 use super::reader::{Limits, Outcome, Reader, Work};
 use super::stack::{self, Place, Status, judge_user_stack};
 use super::{BinaryId, Frame, FrameKind};
+use crate::host::proc::Process;
 use crate::host::{elf as host_elf, privileges};
 use crate::process::{FileIdentity, FileStore, Image, MappedFile, Mapping, OpenFile, sys};
 use crate::text;
 use std::cell::Cell;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::ffi::CString;
-use std::fs::{self, File};
+use std::fs;
 use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
@@ -179,6 +180,8 @@ pub struct Symbolizer {
     /// Users of processes whose perf map was read while they lived.
     owners: HashMap<ImageKey, u32>,
     found: FoundIn,
+    /// Files that are closed: what is remembered of them cannot be looked up again.
+    settled: HashSet<u64>,
     counters: SymbolCounters,
 }
 
@@ -208,6 +211,7 @@ impl Symbolizer {
             perf_maps: HashMap::new(),
             owners: HashMap::new(),
             found: FoundIn::default(),
+            settled: HashSet::new(),
             counters: SymbolCounters::default(),
         }
     }
@@ -253,6 +257,11 @@ impl Symbolizer {
     #[must_use]
     pub fn binaries(&self) -> Vec<Binary> {
         self.found.binaries()
+    }
+
+    /// Notes that these files are going to be closed: their answers outlive those of files that can be read again.
+    pub fn settle(&mut self, ids: impl Iterator<Item = u64>) {
+        self.settled.extend(ids);
     }
 
     /// What could not be named.
@@ -331,7 +340,8 @@ impl Symbolizer {
             .enumerate()
             .map(|(n, address)| {
                 let mapping = image.mapping(address);
-                Spotted { mapping, open: mapping.and_then(|m| self.open_file(&m.file, files)), address, returns: n > 0 }
+                let (open, id) = mapping.map_or((None, None), |mapping| self.open_file(&mapping.file, files));
+                Spotted { mapping, open, id, address, returns: n > 0 }
             })
             .collect()
     }
@@ -343,10 +353,16 @@ impl Symbolizer {
         self.learn(unknown);
         spots
             .into_iter()
-            .map(|Spotted { mapping, open, address, returns }| {
+            .map(|Spotted { mapping, open, id, address, returns }| {
                 let Some(mapping) = mapping else { return Named { frames: vec![Frame::unknown()], mapped: false, root_call: false } };
                 let offset = mapping.file_offset(address);
-                let answer = open.as_ref().and_then(|open| self.answer(open.id, offset, returns)).unwrap_or_default();
+                let answer = match (&open, id) {
+                    (Some(open), _) => self.answer(open.id, offset, returns),
+                    // It was closed: what was learnt before is all that can be known.
+                    (None, Some(id)) => self.cache.get(&(id, offset, returns)).cloned(),
+                    (None, None) => None,
+                };
+                let answer = answer.unwrap_or_default();
                 let frames = match answer.frames {
                     Some(frames) => frames.to_vec(),
                     None => vec![self.jit_name(image, mapping, address).unwrap_or_else(|| {
@@ -382,7 +398,7 @@ impl Symbolizer {
     }
 
     fn gather(&self, spots: &[Spotted<'_>], unknown: &mut Unknown) {
-        for Spotted { mapping, open, address, returns } in spots {
+        for Spotted { mapping, open, address, returns, .. } in spots {
             let Some((mapping, open)) = mapping.zip(open.as_ref()) else { continue };
             let place = (mapping.file_offset(*address), *returns);
             if !self.given_up.contains(&Key::File(open.id)) && !self.cache.contains_key(&(open.id, place.0, place.1)) {
@@ -421,10 +437,16 @@ impl Symbolizer {
         u64::from(self.noted.len() < MAX_REMEMBERED && self.noted.insert(note))
     }
 
+    /// Makes room: what can be looked up again goes first.
     fn forget_answers(&mut self) {
-        self.cache.clear();
-        self.names.clear();
         self.counters.cache_flushes += 1;
+        self.cache.retain(|(file, ..), _| self.settled.contains(file));
+        if self.cache.len() > MAX_CACHED / 2 {
+            self.cache.clear();
+        }
+        let left: HashSet<u64> = self.cache.keys().map(|(file, ..)| *file).collect();
+        self.settled.retain(|file| left.contains(file));
+        self.names.clear();
     }
 
     fn learn_perf_map(&mut self, image: ImageKey, found: perf_map::Found, owner: Option<u32>) {
@@ -452,21 +474,25 @@ impl Symbolizer {
         self.perf_maps.insert(image, map);
     }
 
-    fn open_file(&mut self, file: &MappedFile, files: &Mutex<FileStore>) -> Option<OpenFile> {
+    /// The file, if it is open, and its id, also if it was closed since.
+    fn open_file(&mut self, file: &MappedFile, files: &Mutex<FileStore>) -> (Option<OpenFile>, Option<u64>) {
         if file.is_vdso() {
             if self.vdso.is_none() {
                 self.vdso = own_vdso();
             }
-            return self.vdso.clone();
+            return (self.vdso.clone(), self.vdso.as_ref().map(|open| open.id));
         }
         if file.identity.inode == 0 {
-            return None;
+            return (None, None);
         }
-        let open = files.lock().unwrap_or_else(PoisonError::into_inner).get(&file.identity);
-        if open.is_none() {
+        let mut files = files.lock().unwrap_or_else(PoisonError::into_inner);
+        let open = files.get(&file.identity);
+        let id = open.as_ref().map(|open| open.id).or_else(|| files.closed_id(&file.identity));
+        drop(files);
+        if id.is_none() {
             self.counters.not_open += self.is_new(Note::NotOpen(file.identity));
         }
-        open
+        (open, id)
     }
 
     /// The name that a JIT gave to its code.
@@ -551,6 +577,8 @@ fn read(job: Job, options: &ElfOptions) -> Read {
 struct Spotted<'i> {
     mapping: Option<&'i Mapping>,
     open: Option<OpenFile>,
+    /// The store's id of the file, also where it is closed.
+    id: Option<u64>,
     /// What is looked up.
     address: u64,
     returns: bool,
@@ -585,12 +613,10 @@ fn place_name(mapping: &Mapping, looked_up: u64, returns: bool) -> Frame {
 
 /// The kernel's code page, which is the same in every 64-bit process, from this one.
 fn own_vdso() -> Option<OpenFile> {
-    let maps = fs::read_to_string("/proc/self/maps").ok()?;
-    let line = maps.lines().find(|line| line.ends_with("[vdso]"))?;
-    let (start, end) = line.split_once(' ')?.0.split_once('-')?;
-    let (start, end) = (u64::from_str_radix(start, 16).ok()?, u64::from_str_radix(end, 16).ok()?);
-    let mut bytes = vec![0; usize::try_from(end.checked_sub(start)?).ok()?];
-    File::open("/proc/self/mem").ok()?.read_exact_at(&mut bytes, start).ok()?;
+    let own = Process::own().ok()?;
+    let vdso = own.maps().ok()?.vmas.into_iter().find(|vma| *vma.name == *b"[vdso]")?;
+    let mut bytes = vec![0; usize::try_from(vdso.bytes()).ok()?];
+    own.open_file("mem").ok()?.read_exact_at(&mut bytes, vdso.start).ok()?;
     let file = sys::memory_file(&CString::new("memtrail-vdso").ok()?).ok()?;
     file.write_all_at(&bytes, 0).ok()?;
     Some(OpenFile { id: VDSO_ID, identity: crate::process::FileIdentity::NONE, size: bytes.len() as u64, file: Arc::new(file) })
@@ -601,6 +627,7 @@ mod tests {
     use super::*;
     use crate::process::listing::read_process;
     use crate::process::{Change, ProcessEvent, Registry};
+    use std::fs::File;
     use std::sync::mpsc::{Receiver, Sender, channel};
 
     const PATIENT: Limits = Limits { longest: Duration::from_secs(60), given_up: 2, waiting: 64 };

@@ -1,6 +1,6 @@
 //! What the tracer itself costs.
 
-use crate::host::clock::process_cpu_ns;
+use crate::host::{clock::process_cpu_ns, proc::Process};
 
 /// CPU time of this process at the moments that tell recording from what comes before and after.
 #[derive(Clone, Copy, Debug, Default)]
@@ -41,9 +41,7 @@ pub fn so_far(cpu: CpuTimes, duration_ns: u64) -> (Option<f64>, Option<u64>) {
 /// VmHWM of this process, bytes. getrusage's ru_maxrss would keep the peak of the program that exec'd this one.
 #[must_use]
 pub fn peak_resident_bytes() -> Option<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).and_then(|rest| rest.split_ascii_whitespace().next());
-    line?.parse::<u64>().ok().map(|kib| kib * 1024)
+    Process::own().ok()?.status().ok()?.peak_resident
 }
 
 #[cfg(test)]

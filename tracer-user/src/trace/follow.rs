@@ -2,12 +2,10 @@
 //!
 //! The kernel half adds their later children and takes out what has ended; here only the first ones are put in.
 
+use crate::host::proc::{self, status::Status};
 use crate::kernel_half::BpfError;
 use aya::{Ebpf, maps::HashMap as BpfHashMap};
-use std::{
-    fs::File,
-    io::{self, Read as _, Seek as _},
-};
+use std::io;
 use tracer_common::settings::Followed;
 
 /// Why a process cannot be followed.
@@ -35,16 +33,6 @@ pub enum FollowError {
     Read(u32, io::Error),
 }
 
-/// What `/proc/PID/status` says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Status {
-    tgid: u32,
-    /// In the pid namespace that /proc is of.
-    host_tgid: u32,
-    /// Some thread has not ended.
-    runs: bool,
-}
-
 /// Processes to follow.
 #[derive(Debug, Default)]
 pub struct Following {
@@ -55,8 +43,8 @@ pub struct Following {
 struct Process {
     /// In the initial pid namespace.
     tgid: u32,
-    /// Its `/proc/PID/status`, open: it never becomes that of a later process with the same id.
-    status: File,
+    /// Its directory in `/proc`: it never becomes that of a later process with the same id.
+    directory: proc::Process,
 }
 
 impl Following {
@@ -100,8 +88,8 @@ impl Following {
     /// Takes those out that ended before the kernel half could see it: their ids may be others' by now. To be called when everything is
     /// attached.
     pub fn settle(&self, bpf: &mut Ebpf) -> Result<(), BpfError> {
-        self.change(bpf, |map, process| match read(&process.status) {
-            Ok(status) if status.runs => Ok(()),
+        self.change(bpf, |map, process| match process.directory.status() {
+            Ok(status) if runs(&status) => Ok(()),
             // It is no error if the kernel half was faster.
             _ => map.remove(&process.tgid).or(Ok(())),
         })
@@ -124,34 +112,26 @@ fn find(pid: u32) -> Result<Process, FollowError> {
         Some(libc::ENOENT | libc::ESRCH) => FollowError::Unknown(pid),
         _ => FollowError::Read(pid, error),
     };
-    let file = File::open(format!("/proc/{pid}/status")).map_err(gone)?;
-    let status = read(&file).map_err(gone)?;
-    if status.tgid != pid {
-        return Err(FollowError::Thread(pid, status.tgid));
+    let directory = proc::Process::open(pid).map_err(gone)?;
+    let status = directory.status().map_err(gone)?;
+    let tgid = status.tgid.ok_or_else(|| FollowError::Read(pid, io::Error::other("not understood")))?;
+    if tgid != pid {
+        return Err(FollowError::Thread(pid, tgid));
     }
-    if !status.runs {
+    if !runs(&status) {
         return Err(FollowError::Ended(pid));
     }
-    Ok(Process { tgid: status.host_tgid, status: file })
+    Ok(Process { tgid: host_tgid(&status).unwrap_or(tgid), directory })
 }
 
-fn read(mut file: &File) -> io::Result<Status> {
-    let mut bytes = Vec::new();
-    file.rewind()?;
-    file.read_to_end(&mut bytes)?;
-    // The name can hold any byte but a newline, which is escaped.
-    parse(&String::from_utf8_lossy(&bytes)).ok_or_else(|| io::Error::other("not understood"))
+/// Whether some thread has not ended: a leader may have ended before the others.
+fn runs(status: &Status) -> bool {
+    !matches!(status.state, None | Some(b'Z' | b'X')) || status.threads.is_some_and(|threads| threads > 1)
 }
 
-fn parse(text: &str) -> Option<Status> {
-    let field = |name: &str| text.lines().find_map(|line| line.strip_prefix(name))?.split_ascii_whitespace().next();
-    let tgid = field("Tgid:")?.parse().ok()?;
-    // From the outermost namespace inwards. Absent without CONFIG_PID_NS: then there is only one.
-    let host_tgid = field("NStgid:").map_or(Some(tgid), |id| id.parse().ok())?;
-    let threads: u32 = field("Threads:")?.parse().ok()?;
-    // A leader may have ended before its threads.
-    let runs = !matches!(field("State:")?, "Z" | "X") || threads > 1;
-    Some(Status { tgid, host_tgid, runs })
+/// Its id in the pid namespace that `/proc` is of: the outermost. Absent without CONFIG_PID_NS: then there is only one.
+fn host_tgid(status: &Status) -> Option<u32> {
+    status.tgid_by_namespace.first().copied().or(status.tgid)
 }
 
 #[cfg(test)]
@@ -159,20 +139,22 @@ mod tests {
     use super::*;
 
     const STATUS: &str =
-        "Name:\tx\\nTgid:\t9\nState:\tS (sleeping)\nTgid:\t12\nPid:\t12\nPPid:\t1\nNStgid:\t4711\t12\nNSpid:\t4711\t12\nThreads:\t1\n";
+        "Name:\tx\nState:\tS (sleeping)\nTgid:\t12\nPid:\t12\nPPid:\t1\nNStgid:\t4711\t12\nNSpid:\t4711\t12\nThreads:\t1\n";
 
     #[test]
     fn the_outermost_id_is_the_hosts() {
-        assert_eq!(parse(STATUS), Some(Status { tgid: 12, host_tgid: 4711, runs: true }));
-        assert_eq!(parse(&STATUS.replace("NStgid:\t4711\t12\n", "")), Some(Status { tgid: 12, host_tgid: 12, runs: true }));
-        assert_eq!(parse("Name:\tx\n"), None);
+        let host = |text: &str| host_tgid(&Status::parse(text.as_bytes()));
+        assert_eq!(host(STATUS), Some(4711));
+        assert_eq!(host(&STATUS.replace("NStgid:\t4711\t12\n", "")), Some(12));
+        assert_eq!(host("Name:\tx\n"), None);
     }
 
     #[test]
     fn a_leader_that_ended_before_its_threads_still_runs() {
+        let runs = |text: &str| runs(&Status::parse(text.as_bytes()));
         let zombie = STATUS.replace("S (sleeping)", "Z (zombie)");
-        assert!(!parse(&zombie).unwrap().runs);
-        assert!(parse(&zombie.replace("Threads:\t1", "Threads:\t2")).unwrap().runs);
+        assert!(runs(STATUS) && !runs(&zombie));
+        assert!(runs(&zombie.replace("Threads:\t1", "Threads:\t2")));
     }
 
     #[test]

@@ -17,8 +17,8 @@ pub use spaces::{Origin, Space, Spaces};
 use crate::{
     host::clock::monotonic_ns,
     host::privileges,
+    host::proc::Process,
     kernel_half::{BpfError, mappings},
-    region::maps::Maps,
 };
 use aya::{
     Ebpf,
@@ -27,7 +27,6 @@ use aya::{
 use spaces::Look;
 use std::{
     collections::{HashSet, VecDeque},
-    fs::File,
     sync::{
         Arc, Condvar, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -168,7 +167,7 @@ impl Inner {
 
 /// What a process has mapped. Of one whose first thread has ended the kernel lists nothing.
 fn look(tgid: u32) -> Option<Look> {
-    let maps = Maps::parse(File::open(format!("/proc/{tgid}/maps")).ok()?).ok()?;
+    let maps = Process::open(tgid).ok()?.maps().ok()?;
     (!maps.vmas.is_empty() && !maps.cut).then(|| Look { at_ns: monotonic_ns(), ranges: maps.asked_for() })
 }
 

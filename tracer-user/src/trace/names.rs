@@ -2,14 +2,16 @@
 
 use super::words::{Resolved, Symbols};
 use crate::{
-    host::elf,
+    host::{
+        elf,
+        proc::{self, comm},
+    },
     kernel_half::stack::Stack,
     process::{Feed, Image, thread},
     report::BinaryRow,
     symbols::{Binary, Symbolizer, SymbolizerOptions, Unknown, UserStack, Waiting},
-    text,
 };
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use tracer_common::{
     attribution::{KEY_OWN, KeyRecord},
     process::ProcessRecord,
@@ -81,6 +83,27 @@ impl<'a> Names<'a> {
         self.symbolizer.learn(unknown);
     }
 
+    /// Looks up user stacks of programs that map one of these files, by device and inode: afterwards their names are known without the
+    /// files.
+    pub fn learn_of_files(
+        &mut self,
+        files: &HashSet<(u64, u64)>,
+        wanted: impl Iterator<Item = (u64, u64)>,
+        processes: &HashMap<u64, ProcessRecord>,
+        stacks: &HashMap<u64, Stack>,
+    ) {
+        let mut unknown = Unknown::default();
+        let mut images: HashMap<u64, Option<Image>> = HashMap::new();
+        let maps_one = |image: &Image| image.mappings.iter().any(|mapping| files.contains(&mapping.file.identity.place()));
+        for (identity, stack) in wanted {
+            let (Some(process), Some(stack), Some(feed)) = (processes.get(&identity), stacks.get(&stack), self.feed) else { continue };
+            if let Some(image) = images.entry(identity).or_insert_with(|| self.image(process).filter(maps_one)) {
+                self.symbolizer.gather_user(image, &user_addresses(process, stack), feed.file_store(), &mut unknown);
+            }
+        }
+        self.symbolizer.learn(unknown);
+    }
+
     /// What a process ran when it was first seen.
     fn image(&self, process: &ProcessRecord) -> Option<Image> {
         // The guard is held only for the copy: the reader of the rings waits for it.
@@ -119,17 +142,14 @@ impl Symbols for Names<'_> {
     }
 
     fn comm(&mut self, process: &ProcessRecord) -> String {
-        let end = process.comm.iter().position(|byte| *byte == 0).unwrap_or(process.comm.len());
-        let at_charge = || text::escape_bytes(&process.comm[..end]);
-        self.image(process).map_or_else(at_charge, |image| text::escape_bytes(image.comm_bytes()))
+        self.image(process).map_or_else(|| comm::text(&process.comm), |image| comm::text(&image.comm))
     }
 
     fn thread(&mut self, process: &ProcessRecord, tid: u32, at_ns: u64) -> Option<String> {
         if self.is_gone(process) {
             return None;
         }
-        let comm = thread::name_at(process.tgid, tid, at_ns)?;
-        Some(text::escape_bytes(&comm[..comm.iter().position(|byte| *byte == 0).unwrap_or(comm.len())]))
+        thread::name_at(process.tgid, tid, at_ns)
     }
 
     fn is_gone(&mut self, process: &ProcessRecord) -> bool {
@@ -149,12 +169,12 @@ pub fn losses(symbolizer: &Symbolizer) -> BTreeMap<String, Option<u64>> {
     symbolizer.counters().losses().into_iter().map(|(cause, count)| (cause.to_owned(), Some(count))).collect()
 }
 
-/// Whether the process image has ended, as far as the feed knows; without a feed, whether there is no such process.
+/// Whether the process image has ended, as far as the feed knows; else whether that very process is gone: ids are used again.
 #[must_use]
 pub fn is_gone(feed: Option<&Feed>, process: &ProcessRecord) -> bool {
     match feed.and_then(|feed| feed.registry().image_at(process.tgid, process.first_seen_ns).map(|image| image.to_ns.is_some())) {
         Some(ended) => ended,
-        None => !std::path::Path::new(&format!("/proc/{}", process.tgid)).exists(),
+        None => !proc::runs_since(process.tgid, process.start_ns),
     }
 }
 

@@ -7,10 +7,9 @@ mod worker;
 use crate::{
     analyse::accounts,
     cgroup::CgroupId,
-    host::clock::monotonic_ns,
-    process::{feed::OpenedFiles, listing, sys},
+    host::{clock::monotonic_ns, proc},
+    process::feed::OpenedFiles,
     region::{Class, Region, Survey, classify::Claim, place::Sampled, survey},
-    text,
 };
 use std::{
     collections::HashMap,
@@ -75,9 +74,7 @@ pub struct Surveys {
 
 impl Surveys {
     fn add(&mut self, tgid: u32, owner: Option<CgroupId>, survey: Arc<Survey>, found: Vec<(u64, u64)>) {
-        let comm = std::fs::read(format!("/proc/{tgid}/comm")).unwrap_or_default();
-        let comm = text::escape_bytes(comm.strip_suffix(b"\n").unwrap_or(&comm));
-        self.processes.push(Process { tgid, comm, owner, survey });
+        self.processes.push(Process { tgid, comm: survey.comm.clone(), owner, survey });
         self.put(self.processes.len() - 1, found);
     }
 
@@ -86,6 +83,12 @@ impl Surveys {
         let classified = &self.processes[process].survey.classified;
         let place = |(slot, address)| Some((slot, Place { process, region: classified.index_at(address)? }));
         self.places.extend(found.into_iter().filter_map(place));
+    }
+
+    /// Processes of which not all regions could be looked at, because too many reads of their memory were needed.
+    #[must_use]
+    pub fn cut_short(&self) -> u64 {
+        self.processes.iter().filter(|process| process.survey.is_cut_short).count() as u64
     }
 
     /// The class of the region that a sample is in.
@@ -194,11 +197,13 @@ fn most_memory_first(samples: &HashMap<u32, Touched>, members: &HashMap<u32, Cgr
 struct Touched {
     samples: Vec<Sampled>,
     live: u64,
+    /// When the process began that touched them, on the boot clock.
+    start_ns: Option<u64>,
 }
 
 /// Live anonymous samples of each process that still runs, and those of processes that are gone.
 fn samples_by_process(tables: &Tables<'_>) -> (HashMap<u32, Touched>, Vec<Sampled>) {
-    let mut living: HashMap<u64, Option<u32>> = HashMap::new();
+    let mut living: HashMap<u64, Option<(u32, u64)>> = HashMap::new();
     let mut samples: HashMap<u32, Touched> = HashMap::new();
     let mut left_behind = Vec::new();
     for (slot, sample) in tables.samples {
@@ -206,13 +211,14 @@ fn samples_by_process(tables: &Tables<'_>) -> (HashMap<u32, Touched>, Vec<Sample
         if record.key.kind != Kind::Anon as u32 || record.key.flags & (KEY_BASELINE | KEY_OWN) != 0 || accounts::live(record) <= 0 {
             continue;
         }
-        let tgid = living
-            .entry(record.key.process)
-            .or_insert_with(|| tables.processes.get(&record.key.process).filter(|process| is_running(process)).map(|process| process.tgid));
+        let tgid = living.entry(record.key.process).or_insert_with(|| {
+            tables.processes.get(&record.key.process).filter(|process| is_running(process)).map(|process| (process.tgid, process.start_ns))
+        });
         let sampled = Sampled { slot: *slot, address: sample.address };
         match *tgid {
-            Some(tgid) => {
+            Some((tgid, start_ns)) => {
                 let touched = samples.entry(tgid).or_default();
+                touched.start_ns = Some(start_ns);
                 touched.samples.push(sampled);
                 touched.live = touched.live.saturating_add(accounts::left(sample).0);
             }
@@ -224,12 +230,5 @@ fn samples_by_process(tables: &Tables<'_>) -> (HashMap<u32, Touched>, Vec<Sample
 
 /// Whether that very process runs: ids are used again.
 fn is_running(process: &ProcessRecord) -> bool {
-    const TICKS_APART: u64 = 2;
-    if process.kernel_thread != 0 {
-        return false;
-    }
-    let Ok(stat) = std::fs::read(format!("/proc/{}/stat", process.tgid)) else { return false };
-    let per_second = u128::from(sys::ticks_per_second());
-    let ticks = u64::try_from(u128::from(process.start_ns) * per_second / 1_000_000_000).unwrap_or(0);
-    listing::parse_stat(&stat).is_some_and(|stat| stat.start_ticks.abs_diff(ticks) <= TICKS_APART)
+    process.kernel_thread == 0 && proc::runs_since(process.tgid, process.start_ns)
 }

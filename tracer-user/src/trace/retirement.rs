@@ -28,6 +28,9 @@ const RETIREMENT_BUDGET_NS: u64 = 400_000_000;
 /// budget is looked at between two.
 const RETIREMENT_BATCH: usize = 2048;
 
+/// Most files let go in one retirement: the names in them are looked up before, which takes a reading of each.
+const MOST_LET_GO: usize = 64;
+
 impl Session {
     /// Takes what nobody needs any more out of the kernel's tables, and pins the processes that own live bytes.
     pub(super) fn retire(&mut self) -> Result<(), SessionError> {
@@ -36,6 +39,8 @@ impl Session {
         if tables::control(&self.running.bpf)?.open_pictures != 0 {
             return Ok(());
         }
+        // Before the tables: a program that runs no more has left there whatever it left.
+        let idle = self.feed.as_ref().map(|feed| feed.idle_files(MOST_LET_GO)).unwrap_or_default();
         // Processes after what names them: whatever is named has its record by then, unless it is gone.
         let mapped = self.mappings.as_ref().map(|mappings| mappings.with(|spaces| spaces.named().1)).unwrap_or_default();
         let mappings = if self.mappings.is_some() { kernel_half::mappings::records(&self.running.bpf)? } else { HashMap::new() };
@@ -47,6 +52,7 @@ impl Session {
         self.occupancy = [("KEYS", keys.len()), ("STACKS", stacks.len()), ("PROCESSES", processes.len()), ("DIRTIED", dirtied.len())]
             .map(|(name, entries)| (name.to_owned(), entries as u64))
             .into();
+        let asked_for: Vec<(u64, u64)> = mappings.values().map(|record| (record.key.process, record.key.user_stack)).collect();
         self.marks.named = self.retire_mappings(mappings, &mapped, &processes)?;
         let feed = self.feed.as_ref();
         if let Some(feed) = feed {
@@ -56,6 +62,15 @@ impl Session {
             for process in named.chain(&self.marks.named.1).filter_map(|process| processes.get(process)) {
                 registry.pin(process.tgid, process.first_seen_ns);
             }
+        }
+        if let Some(feed) = feed
+            && !idle.ids.is_empty()
+        {
+            let of_keys = keys.values().map(|record| (record.key.process, record.key.user_stack));
+            let named = of_keys.chain(dirtied.keys().map(|key| (key.process, key.user_stack))).chain(asked_for);
+            Names::new(Some(feed), &mut self.symbolizer).learn_of_files(&idle.places, named, &processes, &stacks);
+            self.symbolizer.settle(idle.ids.iter().copied());
+            feed.let_go(&idle);
         }
         let leaving = self.marks.pass(&keys, &stacks, &processes, &dirtied, |process| is_gone(feed, process), monotonic_ns());
         let mut names = Names::new(feed, &mut self.symbolizer);

@@ -540,6 +540,15 @@ impl Session {
         if let Some(feed) = &self.feed {
             let counters = feed.registry().counters();
             losses.insert("process_records".to_owned(), Some(counters.lost_records));
+            losses.insert("process_feed_failed".to_owned(), Some(u64::from(feed.counters().failed)));
+            let files = feed.files().counters();
+            losses.insert("symbol_file_gone".to_owned(), Some(files.gone));
+            losses.insert("symbol_file_refused".to_owned(), Some(files.refused));
+            losses.insert("symbol_file_evicted".to_owned(), Some(files.evicted));
+            losses.insert("symbol_file_not_tried".to_owned(), Some(files.queue_full));
+        }
+        if let Some(mappings) = &self.mappings {
+            losses.insert("mapping_ranges_dropped".to_owned(), Some(mappings.with(|spaces| spaces.dropped())));
         }
         losses.extend(super::names::losses(&self.symbolizer));
         losses.insert("recursion_misses".to_owned(), stats::recursion_misses(&self.running.bpf));

@@ -134,6 +134,7 @@ impl Session {
         snapshot.cgroups.histogram_losses =
             histograms::lost(&self.running.bpf)?.into_iter().map(|(owner, lost)| (CgroupId(owner), lost)).collect();
         snapshot.tracing.losses = self.losses()?;
+        snapshot.tracing.losses.insert("regions_cut_short".to_owned(), Some(surveys.cut_short()));
         snapshot.tracing.cost = self.cost_of(&tables, &snapshot, reporting_ns);
         phases.end("names looked up");
         Ok(snapshot)

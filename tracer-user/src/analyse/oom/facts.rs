@@ -123,8 +123,7 @@ pub(super) fn path(facts: &KillFacts, id: u64) -> String {
 }
 
 pub(super) fn comm(task: &OomTask) -> Option<String> {
-    let end = task.comm.iter().position(|byte| *byte == 0).unwrap_or(task.comm.len());
-    (end > 0).then(|| crate::text::escape_bytes(&task.comm[..end]))
+    Some(crate::host::proc::comm::text(&task.comm)).filter(|comm| !comm.is_empty())
 }
 
 /// The cgroup and those above it.

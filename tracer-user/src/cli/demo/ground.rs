@@ -4,11 +4,12 @@ use super::workloads::Workload;
 use crate::{
     cgroup::{Hierarchy, Version},
     command::{Place, Placement, Removal, sweep_stale},
+    host::proc::mountinfo,
 };
 use anyhow::{Context as _, Result, bail};
 use std::{
     fs::{self, File},
-    os::{linux::fs::MetadataExt as _, unix::ffi::OsStrExt as _},
+    os::linux::fs::MetadataExt as _,
     path::{Path, PathBuf},
     thread,
     time::Duration,
@@ -116,21 +117,12 @@ fn file_in(mounts: &[u8], folders: &[PathBuf], suffix: &str, suits: impl Fn(&str
 /// Type of the file system that holds a folder.
 fn file_system_of(mountinfo: &[u8], folder: &Path) -> Option<String> {
     let device = fs::metadata(folder).ok()?.st_dev();
-    let device = format!("{}:{}", libc::major(device), libc::minor(device));
-    type_of(mountinfo, &device)
+    type_of(mountinfo, (libc::major(device), libc::minor(device)))
 }
 
-/// `36 35 98:0 /mnt1 /mnt2 rw,noatime master:1 - ext3 /dev/root rw`: the third field, and the first after the dash.
-fn type_of(mountinfo: &[u8], device: &str) -> Option<String> {
-    for line in mountinfo.split(|byte| *byte == b'\n') {
-        let mut fields = line.split(|byte| *byte == b' ');
-        if fields.nth(2) != Some(device.as_bytes()) {
-            continue;
-        }
-        let kind = fields.skip_while(|field| *field != b"-").nth(1)?;
-        return Some(std::ffi::OsStr::from_bytes(kind).to_string_lossy().into_owned());
-    }
-    None
+fn type_of(mountinfo: &[u8], device: (u32, u32)) -> Option<String> {
+    let mount = mountinfo::mounts(mountinfo).find(|mount| mount.device == device)?;
+    Some(String::from_utf8_lossy(&mount.kind).into_owned())
 }
 
 #[cfg(test)]
@@ -141,9 +133,9 @@ mod tests {
     fn file_systems_are_found_by_device() {
         let mountinfo =
             b"22 1 254:1 / / rw,relatime - ext4 /dev/root rw\n23 22 0:21 / /dev/shm rw shared:2 master:3 - tmpfs tmpfs rw\n\nbad\n";
-        assert_eq!(type_of(mountinfo, "254:1").as_deref(), Some("ext4"));
-        assert_eq!(type_of(mountinfo, "0:21").as_deref(), Some("tmpfs"));
-        assert_eq!(type_of(mountinfo, "0:2"), None);
-        assert_eq!(type_of(b"1 2 3:4 / /", "3:4"), None);
+        assert_eq!(type_of(mountinfo, (254, 1)).as_deref(), Some("ext4"));
+        assert_eq!(type_of(mountinfo, (0, 21)).as_deref(), Some("tmpfs"));
+        assert_eq!(type_of(mountinfo, (0, 2)), None);
+        assert_eq!(type_of(b"1 2 3:4 / /", (3, 4)), None);
     }
 }

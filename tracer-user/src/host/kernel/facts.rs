@@ -5,7 +5,10 @@ use super::{
     btf::{Btf, BtfError, tracepoint_functions},
     targets::Targets,
 };
-use crate::kernel_half::probes::{CATALOGUE, FOLLOW};
+use crate::{
+    host::proc::Process,
+    kernel_half::probes::{CATALOGUE, FOLLOW},
+};
 use serde::Serialize;
 use std::{collections::HashSet, fs, io, path::Path};
 use tracer_common::layout::{KernelLayout, Lookup};
@@ -74,8 +77,7 @@ impl Capabilities {
 
 /// Reads the facts. `btf` is parsed once by the caller.
 pub fn read(btf: &Btf) -> io::Result<Facts> {
-    let status = fs::read_to_string("/proc/self/status")?;
-    let mask = field(&status, "CapEff:").and_then(|hex| u64::from_str_radix(hex, 16).ok()).unwrap_or(0);
+    let mask = Process::own()?.status()?.capabilities.unwrap_or(0);
     Ok(Facts {
         release: fs::read_to_string("/proc/sys/kernel/osrelease")?.trim().to_owned(),
         machine: std::env::consts::ARCH.to_owned(),

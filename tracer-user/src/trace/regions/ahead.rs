@@ -11,7 +11,6 @@ use crate::{
     kernel_half::tables,
     process::{Feed, feed::OpenedFiles},
     region::{Survey, survey},
-    text,
     trace::session::{Session, SessionError},
 };
 use std::{
@@ -62,7 +61,6 @@ pub struct Known {
     at_ns: u64,
     /// Its cgroup.
     pub owner: CgroupId,
-    comm: String,
     survey: Arc<Survey>,
 }
 
@@ -130,9 +128,7 @@ impl Ahead {
             match pending.messages.try_recv() {
                 Ok(Message::Read { tgid, survey, .. }) => {
                     let Some(owner) = pending.members.get(&tgid) else { continue };
-                    let comm = std::fs::read(format!("/proc/{tgid}/comm")).unwrap_or_default();
-                    let comm = text::escape_bytes(comm.strip_suffix(b"\n").unwrap_or(&comm));
-                    self.known.insert(tgid, Known { at_ns: pending.began_ns, owner: *owner, comm, survey });
+                    self.known.insert(tgid, Known { at_ns: pending.began_ns, owner: *owner, survey });
                 }
                 Ok(Message::Gone | Message::Shared(..)) => {}
                 Err(TryRecvError::Empty) => break,
@@ -175,7 +171,8 @@ impl Ahead {
             index.insert(*tgid, (surveys.processes.len(), known.at_ns));
             let age = at_ns.saturating_sub(known.at_ns) as f64 / 1e9;
             ages.entry(known.owner.0).and_modify(|oldest| *oldest = oldest.max(age)).or_insert(age);
-            let process = Process { tgid: *tgid, comm: known.comm.clone(), owner: Some(known.owner), survey: Arc::clone(&known.survey) };
+            let process =
+                Process { tgid: *tgid, comm: known.survey.comm.clone(), owner: Some(known.owner), survey: Arc::clone(&known.survey) };
             surveys.processes.push(process);
         }
         for (slot, sample) in tables.samples {

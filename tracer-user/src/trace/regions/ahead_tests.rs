@@ -47,8 +47,8 @@ fn only_what_comes_close_is_looked_into_and_rarely() {
 
 fn known(at_ns: u64) -> Known {
     let text = "5000-9000 rw-p 0 0:0 0 [heap]\nAnonymous: 12 kB\n";
-    let survey = Survey::of_maps(Maps::parse(text.as_bytes()).unwrap(), &[]);
-    Known { at_ns, owner: CgroupId(7), comm: "x".into(), survey: Arc::new(survey) }
+    let survey = Survey { comm: "x".into(), ..Survey::of_maps(Maps::parse(text.as_bytes()).unwrap(), &[]) };
+    Known { at_ns, owner: CgroupId(7), survey: Arc::new(survey) }
 }
 
 fn key(process: u64) -> KeyRecord {

@@ -4,7 +4,7 @@
 
 use super::{Reserved, Touched};
 use crate::{
-    host::{clock, privileges},
+    host::{clock, privileges, proc},
     process::{FileIdentity, feed::OpenedFiles},
     region::{
         Survey,
@@ -32,8 +32,9 @@ const MOST_SILENT: usize = 8;
 /// Most samples looked for in processes that did not touch them.
 const MOST_ELSEWHERE: usize = 65_536;
 
-/// Reads one process; gives files that are open already, and ranges whose class is told by who reserved them.
-type Reader = dyn Fn(u32, &mut Opened<'_>, &[Claim]) -> std::io::Result<(Survey, ProcessMemory)> + Send + Sync;
+/// Reads one process, which began at that time on the boot clock, if that is known. It is given files that are open already, and ranges whose
+/// class is told by who reserved them.
+type Reader = dyn Fn(u32, Option<u64>, &mut Opened<'_>, &[Claim]) -> std::io::Result<(Survey, ProcessMemory)> + Send + Sync;
 
 /// Starts the threads that look into processes, each for one reading. It is started before the others give up their privileges, which a
 /// thread has from the one that starts it.
@@ -95,7 +96,7 @@ impl Surveying {
     /// # Errors
     /// The system's.
     pub fn start() -> std::io::Result<Surveying> {
-        Surveying::start_with(Arc::new(Survey::of_process))
+        Surveying::start_with(Arc::new(survey))
     }
 
     fn start_with(reader: Arc<Reader>) -> std::io::Result<Surveying> {
@@ -226,11 +227,12 @@ impl Worker {
             let mut work = lock(&self.work);
             let Some(tgid) = work.tgids.pop_front() else { break };
             work.at = Some((tgid, clock::monotonic_ns()));
-            let (touched, reserved) = (work.samples.remove(&tgid).unwrap_or_default().samples, work.reserved.remove(&tgid));
+            let Touched { samples: touched, start_ns, .. } = work.samples.remove(&tgid).unwrap_or_default();
+            let reserved = work.reserved.remove(&tgid);
             let opened = work.opened.clone();
             drop(work);
             let mut opened = |identity: &FileIdentity| opened.as_ref().and_then(|opened| opened(identity));
-            let read = (self.reader)(tgid, &mut opened, &reserved.unwrap_or_default());
+            let read = (self.reader)(tgid, start_ns, &mut opened, &reserved.unwrap_or_default());
             let placed = match read {
                 Ok((survey, mut memory)) => {
                     let placing = place::place(touched, &survey.maps.vmas, memory.pages());
@@ -288,6 +290,15 @@ impl Worker {
         work.at = None;
         Some(work)
     }
+}
+
+/// Reads the process of that id, if it is the one that began then.
+fn survey(tgid: u32, start_ns: Option<u64>, opened: &mut Opened<'_>, reserved: &[Claim]) -> std::io::Result<(Survey, ProcessMemory)> {
+    let process = proc::Process::open(tgid)?;
+    if start_ns.is_some_and(|start_ns| !process.began_at(start_ns)) {
+        return Err(std::io::Error::new(std::io::ErrorKind::NotFound, "another process has its id now"));
+    }
+    Survey::of_process(&process, opened, reserved)
 }
 
 /// A poisoned lock only says that some thread panicked: what it guards stays usable.

@@ -1,7 +1,7 @@
 //! `/proc/PID/smaps` and `/proc/PID/maps` as values. The parser is pure, takes hostile bytes, and reads a line at a time: a process
 //! can have 65,530 mappings and paths of any bytes.
 
-use std::fs::File;
+use super::status::kilobytes;
 use std::io::{self, BufRead, BufReader, Read};
 
 /// Most mappings kept of one process: twice the kernel's default limit.
@@ -54,6 +54,41 @@ impl Vma {
     pub fn is_nameless(&self) -> bool {
         !self.shared && self.inode == 0 && self.name.is_empty()
     }
+
+    /// Private memory that its program has named so, or so and more: `[anon:NAME]`, with the kernel's prefix.
+    #[must_use]
+    pub fn is_named(&self, name: &[u8]) -> bool {
+        self.name.strip_prefix(b"[anon:").is_some_and(|given| given.trim_ascii_start().starts_with(name))
+    }
+
+    /// One line of `maps`, or the first line of a mapping in `smaps`.
+    #[must_use]
+    pub fn parse(line: &[u8]) -> Option<Vma> {
+        // "start-end perms offset major:minor inode   path", where the path may hold any byte (newlines as \012).
+        let mut fields = line.splitn(6, |&b| b == b' ');
+        let mut field = || std::str::from_utf8(fields.next()?).ok();
+        let (start, end) = field()?.split_once('-')?;
+        let (start, end) = (hex(start)?, hex(end)?);
+        let &[read, write, execute, shared] = field()?.as_bytes() else { return None };
+        let offset = hex(field()?)?;
+        let (major, minor) = field()?.split_once(':')?;
+        let device = libc::makedev(u32::from_str_radix(major, 16).ok()?, u32::from_str_radix(minor, 16).ok()?);
+        let inode = field()?.parse().ok()?;
+        let name = fields.next().unwrap_or_default().trim_ascii_start();
+        (start < end).then(|| Vma {
+            start,
+            end,
+            read: read == b'r',
+            write: write == b'w',
+            execute: execute == b'x',
+            shared: shared == b's',
+            offset,
+            device,
+            inode,
+            name: name.into(),
+            anonymous: None,
+        })
+    }
 }
 
 /// What a process has mapped, by address.
@@ -82,9 +117,9 @@ impl Maps {
             let line = line.strip_suffix(b"\n").unwrap_or(&line);
             if let Some(field) = line.strip_prefix(b"Anonymous:") {
                 if let Some(vma) = maps.vmas.last_mut() {
-                    vma.anonymous = kilobytes(field);
+                    vma.anonymous = std::str::from_utf8(field).ok().and_then(kilobytes);
                 }
-            } else if let Some(vma) = parse_line(line)
+            } else if let Some(vma) = Vma::parse(line)
                 && maps.vmas.last().is_none_or(|last| last.end <= vma.start)
             {
                 if maps.vmas.len() == MOST_VMAS {
@@ -93,17 +128,6 @@ impl Maps {
                 }
                 maps.vmas.push(vma);
             }
-        }
-    }
-
-    /// Of a living process; without the bytes in each mapping where the kernel has no `smaps`.
-    ///
-    /// # Errors
-    /// When the process is gone, or not ours to read.
-    pub fn of_process(tgid: u32) -> io::Result<Maps> {
-        match File::open(format!("/proc/{tgid}/smaps")) {
-            Ok(file) => Maps::parse(file),
-            Err(_) => Maps::parse(File::open(format!("/proc/{tgid}/maps"))?),
         }
     }
 }
@@ -129,39 +153,6 @@ impl Maps {
 pub fn index_at(vmas: &[Vma], address: u64) -> Option<usize> {
     let after = vmas.partition_point(|vma| vma.start <= address);
     after.checked_sub(1).filter(|&index| address < vmas[index].end)
-}
-
-fn parse_line(line: &[u8]) -> Option<Vma> {
-    // "start-end perms offset major:minor inode   path", where the path may hold any byte (newlines as \012).
-    let mut fields = line.splitn(6, |&b| b == b' ');
-    let mut field = || std::str::from_utf8(fields.next()?).ok();
-    let (start, end) = field()?.split_once('-')?;
-    let (start, end) = (hex(start)?, hex(end)?);
-    let &[read, write, execute, shared] = field()?.as_bytes() else { return None };
-    let offset = hex(field()?)?;
-    let (major, minor) = field()?.split_once(':')?;
-    let device = libc::makedev(u32::from_str_radix(major, 16).ok()?, u32::from_str_radix(minor, 16).ok()?);
-    let inode = field()?.parse().ok()?;
-    let name = fields.next().unwrap_or_default().trim_ascii();
-    (start < end).then(|| Vma {
-        start,
-        end,
-        read: read == b'r',
-        write: write == b'w',
-        execute: execute == b'x',
-        shared: shared == b's',
-        offset,
-        device,
-        inode,
-        name: name.into(),
-        anonymous: None,
-    })
-}
-
-/// `     132 kB`.
-fn kilobytes(field: &[u8]) -> Option<u64> {
-    let text = std::str::from_utf8(field).ok()?.trim().strip_suffix("kB")?;
-    text.trim_end().parse::<u64>().ok()?.checked_mul(1024)
 }
 
 fn hex(text: &str) -> Option<u64> {
@@ -197,8 +188,8 @@ mod tests {
         assert_eq!(maps.vmas.len(), 1);
         assert_eq!(maps.vmas[0].anonymous, None);
         assert_eq!(Maps::parse(&b"Anonymous: 4 kB\n"[..]).unwrap(), Maps::default());
-        assert_eq!(kilobytes(b" 99999999999999999999 kB"), None);
-        assert_eq!(kilobytes(b" 18446744073709551615 kB"), None);
+        assert_eq!(kilobytes(" 99999999999999999999 kB"), None);
+        assert_eq!(kilobytes(" 18446744073709551615 kB"), None);
     }
 
     #[test]
@@ -211,7 +202,7 @@ mod tests {
 
     #[test]
     fn this_very_process_is_read() {
-        let maps = Maps::of_process(std::process::id()).unwrap();
+        let maps = super::super::Process::own().unwrap().smaps().unwrap();
         let here = this_very_process_is_read as *const () as u64;
         let vma = &maps.vmas[index_at(&maps.vmas, here).unwrap()];
         assert!(vma.execute && vma.inode != 0);
