@@ -27,8 +27,8 @@ pub(super) struct Double {
     pub(super) reports: u32,
     pub(super) events_taken: u32,
     pub(super) kills_taken: u32,
-    events: (PipeReader, PipeWriter),
-    kills: (PipeReader, PipeWriter),
+    pub(super) events: (PipeReader, PipeWriter),
+    pub(super) kills: (PipeReader, PipeWriter),
 }
 
 impl Double {
