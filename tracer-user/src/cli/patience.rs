@@ -72,6 +72,6 @@ mod tests {
     #[test]
     fn what_is_quick_says_nothing_and_what_is_not_clears_its_line() {
         assert!(said(Duration::from_secs(60), Duration::ZERO).is_empty());
-        assert_eq!(said(Duration::ZERO, Duration::from_millis(300)), ["memtrail: reading x: 0 s ", ""]);
+        assert_eq!(said(Duration::ZERO, Duration::from_millis(300)), ["memtrail: reading x: 0 ms ", ""]);
     }
 }

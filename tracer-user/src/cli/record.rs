@@ -209,7 +209,7 @@ async fn record(args: RecordArgs, waiting: Option<Waiting>) -> Result<u8> {
     if let Some(launched) = &mut launched {
         eprintln!("memtrail: {}", launched.epitaph()?);
     }
-    let Some(report) = ended.write(&args)? else { return Ok(status::FAILED) };
+    let report = ended.write(&args)?;
     if !unmatched.is_empty() {
         anyhow::bail!("no cgroup matched {} during the recording", unmatched.join(", "));
     }
@@ -327,7 +327,7 @@ impl Ended {
     }
 
     /// Writes everything that can be written, and prints the summary. What could not be is told after all was tried: an error then.
-    fn write(self, args: &RecordArgs) -> Result<Option<Report>> {
+    fn write(self, args: &RecordArgs) -> Result<Report> {
         let Ended { series, report, is_older, errors } = self;
         let streams_to_stdout = series.streams_to_stdout();
         let mut failures = series.finish(report.as_ref(), is_older);
@@ -348,7 +348,8 @@ impl Ended {
         for error in errors {
             failures.note(Err(error));
         }
-        failures.into_result().map(|()| report)
+        failures.into_result()?;
+        report.context("there is no report")
     }
 }
 

@@ -41,7 +41,7 @@ impl Task<Double> for Counted {
 }
 
 /// Records from a double until it has been read so often, or fails.
-fn record(args: &RecordArgs, trace: &mut Double, readings: u32, makes_mark: bool) -> Result<Option<Report>> {
+fn record(args: &RecordArgs, trace: &mut Double, readings: u32, makes_mark: bool) -> Result<Report> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let series = Series::begin(trace, wanted(args))?;
     let mut verb = Counted { recorded: Recorded { series }, left: readings, makes_mark };
@@ -60,7 +60,7 @@ fn a_reading_that_fails_once_is_a_gap_and_a_loss() {
     let folder = tempfile::tempdir().unwrap();
     let args = arguments(folder.path(), &[]);
     let mut trace = Double { reading_fails: |n| n == 2, report_fails: |n| n == 0, ..Double::new() };
-    let report = record(&args, &mut trace, 5, false).unwrap().unwrap();
+    let report = record(&args, &mut trace, 5, false).unwrap();
     assert_eq!(report.losses.get(READING_FAILED), Some(&Some(1)));
     assert!(status::lost(&report.losses), "the exit status says so");
     let recording = read(&folder.path().join("a.mtrail")).unwrap();
