@@ -19,7 +19,7 @@ use std::{
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
-        mpsc::{SyncSender, sync_channel},
+        mpsc::{SyncSender, channel, sync_channel},
     },
 };
 
@@ -103,16 +103,20 @@ impl Surveying {
         let (sender, jobs) = sync_channel::<Job>(1);
         let surveying = Surveying { jobs: sender, busy_ns: Arc::default(), silent: Arc::default() };
         let (busy_ns, silent) = (Arc::clone(&surveying.busy_ns), Arc::clone(&surveying.silent));
+        let (beginning, begun) = channel::<()>();
         std::thread::Builder::new().name("memtrail-survey".into()).spawn(move || {
             privileges::keep_only_or_warn(&[privileges::PROCESSES, privileges::SURVEY]);
+            drop(beginning);
             for (work, attempt) in jobs {
                 let worker =
                     Worker { work, attempt, reader: Arc::clone(&reader), busy_ns: Arc::clone(&busy_ns), silent: Arc::clone(&silent) };
-                if let Err(error) = std::thread::Builder::new().name("memtrail-read".into()).spawn(move || worker.run()) {
+                if let Err(error) = std::thread::Builder::new().name("memtrail-survey".into()).spawn(move || worker.run()) {
                     log::warn!("no thread to read processes: {error}");
                 }
             }
         })?;
+        // Until it has only the privileges that it keeps: an error says that it dropped its end.
+        let _ = begun.recv();
         Ok(surveying)
     }
 

@@ -1,6 +1,6 @@
 use super::*;
 use std::{
-    sync::mpsc::{Receiver, RecvTimeoutError, channel},
+    sync::mpsc::{Receiver, RecvTimeoutError},
     time::Duration,
 };
 
