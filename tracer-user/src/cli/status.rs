@@ -12,7 +12,14 @@ pub const USAGE: u8 = 2;
 pub const FAILED_WITH_COMMAND: u8 = 125;
 
 /// Causes of loss that cost no bytes of memory.
-const NO_BYTES: [&str; 5] = ["recursion_misses", "file_table_full", "mapping_table_full", "mapping_event_lost", "container_names_refused"];
+const NO_BYTES: [&str; 6] = [
+    "recursion_misses",
+    "file_table_full",
+    "mapping_table_full",
+    "mapping_event_lost",
+    "container_names_refused",
+    "entries_removed_in_two_calls",
+];
 
 /// Options that do not go together, though each is right: [`USAGE`].
 #[derive(Debug, thiserror::Error)]

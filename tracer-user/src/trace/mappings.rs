@@ -14,12 +14,8 @@ pub use spaces::{Origin, Space, Spaces};
 use crate::{
     host::clock::monotonic_ns,
     host::privileges,
-    kernel_half::{BpfError, mappings},
+    kernel_half::{BpfError, KernelHalf, events::mapping::MappingEvents},
     region::maps::Maps,
-};
-use aya::{
-    Ebpf,
-    maps::{Array, MapData, RingBuf},
 };
 use spaces::Look;
 use std::{
@@ -39,9 +35,7 @@ const FIRST_LOOKS: u32 = 64;
 const RARELY: u64 = 100;
 
 struct Inner {
-    ring: RingBuf<MapData>,
-    /// Calls that are missing in the ring.
-    lost: Array<MapData, u64>,
+    events: MappingEvents,
     lost_before: u64,
     spaces: Spaces,
     /// No second looks before, monotonic nanoseconds.
@@ -51,16 +45,14 @@ struct Inner {
 impl Inner {
     fn drain(&mut self) {
         // Before the ring: whoever is found by what is in it is younger than that loss, or is looked at in vain.
-        let lost = self.lost.get(&0, 0).unwrap_or(self.lost_before);
+        let lost = self.events.lost().unwrap_or(self.lost_before);
         let mut first_looks = FIRST_LOOKS;
         let mut first_look = |tgid| {
             first_looks = first_looks.checked_sub(1)?;
             look(tgid)
         };
-        while let Some(item) = self.ring.next() {
-            if let Some(event) = mappings::decode(&item) {
-                self.spaces.apply(&event, &mut first_look);
-            }
+        for event in self.events.by_ref() {
+            self.spaces.apply(&event, &mut first_look);
         }
         if lost != self.lost_before {
             self.lost_before = lost;
@@ -99,14 +91,9 @@ impl Mappings {
     ///
     /// # Errors
     /// The object has no such ring, or no thread could be started.
-    pub fn start(bpf: &mut Ebpf) -> Result<Mappings, BpfError> {
-        let name = "MAPPING_EVENTS";
-        let ring = RingBuf::try_from(bpf.take_map(name).ok_or(BpfError::Missing(name))?);
-        let ring = ring.map_err(|source| BpfError::Map { name, source })?;
-        let lost = "MAPPINGS_LOST";
-        let lost =
-            Array::try_from(bpf.take_map(lost).ok_or(BpfError::Missing(lost))?).map_err(|source| BpfError::Map { name: lost, source })?;
-        let inner = Inner { ring, lost, lost_before: 0, spaces: Spaces::default(), rests_until_ns: 0 };
+    pub fn start(bpf: &mut KernelHalf) -> Result<Mappings, BpfError> {
+        let events = MappingEvents::take(bpf)?;
+        let inner = Inner { events, lost_before: 0, spaces: Spaces::default(), rests_until_ns: 0 };
         let inner = Arc::new(Mutex::new(inner));
         let stop = Arc::new(AtomicBool::new(false));
         let (shared, stopped) = (Arc::clone(&inner), Arc::clone(&stop));

@@ -12,7 +12,10 @@ use crate::{
         CgroupId, Registry,
         registry::{REMOVED, State},
     },
-    kernel_half::{BpfError, tables},
+    kernel_half::{
+        BpfError,
+        tables::{self, TableId},
+    },
 };
 use std::collections::{HashMap, HashSet};
 use tracer_common::{
@@ -106,7 +109,7 @@ impl Session {
             return Ok(());
         }
         let mut owners = tables::owners_with_totals(&self.running.bpf)?;
-        let crowded = owners.len() > self.running.sizes.owner_totals as usize / 2;
+        let crowded = owners.len() > self.running.sizes.of(TableId::OwnerTotals) as usize / 2;
         owners.retain(|id| self.registry.get(CgroupId(*id)).map_or(crowded, |cgroup| cgroup.state != State::Alive));
         tables::forget_owner_totals(&mut self.running.bpf, &owners)
     }

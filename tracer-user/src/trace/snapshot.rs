@@ -82,6 +82,7 @@ impl Session {
         self.name_the_dead(&keys, &samples)?;
         self.registry.retain_dead(|id| owning.contains(&id.0), MOST_DEAD);
         self.fold_for_report(&mut keys, &mut dirtied);
+        self.moments.observe(&self.running.bpf);
         self.histograms.read(&self.running.bpf)?;
         self.histograms.read_waits(&self.running.bpf)?;
         let histogram_losses = histograms::lost(&self.running.bpf)?;

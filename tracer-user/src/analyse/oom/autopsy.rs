@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{analyse::accounts::history::History, cgroup::Version, text::units};
 use crate::{
-    kernel_half::oom_event::{known, pages},
+    kernel_half::events::oom::{known, pages},
     report::autopsy::{Autopsy, Growth, Level, LiveStack, Moment, Sibling, Trigger, Victim},
 };
 use std::collections::{BTreeMap, HashMap};

@@ -1,6 +1,6 @@
 use super::*;
 use crate::analyse::oom::autopsy::{Place, Reading, autopsy};
-use crate::kernel_half::oom_event::known;
+use crate::kernel_half::events::oom::known;
 use crate::report::{ArenaRow, FileToucher, KindRow, RegionRow};
 use tracer_common::{
     layout::STAT_NAMES,

@@ -5,6 +5,7 @@ use crate::report::UNKNOWN_PROCESS;
 use crate::{
     analyse::accounts,
     cgroup::CgroupId,
+    kernel_half::probes::ProbeId,
     report::OTHER,
     report::{Cgroup, FileRow, FileToucher, HeldRow},
 };
@@ -80,7 +81,6 @@ pub(super) struct Parts {
 impl Parts {
     /// Of every wanted owner. A file without a record is 0.
     pub(super) fn new(inputs: &Inputs<'_>) -> Parts {
-        let has = |name: &str| inputs.running.attached.iter().any(|probe| probe.name == name && probe.tier.is_some());
         let mut owners: HashMap<u64, HashMap<u64, Part>> = HashMap::new();
         let mut held: HashMap<u64, BTreeMap<Who, (u64, u64)>> = HashMap::new();
         let mut part = |owner: u64, file: u64, who: Who, stack: u64, record: &DirtyRecord| {
@@ -102,7 +102,8 @@ impl Parts {
         for (row, record) in inputs.dirtied_before.rows() {
             part(row.owner, row.file, Who::Left(row.tgid, row.comm.clone()), 0, record);
         }
-        Parts { owners, held, followed: has("dirty"), holds_followed: has("throttle") }
+        let attached = &inputs.running.attached;
+        Parts { owners, held, followed: attached.has(ProbeId::Dirty), holds_followed: attached.has(ProbeId::Throttle) }
     }
 
     /// Owners with their files.

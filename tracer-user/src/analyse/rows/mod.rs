@@ -23,7 +23,12 @@ use crate::{
     containers::Book,
     files::Resolver,
     host::kernel::facts::Facts,
-    kernel_half::{stack::Stack, stats::Estimate, tables::Swept},
+    kernel_half::{
+        probes::ProbeId,
+        stack::Stack,
+        stats::Estimate,
+        tables::{Swept, TableId},
+    },
     output::json,
     report::{
         self, BinaryRow, Cgroup, Cost, KindRow, Migration, PlanRow, Report, SCHEMA, Sampling, Table,
@@ -279,7 +284,7 @@ fn live_ages(inputs: &Inputs<'_>) -> HashMap<u64, Distribution> {
 }
 
 fn migration(inputs: &Inputs<'_>) -> Migration {
-    let tier = inputs.running.attached.iter().find(|probe| probe.name == "migrate").and_then(|probe| probe.tier);
+    let tier = inputs.running.attached.tier(ProbeId::Migrate);
     let followed = match tier {
         Some(tier) if tier.is_typed() => "all",
         Some(_) => "mapped",
@@ -289,23 +294,23 @@ fn migration(inputs: &Inputs<'_>) -> Migration {
 }
 
 fn tables(inputs: &Inputs<'_>) -> BTreeMap<String, Table> {
-    let entries = |name: &str| match name {
-        "SAMPLES" => Some(inputs.samples.len()),
-        "KEYS" => Some(inputs.keys.len()),
-        "STACKS" => Some(inputs.stacks.len()),
-        "PROCESSES" => Some(inputs.processes.len()),
-        "FILES" => Some(inputs.files.len()),
-        "OWNER_TOTALS" => Some(inputs.totals.len()),
-        "DIRTIED" => Some(inputs.dirtied.len()),
-        "HISTOGRAMS" => Some(inputs.histograms.counters()),
-        "MAPPINGS" => inputs.mapped.map(|mapped| mapped.records.len()),
+    let entries = |table: TableId| match table {
+        TableId::Samples => Some(inputs.samples.len()),
+        TableId::Keys => Some(inputs.keys.len()),
+        TableId::Stacks => Some(inputs.stacks.len()),
+        TableId::Processes => Some(inputs.processes.len()),
+        TableId::Files => Some(inputs.files.len()),
+        TableId::OwnerTotals => Some(inputs.totals.len()),
+        TableId::Dirtied => Some(inputs.dirtied.len()),
+        TableId::Histograms => Some(inputs.histograms.counters()),
+        TableId::Mappings => inputs.mapped.map(|mapped| mapped.records.len()),
         _ => None,
     };
-    let table = |(name, max_entries): (&str, u32)| {
-        let entries = entries(name).map(|count| count as u64);
-        (name.to_owned(), Table { entries, max_entries: u64::from(max_entries), forced: inputs.running.forced.has(name) })
+    let table = |(table, max_entries): (TableId, u32)| {
+        let entries = entries(table).map(|count| count as u64);
+        (table.name().to_owned(), Table { entries, max_entries: u64::from(max_entries), forced: inputs.running.forced.has(table) })
     };
-    let planned = inputs.running.sizes.entries().into_iter().filter(|(name, _)| !name.ends_with("FRAMES")).map(table);
+    let planned = inputs.running.sizes.entries().filter(|(table, _)| !table.is_of_frames()).map(table);
     let waits = inputs.histograms.waits().map(|(name, threads, room)| {
         (name.to_owned(), Table { entries: Some(threads as u64), max_entries: u64::from(room), forced: false })
     });
@@ -330,7 +335,7 @@ pub fn plan_rows(running: &Running) -> Vec<PlanRow> {
         .attached
         .iter()
         .map(|probe| PlanRow {
-            probe: probe.name.to_owned(),
+            probe: probe.id.name().to_owned(),
             provider: probe.tier.map_or_else(|| "none".to_owned(), |tier| tier.to_string()),
             note: probe.reasons.join("; "),
         })
