@@ -12,6 +12,7 @@ mod churn;
 mod collapse;
 mod command;
 mod containers;
+mod counters;
 mod diagnosis;
 mod diff;
 mod dirty;
