@@ -88,7 +88,7 @@ fn native_counters_that_leave_while_they_are_added_to_lose_nothing() {
     let keys = tables::keys(half).unwrap();
     let charges: u64 = keys.values().filter(|record| record.key.owner == owner && record.key.flags == 0).map(|record| record.samples).sum();
     println!("{charges} charges, {taken} taken in {takes} removals");
-    assert!(charges > 60_000 && takes > 100, "{charges} charges, {takes} removals: too few to tell");
+    assert!(charges > 60_000 && takes > 30, "{charges} charges, {takes} removals: too few to tell");
     assert_eq!(taken, charges, "additions are lost");
     assert!(half.losses().all(|(_, count)| count == 0), "{:?}", half.losses().collect::<Vec<_>>());
 }
