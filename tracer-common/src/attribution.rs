@@ -201,6 +201,38 @@ impl OwnerTotals {
 
 crate::plain_data!(Key, KeyRecord, Sample, Grave, OwnerTotals);
 
+impl KeyRecord {
+    /// Live bytes: charged less uncharged over all banks. Signed: uncharges that race with the reading may come first.
+    #[must_use]
+    pub fn live(&self) -> i64 {
+        sum(&self.charged).wrapping_sub(sum(&self.uncharged)) as i64
+    }
+
+    /// Live bytes when `epoch` ended: the banks of later epochs are left out. `bank_epochs` says which those are; see
+    /// [`crate::settings::Control::bank_epochs`].
+    #[must_use]
+    pub fn live_at(&self, epoch: u64, bank_epochs: &[u64; ROTATING_BANKS]) -> i64 {
+        let later = bank_epochs.iter().enumerate().filter(|(_, of)| **of > epoch);
+        later.fold(self.live(), |live, (bank, _)| live.wrapping_sub(self.charged[bank].wrapping_sub(self.uncharged[bank]) as i64))
+    }
+
+    /// Charged bytes.
+    #[must_use]
+    pub fn charged(&self) -> u64 {
+        sum(&self.charged)
+    }
+
+    /// Variance of what is live, in frames squared. Never below zero, though a torn reading may be.
+    #[must_use]
+    pub fn live_variance(&self) -> u64 {
+        u64::try_from(sum(&self.live_variance) as i64).unwrap_or(0)
+    }
+}
+
+fn sum(banks: &[u64; BANKS]) -> u64 {
+    banks.iter().fold(0, |sum, bank| sum.wrapping_add(*bank))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -280,5 +312,42 @@ mod tests {
         for order in 0..16 {
             assert_eq!(variance_in_frames(FRAME_BYTES, order), 0, "order {order}: what stands for itself is certain");
         }
+    }
+
+    fn record() -> KeyRecord {
+        KeyRecord {
+            key: Key { owner: 7, process: 1, user_stack: 2, kernel_stack: 3, kind: 0, flags: 0 },
+            charged: [0; BANKS],
+            uncharged: [0; BANKS],
+            live_variance: [0; BANKS],
+            charged_variance: 16,
+            samples: 3,
+            first_ns: 1,
+            last_ns: 2,
+        }
+    }
+
+    #[test]
+    fn a_frozen_picture_leaves_later_epochs_out() {
+        let mut key = record();
+        key.charged[bank_of(0)] = 1000;
+        key.uncharged[bank_of(1)] = 900;
+        key.charged[bank_of(2)] = 50;
+        assert_eq!((key.live(), key.charged()), (150, 1050));
+        let bank_epochs = [0, 1, 2, 0, 0, 0, 0, 0];
+        assert_eq!(key.live_at(0, &bank_epochs), 1000);
+        assert_eq!(key.live_at(1, &bank_epochs), 100);
+        assert_eq!(key.live_at(2, &bank_epochs), 150);
+        // The same banks after the epochs have gone round: bank 0 is the latest one now.
+        assert_eq!(key.live_at(2, &[8, 1, 2, 0, 0, 0, 0, 0]), -850);
+    }
+
+    #[test]
+    fn a_variance_that_was_torn_below_zero_is_none() {
+        let mut key = record();
+        key.live_variance[bank_of(0)] = 5;
+        assert_eq!(key.live_variance(), 5);
+        key.live_variance[BASE_BANK] = (-9_i64) as u64;
+        assert_eq!(key.live_variance(), 0);
     }
 }

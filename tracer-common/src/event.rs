@@ -15,6 +15,7 @@ pub enum CgroupChange {
 
 /// A cgroup was made or removed in the hierarchy of the memory cgroups.
 #[derive(Clone, Copy, Debug)]
+#[cfg_attr(feature = "user", derive(zerocopy::FromBytes, zerocopy::Immutable, zerocopy::KnownLayout))]
 #[repr(C)]
 pub struct CgroupEvent {
     /// A [`CgroupChange`] number.

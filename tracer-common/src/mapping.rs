@@ -1,7 +1,6 @@
 //! Address space: what a process asked the kernel for, by which stack. Nothing of it need be resident.
 //!
-//! Calls are rare, so each is taken, with its stack. A process that maps in a storm is thinned ([`MappingCall::begin`], [`Mapper::weight`]): the sums stay right on
-//! average, and carry their variance.
+//! Calls are rare, so each is taken, with its stack. In a storm they are thinned ([`MappingCall::begin`], [`Mapper::weight`]): sums stay right on average.
 
 use crate::{FRAME_BYTES, mix64};
 
@@ -58,6 +57,7 @@ impl Change {
 
 /// One call, through the ring to user space.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "user", derive(zerocopy::FromBytes, zerocopy::Immutable, zerocopy::KnownLayout))]
 #[repr(C)]
 pub struct MappingEvent {
     /// Identity of the process.

@@ -40,6 +40,7 @@ pub const LEVEL_KILL_DISABLED: u32 = 8;
 
 /// One cgroup of a kill. Page counters are in pages, as of the kill.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "user", derive(zerocopy::FromBytes, zerocopy::Immutable, zerocopy::KnownLayout))]
 #[repr(C)]
 pub struct OomLevel {
     /// kernfs id.
@@ -71,6 +72,7 @@ crate::assert_size!(OomLevel, 80 + 8 * 12);
 
 /// A task of a kill.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "user", derive(zerocopy::FromBytes, zerocopy::Immutable, zerocopy::KnownLayout))]
 #[repr(C)]
 pub struct OomTask {
     /// Identity of its process; 0 if unknown.
@@ -88,6 +90,7 @@ crate::assert_size!(OomTask, 40);
 
 /// A kill begins: what the kernel knew.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "user", derive(zerocopy::FromBytes, zerocopy::Immutable, zerocopy::KnownLayout))]
 #[repr(C)]
 pub struct OomKill {
     /// [`OOM_KILL`].
@@ -127,6 +130,7 @@ crate::assert_size!(OomKill, 64 + 40 + 16 + 64 + 8 * 176);
 
 /// One victim. Figures of its memory are in pages, but for `pagetables`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "user", derive(zerocopy::FromBytes, zerocopy::Immutable, zerocopy::KnownLayout))]
 #[repr(C)]
 pub struct OomVictim {
     /// [`OOM_VICTIM`].

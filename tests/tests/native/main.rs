@@ -15,6 +15,7 @@ mod churn;
 mod collapse;
 mod command;
 mod containers;
+mod counters;
 mod diagnosis;
 mod diff;
 mod dirty;

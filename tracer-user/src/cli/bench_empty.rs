@@ -2,13 +2,12 @@
 //! on these hooks costs; `cargo xtask bench` measures memtrail against it.
 
 use crate::kernel_half::{
-    self, BpfError,
+    empty::Empty,
     plan::Target,
     probes::{Attach, Tier},
     start::{Follow, Host},
 };
 use anyhow::{Context as _, Result};
-use aya::{EbpfLoader, programs::RawTracePoint};
 use std::collections::BTreeSet;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -26,14 +25,8 @@ pub fn run() -> Result<u8> {
     runtime.block_on(async {
         let mut interrupt = signal(SignalKind::interrupt()).context("cannot wait for Ctrl-C")?;
         let mut terminate = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
-        let mut bpf = EbpfLoader::new().load(kernel_half::OBJECT).map_err(BpfError::Load)?;
-        let program = bpf.program_mut("empty").ok_or(BpfError::Missing("program empty"))?;
-        let program: &mut RawTracePoint = program.try_into().context("program empty")?;
-        program.load().context("program empty")?;
         let hooks = hooks()?;
-        for hook in &hooks {
-            program.attach(hook).with_context(|| format!("program empty on {hook}"))?;
-        }
+        let _attached = Empty::attach(hooks.iter().copied())?;
         println!("attached to {}", hooks.into_iter().collect::<Vec<_>>().join(" "));
         tokio::select! {
             _ = interrupt.recv() => {}

@@ -8,6 +8,7 @@ use crate::{
         rates::Rates,
         sizes,
         start::{self, Follow, Host, StartOptions},
+        tables::TableId,
     },
     report::PlanRow,
     text::units,
@@ -138,8 +139,7 @@ pub fn run(args: &DoctorArgs) -> Result<u8> {
 
 /// An instruction is eight bytes.
 fn instructions_of(running: &start::Running) -> BTreeMap<String, Option<u32>> {
-    let loaded = running.bpf.programs().filter_map(|(name, program)| Some((name, program.info().ok()?)));
-    loaded.map(|(name, info)| (name.to_owned(), info.size_translated().map(|bytes| bytes / 8))).collect()
+    running.bpf.instructions()
 }
 
 fn print(findings: &Findings) {
@@ -176,11 +176,11 @@ fn print(findings: &Findings) {
             "\nBy default: a sample every {}, {} of tables ({} samples, {} keys, {} stacks)",
             units::bytes(sizes.mean_bytes()),
             units::bytes(sizes.bytes),
-            sizes.samples,
-            sizes.keys,
-            sizes.stacks
+            sizes.of(TableId::Samples),
+            sizes.of(TableId::Keys),
+            sizes.of(TableId::Stacks)
         );
-        let rates = Rates::plan(1, sizes.log2_mean, sizes.samples);
+        let rates = Rates::plan(1, sizes.log2_mean, sizes.of(TableId::Samples));
         if rates.differ() {
             println!("With --cgroup or a command: small cgroups more finely, from every {} on", units::bytes(1 << rates.log2_finest));
         }

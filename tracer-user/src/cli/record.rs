@@ -254,7 +254,7 @@ fn advise(error: SessionError, args: &RecordArgs) -> anyhow::Error {
 }
 
 fn is_required(probe: &str) -> bool {
-    crate::kernel_half::probes::CATALOGUE.iter().any(|p| p.name == probe && p.required)
+    crate::kernel_half::probes::is_required(probe)
 }
 
 /// One line that says that tracing is on, with what it uses.

@@ -12,7 +12,7 @@ pub const USAGE: u8 = 2;
 pub const FAILED_WITH_COMMAND: u8 = 125;
 
 /// Causes of loss that cost no bytes of memory, but names or address space.
-const NO_BYTES: [&str; 18] = [
+const NO_BYTES: [&str; 19] = [
     "recursion_misses",
     "file_table_full",
     "mapping_table_full",
@@ -31,6 +31,7 @@ const NO_BYTES: [&str; 18] = [
     "symbol_file_gone",
     "symbol_file_not_tried",
     "symbol_file_refused",
+    "entries_removed_in_two_calls",
 ];
 
 /// Options that do not go together, though each is right: [`USAGE`].

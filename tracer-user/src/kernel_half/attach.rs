@@ -5,7 +5,7 @@ use crate::{
     host::kernel::targets::Targets,
     kernel_half::{
         plan::{Candidate, PlannedProbe},
-        probes::{Attach, Tier},
+        probes::{Attach, ProbeId, Tier},
     },
 };
 use aya::{
@@ -18,15 +18,38 @@ use std::collections::HashSet;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Attached {
     /// Probe.
-    pub name: &'static str,
+    pub id: ProbeId,
     /// Its provider, or `None`.
     pub tier: Option<Tier>,
     /// Reasons for every step down.
     pub reasons: Vec<String>,
 }
 
+/// What became of all of them.
+#[derive(Clone, Debug, Default)]
+pub struct Attachments(Vec<Attached>);
+
+impl Attachments {
+    /// The provider of a probe, if it has one.
+    #[must_use]
+    pub fn tier(&self, probe: ProbeId) -> Option<Tier> {
+        self.0.iter().find(|attached| attached.id == probe)?.tier
+    }
+
+    /// Whether a probe has a provider.
+    #[must_use]
+    pub fn has(&self, probe: ProbeId) -> bool {
+        self.tier(probe).is_some()
+    }
+
+    /// One by one.
+    pub fn iter(&self) -> std::slice::Iter<'_, Attached> {
+        self.0.iter()
+    }
+}
+
 /// Attaches all probes; an error if a required one has no provider.
-pub fn attach(bpf: &mut Ebpf, plan: &[PlannedProbe], targets: &Targets) -> Result<Vec<Attached>, BpfError> {
+pub fn attach(bpf: &mut Ebpf, plan: &[PlannedProbe], targets: &Targets) -> Result<Attachments, BpfError> {
     let btf = &Btf::parse(&targets.to_btf(), Endianness::default()).map_err(|source| BpfError::Load(source.into()))?;
     // Programs shared by two probes (the LRU pair of the tracepoint tier) attach once to a target.
     let mut done = HashSet::new();
@@ -34,7 +57,7 @@ pub fn attach(bpf: &mut Ebpf, plan: &[PlannedProbe], targets: &Targets) -> Resul
     let mut refused: Vec<(Type, String)> = Vec::new();
     let mut attached = Vec::new();
     for probe in plan {
-        let mut outcome = Attached { name: probe.name, tier: None, reasons: probe.refused.clone() };
+        let mut outcome = Attached { id: probe.id, tier: None, reasons: probe.refused.clone() };
         for candidate in &probe.candidates {
             let has = |kind: Type| candidate.programs.iter().any(|target| type_of(target.attach) == kind);
             if let Some((_, why)) = refused.iter().find(|(kind, _)| has(*kind)) {
@@ -55,11 +78,11 @@ pub fn attach(bpf: &mut Ebpf, plan: &[PlannedProbe], targets: &Targets) -> Resul
             }
         }
         if probe.required && outcome.tier.is_none() {
-            return Err(BpfError::NoProvider { probe: probe.name, reasons: outcome.reasons.join("; ") });
+            return Err(BpfError::NoProvider { probe: probe.id, reasons: outcome.reasons.join("; ") });
         }
         attached.push(outcome);
     }
-    Ok(attached)
+    Ok(Attachments(attached))
 }
 
 struct Failure {

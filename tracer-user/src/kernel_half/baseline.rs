@@ -5,8 +5,8 @@
 //! [`each_taken`]. Where only some cgroups are wanted, /proc/kpagecgroup is asked first, so that the frames of all others are neither
 //! looked at nor handed over.
 
-use super::BpfError;
-use aya::{Ebpf, RawTracePointRunOptions, TestRun as _, programs::RawTracePoint};
+use super::{BpfError, loaded::KernelHalf, tables};
+use aya::{RawTracePointRunOptions, TestRun as _, programs::RawTracePoint};
 use std::{collections::HashSet, fs::File, io, os::unix::fs::FileExt as _, time::Duration, time::Instant};
 use tracer_common::sampling::{MIN_LOG2_MEAN, Sampler, always_taken, weight_per_frame};
 
@@ -47,8 +47,9 @@ pub struct Scan {
 }
 
 /// Takes the baseline, of the cgroups in `wanted` or of all. `seed` makes the choice of folios differ between runs.
-pub fn take(bpf: &mut Ebpf, frames: u64, log2_mean: u32, seed: u64, wanted: Option<&HashSet<u64>>) -> Result<Scan, BpfError> {
-    let program: &mut RawTracePoint = bpf
+pub fn take(half: &mut KernelHalf, frames: u64, log2_mean: u32, seed: u64, wanted: Option<&HashSet<u64>>) -> Result<Scan, BpfError> {
+    let program: &mut RawTracePoint = half
+        .bpf
         .program_mut("run_baseline")
         .ok_or(BpfError::Missing("program run_baseline"))?
         .try_into()
@@ -87,7 +88,7 @@ pub fn take(bpf: &mut Ebpf, frames: u64, log2_mean: u32, seed: u64, wanted: Opti
         return Err(failed(source));
     }
     (scan.frames, scan.offered) = (owners.map_or(flags.looked_at, |owners| owners.looked_at), offered);
-    scan.kept = super::tables::run_result(bpf, 1)?[0];
+    scan.kept = tables::run_result(half, 1)?[0];
     scan.took = started.elapsed();
     Ok(scan)
 }

@@ -6,10 +6,10 @@
 //! number of rounds helps, as in a pid namespace, whose thread ids the program does not know, the kernel's own variable is read, if
 //! /proc/kallsyms tells its address. Another program looks meanwhile whether it could be preempted.
 
-use super::{BpfError, attach, preemption::ALLOCATIONS, tables};
-use aya::{
-    Ebpf,
-    maps::{Array, MapData},
+use super::{
+    BpfError, KernelHalf, attach,
+    preemption::ALLOCATIONS,
+    tables::{self, inner::CALIBRATION},
 };
 use std::{
     collections::{HashMap, HashSet},
@@ -24,9 +24,8 @@ use tracer_common::settings::{
 /// The program that records addresses, and the one that looks whether it could be preempted. Without the second nothing is known of that.
 const RECORD: &str = "calibrate";
 const LOOK: &str = "preemption";
-/// The program that reads a word of the kernel's, and the table of all three.
+/// The program that reads a word of the kernel's.
 const READ: &str = "run_read_word";
-const TABLE: &str = "CALIBRATION";
 
 /// Pages touched in a round.
 const PAGES: usize = 48;
@@ -47,21 +46,21 @@ pub struct Calibration {
 }
 
 /// Finds it.
-pub fn find(bpf: &mut Ebpf, page_struct_bytes: u64) -> Result<Calibration, BpfError> {
+pub fn find(half: &mut KernelHalf, page_struct_bytes: u64) -> Result<Calibration, BpfError> {
     let failed = |program| move |error| BpfError::Run { program, error: Box::new(error) };
     // SAFETY: takes nothing and cannot fail.
     let thread = unsafe { libc::gettid() };
-    set(bpf, CALIBRATION_THREAD, u64::from(thread.unsigned_abs()))?;
-    if let Err(error) = attach::to_tracepoint(bpf, LOOK, ALLOCATIONS) {
+    CALIBRATION.set(half, CALIBRATION_THREAD, u64::from(thread.unsigned_abs()))?;
+    if let Err(error) = attach::to_tracepoint(&mut half.bpf, LOOK, ALLOCATIONS) {
         log::debug!("whether programs can be preempted is not known: {}", attach::describe(&error));
     }
-    attach::to_tracepoint(bpf, RECORD, ALLOCATIONS).map_err(failed(RECORD))?;
-    let found = by_touching(bpf, page_struct_bytes);
+    attach::to_tracepoint(&mut half.bpf, RECORD, ALLOCATIONS).map_err(failed(RECORD))?;
+    let found = by_touching(half, page_struct_bytes);
     // They are needed only for this moment.
     for program in [RECORD, LOOK] {
-        attach::unload(bpf, program).map_err(failed(program))?;
+        attach::unload(&mut half.bpf, program).map_err(failed(program))?;
     }
-    let preemptible = match get(bpf, CALIBRATION_PREEMPTION)? {
+    let preemptible = match CALIBRATION.get(half, CALIBRATION_PREEMPTION)? {
         1 => Some(false),
         2 => Some(true),
         _ => None,
@@ -69,19 +68,19 @@ pub fn find(bpf: &mut Ebpf, page_struct_bytes: u64) -> Result<Calibration, BpfEr
     let votes = found?;
     let vmemmap = match votes.winner() {
         Some(base) => base,
-        None => by_variable(bpf)?.ok_or_else(|| BpfError::Calibration(votes.complaint()))?,
+        None => by_variable(half)?.ok_or_else(|| BpfError::Calibration(votes.complaint()))?,
     };
     Ok(Calibration { vmemmap, preemptible })
 }
 
 /// Touches pages until they agree, or the rounds are over.
-fn by_touching(bpf: &mut Ebpf, page_struct_bytes: u64) -> Result<Votes, BpfError> {
+fn by_touching(half: &mut KernelHalf, page_struct_bytes: u64) -> Result<Votes, BpfError> {
     let mut votes = Votes::default();
     for round in 1..=ROUNDS {
-        set(bpf, CALIBRATION_COUNT, 0)?;
+        CALIBRATION.set(half, CALIBRATION_COUNT, 0)?;
         let frames = touch_and_locate().map_err(|source| BpfError::Proc { path: "/proc/self/pagemap", source })?;
-        let recorded = u32::try_from(get(bpf, CALIBRATION_COUNT)?).unwrap_or(u32::MAX).min(CALIBRATION_ADDRESSES);
-        let pages = (0..recorded).map(|at| get(bpf, CALIBRATION_FIRST + at)).collect::<Result<Vec<_>, _>>()?;
+        let recorded = u32::try_from(CALIBRATION.get(half, CALIBRATION_COUNT)?).unwrap_or(u32::MAX).min(CALIBRATION_ADDRESSES);
+        let pages = (0..recorded).map(|at| CALIBRATION.get(half, CALIBRATION_FIRST + at)).collect::<Result<Vec<_>, _>>()?;
         log::trace!("calibration, round {round}: pages {pages:x?}, frames {frames:x?}");
         votes.count(&pages, &frames, page_struct_bytes);
         if votes.winner().is_some() {
@@ -92,13 +91,13 @@ fn by_touching(bpf: &mut Ebpf, page_struct_bytes: u64) -> Result<Votes, BpfError
 }
 
 /// What the kernel's own variable says; `None` if its address is not told or there is nothing of that kind there.
-pub fn by_variable(bpf: &mut Ebpf) -> Result<Option<u64>, BpfError> {
+pub fn by_variable(half: &mut KernelHalf) -> Result<Option<u64>, BpfError> {
     let symbols = File::open("/proc/kallsyms").map(BufReader::new);
     let address = symbols.and_then(|symbols| address_of(symbols, VARIABLE));
     let Some(address) = address.map_err(|source| BpfError::Proc { path: "/proc/kallsyms", source })? else { return Ok(None) };
-    set(bpf, CALIBRATION_WORD, 0)?;
-    tables::run(bpf, READ, [address, 0, 0])?;
-    let base = get(bpf, CALIBRATION_WORD)?;
+    CALIBRATION.set(half, CALIBRATION_WORD, 0)?;
+    tables::run(half, READ, [address, 0, 0])?;
+    let base = CALIBRATION.get(half, CALIBRATION_WORD)?;
     // In the upper half, where the kernel is.
     Ok((base >> 63 == 1 && base % ALIGNMENT == 0).then_some(base))
 }
@@ -115,18 +114,6 @@ fn address_of(symbols: impl io::BufRead, name: &str) -> io::Result<Option<u64>> 
         }
     }
     Ok(None)
-}
-
-fn set(bpf: &mut Ebpf, index: u32, value: u64) -> Result<(), BpfError> {
-    let failed = |source| BpfError::Map { name: TABLE, source };
-    let map = bpf.map_mut(TABLE).ok_or(BpfError::Missing(TABLE))?;
-    Array::<&mut MapData, u64>::try_from(map).and_then(|mut map| map.set(index, value, 0)).map_err(failed)
-}
-
-fn get(bpf: &Ebpf, index: u32) -> Result<u64, BpfError> {
-    let failed = |source| BpfError::Map { name: TABLE, source };
-    let map = bpf.map(TABLE).ok_or(BpfError::Missing(TABLE))?;
-    Array::<_, u64>::try_from(map).and_then(|map| map.get(&index, 0)).map_err(failed)
 }
 
 /// What pairs of page address and frame number say, over all rounds.

@@ -1,15 +1,9 @@
 //! The kernel half's own messages, with `-vv`: switched on before the load, read from their ring, and put in words.
 
-use super::BpfError;
-use aya::Ebpf;
+use super::{BpfError, loaded::KernelHalf};
 use aya_log::EbpfLogger;
 use log::{Level, LevelFilter, Log, Metadata, Record};
 use tracer_common::diagnosis::{Diagnosis, cause};
-
-/// Bytes of the ring that nothing is written to: one page is the least that there can be.
-pub const OFF_BYTES: u32 = 4096;
-/// Bytes of the ring: a message takes 192, and a loss tells of itself once a cause and CPU.
-pub const ON_BYTES: u32 = 64 << 10;
 
 /// Whether somebody wants to hear them.
 #[must_use]
@@ -30,8 +24,8 @@ pub struct Listener {
 
 impl Listener {
     /// Listens to a kernel half that tells.
-    pub fn new(bpf: &mut Ebpf) -> Result<Listener, BpfError> {
-        let ring = EbpfLogger::init_with_logger(bpf, Words).map_err(|error| BpfError::Diagnosis(error.to_string()))?;
+    pub fn new(half: &mut KernelHalf) -> Result<Listener, BpfError> {
+        let ring = EbpfLogger::init_with_logger(&mut half.bpf, Words).map_err(|error| BpfError::Diagnosis(error.to_string()))?;
         Ok(Listener { ring })
     }
 

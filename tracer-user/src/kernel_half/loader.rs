@@ -2,8 +2,8 @@
 //! needs it or not (ours does not), and asks the kernel for its features: a third of the time that a start takes, on a thread of
 //! its own while the host is looked at. The thread also takes the memory of it along when it ends.
 
-use super::{BpfError, OBJECT, diagnosis, preemption, sizes::Sizes};
-use aya::{Ebpf, EbpfLoader, VerifierLogLevel};
+use super::{BpfError, OBJECT, diagnosis, loaded::KernelHalf, preemption, sizes::Sizes};
+use aya::{EbpfLoader, VerifierLogLevel};
 use std::thread::JoinHandle;
 use tracer_common::{layout::KernelLayout, settings::Settings};
 
@@ -30,7 +30,7 @@ impl Loader {
     ///
     /// # Errors
     /// The kernel's.
-    pub fn load(self, layout: &KernelLayout, settings: &Settings, sizes: &Sizes) -> Result<Ebpf, BpfError> {
+    pub fn load(self, layout: &KernelLayout, settings: &Settings, sizes: &Sizes) -> Result<KernelHalf, BpfError> {
         let made = self.0.join().map_err(|_| BpfError::LoaderPanicked)?;
         // Shorter-lived than 'static from here on: it borrows the settings.
         let mut loader: EbpfLoader<'_> = made;
@@ -41,9 +41,9 @@ impl Loader {
         let stat_offsets = layout.stat_offsets();
         loader.override_global("STAT_OFFSETS", &stat_offsets, true);
         loader.override_global(aya_log::LEVEL, &told, true);
-        for (map, entries) in sizes.entries() {
-            loader.map_max_entries(map, entries);
+        for (table, entries) in sizes.entries() {
+            loader.map_max_entries(table.name(), entries);
         }
-        Ok(loader.load(&preemption::named(OBJECT, layout))?)
+        Ok(KernelHalf::new(loader.load(&preemption::named(OBJECT, layout))?))
     }
 }

@@ -2,12 +2,12 @@
 
 pub mod attach;
 pub mod baseline;
-pub mod batch;
 pub mod calibrate;
 pub mod diagnosis;
+pub mod empty;
+pub mod events;
+mod loaded;
 mod loader;
-pub mod mappings;
-pub mod oom_event;
 pub mod picture;
 pub mod plan;
 pub mod preemption;
@@ -19,11 +19,13 @@ pub mod stack;
 pub mod start;
 pub mod stats;
 pub mod tables;
+pub mod wish;
 
-use aya::{Ebpf, include_bytes_aligned};
-use tracer_common::settings::Control;
+use aya::include_bytes_aligned;
 
+pub use loaded::KernelHalf;
 pub use loader::Loader;
+pub use tables::mappings;
 
 /// The object that build.rs chose.
 pub static OBJECT: &[u8] = include_bytes_aligned!(env!("MEMTRAIL_BPF_OBJECT"));
@@ -59,13 +61,31 @@ pub enum BpfError {
         /// Why. Not the error's `source`: a verifier log can be megabytes, and `describe` gives its end.
         error: Box<aya::programs::ProgramError>,
     },
+    /// A program could not be attached where it is to be measured.
+    #[error("program {program} on {tracepoint}: {}", attach::describe(.error))]
+    Attach {
+        /// Which.
+        program: &'static str,
+        /// Where.
+        tracepoint: String,
+        /// Why.
+        error: Box<aya::programs::ProgramError>,
+    },
     /// No provider of a required probe could be attached.
     #[error("no provider for probe {probe} on this kernel: {reasons}")]
     NoProvider {
         /// Which probe.
-        probe: &'static str,
+        probe: probes::ProbeId,
         /// Why each was refused.
         reasons: String,
+    },
+    /// A process that was asked for cannot be followed.
+    #[error("process {tgid} cannot be followed: the table of followed processes is {why}")]
+    NotFollowed {
+        /// Its thread-group id in the initial pid namespace.
+        tgid: u32,
+        /// Why.
+        why: &'static str,
     },
     /// The frame table could not be placed.
     #[error("cannot find the kernel's page structs: {0}")]
@@ -81,20 +101,4 @@ pub enum BpfError {
         /// Why.
         source: std::io::Error,
     },
-}
-
-/// Sets what changes while the trace runs.
-pub fn set_control(bpf: &mut Ebpf, control: Control) -> Result<(), BpfError> {
-    let map = bpf.map_mut("CONTROL").ok_or(BpfError::Missing("map CONTROL"))?;
-    let mut map = aya::maps::Array::<_, Control>::try_from(map).map_err(|source| BpfError::Map { name: "CONTROL", source })?;
-    map.set(0, control, 0).map_err(|source| BpfError::Map { name: "CONTROL", source })
-}
-
-/// Tells the programs where the page structs begin.
-pub fn set_vmemmap(bpf: &mut Ebpf, base: u64) -> Result<(), BpfError> {
-    // The only global that is not read-only.
-    let name = ".bss";
-    let map = bpf.map_mut(name).ok_or(BpfError::Missing("section .bss"))?;
-    let mut map = aya::maps::Array::<_, u64>::try_from(map).map_err(|source| BpfError::Map { name, source })?;
-    map.set(0, base, 0).map_err(|source| BpfError::Map { name, source })
 }

@@ -6,9 +6,7 @@
 //!
 //! The kernel half opens them, at an OOM kill; one thread reads and closes them here. Nothing here looks at names.
 
-use super::{BpfError, tables};
-use crate::analyse::accounts;
-use aya::Ebpf;
+use super::{BpfError, loaded::KernelHalf, tables};
 use std::collections::HashMap;
 use tracer_common::{
     attribution::{BASE_BANK, Grave, Sample, bank_of},
@@ -44,47 +42,47 @@ impl Picture {
 }
 
 /// Reads an open picture; `None` if `epoch` is that of none.
-pub fn read(bpf: &Ebpf, epoch: u64) -> Result<Option<Picture>, BpfError> {
-    let control = tables::control(bpf)?;
+pub fn read(half: &KernelHalf, epoch: u64) -> Result<Option<Picture>, BpfError> {
+    let control = tables::control(half)?;
     if !open_epochs(&control).contains(&epoch) {
         return Ok(None);
     }
     // Samples before graves: one that ends in between is then found twice, and not missed.
-    let samples = tables::samples(bpf)?;
-    let graves = tables::graveyard(bpf)?;
-    let keys = tables::keys(bpf)?;
-    let live = keys.iter().map(|(identity, record)| (*identity, accounts::live_at(record, epoch, &control.bank_epochs)));
+    let samples = tables::samples(half)?;
+    let graves = tables::graveyard(half)?;
+    let keys = tables::keys(half)?;
+    let live = keys.iter().map(|(identity, record)| (*identity, record.live_at(epoch, &control.bank_epochs)));
     Ok(Some(Picture { keys: live.filter(|(_, bytes)| *bytes != 0).collect(), samples: samples_at(epoch, &samples, &graves) }))
 }
 
 /// Closes a picture; nothing happens if it is not open. Pictures that are open still keep reading the same.
-pub fn close(bpf: &mut Ebpf, epoch: u64) -> Result<(), BpfError> {
-    let control = tables::control(bpf)?;
+pub fn close(half: &mut KernelHalf, epoch: u64) -> Result<(), BpfError> {
+    let control = tables::control(half)?;
     let open = open_epochs(&control);
     if !open.contains(&epoch) {
         return Ok(());
     }
     let into = fold_target(&open, epoch, control.epoch) as u64;
-    let identities: Vec<u64> = tables::keys(bpf)?.into_keys().collect();
+    let identities: Vec<u64> = tables::keys(half)?.into_keys().collect();
     for identity in identities {
-        tables::run(bpf, "run_fold", [identity, bank_of(epoch) as u64, into])?;
+        tables::run(half, "run_fold", [identity, bank_of(epoch) as u64, into])?;
     }
-    tables::run(bpf, "run_close_picture", [epoch, 0, 0])?;
+    tables::run(half, "run_close_picture", [epoch, 0, 0])?;
     // Now, so that what was buried while the bank was folded goes too.
     let rest: Vec<u64> = open.into_iter().filter(|other| *other != epoch).collect();
-    let unneeded: Vec<Grave> = tables::graveyard(bpf)?
+    let unneeded: Vec<Grave> = tables::graveyard(half)?
         .into_iter()
         .filter(|(grave, sample)| {
             !rest.iter().any(|epoch| was_live(sample, grave.ended_epoch, *epoch)) && grave.ended_epoch <= control.epoch
         })
         .map(|(grave, _)| grave)
         .collect();
-    tables::remove_graves(bpf, &unneeded)
+    tables::remove_graves(half, &unneeded)
 }
 
 /// Epochs of the open pictures, oldest first.
-pub fn epochs(bpf: &Ebpf) -> Result<Vec<u64>, BpfError> {
-    tables::control(bpf).map(|control| open_epochs(&control))
+pub fn epochs(half: &KernelHalf) -> Result<Vec<u64>, BpfError> {
+    tables::control(half).map(|control| open_epochs(&control))
 }
 
 /// As [`epochs`], of a control that was read.

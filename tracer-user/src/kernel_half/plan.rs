@@ -2,7 +2,7 @@
 //!
 //! Pure: arguments and facts in, plan out. Attaching then takes the first that the kernel really loads.
 
-use crate::kernel_half::probes::{Attach, CATALOGUE, FOLLOW, Hook, Probe, Provider, Tier};
+use crate::kernel_half::probes::{Attach, CATALOGUE, FOLLOW, Hook, Probe, ProbeId, Provider, Tier};
 
 /// What the kernel has by name; a trait so that plans can be made from captured facts.
 pub trait Names {
@@ -19,8 +19,8 @@ pub trait Names {
 /// One probe with the providers to try, in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PlannedProbe {
-    /// Name in every output.
-    pub name: &'static str,
+    /// Which.
+    pub id: ProbeId,
     /// The probe must have a provider: without one a kind of memory is not followed.
     pub required: bool,
     /// What to try.
@@ -44,7 +44,7 @@ pub struct Target {
     /// Name of the program in the object.
     pub program: &'static str,
     /// How it attaches.
-    pub attach: crate::kernel_half::probes::Attach,
+    pub attach: Attach,
     /// Function or tracepoint.
     pub target: &'static str,
 }
@@ -58,7 +58,7 @@ pub enum PlanError {
         /// Which.
         tier: Tier,
         /// For which probe.
-        probe: &'static str,
+        probe: ProbeId,
         /// Why.
         reason: String,
     },
@@ -71,7 +71,7 @@ pub fn plan(names: &impl Names, forced: Option<Tier>, follow: bool) -> Result<Ve
 }
 
 fn plan_one(names: &impl Names, probe: &Probe, forced: Option<Tier>) -> Result<PlannedProbe, PlanError> {
-    let mut planned = PlannedProbe { name: probe.name, required: probe.required, candidates: Vec::new(), refused: Vec::new() };
+    let mut planned = PlannedProbe { id: probe.id, required: probe.required, candidates: Vec::new(), refused: Vec::new() };
     let has_forced = forced.is_some_and(|tier| probe.providers.iter().any(|provider| provider.tier == tier));
     for provider in probe.providers {
         if has_forced && forced != Some(provider.tier) {
@@ -84,7 +84,7 @@ fn plan_one(names: &impl Names, probe: &Probe, forced: Option<Tier>) -> Result<P
     }
     match forced {
         Some(tier) if has_forced && probe.required && planned.candidates.is_empty() => {
-            Err(PlanError::Forced { tier, probe: probe.name, reason: planned.refused.join("; ") })
+            Err(PlanError::Forced { tier, probe: probe.id, reason: planned.refused.join("; ") })
         }
         _ => Ok(planned),
     }
@@ -140,22 +140,22 @@ mod tests {
         }
     }
 
-    fn tiers(plan: &[PlannedProbe], probe: &str) -> Vec<Tier> {
-        plan.iter().find(|p| p.name == probe).unwrap().candidates.iter().map(|c| c.tier).collect()
+    fn tiers(plan: &[PlannedProbe], probe: ProbeId) -> Vec<Tier> {
+        plan.iter().find(|p| p.id == probe).unwrap().candidates.iter().map(|c| c.tier).collect()
     }
 
     #[test]
     fn a_capable_kernel_gets_every_tier_best_first() {
         let plan = plan(&ALL, None, false).unwrap();
-        assert_eq!(tiers(&plan, "anon-commit"), [Tier::Fentry, Tier::Kprobe, Tier::Tracepoint]);
-        assert_eq!(tiers(&plan, "file-commit"), [Tier::Tracepoint]);
+        assert_eq!(tiers(&plan, ProbeId::AnonCommit), [Tier::Fentry, Tier::Kprobe, Tier::Tracepoint]);
+        assert_eq!(tiers(&plan, ProbeId::FileCommit), [Tier::Tracepoint]);
     }
 
     #[test]
     fn without_kprobes_the_reason_is_kept() {
         let plan = plan(&Kernel { kprobes: false, ..ALL }, None, false).unwrap();
-        let anon = plan.iter().find(|p| p.name == "anon-commit").unwrap();
-        assert_eq!(tiers(&plan, "anon-commit"), [Tier::Fentry, Tier::Tracepoint]);
+        let anon = plan.iter().find(|p| p.id == ProbeId::AnonCommit).unwrap();
+        assert_eq!(tiers(&plan, ProbeId::AnonCommit), [Tier::Fentry, Tier::Tracepoint]);
         assert!(anon.refused[0].contains("CONFIG_KPROBES"), "{:?}", anon.refused);
     }
 
@@ -170,15 +170,15 @@ mod tests {
     #[test]
     fn a_forced_tier_leaves_probes_that_exist_only_as_tracepoints() {
         let plan = plan(&ALL, Some(Tier::Kprobe), false).unwrap();
-        assert_eq!(tiers(&plan, "file-commit"), [Tier::Tracepoint]);
-        assert_eq!(tiers(&plan, "anon-commit"), [Tier::Kprobe]);
+        assert_eq!(tiers(&plan, ProbeId::FileCommit), [Tier::Tracepoint]);
+        assert_eq!(tiers(&plan, ProbeId::AnonCommit), [Tier::Kprobe]);
     }
 
     #[test]
     fn signals_are_watched_only_where_a_victims_task_is_not_told() {
         for old in [false, true] {
             let plan = plan(&Kernel { old, ..ALL }, None, false).unwrap();
-            let oom = plan.iter().find(|probe| probe.name == "oom").unwrap();
+            let oom = plan.iter().find(|probe| probe.id == ProbeId::Oom).unwrap();
             let watched = |candidate: &Candidate| candidate.programs.iter().any(|program| program.target == "signal_generate");
             assert_eq!((oom.candidates.len(), oom.candidates.iter().all(watched), oom.candidates.iter().any(watched)), (3, old, old));
         }
@@ -187,7 +187,8 @@ mod tests {
     #[test]
     fn following_is_planned_only_when_asked_for() {
         let kernel = ALL;
-        let has = |follow| plan(&kernel, Some(Tier::Kprobe), follow).unwrap().iter().any(|probe| probe.name == "follow" && probe.required);
+        let has =
+            |follow| plan(&kernel, Some(Tier::Kprobe), follow).unwrap().iter().any(|probe| probe.id == ProbeId::Follow && probe.required);
         assert!(has(true));
         assert!(!has(false));
     }

@@ -5,7 +5,7 @@
 //! waits for the CPU, all that other tasks do there is passed over. Which it is, is looked at, and where they can be, a spare stands by for
 //! allocations, the longest of them. It cannot be helped from within: what was put off while a program runs happens before the program ends.
 
-use super::{BpfError, attach, tables};
+use super::attach;
 use aya::Ebpf;
 use std::borrow::Cow;
 use tracer_common::layout::{ABSENT, KernelLayout, VARIABLE};
@@ -46,11 +46,6 @@ pub fn attach_spare(bpf: &mut Ebpf) {
     if let Err(error) = attach::to_tracepoint(bpf, "page_alloc_spare", ALLOCATIONS) {
         log::warn!("allocations that the kernel passes over are lost: {}", attach::describe(&error));
     }
-}
-
-/// Allocations that were passed over and taken by the spare.
-pub(super) fn passed_on(bpf: &Ebpf) -> Result<u64, BpfError> {
-    Ok(tables::of_cpus::<u64>(bpf, "PASSED_ON")?.iter().sum())
 }
 
 #[cfg(test)]

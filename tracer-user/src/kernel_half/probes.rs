@@ -5,6 +5,68 @@
 
 use std::fmt;
 
+/// The probes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ProbeId {
+    /// Which processes are children of those that are followed.
+    Follow,
+    /// Memory is given back.
+    Uncharge,
+    /// A page moves to another frame, or to swap.
+    Migrate,
+    /// Anonymous memory becomes resident.
+    AnonCommit,
+    /// Shared memory becomes resident.
+    ShmemCommit,
+    /// Page cache becomes resident.
+    FileCommit,
+    /// Page cache is made dirty.
+    Dirty,
+    /// A writer is held because too much is dirty.
+    Throttle,
+    /// A charge that has to wait ends.
+    Charge,
+    /// A task reclaims memory of a cgroup.
+    Reclaim,
+    /// A task is held for being over `memory.high`.
+    High,
+    /// The OOM killer kills.
+    Oom,
+    /// A process asks for address space.
+    Mapping,
+    /// Cgroups are made and removed.
+    Cgroups,
+}
+
+impl ProbeId {
+    /// Its name in every output.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            ProbeId::Follow => "follow",
+            ProbeId::Uncharge => "uncharge",
+            ProbeId::Migrate => "migrate",
+            ProbeId::AnonCommit => "anon-commit",
+            ProbeId::ShmemCommit => "shmem-commit",
+            ProbeId::FileCommit => "file-commit",
+            ProbeId::Dirty => "dirty",
+            ProbeId::Throttle => "throttle",
+            ProbeId::Charge => "charge",
+            ProbeId::Reclaim => "reclaim",
+            ProbeId::High => "high",
+            ProbeId::Oom => "oom",
+            ProbeId::Mapping => "mapping",
+            ProbeId::Cgroups => "cgroups",
+        }
+    }
+}
+
+impl fmt::Display for ProbeId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
 /// Classes of providers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Tier {
@@ -80,8 +142,8 @@ pub struct Provider {
 /// A probe.
 #[derive(Clone, Copy, Debug)]
 pub struct Probe {
-    /// Name in every output.
-    pub name: &'static str,
+    /// Which.
+    pub id: ProbeId,
     /// Without it a kind of memory is not followed.
     pub required: bool,
     /// Best first.
@@ -128,7 +190,7 @@ const BY_LRU: Provider = Provider {
 
 /// With `--pid` only: which processes are children of those that are followed.
 pub static FOLLOW: Probe = Probe {
-    name: "follow",
+    id: ProbeId::Follow,
     required: true,
     providers: &[Provider {
         tier: Tier::Tracepoint,
@@ -142,7 +204,7 @@ pub static FOLLOW: Probe = Probe {
 /// All probes that are always on. Ends of life come first: a folio that is followed must also be seen to go.
 pub static CATALOGUE: &[Probe] = &[
     Probe {
-        name: "uncharge",
+        id: ProbeId::Uncharge,
         required: true,
         providers: &[
             Provider { tier: Tier::Fentry, hooks: &[hook("uncharge_fentry", Attach::Fentry, UNCHARGE)] },
@@ -151,7 +213,7 @@ pub static CATALOGUE: &[Probe] = &[
         ],
     },
     Probe {
-        name: "migrate",
+        id: ProbeId::Migrate,
         required: false,
         providers: &[
             Provider {
@@ -184,7 +246,7 @@ pub static CATALOGUE: &[Probe] = &[
         ],
     },
     Probe {
-        name: "anon-commit",
+        id: ProbeId::AnonCommit,
         required: true,
         providers: &[
             Provider {
@@ -207,7 +269,7 @@ pub static CATALOGUE: &[Probe] = &[
         ],
     },
     Probe {
-        name: "shmem-commit",
+        id: ProbeId::ShmemCommit,
         required: true,
         providers: &[
             Provider {
@@ -225,7 +287,7 @@ pub static CATALOGUE: &[Probe] = &[
         ],
     },
     Probe {
-        name: "file-commit",
+        id: ProbeId::FileCommit,
         required: true,
         providers: &[Provider {
             tier: Tier::Tracepoint,
@@ -233,7 +295,7 @@ pub static CATALOGUE: &[Probe] = &[
         }],
     },
     Probe {
-        name: "dirty",
+        id: ProbeId::Dirty,
         required: false,
         providers: &[Provider {
             tier: Tier::Tracepoint,
@@ -241,12 +303,12 @@ pub static CATALOGUE: &[Probe] = &[
         }],
     },
     Probe {
-        name: "throttle",
+        id: ProbeId::Throttle,
         required: false,
         providers: &[Provider { tier: Tier::Tracepoint, hooks: &[hook("writer_held", Attach::RawTracepoint, &["balance_dirty_pages"])] }],
     },
     Probe {
-        name: "charge",
+        id: ProbeId::Charge,
         required: false,
         providers: &[
             Provider {
@@ -263,7 +325,7 @@ pub static CATALOGUE: &[Probe] = &[
         ],
     },
     Probe {
-        name: "reclaim",
+        id: ProbeId::Reclaim,
         required: false,
         providers: &[Provider {
             tier: Tier::Tracepoint,
@@ -275,7 +337,7 @@ pub static CATALOGUE: &[Probe] = &[
         }],
     },
     Probe {
-        name: "high",
+        id: ProbeId::High,
         required: false,
         providers: &[
             Provider { tier: Tier::Fentry, hooks: &[hook("high_fexit", Attach::Fexit, HIGH), hook("high_fentry", Attach::Fentry, HIGH)] },
@@ -286,7 +348,7 @@ pub static CATALOGUE: &[Probe] = &[
         ],
     },
     Probe {
-        name: "oom",
+        id: ProbeId::Oom,
         required: false,
         providers: &[
             Provider { tier: Tier::Fentry, hooks: &[hook("oom_fentry", Attach::Fentry, OOM), OOM_SIGNAL, OOM_VICTIM] },
@@ -295,7 +357,7 @@ pub static CATALOGUE: &[Probe] = &[
         ],
     },
     Probe {
-        name: "mapping",
+        id: ProbeId::Mapping,
         required: false,
         providers: &[
             Provider {
@@ -339,7 +401,7 @@ pub static CATALOGUE: &[Probe] = &[
         ],
     },
     Probe {
-        name: "cgroups",
+        id: ProbeId::Cgroups,
         required: false,
         providers: &[Provider {
             tier: Tier::Tracepoint,
@@ -350,3 +412,15 @@ pub static CATALOGUE: &[Probe] = &[
         }],
     },
 ];
+
+/// Functions and tracepoints that some provider attaches to.
+pub fn targets() -> impl Iterator<Item = &'static str> {
+    let hooks = CATALOGUE.iter().chain([&FOLLOW]).flat_map(|probe| probe.providers).flat_map(|provider| provider.hooks);
+    hooks.flat_map(|hook| hook.targets).copied()
+}
+
+/// Whether a kind of memory is not followed without the probe of that name.
+#[must_use]
+pub fn is_required(name: &str) -> bool {
+    CATALOGUE.iter().any(|probe| probe.id.name() == name && probe.required)
+}

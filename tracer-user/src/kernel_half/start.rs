@@ -11,16 +11,18 @@ use crate::{
     },
     kernel_half::{
         BpfError, Loader,
-        attach::Attached,
+        attach::Attachments,
         baseline::Scan,
         calibrate::Calibration,
         diagnosis,
+        loaded::KernelHalf,
         plan::{self, Names, PlanError, PlannedProbe},
-        probes::Tier,
-        sizes::{self, DoesNotFit, Forced, Sizes, Wish},
+        probes::{self, ProbeId, Tier},
+        sizes::{self, DoesNotFit, Forced, Sizes},
+        tables::{self, TableId},
+        wish::Wish,
     },
 };
-use aya::Ebpf;
 use std::collections::HashSet;
 use tracer_common::{
     ABI_VERSION,
@@ -107,9 +109,9 @@ pub struct Host {
 impl Host {
     /// Looks at the host.
     pub fn look() -> Result<Host, StartError> {
-        let btf = facts::running_btf()?;
+        let btf = facts::running_btf(probes::targets())?;
         let facts = facts::read(&btf)?;
-        Ok(Host { facts, layout: facts::layout(&btf), targets: facts::targets(&btf) })
+        Ok(Host { facts, layout: facts::layout(&btf), targets: facts::targets(&btf, probes::targets()) })
     }
 
     /// Whether tracing is allowed and possible at all.
@@ -155,13 +157,13 @@ impl Host {
         if options.exact || options.owners == 0 {
             Rates::one(sizes.log2_mean)
         } else {
-            Rates::plan(options.owners, sizes.log2_mean, sizes.samples)
+            Rates::plan(options.owners, sizes.log2_mean, sizes.of(TableId::Samples))
         }
     }
 
     /// Table sizes and the host's sampling rate.
     pub fn sizes(&self, options: &StartOptions) -> Result<Sizes, DoesNotFit> {
-        sizes::plan(&Wish {
+        let wish = Wish {
             exact: options.exact,
             traced_bytes: options.traced_bytes.unwrap_or(self.facts.ram_bytes),
             ram_bytes: self.facts.ram_bytes,
@@ -170,8 +172,8 @@ impl Host {
             map_memory: options.map_memory,
             follow: options.follow == Follow::Yes,
             diagnose: diagnosis::wanted(),
-            forced: options.forced,
-        })
+        };
+        sizes::plan(&wish, &options.forced)
     }
 }
 
@@ -194,9 +196,9 @@ impl Names for Host {
 /// The running kernel half.
 pub struct Running {
     /// Programs, links and maps: all gone from the kernel when this is dropped.
-    pub bpf: Ebpf,
+    pub bpf: KernelHalf,
     /// Providers in use.
-    pub attached: Vec<Attached>,
+    pub attached: Attachments,
     /// Table sizes.
     pub sizes: Sizes,
     /// How finely cgroups are sampled.
@@ -217,8 +219,8 @@ impl Running {
     /// The plan as outputs show it.
     #[must_use]
     pub fn plan_rows(&self) -> Vec<PlanRow> {
-        let row = |probe: &Attached| PlanRow {
-            probe: probe.name.to_owned(),
+        let row = |probe: &super::attach::Attached| PlanRow {
+            probe: probe.id.name().to_owned(),
             provider: probe.tier.map_or_else(|| "none".to_owned(), |tier| tier.to_string()),
             note: probe.reasons.join("; "),
         };
@@ -228,7 +230,7 @@ impl Running {
 
 /// Probes that add to the exact totals on their fentry and kprobe providers. Page cache always does. Up to 6.6 a page that moves is charged twice
 /// and uncharged twice, which only the probe of migrations sees.
-const COUNTED: [&str; 4] = ["uncharge", "migrate", "anon-commit", "shmem-commit"];
+const COUNTED: [ProbeId; 4] = [ProbeId::Uncharge, ProbeId::Migrate, ProbeId::AnonCommit, ProbeId::ShmemCommit];
 
 /// ___GFP_MOVABLE (include/linux/gfp.h to 6.3, gfp_types.h since): bit 3 in every kernel from 5.4 to 7.1. From 6.10 on it is an
 /// enumerator of an enum without a name, which cannot be looked up by one.
@@ -244,7 +246,7 @@ pub fn start(
     host: &Host,
     loader: Loader,
     options: &StartOptions,
-    prepare: impl FnOnce(&mut Ebpf) -> Result<Option<HashSet<u64>>, BpfError>,
+    prepare: impl FnOnce(&mut KernelHalf) -> Result<Option<HashSet<u64>>, BpfError>,
 ) -> Result<Running, StartError> {
     host.check()?;
     raise_memlock_limit();
@@ -273,26 +275,26 @@ pub fn start(
     let mut bpf = loader.load(&host.layout, &settings, &sizes)?;
     phases.end("maps made");
     let Calibration { vmemmap, preemptible } = super::calibrate::find(&mut bpf, 1 << settings.page_struct_shift)?;
-    super::set_vmemmap(&mut bpf, vmemmap)?;
+    tables::set_vmemmap(&mut bpf, vmemmap)?;
     phases.end("page structs found");
     let wanted = prepare(&mut bpf)?;
-    let attached = super::attach::attach(&mut bpf, &plan, &host.targets)?;
-    if preemptible == Some(true) && attached.iter().any(|probe| probe.name == "anon-commit" && probe.tier == Some(Tier::Tracepoint)) {
-        super::preemption::attach_spare(&mut bpf);
+    let attached = super::attach::attach(&mut bpf.bpf, &plan, &host.targets)?;
+    if preemptible == Some(true) && attached.tier(ProbeId::AnonCommit) == Some(Tier::Tracepoint) {
+        super::preemption::attach_spare(&mut bpf.bpf);
     }
     crate::process::give_memory_back();
     phases.end("programs attached");
     // A probe that stepped down to tracepoints at the attachment counts nothing: the totals would have a hole.
-    let totals = COUNTED.iter().all(|name| attached.iter().any(|probe| probe.name == *name && probe.tier.is_some_and(Tier::is_typed)));
-    let stalls = attached.iter().any(|probe| probe.name == "charge" && probe.tier.is_some());
+    let totals = COUNTED.into_iter().all(|probe| attached.tier(probe).is_some_and(Tier::is_typed));
+    let stalls = attached.has(ProbeId::Charge);
     let control = Control { enabled: 1, owner_totals: u64::from(totals), charge_stalls: u64::from(stalls), ..Control::default() };
     let mut baseline = None;
     if options.follow != Follow::Yes {
-        super::set_control(&mut bpf, Control { baseline: 1, ..control })?;
+        tables::set_control(&mut bpf, Control { baseline: 1, ..control })?;
         let seed = crate::host::clock::monotonic_ns();
         baseline = Some(super::baseline::take(&mut bpf, sizes.frames, settings.log2_mean, seed, wanted.as_ref())?);
     }
-    super::set_control(&mut bpf, control)?;
+    tables::set_control(&mut bpf, control)?;
     phases.end("baseline taken");
     log::debug!("baseline: {baseline:?}");
     Ok(Running { bpf, attached, sizes, rates, forced: options.forced, settings, totals, preemptible, baseline })

@@ -29,6 +29,7 @@ pub use names::{FrameId, KeyWords, Names, Process, StackWords};
 pub use spaces::{MappedRange, Space, Spaces, between};
 pub use surveys::{Arenas, Malloc, Place, Region, SurveyedProcess, Surveys};
 
+use crate::kernel_half::probes::ProbeId;
 use crate::report::{Cost, Host, Migration, PlanRow};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -101,7 +102,7 @@ pub struct Tracing {
 impl Tracing {
     /// Whether a probe has a provider.
     #[must_use]
-    pub fn has(&self, probe: &str) -> bool {
-        self.plan.iter().any(|row| row.probe == probe && row.provider != "none")
+    pub fn has(&self, probe: ProbeId) -> bool {
+        self.plan.iter().any(|row| row.probe == probe.name() && row.provider != "none")
     }
 }

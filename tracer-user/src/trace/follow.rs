@@ -2,11 +2,11 @@
 //!
 //! The kernel half adds their later children and takes out what has ended; here only the first ones are put in.
 
-use crate::host::proc::{self, status::Status};
-use crate::kernel_half::BpfError;
-use aya::{Ebpf, maps::HashMap as BpfHashMap};
+use crate::{
+    host::proc::{self, status::Status},
+    kernel_half::{BpfError, KernelHalf, tables::followed},
+};
 use std::io;
-use tracer_common::settings::Followed;
 
 /// Why a process cannot be followed.
 #[derive(Debug, thiserror::Error)]
@@ -81,29 +81,15 @@ impl Following {
     }
 
     /// Puts them in the kernel half's table.
-    pub fn write(&self, bpf: &mut Ebpf) -> Result<(), BpfError> {
-        self.change(bpf, |map, process| map.insert(process.tgid, Followed::default(), 0))
+    pub fn write(&self, bpf: &mut KernelHalf) -> Result<(), BpfError> {
+        self.tgids().try_for_each(|tgid| followed::follow(bpf, tgid))
     }
 
     /// Takes those out that ended before the kernel half could see it: their ids may be others' by now. To be called when everything is
     /// attached.
-    pub fn settle(&self, bpf: &mut Ebpf) -> Result<(), BpfError> {
-        self.change(bpf, |map, process| match process.directory.status() {
-            Ok(status) if runs(&status) => Ok(()),
-            // It is no error if the kernel half was faster.
-            _ => map.remove(&process.tgid).or(Ok(())),
-        })
-    }
-
-    fn change(
-        &self,
-        bpf: &mut Ebpf,
-        mut each: impl FnMut(&mut BpfHashMap<&mut aya::maps::MapData, u32, Followed>, &Process) -> Result<(), aya::maps::MapError>,
-    ) -> Result<(), BpfError> {
-        let failed = |source| BpfError::Map { name: "FOLLOWED", source };
-        let map = bpf.map_mut("FOLLOWED").ok_or(BpfError::Missing("map FOLLOWED"))?;
-        let mut map = BpfHashMap::<_, u32, Followed>::try_from(map).map_err(failed)?;
-        self.processes.iter().try_for_each(|process| each(&mut map, process).map_err(failed))
+    pub fn settle(&self, bpf: &mut KernelHalf) -> Result<(), BpfError> {
+        let ended = self.processes.iter().filter(|process| !process.directory.status().is_ok_and(|status| runs(&status)));
+        ended.map(|process| process.tgid).try_for_each(|tgid| followed::forget(bpf, tgid))
     }
 }
 

@@ -5,23 +5,23 @@
 
 use crate::{
     cgroup::registry::REMOVED,
-    kernel_half::{BpfError, batch, tables},
+    kernel_half::{
+        BpfError, KernelHalf,
+        tables::{
+            self,
+            waits::{self, WAITS},
+        },
+    },
     report::{
         HistogramRow,
         distribution::{Distribution, Increment},
     },
 };
-use aya::Ebpf;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use tracer_common::histogram::{HistogramKey, Metric, WAITERS};
 
-/// Its table in the kernel.
-const TABLE: &str = "HISTOGRAMS";
 /// Distributions kept of cgroups that are gone; beyond these, those of the oldest ids are dropped and counted.
 const MOST: usize = 1 << 16;
-
-/// The kernel half's tables of threads that wait: in reclaim, in a charge, and for being over `memory.high`. Each has room for [`WAITERS`].
-pub const WAITS: [&str; 3] = ["RECLAIMS", "STALLS", "HIGH_CALLS"];
 
 type Sums = BTreeMap<(u64, Metric), Distribution>;
 
@@ -43,15 +43,14 @@ pub struct Histograms {
 
 impl Histograms {
     /// Reads the kernel's counters.
-    pub fn read(&mut self, bpf: &Ebpf) -> Result<(), BpfError> {
-        self.learn(batch::entries(bpf, TABLE)?);
+    pub fn read(&mut self, bpf: &KernelHalf) -> Result<(), BpfError> {
+        self.learn(tables::histograms(bpf)?);
         Ok(())
     }
 
     /// Counts who waits now.
-    pub fn read_waits(&mut self, bpf: &Ebpf) -> Result<(), BpfError> {
-        let [reclaims, stalls, high] = WAITS;
-        self.waiting = [tables::threads::<2>(bpf, reclaims)?, tables::threads::<4>(bpf, stalls)?, tables::threads::<2>(bpf, high)?];
+    pub fn read_waits(&mut self, bpf: &KernelHalf) -> Result<(), BpfError> {
+        self.waiting = waits::waiting(bpf)?;
         Ok(())
     }
 
@@ -95,7 +94,7 @@ impl Histograms {
     /// (`is_gone`), if there are too many.
     pub fn retire(
         &mut self,
-        bpf: &mut Ebpf,
+        bpf: &mut KernelHalf,
         room: u32,
         is_over: impl Fn(u64) -> bool,
         is_gone: impl Fn(u64) -> bool,
@@ -103,8 +102,7 @@ impl Histograms {
         self.read(bpf)?;
         let leaving = self.leaving(room, is_over);
         // Read again at the removal: something may have come since.
-        self.learn(tables::take_histograms(bpf, &leaving)?);
-        self.let_go(&leaving);
+        self.part_with(tables::take_histograms(bpf, &leaving)?);
         self.forget(is_gone);
         Ok(())
     }
@@ -115,9 +113,11 @@ impl Histograms {
         self.seen.iter().filter(|(key, count)| is_over(key.owner) || is_idle(key, count)).map(|(key, _)| *key).collect()
     }
 
-    fn let_go(&mut self, leaving: &[HistogramKey]) {
-        for key in leaving {
-            self.seen.remove(key);
+    /// Counters have left the kernel's table, with these last values. One that comes again begins anew; one that was to leave and stayed goes on.
+    fn part_with(&mut self, left: Vec<(HistogramKey, Option<u64>)>) {
+        for (key, last) in left {
+            self.learn(last.map(|count| (key, count)));
+            self.seen.remove(&key);
         }
         self.settled.clone_from(&self.seen);
     }
@@ -167,8 +167,8 @@ impl Histograms {
 }
 
 /// Values that found no room in the kernel, by cgroup.
-pub fn lost(bpf: &Ebpf) -> Result<HashMap<u64, u64>, BpfError> {
-    batch::entries(bpf, "HISTOGRAM_LOSSES")
+pub fn lost(bpf: &KernelHalf) -> Result<HashMap<u64, u64>, BpfError> {
+    tables::histogram_losses(bpf)
 }
 
 /// Ages of what is live, by cgroup, from samples as owner, monotonic nanoseconds of the charge, and pages.
@@ -187,6 +187,24 @@ mod tests {
 
     fn entry(owner: u64, metric: Metric, value: u64, count: u64) -> (HistogramKey, u64) {
         (HistogramKey { owner, metric: metric as u32, bucket: bucket(value) }, count)
+    }
+
+    /// A counter that leaves, with its last value.
+    fn last((key, count): (HistogramKey, u64)) -> (HistogramKey, Option<u64>) {
+        (key, Some(count))
+    }
+
+    #[test]
+    fn what_came_at_the_removal_counts_and_a_counter_that_could_not_be_removed_counts_once() {
+        let mut histograms = Histograms::default();
+        let [left, gone, stayed] = [1, 2, 3].map(|owner| entry(owner, Metric::ReclaimNs, 7, 4));
+        histograms.learn([left, gone, stayed]);
+        // The second was gone already; the third was to leave, and its table was busy.
+        histograms.part_with(vec![(left.0, Some(6)), (gone.0, None)]);
+        // The first two begin anew, the third goes on.
+        histograms.learn([(left.0, 1), (gone.0, 1), (stayed.0, 5)]);
+        let counts = [1, 2, 3].map(|owner| histograms.of(owner)["memcg_reclaim_ns"].count);
+        assert_eq!(counts, [6 + 1, 4 + 1, 5]);
     }
 
     #[test]
@@ -221,12 +239,12 @@ mod tests {
         // Nothing is idle before the second look; who is over leaves at once.
         let leaving = histograms.leaving(4, |owner| owner == 9);
         assert_eq!(leaving.iter().map(|key| key.owner).collect::<Vec<_>>(), [9]);
-        histograms.let_go(&leaving);
+        histograms.part_with(vec![entry(9, Metric::ReclaimNs, 3, 1)].into_iter().map(last).collect());
         histograms.learn([entry(1, Metric::ReclaimNs, 2, 2)]);
         assert!(histograms.leaving(100, |_| false).is_empty(), "there is room");
         let leaving = histograms.leaving(2, |_| false);
         assert_eq!(leaving, [entry(1, Metric::ReclaimNs, 1, 0).0]);
-        histograms.let_go(&leaving);
+        histograms.part_with(vec![last(entry(1, Metric::ReclaimNs, 1, 4))]);
         // The kernel counts from nothing again.
         histograms.learn([entry(1, Metric::ReclaimNs, 1, 1)]);
         assert_eq!(histograms.of(1)["memcg_reclaim_ns"].count, 4 + 2 + 1);

@@ -18,11 +18,7 @@ use crate::{
     host::clock::monotonic_ns,
     host::privileges,
     host::proc::Process,
-    kernel_half::{BpfError, mappings},
-};
-use aya::{
-    Ebpf,
-    maps::{Array, MapData, RingBuf},
+    kernel_half::{BpfError, KernelHalf, events::mapping::MappingEvents},
 };
 use spaces::Look;
 use std::{
@@ -48,9 +44,7 @@ const SETTLE: Duration = Duration::from_secs(1);
 const RARELY: u64 = 100;
 
 struct Inner {
-    ring: RingBuf<MapData>,
-    /// Calls that are missing in the ring.
-    lost: Array<MapData, u64>,
+    events: MappingEvents,
     lost_before: u64,
     spaces: Spaces,
     looks: Looks,
@@ -150,13 +144,11 @@ impl Looks {
 impl Inner {
     fn drain(&mut self) {
         // Before the ring: whoever is found by what is in it is younger than that loss, or is looked at in vain.
-        let lost = self.lost.get(&0, 0).unwrap_or(self.lost_before);
+        let lost = self.events.lost().unwrap_or(self.lost_before);
         // Without anybody to look at them new processes wait for nothing.
         let first_looks = if self.looks.served { FIRST_LOOKS } else { 0 };
-        while let Some(item) = self.ring.next() {
-            if let Some(event) = mappings::decode(&item) {
-                self.spaces.apply(&event, first_looks);
-            }
+        for event in self.events.by_ref() {
+            self.spaces.apply(&event, first_looks);
         }
         if lost != self.lost_before {
             self.lost_before = lost;
@@ -189,14 +181,9 @@ impl Mappings {
     ///
     /// # Errors
     /// The object has no such ring, or no thread could be started.
-    pub fn start(bpf: &mut Ebpf) -> Result<Mappings, BpfError> {
-        let name = "MAPPING_EVENTS";
-        let ring = RingBuf::try_from(bpf.take_map(name).ok_or(BpfError::Missing(name))?);
-        let ring = ring.map_err(|source| BpfError::Map { name, source })?;
-        let lost = "MAPPINGS_LOST";
-        let lost =
-            Array::try_from(bpf.take_map(lost).ok_or(BpfError::Missing(lost))?).map_err(|source| BpfError::Map { name: lost, source })?;
-        let inner = Inner { ring, lost, lost_before: 0, spaces: Spaces::default(), looks: Looks::default() };
+    pub fn start(bpf: &mut KernelHalf) -> Result<Mappings, BpfError> {
+        let events = MappingEvents::take(bpf)?;
+        let inner = Inner { events, lost_before: 0, spaces: Spaces::default(), looks: Looks::default() };
         let inner = Mutex::new(inner);
         let shared = Arc::new(Shared { inner, stop: AtomicBool::new(false), due: Condvar::new(), ended: Condvar::new() });
         let mappings = Mappings(Arc::clone(&shared));

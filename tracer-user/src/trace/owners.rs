@@ -4,28 +4,16 @@ use super::filter::Filter;
 use crate::kernel_half::rates::Rates;
 use crate::{
     cgroup::{CgroupId, CgroupPath, Registry, local::LocalFigures, poll::Poller},
-    kernel_half::BpfError,
-};
-use aya::{
-    Ebpf,
-    maps::{HashMap as BpfHashMap, MapData, MapError},
+    kernel_half::{
+        BpfError, KernelHalf,
+        tables::{OWNERS, Written},
+    },
 };
 use std::collections::HashMap;
 use tracer_common::{
     kind::Kind,
     settings::{OWNER_REFUSED, OWNER_REFUSED_ALONE, OWNER_WANTED, OwnerFilter},
 };
-
-/// Its table in the kernel.
-const TABLE: &str = "OWNERS";
-
-fn failed(source: MapError) -> BpfError {
-    BpfError::Map { name: TABLE, source }
-}
-
-fn table(bpf: &mut Ebpf) -> Result<BpfHashMap<&mut MapData, u64, OwnerFilter>, BpfError> {
-    BpfHashMap::try_from(bpf.map_mut(TABLE).ok_or(BpfError::Missing("map OWNERS"))?).map_err(failed)
-}
 
 /// Bytes of the kinds that are followed.
 pub(super) fn bytes_of(figures: &HashMap<CgroupId, LocalFigures>) -> HashMap<CgroupId, u64> {
@@ -40,7 +28,7 @@ pub(super) fn bytes_of(figures: &HashMap<CgroupId, LocalFigures>) -> HashMap<Cgr
 /// one below them may; and how finely each is sampled, by its bytes. One whose bytes are not known keeps the M that it has by now: the
 /// kernel half gave it one when it was made. What finds no room stays undecided: recorded with the host's M, and left out of the report.
 pub(super) fn write<'a>(
-    bpf: &mut Ebpf,
+    bpf: &mut KernelHalf,
     filter: &Filter,
     rates: &Rates,
     bytes: &HashMap<CgroupId, u64>,
@@ -49,7 +37,6 @@ pub(super) fn write<'a>(
     if filter.is_open() && !rates.differ() {
         return Ok(());
     }
-    let mut map = table(bpf)?;
     // Wanted ones first: only those without room may be undecided that do not matter.
     let (wanted, others): (Vec<_>, Vec<_>) = cgroups.partition(|(_, path)| filter.wants(path));
     for (id, path) in wanted.into_iter().chain(others) {
@@ -65,36 +52,27 @@ pub(super) fn write<'a>(
             OWNER_REFUSED_ALONE
         };
         let bytes = bytes.get(&id).copied();
-        if bytes.is_none() && map.get(&id.0, 0).is_ok_and(|filter| filter.verdict == verdict) {
+        if bytes.is_none() && OWNERS.get(bpf, &id.0)?.is_some_and(|filter| filter.verdict == verdict) {
             continue;
         }
         let log2_mean = rates.log2_mean(bytes.unwrap_or(0));
-        match map.insert(id.0, OwnerFilter { verdict, log2_mean, kept: 0 }, 0) {
-            Err(MapError::SyscallError(error)) if error.io_error.raw_os_error() == Some(libc::E2BIG) => {
-                log::debug!("the filter's table is full: cgroup {} stays undecided", id.0);
-            }
-            result => result.map_err(failed)?,
+        let written = OWNERS.insert(bpf, &id.0, &OwnerFilter { verdict, log2_mean, kept: 0 })?;
+        if written != Written::Done {
+            log::debug!("the filter's table is full or busy ({written:?}): cgroup {} stays as it is there", id.0);
         }
     }
     Ok(())
 }
 
 /// All that are in the table. An entry that goes while it is walked may be left out.
-pub(super) fn known(bpf: &mut Ebpf) -> Result<Vec<u64>, BpfError> {
-    let map = table(bpf)?;
-    // Deleted between the step and the read.
-    Ok(map.keys().filter_map(Result::ok).collect())
+pub(super) fn known(bpf: &mut KernelHalf) -> Result<Vec<u64>, BpfError> {
+    OWNERS.keys(bpf)
 }
 
 /// Makes room in the table: nobody is charged there any more.
-pub(super) fn forget(bpf: &mut Ebpf, removed: &[u64]) -> Result<(), BpfError> {
-    let mut map = table(bpf)?;
-    removed.iter().try_for_each(|id| match map.remove(id) {
-        // Most were never in it.
-        Err(MapError::SyscallError(error)) if error.io_error.raw_os_error() == Some(libc::ENOENT) => Ok(()),
-        Err(MapError::KeyNotFound | MapError::ElementNotFound) => Ok(()),
-        result => result.map_err(failed),
-    })
+pub(super) fn forget(bpf: &mut KernelHalf, removed: &[u64]) -> Result<(), BpfError> {
+    // Most were never in it.
+    OWNERS.remove(bpf, removed)
 }
 
 /// Most that the wanted cgroups can hold: the sum of the limits of those that match themselves; `None` if one has no limit.

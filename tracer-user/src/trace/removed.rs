@@ -12,7 +12,10 @@ use crate::{
         CgroupId, Registry, Version,
         registry::{REMOVED, State},
     },
-    kernel_half::{BpfError, tables},
+    kernel_half::{
+        BpfError,
+        tables::{self, TableId},
+    },
 };
 use std::collections::{HashMap, HashSet};
 use tracer_common::{
@@ -111,7 +114,7 @@ impl Session {
             return Ok(());
         }
         let mut owners: HashSet<u64> = tables::owners_with_totals(&self.running.bpf)?.into_iter().collect();
-        let crowded = owners.len() > self.running.sizes.owner_totals as usize / 2;
+        let crowded = owners.len() > self.running.sizes.of(TableId::OwnerTotals) as usize / 2;
         owners.extend(self.first.keys().map(|id| id.0).filter(|id| self.registry.get(CgroupId(*id)).is_some()));
         owners.retain(|id| self.registry.get(CgroupId(*id)).map_or(crowded, |cgroup| cgroup.state != State::Alive));
         for owner in owners {

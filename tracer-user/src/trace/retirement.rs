@@ -11,7 +11,10 @@ use crate::report::UNKNOWN_PROCESS;
 use crate::{
     cgroup::{CgroupId, registry::State},
     host::clock::monotonic_ns,
-    kernel_half::{self, tables},
+    kernel_half::{
+        self,
+        tables::{self, TableId},
+    },
 };
 use std::collections::{HashMap, HashSet};
 use tracer_common::{
@@ -93,7 +96,7 @@ impl Session {
                 Charged { bytes: crate::analyse::accounts::charged(&record), variance: record.charged_variance, samples: record.samples };
             self.retired.add(row, charged);
         }
-        for key in Dirtied::leaving(&dirtied, self.running.sizes.dirtied as usize, read_ns) {
+        for key in Dirtied::leaving(&dirtied, self.running.sizes.of(TableId::Dirtied) as usize, read_ns) {
             let process = processes.get(&key.process);
             let comm = process.map_or_else(|| UNKNOWN_PROCESS.to_owned(), |process| names.comm(process));
             let row = dirtied::Row { owner: key.owner, file: key.file, tgid: process.map(|process| process.tgid), comm };
@@ -123,8 +126,8 @@ impl Session {
     /// Whether a table of what processes leave behind was a quarter full at the last retirement.
     pub(super) fn is_filling(&self) -> bool {
         let sizes = &self.running.sizes;
-        let tables = [("KEYS", sizes.keys), ("STACKS", sizes.stacks), ("PROCESSES", sizes.processes)];
-        tables.into_iter().any(|(name, room)| self.occupancy.get(name).is_some_and(|entries| *entries > u64::from(room) / 4))
+        let tables = [TableId::Keys, TableId::Stacks, TableId::Processes];
+        tables.into_iter().any(|table| self.occupancy.get(table.name()).is_some_and(|entries| *entries > u64::from(sizes.of(table)) / 4))
     }
 
     /// Distributions of cgroups that are gone and own nothing.
@@ -134,7 +137,7 @@ impl Session {
         // One without a name may be a new one of which no event has come yet.
         let is_over = |owner| matches!(state(owner), Some(State::Dead { .. })) && !owning.contains(&owner);
         let is_gone = |owner| state(owner) != Some(State::Alive);
-        Ok(self.histograms.retire(&mut self.running.bpf, self.running.sizes.histograms, is_over, is_gone)?)
+        Ok(self.histograms.retire(&mut self.running.bpf, self.running.sizes.of(TableId::Histograms), is_over, is_gone)?)
     }
 
     /// Forgets the mappings of processes that are gone: their ranges at once if they were known `before` the processes were read, what they
@@ -153,7 +156,7 @@ impl Session {
             spaces.named()
         });
         self.occupancy.insert("MAPPINGS".to_owned(), records.len() as u64);
-        if records.len() > self.running.sizes.mappings as usize / 4 {
+        if records.len() > self.running.sizes.of(TableId::Mappings) as usize / 4 {
             let leaving: Vec<u64> = records.extract_if(|_, record| gone(&record.key.process)).map(|(identity, _)| identity).collect();
             kernel_half::mappings::remove(&mut self.running.bpf, &leaving)?;
         }
@@ -169,13 +172,13 @@ impl Session {
     fn retire_files(&mut self, dirtied: &HashMap<DirtyKey, DirtyRecord>) -> Result<(), SessionError> {
         let files = tables::known_files(&self.running.bpf)?;
         self.occupancy.insert("FILES".to_owned(), files.len() as u64);
-        if files.len() < self.running.sizes.files as usize / 2 {
+        if files.len() < self.running.sizes.of(TableId::Files) as usize / 2 {
             return Ok(());
         }
         let mut named = tables::files_of_samples(&self.running.bpf)?;
         let mut by_bytes: Vec<(u64, u64)> = self.dirtied_by_file(dirtied).into_iter().map(|(file, bytes)| (bytes, file)).collect();
         by_bytes.sort_unstable_by(|a, b| b.cmp(a));
-        named.extend(by_bytes.into_iter().take(self.running.sizes.files as usize / 4).map(|(_, file)| file));
+        named.extend(by_bytes.into_iter().take(self.running.sizes.of(TableId::Files) as usize / 4).map(|(_, file)| file));
         let leaving = self.marks.files(files.into_iter(), &named, monotonic_ns());
         tables::remove_files(&mut self.running.bpf, &leaving)?;
         log::debug!("retirement: {} files left", leaving.len());

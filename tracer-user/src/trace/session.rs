@@ -31,7 +31,10 @@ use crate::{
     kernel_half::{
         BpfError, Loader,
         diagnosis::{self, Listener},
-        stats, tables,
+        events::{self, Ring},
+        probes::ProbeId,
+        stats,
+        tables::{self, TableId},
     },
     process::{Feed, FeedOptions},
     report::{Interval, IntervalCgroup, distribution::Increment},
@@ -42,10 +45,9 @@ use crate::{
     host::phases::Phases,
     kernel_half::start::{self, Follow, Host, Running, StartError, StartOptions},
 };
-use aya::maps::{MapData, RingBuf};
 use std::{
     collections::{BTreeMap, HashMap, HashSet, VecDeque},
-    os::fd::{AsFd as _, OwnedFd},
+    os::fd::OwnedFd,
     time::SystemTime,
 };
 use tracer_common::{
@@ -106,7 +108,7 @@ pub struct Session {
     /// Processes that are followed; none if everything is recorded.
     pub(super) following: Following,
     pub(super) running: Running,
-    ring: RingBuf<MapData>,
+    ring: Ring<CgroupEvent>,
     /// Hears the kernel half's own messages, if it tells any.
     listener: Option<Listener>,
     /// Looks into processes for their regions.
@@ -169,7 +171,7 @@ impl Session {
         let following = Following::find(pids, host.facts.initial_pid_namespace)?;
         if !following.is_empty() {
             options.follow = Follow::Yes;
-            following.fits(host.sizes(&options).map_err(StartError::Sizes)?.followed)?;
+            following.fits(host.sizes(&options).map_err(StartError::Sizes)?.of(TableId::Followed))?;
         }
         let hierarchy = Hierarchy::find()?;
         let mut registry = Registry::new(hierarchy.hierarchy_id, MOST_CGROUPS);
@@ -213,15 +215,14 @@ impl Session {
         })?;
         following.settle(&mut running.bpf)?;
         phases.end("started");
-        let ring = running.bpf.take_map("EVENTS").ok_or(BpfError::Missing("map EVENTS"))?;
-        let ring = RingBuf::try_from(ring).map_err(|source| BpfError::Map { name: "EVENTS", source })?;
+        let ring = events::cgroup::ring(&mut running.bpf)?;
         let listener = if diagnosis::wanted() { Some(Listener::new(&mut running.bpf)?) } else { None };
         // Cgroups made between the first listing and the attachment have no event.
         registry.repair(&listing(&hierarchy)?);
         containers::learn_first(&mut names, &mut filter, registry.iter().map(|cgroup| &cgroup.path));
         let read = |id: CgroupId| poller.read_one(id, &registry.get(id)?.path).ok().flatten();
         let oom = OomLog::start(&mut running.bpf, read, u64::from(host.facts.page_size))?;
-        let followed = running.attached.iter().any(|probe| probe.name == "mapping" && probe.tier.is_some());
+        let followed = running.attached.has(ProbeId::Mapping);
         let mappings = if followed { Some(Mappings::start(&mut running.bpf)?) } else { None };
         let mut session = Session {
             host,
@@ -340,7 +341,7 @@ impl Session {
 
     /// Readable while events wait: then call [`Session::take_events`].
     pub fn events_fd(&self) -> std::io::Result<OwnedFd> {
-        self.ring.as_fd().try_clone_to_owned()
+        self.ring.descriptor()
     }
 
     /// Takes in the events that wait. To be called when there are some: the ring is short.
@@ -362,9 +363,8 @@ impl Session {
 
     fn drain(&mut self, mut repair: bool) -> Result<(), SessionError> {
         let (mut decided, mut removed) = (Vec::new(), Vec::new());
-        while let Some(item) = self.ring.next() {
-            // The ring holds only this one type; anything shorter is not ours. Each hierarchy counts its ids for itself.
-            let Some(event) = read_event(&item).filter(|event| event.hierarchy == self.hierarchy.hierarchy_id) else { continue };
+        // Each hierarchy counts its ids for itself.
+        for event in self.ring.by_ref().filter(|event| event.hierarchy == self.hierarchy.hierarchy_id) {
             repair |= self.registry.apply(&event);
             if event.change == CgroupChange::Removed as u32 {
                 removed.push(event.id);
@@ -524,6 +524,7 @@ impl Session {
     pub fn losses(&self) -> Result<std::collections::BTreeMap<String, Option<u64>>, BpfError> {
         let mut losses: std::collections::BTreeMap<String, Option<u64>> =
             tables::losses(&self.running.bpf)?.into_iter().map(|(cause, count)| (cause.name().to_owned(), Some(count.events))).collect();
+        losses.extend(self.running.bpf.losses().map(|(cause, count)| (cause.to_owned(), Some(count))));
         let counters = self.registry.counters();
         losses.insert("cgroups_refused".to_owned(), Some(counters.refused));
         losses.insert("dead_cgroups_forgotten".to_owned(), Some(counters.forgotten));
@@ -580,14 +581,6 @@ fn local_figures(registry: &Registry, readings: &[(CgroupId, StatReading)]) -> H
 pub(super) fn moved_frames() -> Option<u64> {
     let text = std::fs::read_to_string("/proc/vmstat").ok()?;
     text.lines().find_map(|line| line.strip_prefix("pgmigrate_success "))?.trim().parse().ok()
-}
-
-fn read_event(bytes: &[u8]) -> Option<CgroupEvent> {
-    if bytes.len() < size_of::<CgroupEvent>() {
-        return None;
-    }
-    // SAFETY: long enough, and every bit pattern is a value of this plain type; the read does not need alignment.
-    Some(unsafe { std::ptr::read_unaligned(bytes.as_ptr().cast()) })
 }
 
 fn seconds(ns: u64) -> f64 {

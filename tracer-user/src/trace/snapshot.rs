@@ -11,7 +11,11 @@ use crate::{
     analyse::rows,
     cgroup::{CgroupId, StatReading},
     host::{clock::monotonic_ns, phases::Phases},
-    kernel_half::{self, tables},
+    kernel_half::{
+        self,
+        probes::ProbeId,
+        tables::{self, TableId},
+    },
     process::{Feed, give_memory_back},
     report::{Cost, MappingSummary, Migration, Report, Table},
     snapshot::{self, Cgroups, DirtiedBefore, Known, Moment, Retired, Snapshot, Space, Spaces, Tracing},
@@ -114,6 +118,7 @@ impl Session {
         self.name_the_dead(&keys, &samples)?;
         self.registry.retain_dead(|id| owning.contains(&id.0), MOST_DEAD);
         self.fold_for_report(&mut keys, &mut dirtied);
+        self.moments.observe(&self.running.bpf);
         self.histograms.read(&self.running.bpf)?;
         self.histograms.read_waits(&self.running.bpf)?;
         let tables = Tables {
@@ -240,7 +245,7 @@ impl Session {
     }
 
     fn migration(&self) -> Migration {
-        let tier = self.running.attached.iter().find(|probe| probe.name == "migrate").and_then(|probe| probe.tier);
+        let tier = self.running.attached.tier(ProbeId::Migrate);
         let followed = match tier {
             Some(tier) if tier.is_typed() => "all",
             Some(_) => "mapped",
@@ -266,23 +271,23 @@ impl Session {
     }
 
     fn tables_of(&self, tables: &Tables<'_>, spaces: Option<&Spaces>) -> BTreeMap<String, Table> {
-        let entries = |name: &str| match name {
-            "SAMPLES" => Some(tables.samples.len()),
-            "KEYS" => Some(tables.keys.len()),
-            "STACKS" => Some(tables.stacks.len()),
-            "PROCESSES" => Some(tables.processes.len()),
-            "FILES" => Some(tables.files.len()),
-            "OWNER_TOTALS" => Some(tables.totals.len()),
-            "DIRTIED" => Some(tables.dirtied.len()),
-            "HISTOGRAMS" => Some(self.histograms.counters()),
-            "MAPPINGS" => spaces.map(|spaces| spaces.records.len()),
+        let entries = |table: TableId| match table {
+            TableId::Samples => Some(tables.samples.len()),
+            TableId::Keys => Some(tables.keys.len()),
+            TableId::Stacks => Some(tables.stacks.len()),
+            TableId::Processes => Some(tables.processes.len()),
+            TableId::Files => Some(tables.files.len()),
+            TableId::OwnerTotals => Some(tables.totals.len()),
+            TableId::Dirtied => Some(tables.dirtied.len()),
+            TableId::Histograms => Some(self.histograms.counters()),
+            TableId::Mappings => spaces.map(|spaces| spaces.records.len()),
             _ => None,
         };
-        let table = |(name, max_entries): (&str, u32)| {
-            let entries = entries(name).map(|count| count as u64);
-            (name.to_owned(), Table { entries, max_entries: u64::from(max_entries), forced: self.running.forced.has(name) })
+        let table = |(table, max_entries): (TableId, u32)| {
+            let entries = entries(table).map(|count| count as u64);
+            (table.name().to_owned(), Table { entries, max_entries: u64::from(max_entries), forced: self.running.forced.has(table) })
         };
-        let planned = self.running.sizes.entries().into_iter().filter(|(name, _)| !name.ends_with("FRAMES")).map(table);
+        let planned = self.running.sizes.entries().filter(|(table, _)| !table.is_of_frames()).map(table);
         let waits = self.histograms.waits().map(|(name, threads, room)| {
             (name.to_owned(), Table { entries: Some(threads as u64), max_entries: u64::from(room), forced: false })
         });

@@ -10,7 +10,7 @@ use crate::report::KindRow;
 use std::collections::HashMap;
 use tracer_common::{
     FRAME_BYTES,
-    attribution::{KEY_BASELINE, KeyRecord, ROTATING_BANKS, Sample, variance_in_frames},
+    attribution::{KEY_BASELINE, KeyRecord, Sample, variance_in_frames},
     kind::Kind,
 };
 
@@ -53,27 +53,19 @@ impl std::iter::Sum for Account {
 /// Live bytes of a key: charged less uncharged over all banks.
 #[must_use]
 pub fn live(record: &KeyRecord) -> i64 {
-    sum(&record.charged).wrapping_sub(sum(&record.uncharged)) as i64
-}
-
-/// Live bytes of a key when `epoch` ended: the banks of later epochs are left out. `bank_epochs` says which those are; see
-/// [`tracer_common::settings::Control::bank_epochs`].
-#[must_use]
-pub fn live_at(record: &KeyRecord, epoch: u64, bank_epochs: &[u64; ROTATING_BANKS]) -> i64 {
-    let later = bank_epochs.iter().enumerate().filter(|(_, of)| **of > epoch);
-    later.fold(live(record), |live, (bank, _)| live.wrapping_sub(record.charged[bank].wrapping_sub(record.uncharged[bank]) as i64))
+    record.live()
 }
 
 /// Charged bytes of a key.
 #[must_use]
 pub fn charged(record: &KeyRecord) -> u64 {
-    sum(&record.charged)
+    record.charged()
 }
 
-/// Variance of what is live of a key, in frames squared. Never below zero, though a torn reading may be.
+/// Variance of what is live of a key, in frames squared.
 #[must_use]
 pub fn live_variance(record: &KeyRecord) -> u64 {
-    u64::try_from(sum(&record.live_variance) as i64).unwrap_or(0)
+    record.live_variance()
 }
 
 /// What a sample still stands for: bytes, and their variance in frames squared.
@@ -145,10 +137,6 @@ pub fn row(account: &Account, stat: Option<i64>, source: &str, dead_below: Optio
     }
 }
 
-fn sum(banks: &[u64]) -> u64 {
-    banks.iter().fold(0, |sum, bank| sum.wrapping_add(*bank))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -186,20 +174,6 @@ mod tests {
         assert_eq!(row(&account, Some(900), "stat", Some(10), Kind::Anon).unattributed, Some(-55));
         assert_eq!(row(&account, None, "stat", None, Kind::Anon).unattributed, None);
         assert_eq!(row(&account, Some(-1), "stat", None, Kind::Anon).stat, Some(0));
-    }
-
-    #[test]
-    fn a_frozen_picture_leaves_later_epochs_out() {
-        let mut key = record(0, 1000, 0);
-        key.uncharged[bank_of(1)] = 900;
-        key.charged[bank_of(2)] = 50;
-        assert_eq!(live(&key), 150);
-        let bank_epochs = [0, 1, 2, 0, 0, 0, 0, 0];
-        assert_eq!(live_at(&key, 0, &bank_epochs), 1000);
-        assert_eq!(live_at(&key, 1, &bank_epochs), 100);
-        assert_eq!(live_at(&key, 2, &bank_epochs), 150);
-        // The same banks after the epochs have gone round: bank 0 is the latest one now.
-        assert_eq!(live_at(&key, 2, &[8, 1, 2, 0, 0, 0, 0, 0]), -850);
     }
 
     #[test]

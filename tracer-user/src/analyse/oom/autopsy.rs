@@ -10,7 +10,7 @@ use super::{
 };
 
 use crate::{
-    kernel_half::oom_event::{known, pages},
+    kernel_half::events::oom::{known, pages},
     report::autopsy::{Autopsy, Level, LiveStack, Moment, Sibling, Trigger, Victim},
 };
 use std::collections::{BTreeMap, HashMap};

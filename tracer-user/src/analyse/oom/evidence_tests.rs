@@ -3,7 +3,7 @@ use crate::analyse::oom::{
     autopsy::autopsy,
     facts::{Evidence, Place, Reading},
 };
-use crate::kernel_half::oom_event::known;
+use crate::kernel_half::events::oom::known;
 use crate::report::{ArenaRow, FileToucher, KindRow, RegionRow};
 use std::collections::HashMap;
 use tracer_common::{

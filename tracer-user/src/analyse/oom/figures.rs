@@ -2,7 +2,7 @@
 
 use super::source;
 use crate::cgroup::Version;
-use crate::kernel_half::oom_event::{known, pages};
+use crate::kernel_half::events::oom::{known, pages};
 use std::collections::BTreeMap;
 use tracer_common::{
     layout::STAT_NAMES,

@@ -3,6 +3,7 @@
 use crate::{
     analyse::accounts,
     cgroup::CgroupId,
+    kernel_half::probes::ProbeId,
     report::{Cgroup, FileRow, FileToucher, HeldRow, OTHER},
     snapshot::{DirtiedBefore, Snapshot},
 };
@@ -95,7 +96,7 @@ impl Parts {
         for DirtiedBefore { owner, file, tgid, comm, record } in &snapshot.files.dirtied_before {
             part(*owner, *file, Who::Left(*tgid, comm.clone()), 0, record);
         }
-        Parts { owners, held, followed: snapshot.tracing.has("dirty"), holds_followed: snapshot.tracing.has("throttle") }
+        Parts { owners, held, followed: snapshot.tracing.has(ProbeId::Dirty), holds_followed: snapshot.tracing.has(ProbeId::Throttle) }
     }
 
     /// Owners with their files.

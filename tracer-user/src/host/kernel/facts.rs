@@ -5,10 +5,7 @@ use super::{
     btf::{Btf, BtfError, tracepoint_functions},
     targets::Targets,
 };
-use crate::{
-    host::proc::Process,
-    kernel_half::probes::{CATALOGUE, FOLLOW},
-};
+use crate::host::proc::Process;
 use serde::Serialize;
 use std::{collections::HashSet, fs, io, path::Path};
 use tracer_common::layout::{KernelLayout, Lookup};
@@ -109,8 +106,9 @@ pub fn layout(btf: &Btf) -> KernelLayout {
     })
 }
 
-/// Parses the running kernel's type information, for the names that memtrail asks for.
-pub fn running_btf() -> Result<Btf, BtfError> {
+/// Parses the running kernel's type information, for the names that memtrail asks for: those of the layout, and those of the functions and
+/// tracepoints in `wanted`.
+pub fn running_btf(wanted: impl Iterator<Item = &'static str>) -> Result<Btf, BtfError> {
     let mut names: HashSet<Vec<u8>> = HashSet::new();
     KernelLayout::UNKNOWN.for_each(|_, lookup, _| match lookup {
         Lookup::Member(name, _) | Lookup::Size(name) | Lookup::Value(name, _) | Lookup::Variable(name) | Lookup::Parameters(name) => {
@@ -119,27 +117,17 @@ pub fn running_btf() -> Result<Btf, BtfError> {
         Lookup::Arguments(name) => names.extend([format!("btf_trace_{name}").into_bytes()]),
         Lookup::Argument(name, _) => names.extend(tracepoint_functions(name).map(String::into_bytes)),
     });
-    for target in target_names() {
+    for target in wanted {
         names.insert(target.as_bytes().to_vec());
         names.insert(format!("btf_trace_{target}").into_bytes());
     }
     Btf::from_file(Path::new(VMLINUX_BTF), |name| names.contains(name))
 }
 
-/// What there is to attach to.
+/// Which of the `wanted` functions and tracepoints there are to attach to.
 #[must_use]
-pub fn targets(btf: &Btf) -> Targets {
-    Targets::of(btf, target_names())
-}
-
-fn target_names() -> impl Iterator<Item = &'static str> {
-    CATALOGUE
-        .iter()
-        .chain([&FOLLOW])
-        .flat_map(|probe| probe.providers)
-        .flat_map(|provider| provider.hooks)
-        .flat_map(|hook| hook.targets)
-        .copied()
+pub fn targets(btf: &Btf, wanted: impl Iterator<Item = &'static str>) -> Targets {
+    Targets::of(btf, wanted)
 }
 
 /// Highest page frame number plus one: the largest start plus span over all zones of /proc/zoneinfo.

@@ -1,4 +1,4 @@
-//! Facts about the running kernel: what it is, what it has, where it keeps things. I/O here, decisions in [`crate::kernel_half::plan`].
+//! Facts about the running kernel: what it is, what it has, where it keeps things. I/O here, decisions above.
 
 pub mod btf;
 pub mod facts;

@@ -16,7 +16,7 @@ use crate::{
     },
     host::clock::monotonic_ns,
     kernel_half::{
-        oom_event::known,
+        events::oom::known,
         picture::{Picture, Seen},
         stack::Stack,
     },

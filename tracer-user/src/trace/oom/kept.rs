@@ -8,18 +8,17 @@ use crate::{
     },
     cgroup::{CgroupId, CgroupPath, StatReading},
     host::clock::monotonic_ns,
-    kernel_half::BpfError,
+    kernel_half::{
+        BpfError, KernelHalf,
+        events::{
+            Ring,
+            oom::{self, Event},
+        },
+    },
     report::FileRow,
     trace::{filter::Filter, kmsg::Kmsg},
 };
-use aya::{
-    Ebpf,
-    maps::{MapData, RingBuf},
-};
-use std::{
-    collections::{HashMap, HashSet, VecDeque},
-    os::fd::{AsRawFd as _, BorrowedFd},
-};
+use std::collections::{HashMap, HashSet, VecDeque};
 use tracer_common::oom::{OOM_STATS, OomVictim};
 
 /// Autopsies kept; of further kills only the number is.
@@ -33,7 +32,7 @@ const MOST_BYTES: usize = 64 << 20;
 
 /// What is kept of kills.
 pub struct OomLog {
-    pub(super) ring: RingBuf<MapData>,
+    pub(super) ring: Ring<Event>,
     /// The kernel's log, for the limit's cgroup where nothing else tells; `None` where it may not be read.
     kmsg: Option<Kmsg>,
     /// Which figures the kernel half reads rightly.
@@ -102,9 +101,8 @@ impl Kept {
 
 impl OomLog {
     /// Begins: takes the ring, and looks whether the figures of memory.stat stand where they are thought to.
-    pub fn start(bpf: &mut Ebpf, read: impl FnMut(CgroupId) -> Option<StatReading>, page_bytes: u64) -> Result<OomLog, BpfError> {
-        let ring = bpf.take_map("OOM_EVENTS").ok_or(BpfError::Missing("map OOM_EVENTS"))?;
-        let ring = RingBuf::try_from(ring).map_err(|source| BpfError::Map { name: "OOM_EVENTS", source })?;
+    pub fn start(bpf: &mut KernelHalf, read: impl FnMut(CgroupId) -> Option<StatReading>, page_bytes: u64) -> Result<OomLog, BpfError> {
+        let ring = oom::ring(bpf)?;
         let trusted = verify::verify(bpf, read, page_bytes)?;
         let nodes = std::fs::read_to_string("/sys/devices/system/node/online").unwrap_or_default();
         Ok(OomLog {
@@ -129,9 +127,7 @@ impl OomLog {
 
     /// Tells when there may be events.
     pub fn kills(&self) -> std::io::Result<Kills> {
-        // SAFETY: the ring's descriptor is open as long as the ring, which is borrowed here.
-        let descriptor = unsafe { BorrowedFd::borrow_raw(self.ring.as_raw_fd()) }.try_clone_to_owned()?;
-        Kills::of(descriptor)
+        Kills::of(self.ring.descriptor()?)
     }
 
     /// Takes readings in, for the kills to come.

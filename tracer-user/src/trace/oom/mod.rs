@@ -29,12 +29,7 @@ use crate::{
     analyse::oom::Autopsy,
     cgroup::{CgroupId, CgroupPath},
     host::clock::monotonic_ns,
-    kernel_half::{
-        oom_event::{self, Event},
-        picture,
-        picture::Picture,
-        tables,
-    },
+    kernel_half::{events::oom::Event, picture, picture::Picture, tables},
 };
 use case::Tables;
 use kept::Kept;
@@ -91,10 +86,7 @@ impl Session {
     /// Takes OOM events in; the number of kills among them. To be called as soon as [`Kills::next`] returns: a picture that is read is
     /// closed, and makes room for the next.
     pub fn drain_oom(&mut self) -> Result<usize, SessionError> {
-        let mut events = Vec::new();
-        while let Some(item) = self.oom.ring.next() {
-            events.extend(oom_event::decode(&item));
-        }
+        let events: Vec<Event> = self.oom.ring.by_ref().collect();
         self.oom.ask_log();
         self.oom.seal();
         self.close_unclaimed(&events)?;

@@ -3,18 +3,14 @@
 use crate::{
     analyse::oom::figures,
     cgroup::{CgroupId, StatReading},
-    kernel_half::{BpfError, tables},
+    kernel_half::{BpfError, KernelHalf, tables::oom::own_levels},
 };
-use aya::{Ebpf, maps::Array};
-use tracer_common::{
-    layout::STAT_NAMES,
-    oom::{OOM_STATS, OomKill, OomLevel},
-};
+use tracer_common::{layout::STAT_NAMES, oom::OOM_STATS};
 
 /// Compares what the kernel half reads of this process's cgroups with their files: a figure counts only if it is equal at each level, but
 /// for what CPUs hold back.
 pub(super) fn verify(
-    bpf: &mut Ebpf,
+    bpf: &mut KernelHalf,
     mut read: impl FnMut(CgroupId) -> Option<StatReading>,
     page_bytes: u64,
 ) -> Result<[bool; OOM_STATS], BpfError> {
@@ -56,13 +52,4 @@ fn file_figure(reading: &StatReading, name: &str) -> Option<u64> {
         "slab_reclaimable" | "slab_unreclaimable" => None,
         name => kind(name),
     }
-}
-
-fn own_levels(bpf: &mut Ebpf) -> Result<Vec<OomLevel>, BpfError> {
-    tables::run(bpf, "run_oom_self", [0; 3])?;
-    let name = "OOM_RECORD";
-    let failed = |source| BpfError::Map { name, source };
-    let map = Array::<_, OomKill>::try_from(bpf.map(name).ok_or(BpfError::Missing(name))?).map_err(failed)?;
-    let record = map.get(&1, 0).map_err(failed)?;
-    Ok(record.levels.get(..record.level_count as usize).unwrap_or_default().to_vec())
 }

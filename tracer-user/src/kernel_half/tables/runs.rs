@@ -1,0 +1,30 @@
+//! Programs that exist to be run by hand, and their results: a raw tracepoint program's return value does not reach user space.
+
+use super::row::ArrayTable;
+use crate::kernel_half::{BpfError, loaded::KernelHalf};
+use aya::{
+    RawTracePointRunOptions, TestRun as _,
+    programs::{ProgramError, RawTracePoint},
+};
+
+/// Entry 0: the sweep; 1: folios kept by the baseline; 2: the picture's epoch, all ones if none could be opened.
+pub static RUN_RESULTS: ArrayTable<[u64; 4]> = ArrayTable::named("RUN_RESULTS").fixed(3);
+
+/// Result of a program that is run by hand: 0 the sweep, 1 the baseline, 2 a picture.
+pub fn run_result(half: &KernelHalf, index: u32) -> Result<[u64; 4], BpfError> {
+    RUN_RESULTS.get(half, index)
+}
+
+/// Runs one of the programs that exist to be run by hand.
+pub fn run(half: &mut KernelHalf, name: &'static str, args: [u64; 3]) -> Result<(), BpfError> {
+    let failed = |error| BpfError::Run { program: name, error: Box::new(error) };
+    let program: &mut RawTracePoint = half.bpf.program_mut(name).ok_or(BpfError::Missing(name))?.try_into().map_err(failed)?;
+    match program.load() {
+        Ok(()) | Err(ProgramError::AlreadyLoaded) => {}
+        Err(source) => return Err(failed(source)),
+    }
+    let mut options = RawTracePointRunOptions::new();
+    options.args[..3].copy_from_slice(&args);
+    program.test_run(options).map_err(failed)?;
+    Ok(())
+}
