@@ -206,6 +206,7 @@ mod tests {
     use crate::kernel_half::OBJECT;
     use aya_obj::generated::bpf_map_type;
     use std::collections::BTreeSet;
+    use tracer_common::loss::Loss;
 
     /// Sections that the loader makes maps of.
     const SECTIONS: [&str; 2] = [".bss", ".rodata"];
@@ -260,6 +261,14 @@ mod tests {
             let is_planned = matches!(row.entries, Entries::Planned(_));
             assert!(is_planned || !(row.halved || row.forcible), "{}", row.name);
             assert_eq!(TableId::of_name(row.name), Some(table));
+        }
+    }
+
+    #[test]
+    fn every_cause_of_a_full_table_is_of_a_table() {
+        let declared: BTreeSet<Loss> = TableId::ALL.iter().flat_map(|table| table.row().losses).copied().collect();
+        for cause in Loss::ALL.iter().filter(|cause| cause.name().ends_with("_table_full")) {
+            assert!(declared.contains(cause), "{}", cause.name());
         }
     }
 }
