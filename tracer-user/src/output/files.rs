@@ -110,6 +110,7 @@ fn is_other(file: &FileRow) -> bool {
 #[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
+    use crate::report::FileToucher;
     use crate::report::KindRow;
 
     fn file(path: &str, kind: &str, live: u64) -> FileRow {

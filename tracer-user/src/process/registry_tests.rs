@@ -34,7 +34,7 @@ fn inode(registry: &Registry, tgid: u32, at_ns: u64, address: u64) -> Option<u64
 }
 
 fn comm(registry: &Registry, tgid: u32, at_ns: u64) -> &str {
-    registry.image_at(tgid, at_ns).map_or("-", |i| std::str::from_utf8(i.comm_bytes()).unwrap())
+    registry.image_at(tgid, at_ns).map_or("-", |i| std::str::from_utf8(crate::host::proc::comm::bytes(&i.comm)).unwrap())
 }
 
 #[test]
