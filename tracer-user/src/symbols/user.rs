@@ -91,11 +91,14 @@ struct Answer {
 /// A place in a file: the store's id of it, the offset, and whether it is a return address.
 type Spot = (u64, u64, bool);
 
+/// Offsets in a file, and whether each is a return address.
+type Places = BTreeSet<(u64, bool)>;
+
 /// Places that are not remembered yet, of many stacks, to be looked up at once: to open and parse a file costs far more than to
 /// look one place more up in it, and the kernel writes all of its names for each that is asked for.
 #[derive(Debug, Default)]
 pub struct Unknown {
-    files: HashMap<u64, (OpenFile, Arc<MappedFile>, BTreeSet<(u64, bool)>)>,
+    files: HashMap<u64, (OpenFile, Arc<MappedFile>, Places)>,
     kernel: BTreeSet<u64>,
 }
 
@@ -284,7 +287,7 @@ impl Symbolizer {
             let Some((mapping, open)) = mapping.zip(open.as_ref()) else { continue };
             let place = (mapping.file_offset(*address), *returns);
             if !self.cache.contains_key(&(open.id, place.0, place.1)) {
-                let found = unknown.files.entry(open.id).or_insert_with(|| (open.clone(), Arc::clone(&mapping.file), BTreeSet::new()));
+                let found = unknown.files.entry(open.id).or_insert_with(|| (open.clone(), Arc::clone(&mapping.file), Places::new()));
                 found.2.insert(place);
             }
         }
