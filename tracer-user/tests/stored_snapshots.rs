@@ -1,11 +1,12 @@
 //! The analysis on snapshots of real kernels. A fixture's name says the kernel, the hierarchy and the provider; what was made on it is known
 //! (tests/tests/native/snapshots.rs): a heap, arenas, a file, and a tmpfs file left by a removed cgroup, 4 MiB each. What the report of each says
-//! is compared with `NAME.json` beside it, to the byte (`UPDATE_GOLDEN=1` writes those that are missing).
+//! is compared with `NAME.txt` beside it, the summary in a terminal (`UPDATE_GOLDEN=1` writes those that are missing).
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use memtrail::{
     analyse::rows,
+    output::summary,
     recording::stored,
     report::{Cgroup, Report},
     snapshot::Snapshot,
@@ -92,10 +93,10 @@ fn the_identity_holds_and_unknown_is_not_zero() {
 #[test]
 fn the_same_snapshot_gives_the_same_report() {
     for file in fixtures() {
-        let report = || serde_json::to_string_pretty(&rows::report(&stored::read(&file).unwrap())).unwrap() + "\n";
-        let found = report();
-        assert_eq!(found, report(), "{}: no clock and no order of a table may show", file.display());
-        let golden = file.with_extension("json");
+        let report = || serde_json::to_string(&rows::report(&stored::read(&file).unwrap())).unwrap();
+        assert_eq!(report(), report(), "{}: no clock and no order of a table may show", file.display());
+        let found = summary::render(&rows::report(&stored::read(&file).unwrap()), summary::Options::default());
+        let golden = file.with_extension("txt");
         if std::env::var_os("UPDATE_GOLDEN").is_some() && !golden.exists() {
             std::fs::write(&golden, &found).unwrap();
         }

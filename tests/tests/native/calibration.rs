@@ -51,7 +51,7 @@ fn native_page_structs_are_found_whatever_else_happens() {
         forced: memtrail::kernel_half::sizes::Forced::default(),
     };
     let filter = Filter::new(vec![Glob::parse(cgroup.path()).unwrap()]);
-    let mut session = Session::start(filter, memtrail::containers::Book::new("/".as_ref()), options).unwrap();
+    let mut session = Session::start(filter, memtrail::containers::KnownNames::new("/".as_ref()), options).unwrap();
     let running = session.running_mut();
     let bytes = 1 << running.settings.page_struct_shift;
     let first = calibrate::find(&mut running.bpf, bytes).unwrap();

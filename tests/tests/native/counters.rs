@@ -58,7 +58,7 @@ fn native_counters_that_leave_while_they_are_added_to_lose_nothing() {
         forced: Forced::default(),
     };
     let filter = Filter::new(vec![Glob::parse(cgroup.path()).unwrap()]);
-    let mut session = Session::start(filter, memtrail::containers::Book::new("/".as_ref()), options).unwrap();
+    let mut session = Session::start(filter, memtrail::containers::KnownNames::new("/".as_ref()), options).unwrap();
     let owner = std::fs::metadata(Hierarchy::find().unwrap().mount.join(cgroup.path().trim_start_matches('/'))).unwrap().ino();
     to_first_cpu(workload.pid().try_into().unwrap());
     let (touched, mut taken, mut takes) = (AtomicBool::new(false), 0, 0_u64);

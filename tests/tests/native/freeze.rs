@@ -38,7 +38,8 @@ fn start(cgroup: &TestCgroup) -> Session {
         owners: 0,
         forced,
     };
-    Session::start(Filter::new(vec![Glob::parse(cgroup.path()).unwrap()]), memtrail::containers::Book::new("/".as_ref()), options).unwrap()
+    Session::start(Filter::new(vec![Glob::parse(cgroup.path()).unwrap()]), memtrail::containers::KnownNames::new("/".as_ref()), options)
+        .unwrap()
 }
 
 fn id(cgroup: &TestCgroup) -> u64 {

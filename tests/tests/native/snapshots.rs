@@ -17,7 +17,7 @@ const EACH: &str = "4194304";
 #[ignore = "takes fixtures"]
 fn capture_snapshots() {
     for provider in providers() {
-        let (tmpfs, folder) = (Tmpfs::new("snapshots").unwrap(), Folder::new("snapshots").unwrap());
+        let (tmpfs, folder) = (Tmpfs::new("snapshots").unwrap(), Folder::new("snapshots-files").unwrap());
         let top = TestCgroup::new("snapshots").unwrap();
         let [heap, arenas, cache] = ["heap", "arenas", "cache"].map(|name| top.child(name).unwrap());
         let mut gone = top.child("gone").unwrap();
@@ -30,8 +30,8 @@ fn capture_snapshots() {
             Workload::start(&arenas, &["regions", "--bytes", EACH, "--threads", "2"]).unwrap(),
             Workload::start(&cache, &["file", "--dir", folder.path().to_str().unwrap(), "--bytes", EACH]).unwrap(),
         ];
-        for workload in &mut living {
-            workload.next_step().unwrap();
+        for (workload, step) in living.iter_mut().zip(["touched", "filled", "written"]) {
+            workload.run_to(step).unwrap();
         }
         Workload::start(&gone, &["tmpfs", "--keep", "--dir", tmpfs.path().to_str().unwrap(), "--bytes", EACH]).unwrap().finish().unwrap();
         let gone_path = gone.path().to_owned();

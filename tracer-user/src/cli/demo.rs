@@ -14,7 +14,7 @@ use super::status;
 use crate::{
     analyse::verdicts::glibc_arenas,
     cgroup::Hierarchy,
-    containers::Book,
+    containers::KnownNames,
     kernel_half::{
         sizes,
         start::{Follow, Host, StartOptions},
@@ -85,7 +85,8 @@ async fn demo(args: &DemoArgs, mut ground: Ground) -> Result<u8> {
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot wait for Ctrl-C")?;
     let mut terminate = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
     say("attaching");
-    let mut session = Session::start(Filter::new(vec![Glob::parse(&ground.path())?]), Book::new(std::path::Path::new("/")), options(args))?;
+    let mut session =
+        Session::start(Filter::new(vec![Glob::parse(&ground.path())?]), KnownNames::new(std::path::Path::new("/")), options(args))?;
     let mut children = Vec::new();
     let worked = tokio::select! {
         worked = work(&mut ground, &mut children) => worked,

@@ -1,7 +1,7 @@
 //! How to trace, as the verbs that do so are told.
 
 use crate::{
-    containers::Book,
+    containers::KnownNames,
     kernel_half::{
         probes::Tier,
         sizes::Forced,
@@ -37,8 +37,8 @@ pub struct TracingArgs {
 impl TracingArgs {
     /// Names of containers and pods, none looked up yet.
     #[must_use]
-    pub fn names(&self) -> Book {
-        Book::new(&self.host_root)
+    pub fn names(&self) -> KnownNames {
+        KnownNames::new(&self.host_root)
     }
 
     /// What to start with: everything, until a filter says less.

@@ -7,14 +7,14 @@
 //!
 //! Labels and images are chosen by whoever starts a container: they are bounded here and escaped where they become output.
 
-pub mod book;
 pub mod disk;
 pub mod formats;
+pub mod known;
 pub mod mounts;
 pub mod naming;
 pub mod pattern;
 
-pub use book::Book;
+pub use known::KnownNames;
 pub use pattern::NamePattern;
 
 use crate::cgroup::container::Runtime;

@@ -4,6 +4,7 @@ pub mod append;
 pub mod clock;
 pub mod elf;
 pub mod kernel;
+pub mod meminfo;
 pub mod phases;
 pub mod privileges;
 pub mod proc;

@@ -121,7 +121,7 @@ pub fn view(report: &Report) -> String {
 pub fn brief(report: &Report, most: usize, columns: usize) -> Vec<String> {
     let mut lines = Vec::new();
     for verdict in report.oom.iter().filter_map(|autopsy| autopsy.verdict.as_ref()).take(most) {
-        let mut wrapped = text::wrap(&format!("OOM: {}", text::escape(&verdict)), columns);
+        let mut wrapped = text::wrap(&format!("OOM: {}", text::escape(verdict)), columns);
         if wrapped.len() > 3 {
             wrapped.truncate(3);
             if let Some(last) = wrapped.last_mut() {

@@ -6,7 +6,7 @@
 //!
 //! | part | holds |
 //! |---|---|
-//! | [`Moment`] | when |
+//! | [`Taken`] | when |
 //! | [`Tracing`] | how it was traced, and what that cost and lost |
 //! | [`Cgroups`] | names, places in the tree, the kernel's figures |
 //! | [`Charges`] | keys, live samples, exact totals, what was retired |
@@ -38,7 +38,7 @@ use std::collections::BTreeMap;
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Snapshot {
     /// When.
-    pub moment: Moment,
+    pub taken: Taken,
     /// The host.
     pub host: Host,
     /// How it was traced.
@@ -59,7 +59,7 @@ pub struct Snapshot {
 
 /// When a snapshot was taken.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Moment {
+pub struct Taken {
     /// Start of the trace, RFC 3339, UTC.
     pub started: String,
     /// This moment likewise.
@@ -70,7 +70,7 @@ pub struct Moment {
     pub now_ns: u64,
 }
 
-impl Moment {
+impl Taken {
     /// Seconds from a monotonic time to this moment.
     #[must_use]
     pub fn seconds_since(&self, at_ns: u64) -> f64 {

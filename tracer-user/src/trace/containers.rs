@@ -2,51 +2,15 @@
 //! kernel half are told what the answers decide, whenever they come. Until then nothing is refused that may be wanted.
 
 use super::{
-    filter::Filter,
+    named::tell,
     owners,
     session::{Session, SessionError},
 };
-use crate::{
-    cgroup::{CgroupId, CgroupPath, Registry, StatReading, registry::State},
-    containers::{Book, Names},
-};
+use crate::cgroup::{CgroupId, CgroupPath, StatReading, registry::State};
 use std::{collections::HashMap, time::Duration};
 
-/// Longest wait for the names of what is there at the start, where they decide what is recorded.
-const AT_START: Duration = Duration::from_secs(2);
 /// Longest wait for names before a report or an autopsy.
 const AT_REPORT: Duration = Duration::from_millis(500);
-
-/// Asks for the names of these cgroups, and tells the filter what is known already.
-pub(super) fn learn<'a>(names: &mut Book, filter: &mut Filter, paths: impl Iterator<Item = &'a CgroupPath>) {
-    for path in paths {
-        names.learn(path);
-        tell(names, filter, path);
-    }
-}
-
-/// The same, and waits for the answers where the filter needs them.
-pub(super) fn learn_first<'a>(names: &mut Book, filter: &mut Filter, paths: impl Iterator<Item = &'a CgroupPath>) {
-    learn(names, filter, paths);
-    let longest = if filter.has_names() { AT_START } else { Duration::ZERO };
-    for path in names.settle(longest) {
-        tell(names, filter, &path);
-    }
-}
-
-/// Whether that decides something.
-fn tell(names: &Book, filter: &mut Filter, path: &CgroupPath) -> bool {
-    names.names(path).is_some_and(|names| filter.learn(path, &names))
-}
-
-/// Names that the filter asks for and no cgroup has.
-pub(super) fn unmatched(names: &Book, filter: &Filter, registry: &Registry) -> Vec<String> {
-    if !filter.has_names() {
-        return Vec::new();
-    }
-    let known: Vec<Names> = registry.iter().filter_map(|cgroup| names.names(&cgroup.path)).collect();
-    filter.unmatched_names(&known)
-}
 
 impl Session {
     /// Asks again for what had no name, and takes in what was found. At each interval; it never waits.

@@ -13,6 +13,7 @@ pub mod histograms;
 mod jvms;
 pub mod kmsg;
 pub mod mappings;
+mod named;
 pub mod names;
 pub mod oom;
 mod owners;

@@ -5,14 +5,15 @@ use super::{
     cost::{self, CpuTimes},
 };
 use super::{
-    containers,
     dirtied::Dirtied,
     filter::Filter,
     follow::{FollowError, Following},
     histograms::Histograms,
     mappings::Mappings,
+    named,
     names::Names,
-    oom::{Kills, OomLog},
+    oom::killed::OomLog,
+    oom::kills::Kills,
     owners, regions,
     retired::{Marks, Retired},
 };
@@ -26,7 +27,7 @@ use crate::{
         poll::{Poll, Poller, default_most_open},
         registry::{Cgroup, State},
     },
-    containers::Book,
+    containers::KnownNames,
     host::clock::{self, monotonic_ns},
     kernel_half::{
         BpfError, Loader,
@@ -104,7 +105,7 @@ pub struct Session {
     pub(super) poller: Poller,
     pub(super) filter: Filter,
     /// Names of containers and pods.
-    pub(super) names: Book,
+    pub(super) names: KnownNames,
     /// Processes that are followed; none if everything is recorded.
     pub(super) following: Following,
     pub(super) running: Running,
@@ -157,12 +158,17 @@ pub struct Session {
 
 impl Session {
     /// Starts tracing.
-    pub fn start(filter: Filter, names: Book, options: StartOptions) -> Result<Session, SessionError> {
+    pub fn start(filter: Filter, names: KnownNames, options: StartOptions) -> Result<Session, SessionError> {
         Session::start_following(filter, names, &[], options)
     }
 
     /// Starts tracing. Where there are `pids`, only what these processes and their later children cause is recorded.
-    pub fn start_following(mut filter: Filter, mut names: Book, pids: &[u32], mut options: StartOptions) -> Result<Session, SessionError> {
+    pub fn start_following(
+        mut filter: Filter,
+        mut names: KnownNames,
+        pids: &[u32],
+        mut options: StartOptions,
+    ) -> Result<Session, SessionError> {
         let mut phases = Phases::begin();
         let loader = Loader::prepare()?;
         let host = Host::look()?;
@@ -176,8 +182,8 @@ impl Session {
         let hierarchy = Hierarchy::find()?;
         let mut registry = Registry::new(hierarchy.hierarchy_id, MOST_CGROUPS);
         registry.repair(&listing(&hierarchy)?);
-        containers::learn_first(&mut names, &mut filter, registry.iter().map(|cgroup| &cgroup.path));
-        for name in containers::unmatched(&names, &filter, &registry) {
+        named::learn_first(&mut names, &mut filter, registry.iter().map(|cgroup| &cgroup.path));
+        for name in named::unmatched(&names, &filter, &registry) {
             log::warn!("no cgroup is known to be of {name} yet");
         }
         for pattern in filter.unmatched(registry.iter().map(|cgroup| &cgroup.path)) {
@@ -219,7 +225,7 @@ impl Session {
         let listener = if diagnosis::wanted() { Some(Listener::new(&mut running.bpf)?) } else { None };
         // Cgroups made between the first listing and the attachment have no event.
         registry.repair(&listing(&hierarchy)?);
-        containers::learn_first(&mut names, &mut filter, registry.iter().map(|cgroup| &cgroup.path));
+        named::learn_first(&mut names, &mut filter, registry.iter().map(|cgroup| &cgroup.path));
         let read = |id: CgroupId| poller.read_one(id, &registry.get(id)?.path).ok().flatten();
         let oom = OomLog::start(&mut running.bpf, read, u64::from(host.facts.page_size))?;
         let followed = running.attached.has(ProbeId::Mapping);
@@ -335,7 +341,7 @@ impl Session {
     pub fn unmatched(&self) -> Vec<String> {
         let paths = self.filter.unmatched(self.registry.iter().map(|c| &c.path));
         let mut unmatched: Vec<String> = paths.iter().map(|p| p.as_str().to_owned()).collect();
-        unmatched.extend(containers::unmatched(&self.names, &self.filter, &self.registry));
+        unmatched.extend(named::unmatched(&self.names, &self.filter, &self.registry));
         unmatched
     }
 
@@ -384,7 +390,7 @@ impl Session {
             decided = living.map(|cgroup| (cgroup.id, cgroup.path.clone())).collect();
         }
         self.take_names_in()?;
-        containers::learn(&mut self.names, &mut self.filter, decided.iter().map(|(_, path)| path));
+        named::learn(&mut self.names, &mut self.filter, decided.iter().map(|(_, path)| path));
         // The new ones have next to nothing yet; with a repair all are told, and have their M at the next reading.
         let decided = decided.iter().map(|(id, path)| (*id, path));
         owners::write(&mut self.running.bpf, &self.filter, &self.running.rates, &HashMap::new(), decided)?;

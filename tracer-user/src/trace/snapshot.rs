@@ -18,7 +18,7 @@ use crate::{
     },
     process::{Feed, give_memory_back},
     report::{Cost, MappingSummary, Migration, Report, Table},
-    snapshot::{self, Cgroups, DirtiedBefore, Known, Moment, Retired, Snapshot, Space, Spaces, Tracing},
+    snapshot::{self, Cgroups, DirtiedBefore, Known, Retired, Snapshot, Space, Spaces, Taken, Tracing},
     text::date,
 };
 use std::{
@@ -187,7 +187,7 @@ impl Session {
             })
             .collect();
         Snapshot {
-            moment: Moment {
+            taken: Taken {
                 started: date::rfc3339(self.started),
                 now: date::rfc3339(SystemTime::now()),
                 started_ns: self.started_ns,

@@ -79,7 +79,7 @@ pub(super) fn row(snapshot: &Snapshot, tree: &Tree, accounts: &Accounts, stacks:
         path: snapshot.cgroups.name(id),
         id: id.0.to_string(),
         state: if alive { "alive" } else { "dead" }.to_owned(),
-        dead_for_s: known.and_then(|cgroup| dead_for_s(cgroup.state, snapshot.moment.now_ns)),
+        dead_for_s: known.and_then(|cgroup| dead_for_s(cgroup.state, snapshot.taken.now_ns)),
         pod: pod_uid,
         container,
         pod_name: text(pod),

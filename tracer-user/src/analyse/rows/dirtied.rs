@@ -117,7 +117,7 @@ impl Parts {
         if self.followed {
             row.dirtied = Some(part.bytes);
             row.dirtied_stderr = Some(accounts::standard_error(part.variance));
-            row.dirtied_bytes_per_s = part.per_second(snapshot.moment.now_ns);
+            row.dirtied_bytes_per_s = part.per_second(snapshot.taken.now_ns);
         }
     }
 
@@ -135,7 +135,7 @@ impl Parts {
         self.owners.get(&id.0).into_iter().flat_map(HashMap::values).for_each(|part| sum.merge(part));
         row.dirtied_bytes = Some(sum.bytes);
         row.dirtied_stderr = Some(accounts::standard_error(sum.variance));
-        row.dirtied_bytes_per_s = sum.per_second(snapshot.moment.now_ns);
+        row.dirtied_bytes_per_s = sum.per_second(snapshot.taken.now_ns);
         let waiting = row.dirty_bytes.zip(row.writeback_bytes).map(|(dirty, writeback)| dirty.saturating_add(writeback));
         let before = snapshot.cgroups.unwritten_first.get(&id).copied();
         row.cleaned_bytes_per_s = waiting.zip(before).zip(row.dirtied_bytes_per_s).map(|((waiting, before), per_s)| {

@@ -99,7 +99,7 @@ fn origin_rows(snapshot: &Snapshot, process: u64, sums: Sums) -> Vec<OriginRow> 
         bytes: sum.bytes,
         tid: sum.tid,
         thread_function,
-        oldest_s: snapshot.moment.seconds_since(sum.oldest_ns),
+        oldest_s: snapshot.taken.seconds_since(sum.oldest_ns),
     };
     let mut rows: Vec<OriginRow> = rows.into_iter().map(row).collect();
     rows.sort_by(|a, b| b.bytes.cmp(&a.bytes).then_with(|| (&a.frames, &a.call).cmp(&(&b.frames, &b.call))));
@@ -139,7 +139,7 @@ pub(super) fn by_owner(snapshot: &Snapshot) -> Option<HashMap<u64, Vec<MappingRo
             bytes: sum.bytes,
             bytes_stderr: accounts::standard_error(sum.variance),
             calls: sum.calls,
-            last_s: snapshot.moment.seconds_since(sum.last_ns),
+            last_s: snapshot.taken.seconds_since(sum.last_ns),
         });
     }
     for rows in owners.values_mut() {

@@ -65,14 +65,14 @@ pub fn report(snapshot: &Snapshot) -> Report {
         .collect();
     cgroups.sort_by(|a, b| size_of_row(b).cmp(&size_of_row(a)).then_with(|| a.path.cmp(&b.path)));
     limits::settle(&mut cgroups);
-    let (moment, tracing) = (&snapshot.moment, &snapshot.tracing);
+    let (taken, tracing) = (&snapshot.taken, &snapshot.tracing);
     let mut report = Report {
         schema: SCHEMA,
         tool: format!("memtrail {}", env!("CARGO_PKG_VERSION")),
         host: snapshot.host.clone(),
-        started: moment.started.clone(),
-        ended: moment.now.clone(),
-        duration_s: moment.seconds_since(moment.started_ns),
+        started: taken.started.clone(),
+        ended: taken.now.clone(),
+        duration_s: taken.seconds_since(taken.started_ns),
         filter: report::Filter { pids: tracing.followed.clone() },
         plan: tracing.plan.clone(),
         sampling: Sampling {
@@ -137,7 +137,7 @@ fn live_ages(snapshot: &Snapshot) -> HashMap<u64, Distribution> {
     };
     let mut ages: HashMap<u64, Distribution> = HashMap::new();
     for (owner, charged_ns, pages) in snapshot.charges.samples.values().filter_map(of) {
-        ages.entry(owner).or_default().add_ns(snapshot.moment.now_ns.saturating_sub(charged_ns), pages);
+        ages.entry(owner).or_default().add_ns(snapshot.taken.now_ns.saturating_sub(charged_ns), pages);
     }
     ages
 }

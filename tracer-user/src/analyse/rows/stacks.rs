@@ -217,7 +217,7 @@ fn rows(snapshot: &Snapshot, sums: HashMap<RowKey, RowSum>, paths: &HashMap<u64,
             live_stderr: accounts::standard_error(sum.live_variance),
             charged: sum.charged,
             samples: sum.samples,
-            oldest_s: sum.oldest_ns.map(|at| snapshot.moment.seconds_since(at)),
+            oldest_s: sum.oldest_ns.map(|at| snapshot.taken.seconds_since(at)),
             threads: Some(threads),
             files: file_rows(&sum.files, live, paths),
         });

@@ -265,8 +265,8 @@ mod tests {
 
     /// Gives the id of a child that ended to another, which takes root: the next id is set in /proc/sys/kernel/ns_last_pid.
     #[test]
-    #[ignore = "root"]
-    fn native_a_reused_id_does_not_show_another_process() {
+    #[ignore = "needs root"]
+    fn root_a_reused_id_does_not_show_another_process() {
         for _ in 0..100 {
             let mut first = child();
             let tgid = first.id();

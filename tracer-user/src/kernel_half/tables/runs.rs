@@ -7,10 +7,10 @@ use aya::{
     programs::{ProgramError, RawTracePoint},
 };
 
-/// Entry 0: the sweep; 1: folios kept by the baseline; 2: the picture's epoch, all ones if none could be opened.
-pub static RUN_RESULTS: ArrayTable<[u64; 4]> = ArrayTable::named("RUN_RESULTS").fixed(3);
+/// Entry 0: the sweep; 1: folios kept by the baseline.
+pub static RUN_RESULTS: ArrayTable<[u64; 4]> = ArrayTable::named("RUN_RESULTS").fixed(2);
 
-/// Result of a program that is run by hand: 0 the sweep, 1 the baseline, 2 a picture.
+/// Result of a program that is run by hand: 0 the sweep, 1 the baseline.
 pub fn run_result(half: &KernelHalf, index: u32) -> Result<[u64; 4], BpfError> {
     RUN_RESULTS.get(half, index)
 }

@@ -1,7 +1,7 @@
 //! What a picture says of the cgroups below the limit, beyond stacks: their files, and the regions that their processes were last known to
 //! have. Reads the kernel half's tables, and asks it which pages of files wait for the disk; `/proc` only for names.
 
-use super::case::{Tables, was_dead};
+use super::facts::{Tables, was_dead};
 use crate::{
     analyse::{accounts, oom::facts::Evidence, rows},
     cgroup::{CgroupId, StatReading},

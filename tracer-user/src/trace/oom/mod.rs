@@ -3,21 +3,24 @@
 //!
 //! | file | what |
 //! |---|---|
-//! | [`kept`] | the kills so far |
-//! | `case` | what is known of one kill, put together |
+//! | [`killed`] | the kills so far |
+//! | [`kills`] | waiting for more |
+//! | `facts` | what is known of one kill, put together |
 //! | `evidence` | files and regions of the picture |
 //! | `verify` | whether the kernel half reads the kernel's figures rightly |
 //! | `warning` | the same evidence before a kill |
-//! | `looking` | kills that repeat, and the limits of the whole host |
+//! | `loops` | kills that repeat, and the limits of the whole host |
 
-mod case;
 mod evidence;
-pub mod kept;
-mod looking;
+mod facts;
+pub mod killed;
+pub mod kills;
+mod loops;
 mod verify;
 mod warning;
 
-pub use kept::OomLog;
+pub use killed::OomLog;
+pub use kills::Kills;
 pub use warning::Wish;
 
 use super::{
@@ -31,35 +34,10 @@ use crate::{
     host::clock::monotonic_ns,
     kernel_half::{events::oom::Event, picture, picture::Picture, tables},
 };
-use case::Tables;
-use kept::Kept;
-use std::{collections::HashMap, os::fd::OwnedFd, time::Duration};
-use tokio::io::{Interest, unix::AsyncFd};
+use facts::Tables;
+use killed::Kept;
+use std::{collections::HashMap, time::Duration};
 use tracer_common::{attribution::KeyRecord, loss::Loss, oom::UNKNOWN};
-
-/// Tells when the kernel half has sent OOM events.
-pub struct Kills(AsyncFd<OwnedFd>);
-
-impl Kills {
-    /// Watches a descriptor that becomes readable when there are events.
-    ///
-    /// # Errors
-    /// When the event loop does not take it.
-    pub fn of(descriptor: OwnedFd) -> std::io::Result<Kills> {
-        // SAFETY: the descriptor is owned, so it stays open and the same as long as it is registered.
-        Ok(Kills(unsafe { AsyncFd::register_with_interest(descriptor, Interest::READABLE) }?))
-    }
-
-    /// Returns when there may be an event: the ring is to be read until it is empty then.
-    ///
-    /// # Errors
-    /// When the event loop fails.
-    pub async fn next(&mut self) -> std::io::Result<()> {
-        // Cleared before the ring is read: what comes during the reading wakes again.
-        self.0.readable_mut().await?.clear_ready();
-        Ok(())
-    }
-}
 
 /// From the moment in which a kill's picture is opened its event takes far less to be in the ring, or lost: one program does both. Nanoseconds.
 const EVENT_NS: u64 = 100_000_000;
@@ -125,7 +103,7 @@ impl Session {
             match event {
                 Event::Kill(kill) => {
                     kills += 1;
-                    let case = self.case(kill, pictures.remove(&kill.number), &tables)?;
+                    let case = self.facts(kill, pictures.remove(&kill.number), &tables)?;
                     let cgroups = [kill.levels[0].cgroup, kill.trigger.cgroup].into_iter().filter_map(|id| self.path_of(id)).collect();
                     self.oom.keep(case, cgroups);
                 }

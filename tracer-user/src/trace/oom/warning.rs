@@ -1,7 +1,7 @@
 //! Warnings: the evidence of an autopsy while nobody has been killed yet: when a cgroup holds a given share of its limit, when it reaches it
 //! soon, and where tasks wait at the limit because killing is off.
 
-use super::case::Tables;
+use super::{facts::Tables, killed::Warned};
 use crate::{
     analyse::{
         accounts,
@@ -31,14 +31,6 @@ pub struct Wish {
     pub share: Option<f64>,
     /// It reaches its limit within so many seconds, if it goes on as in the last half minute.
     pub within_s: Option<f64>,
-}
-
-/// What was warned of: each is told once until it has passed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) enum Warned {
-    Share,
-    Within,
-    Waiting,
 }
 
 impl Session {
@@ -120,7 +112,7 @@ impl Session {
         for (id, warning) in due {
             let Some((_, reading)) = self.oom.last.get(&id) else { continue };
             let event = from_reading(id, reading, now_ns, page);
-            let case = KillFacts { warning: Some(warning), ..self.case(event, Some(picture.clone()), &tables)? };
+            let case = KillFacts { warning: Some(warning), ..self.facts(event, Some(picture.clone()), &tables)? };
             warnings.push(autopsy(&case));
         }
         Ok(warnings)

@@ -3,7 +3,7 @@
 use crate::{
     analyse::oom::{
         Autopsy,
-        loops::{self, Limited, Loops, Memory},
+        loops::{self, Limited, Loops},
     },
     cgroup::{CgroupId, StatReading, stat::Limit},
     trace::session::Session,
@@ -23,23 +23,5 @@ impl Session {
         let cgroups: Vec<Limited> = self.oom.last.iter().map(limited).collect();
         let kills: Vec<Autopsy> = self.autopsies();
         loops::look(&kills, self.elapsed_s(), self.oom.memory.filter(|_| self.filter.is_open()), &cgroups)
-    }
-}
-
-/// The host's memory now; `None` if /proc/meminfo cannot be read.
-pub(super) fn memory() -> Option<Memory> {
-    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
-    let field = |name: &str| {
-        let line = text.lines().find_map(|line| line.strip_prefix(name))?;
-        line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
-    };
-    Some(Memory { total: field("MemTotal:")?, available: field("MemAvailable:")? })
-}
-
-#[cfg(test)]
-mod tests {
-    #[test]
-    fn this_hosts_memory() {
-        assert!(super::memory().is_some_and(|memory| memory.total > memory.available && memory.available > 0));
     }
 }

@@ -44,7 +44,7 @@ impl Entry {
 
 /// Names by id.
 #[derive(Debug)]
-pub struct Book {
+pub struct KnownNames {
     naming: Naming,
     containers: HashMap<String, Entry>,
     /// By uid: what their containers or the kubelet's logs told.
@@ -55,15 +55,15 @@ pub struct Book {
     refused: u64,
 }
 
-impl Book {
+impl KnownNames {
     /// Names of the host whose root is at `root`.
     #[must_use]
-    pub fn new(root: &Path) -> Book {
+    pub fn new(root: &Path) -> KnownNames {
         let naming = Naming::new(root.to_owned());
-        Book { naming, containers: HashMap::new(), pods: HashMap::new(), waiting: Vec::new(), refused: 0 }
+        KnownNames { naming, containers: HashMap::new(), pods: HashMap::new(), waiting: Vec::new(), refused: 0 }
     }
 
-    /// Asks for the names of a cgroup that was just seen. It never waits: see [`Book::settle`].
+    /// Asks for the names of a cgroup that was just seen. It never waits: see [`KnownNames::settle`].
     pub fn learn(&mut self, path: &CgroupPath) {
         let Some(identity) = container::identify(path) else { return };
         let (mut known, mut question) = (true, Question { path: path.clone(), container: None, pod: None });
@@ -174,7 +174,7 @@ impl Book {
         Some(self.containers.entry(id.to_owned()).or_default())
     }
 
-    /// As [`Book::container`].
+    /// As [`KnownNames::container`].
     fn pod(&mut self, uid: &str) -> Option<&mut Entry> {
         if !self.pods.contains_key(uid) && self.pods.len() >= MOST {
             return None;
@@ -237,9 +237,9 @@ mod tests {
     /// More than any answer takes.
     const LONG: Duration = Duration::from_secs(60);
 
-    fn learn(book: &mut Book, path: &CgroupPath) {
-        book.learn(path);
-        book.settle(LONG);
+    fn learn(known: &mut KnownNames, path: &CgroupPath) {
+        known.learn(path);
+        known.settle(LONG);
     }
 
     fn bundle(root: &Path) -> std::path::PathBuf {
@@ -254,79 +254,79 @@ mod tests {
     fn names_outlive_the_files_and_the_pod_is_named_by_its_containers() {
         let root = tempfile::tempdir().unwrap();
         let folder = bundle(root.path());
-        let mut book = Book::new(root.path());
+        let mut known = KnownNames::new(root.path());
         let of_container = path("/kubepods/burstable/pod{UID}/{ID}");
-        learn(&mut book, &of_container);
+        learn(&mut known, &of_container);
         std::fs::remove_dir_all(folder).unwrap();
-        let names = book.names(&of_container).unwrap();
+        let names = known.names(&of_container).unwrap();
         assert_eq!(
             (names.container.as_deref(), names.named.name.as_deref(), names.named.pod.as_deref()),
             (Some(ID), Some("web"), Some("cart-7"))
         );
-        let pod = book.names(&path("/kubepods/burstable/pod{UID}")).unwrap();
+        let pod = known.names(&path("/kubepods/burstable/pod{UID}")).unwrap();
         assert_eq!((pod.container, pod.named.name, pod.named.pod.as_deref()), (None, None, Some("cart-7")));
         assert_eq!((pod.named.image, pod.named.namespace.as_deref()), (None, Some("shop")));
-        assert_eq!(book.names(&path("/system.slice/x.service")), None);
+        assert_eq!(known.names(&path("/system.slice/x.service")), None);
     }
 
     #[test]
     fn files_that_come_later_are_found_and_there_is_an_end_to_it() {
         let root = tempfile::tempdir().unwrap();
-        let mut book = Book::new(root.path());
+        let mut known = KnownNames::new(root.path());
         let of_container = path("/kubepods/pod{UID}/{ID}");
-        learn(&mut book, &of_container);
-        assert!(book.names(&of_container).unwrap().named.is_empty(), "the ids are known, no more");
+        learn(&mut known, &of_container);
+        assert!(known.names(&of_container).unwrap().named.is_empty(), "the ids are known, no more");
         bundle(root.path());
-        assert_eq!(book.learn_again(), std::slice::from_ref(&of_container));
-        assert_eq!(book.settle(LONG), std::slice::from_ref(&of_container));
-        assert_eq!(book.names(&of_container).unwrap().named.name.as_deref(), Some("web"));
+        assert_eq!(known.learn_again(), std::slice::from_ref(&of_container));
+        assert_eq!(known.settle(LONG), std::slice::from_ref(&of_container));
+        assert_eq!(known.names(&of_container).unwrap().named.name.as_deref(), Some("web"));
         for _ in 0..TRIES {
-            book.learn_again();
-            book.settle(LONG);
+            known.learn_again();
+            known.settle(LONG);
         }
-        assert!(book.learn_again().is_empty(), "a restart count that never comes is not waited for");
+        assert!(known.learn_again().is_empty(), "a restart count that never comes is not waited for");
     }
 
     #[test]
     fn there_is_a_bound() {
-        let mut book = Book::new(Path::new("/nonexistent"));
+        let mut known = KnownNames::new(Path::new("/nonexistent"));
         for n in 0..MOST + 3 {
-            book.learn(&path(&format!("/docker/{n:064x}")));
+            known.learn(&path(&format!("/docker/{n:064x}")));
         }
-        assert_eq!((book.containers.len(), book.refused), (MOST, 3));
-        book.settle(LONG);
-        assert!(book.waiting.len() <= MOST);
+        assert_eq!((known.containers.len(), known.refused), (MOST, 3));
+        known.settle(LONG);
+        assert!(known.waiting.len() <= MOST);
         // Those that are still there keep their place, and the others make room.
         let living: Vec<CgroupPath> = (0..3).map(|n| path(&format!("/docker/{n:064x}"))).collect();
-        book.retain(living.iter());
-        assert_eq!(book.containers.len(), 3);
-        book.learn(&path(&format!("/docker/{:064x}", MOST)));
-        assert_eq!((book.containers.len(), book.refused()), (4, 3));
-        book.retain(std::iter::empty());
-        assert_eq!(book.containers.len(), 4, "there is room");
+        known.retain(living.iter());
+        assert_eq!(known.containers.len(), 3);
+        known.learn(&path(&format!("/docker/{:064x}", MOST)));
+        assert_eq!((known.containers.len(), known.refused()), (4, 3));
+        known.retain(std::iter::empty());
+        assert_eq!(known.containers.len(), 4, "there is room");
     }
 
     #[test]
     fn a_disk_that_does_not_answer_holds_up_nobody_and_is_told() {
         let (naming, answer) = Naming::silent().unwrap();
-        let mut book = Book { naming, ..Book::new(Path::new("/nonexistent")) };
+        let mut known = KnownNames { naming, ..KnownNames::new(Path::new("/nonexistent")) };
         let began = Instant::now();
         for n in 0..10 {
-            book.learn(&path(&format!("/docker/{n:064x}")));
+            known.learn(&path(&format!("/docker/{n:064x}")));
         }
-        assert!(book.settle(Duration::from_millis(50)).is_empty());
+        assert!(known.settle(Duration::from_millis(50)).is_empty());
         // It is not waited for a second time.
-        assert!(book.settle(LONG).is_empty() && book.take_in().is_empty());
+        assert!(known.settle(LONG).is_empty() && known.take_in().is_empty());
         assert!(began.elapsed() < LONG / 2);
-        assert_eq!(book.late(), 0, "it may still come");
+        assert_eq!(known.late(), 0, "it may still come");
         std::thread::sleep(Duration::from_millis(2100));
-        assert_eq!(book.late(), 10);
+        assert_eq!(known.late(), 10);
         drop(answer);
         // What comes late is taken in.
         let mut came = 0;
         while came < 10 {
-            came += book.take_in().len();
+            came += known.take_in().len();
         }
-        assert_eq!(book.late(), 0);
+        assert_eq!(known.late(), 0);
     }
 }

@@ -52,7 +52,7 @@ pub(super) struct Tables {
 
 impl Session {
     /// Everything that the autopsy of this kill is made from, but for its victims, which come later.
-    pub(super) fn case(&mut self, kill: OomKill, picture: Option<Picture>, tables: &Tables) -> Result<KillFacts, SessionError> {
+    pub(super) fn facts(&mut self, kill: OomKill, picture: Option<Picture>, tables: &Tables) -> Result<KillFacts, SessionError> {
         let now_ns = monotonic_ns();
         let ago = Duration::from_nanos(now_ns.saturating_sub(kill.at_ns));
         let time = SystemTime::now().checked_sub(ago).unwrap_or(SystemTime::UNIX_EPOCH);
@@ -139,7 +139,7 @@ impl Session {
         let path = self.path_of(id);
         if let Some(kept) = self.oom.cases.iter_mut().rfind(|kept| kept.number == victim.number) {
             kept.cgroups.extend(path.filter(|path| !kept.cgroups.contains(path)));
-            if let Some(case) = kept.case() {
+            if let Some(case) = kept.facts() {
                 case.places.entry(id).or_insert(place);
             }
         }

@@ -1,13 +1,13 @@
 //! The kills so far, bounded by number and bytes, with the readings that they are compared with.
 
-use super::{Kills, verify, warning::Warned};
+use super::{kills::Kills, verify};
 use crate::{
     analyse::{
         accounts::history::{History, Point},
         oom::{Autopsy, KillFacts, autopsy, judge, log, loops::Memory},
     },
     cgroup::{CgroupId, CgroupPath, StatReading},
-    host::clock::monotonic_ns,
+    host::{clock::monotonic_ns, meminfo},
     kernel_half::{
         BpfError, KernelHalf,
         events::{
@@ -20,6 +20,14 @@ use crate::{
 };
 use std::collections::{HashMap, HashSet, VecDeque};
 use tracer_common::oom::{OOM_STATS, OomVictim};
+
+/// What was warned of: each is told once until it has passed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Warned {
+    Share,
+    Within,
+    Waiting,
+}
 
 /// Autopsies kept; of further kills only the number is.
 const MOST_KEPT: usize = 256;
@@ -84,7 +92,7 @@ impl Kept {
         filter.is_open() || self.cgroups.iter().any(|path| filter.wants(path))
     }
 
-    pub(super) fn case(&mut self) -> Option<&mut KillFacts> {
+    pub(super) fn facts(&mut self) -> Option<&mut KillFacts> {
         match &mut self.body {
             Body::Open(case) => Some(case),
             Body::Sealed(_) => None,
@@ -132,7 +140,7 @@ impl OomLog {
 
     /// Takes readings in, for the kills to come.
     pub fn readings(&mut self, readings: &[(CgroupId, StatReading)], at_s: f64) {
-        self.memory = super::looking::memory();
+        self.memory = meminfo::now().map(|now| Memory { total: now.total, available: now.available });
         self.last.clear();
         self.last.extend(readings.iter().map(|(id, reading)| (*id, (reading.at_ns, reading.clone()))));
         let alive: HashSet<CgroupId> = readings.iter().map(|(id, _)| *id).collect();
@@ -193,7 +201,7 @@ impl OomLog {
                 found.constraint == Some("memcg") && found.limit.is_none()
             }
         };
-        let mut asking = self.cases.iter_mut().filter_map(Kept::case).filter(|case| unknown(case)).peekable();
+        let mut asking = self.cases.iter_mut().filter_map(Kept::facts).filter(|case| unknown(case)).peekable();
         if asking.peek().is_none() {
             return;
         }
@@ -210,7 +218,7 @@ impl OomLog {
         let kept = self.cases.iter_mut().rfind(|kept| kept.number == victim.number);
         let case = kept.and_then(|kept| {
             kept.last_ns = monotonic_ns();
-            kept.case()
+            kept.facts()
         });
         match case {
             Some(case) => {
