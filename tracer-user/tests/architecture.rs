@@ -305,6 +305,18 @@ fn aya_ends_at_the_kernel_half() {
     assert!(wrong.is_empty(), "aya is used outside the kernel half: {}", wrong.join(", "));
 }
 
+/// The rooms and their order as docs/architecture.md has them, and those that it calls pure.
+#[test]
+fn the_document_lists_these_rooms() {
+    let text = include_str!("../../docs/architecture.md");
+    let rows = text.lines().filter_map(|line| line.strip_prefix("| `")?.split_once("` | "));
+    let rows: Vec<(&str, &str)> = rows.filter(|(name, _)| !name.contains('`')).collect();
+    let names: Vec<&str> = rows.iter().map(|(name, _)| *name).collect();
+    assert_eq!(names, ROOMS);
+    let pure: Vec<&str> = rows.iter().filter(|(_, row)| row.contains("(pure, tested)")).map(|(name, _)| *name).collect();
+    assert_eq!(pure, PURE);
+}
+
 mod this_test {
     use super::*;
 

@@ -25,7 +25,7 @@ fn capture_snapshots() {
         let mut args = record_args_of(&[top.path()], Mode::Default, provider.as_deref());
         args.extend(["--snapshot".to_owned(), stored.to_str().unwrap().to_owned()]);
         let memtrail = Memtrail::start(&args).unwrap();
-        let mut living = vec![
+        let mut living = [
             Workload::start(&heap, &["anon", "--bytes", EACH]).unwrap(),
             Workload::start(&arenas, &["regions", "--bytes", EACH, "--threads", "2"]).unwrap(),
             Workload::start(&cache, &["file", "--dir", folder.path().to_str().unwrap(), "--bytes", EACH]).unwrap(),
