@@ -1,9 +1,14 @@
 //! Whether the kernel may preempt programs on tracepoints, and what to do about it.
 //!
-//! The kernel does not run a program on a CPU on which it runs already: it passes the call over (`bpf_prog_inc_misses_counter`). A
-//! tracepoint used to run its programs with preemption disabled, so that only interrupts come between. In 7.3 they can be preempted: while one
-//! waits for the CPU, all that other tasks do there is passed over. Which it is, is looked at, and where they can be, a spare stands by for
-//! allocations, the longest of them. It cannot be helped from within: what was put off while a program runs happens before the program ends.
+//! The kernel does not run a program on a CPU on which the same program runs already: it passes the call over and counts it
+//! (`bpf_prog_inc_misses_counter`). Tracepoints used to run their programs with preemption disabled, so that only an interrupt could
+//! come between. In 7.3 these programs can be preempted: while one of them waits for the CPU, the calls of all other tasks on that CPU
+//! are passed over.
+//!
+//! A look at the preemption count from within a program tells which of the two a kernel does. Where programs can be preempted, a second
+//! program (the spare) is attached to the tracepoint of allocations, whose program runs longest. It takes an allocation only while the
+//! first program is in the middle of one. The first program cannot put preemption off until it has ended: what is put off happens as
+//! soon as it is allowed again, which is before the program ends.
 
 use super::attach;
 use aya::Ebpf;

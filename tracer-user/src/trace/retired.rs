@@ -70,7 +70,8 @@ impl Marks {
         // One that was charged since it was marked, and had nothing live again at this pass.
         leaving_keys.retain(|id| keys.get(id).is_some_and(|record| now_ns.saturating_sub(record.last_ns) > GRACE_NS));
         let (mut named_stacks, mut named_processes) = std::mem::take(&mut self.named);
-        // Those that leave too: until they are named, they need their stacks and process.
+        // Keys that leave in this pass are counted as well: whoever removes them puts their stacks and their process in words, so these
+        // must stay until the next pass.
         for record in keys.values() {
             named_stacks.extend([record.key.user_stack, record.key.kernel_stack]);
             named_processes.insert(record.key.process);

@@ -138,7 +138,8 @@ impl Space {
         }
     }
 
-    /// Whether a range was mapped before that moment: what a later look at the process found there without an origin may be this very call's.
+    /// Whether a range was mapped already when a call was made, at `at_ns`. If the process's own list was read after the call, a range
+    /// without an origin does not count: the list may have found there what this call mapped.
     fn was_reserved(&self, start: u64, end: u64, at_ns: u64) -> bool {
         self.mapped.covers(start, end) && (at_ns > self.compared_ns || self.mapped.over(start, end).all(|piece| piece.mark.is_some()))
     }

@@ -84,7 +84,8 @@ pub(super) enum Message {
     },
     /// A process that is gone.
     Gone,
-    /// Of what others touched: what the process of that number maps.
+    /// Samples that other processes touched and that the process of that number maps: their slots, and their addresses in it. This is
+    /// looked for once all processes are read.
     Shared(usize, Vec<(u64, u64)>),
     /// There is no more.
     Done,
