@@ -1,4 +1,4 @@
-//! The probes: what each is for and what can provide it, best first. A new probe is an entry here and a file in the kernel half.
+//! The probes: what each is for and what can provide it, best first. docs/development.md says what else a new probe touches.
 //!
 //! Function names by kernel version are facts of KERNEL sources 5.10 to 7.1; which of them the running kernel has is read from its
 //! type information, never from its version.
