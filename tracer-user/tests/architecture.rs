@@ -77,8 +77,8 @@ fn code_of(text: &str) -> String {
     production.lines().map(|line| line.split("//").next().unwrap_or_default()).collect::<Vec<_>>().join("\n")
 }
 
-/// Every path that begins with `crate`, `super` or `self` in the code, groups in braces taken apart.
-fn paths_of(code: &str) -> Vec<Vec<String>> {
+/// The words and signs of the code, without white space.
+fn tokens_of(code: &str) -> Vec<&str> {
     let mut tokens: Vec<&str> = Vec::new();
     let mut rest = code;
     while let Some(first) = rest.chars().next() {
@@ -94,6 +94,12 @@ fn paths_of(code: &str) -> Vec<Vec<String>> {
         }
         rest = &rest[length..];
     }
+    tokens
+}
+
+/// Every path that begins with `crate`, `super` or `self` in the code, groups in braces taken apart.
+fn paths_of(code: &str) -> Vec<Vec<String>> {
+    let tokens = tokens_of(code);
     let mut paths = Vec::new();
     let mut at = 0;
     while at < tokens.len() {
@@ -142,6 +148,20 @@ fn tree(tokens: &[&str], mut at: usize, prefix: &[String], paths: &mut Vec<Vec<S
     }
 }
 
+/// Every path that begins with one of these names in the code: what is reached through a module that was imported by its name.
+fn paths_from(code: &str, names: &BTreeMap<String, Vec<String>>) -> Vec<Vec<String>> {
+    let tokens = tokens_of(code);
+    let mut paths = Vec::new();
+    for (at, token) in tokens.iter().enumerate() {
+        let begins = tokens.get(at + 1) == Some(&"::") && (at == 0 || tokens[at - 1] != "::");
+        let Some(module) = names.get(*token).filter(|_| begins) else { continue };
+        let mut found = Vec::new();
+        tree(&tokens, at, &[], &mut found);
+        paths.extend(found.into_iter().map(|path| module.iter().chain(&path[1..]).cloned().collect()));
+    }
+    paths
+}
+
 /// From the path as written in a module to the path from the crate's root.
 fn absolute(path: &[String], module: &[String]) -> Vec<String> {
     match path.first().map(String::as_str) {
@@ -162,8 +182,12 @@ fn imports() -> BTreeSet<Import> {
     let mut imports = BTreeSet::new();
     for (file, text) in sources.iter().filter(|(file, _)| !is_test(file)) {
         let module = module_of(file);
-        for path in paths_of(&code_of(text)) {
-            let target = absolute(&path, &module);
+        let code = code_of(text);
+        let direct: Vec<Vec<String>> = paths_of(&code).iter().map(|path| absolute(path, &module)).collect();
+        let is_module = |path: &&Vec<String>| modules.contains(&path.join("::"));
+        let named: BTreeMap<String, Vec<String>> =
+            direct.iter().filter(is_module).filter_map(|path| Some((path.last()?.clone(), path.clone()))).collect();
+        for target in direct.into_iter().chain(paths_from(&code, &named)) {
             // The longest beginning that is a module: the rest is an item in it.
             let known = (1..=target.len()).rev().map(|length| target[..length].join("::")).find(|name| modules.contains(name));
             if let Some(to) = known
@@ -333,6 +357,13 @@ mod this_test {
         assert_eq!(paths("let x = crate::a::b(super::c::D); // crate::not"), ["crate::a::b", "super::c::D"]);
         assert_eq!(paths("fn x() {}\n#[cfg(test)]\nmod tests { use crate::a; }"), [""; 0]);
         assert_eq!(paths("use super::super::x::*;"), ["super::super::x"]);
+    }
+
+    #[test]
+    fn what_is_reached_through_an_imported_module_is_found() {
+        let names = BTreeMap::from([("regions".to_owned(), vec!["trace".to_owned(), "regions".to_owned()])]);
+        let found = paths_from("let x = regions::ahead::Ahead::default(); other::regions::y; regions(1)", &names);
+        assert_eq!(found.iter().map(|path| path.join("::")).collect::<Vec<_>>(), ["trace::regions::ahead::Ahead::default"]);
     }
 
     #[test]

@@ -12,6 +12,7 @@ pub mod follow;
 pub mod histograms;
 mod jvms;
 pub mod kmsg;
+mod look_ahead;
 pub mod mappings;
 mod named;
 pub mod names;

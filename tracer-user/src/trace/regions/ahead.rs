@@ -8,13 +8,11 @@ use super::{
 use crate::host::clock::monotonic_ns;
 use crate::{
     cgroup::{CgroupId, StatReading, stat::Limit},
-    kernel_half::tables,
-    process::{Feed, feed::OpenedFiles},
+    process::feed::OpenedFiles,
     region::{Survey, survey},
-    trace::session::{Session, SessionError},
 };
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashMap,
     sync::{
         Arc,
         mpsc::{Receiver, TryRecvError, sync_channel},
@@ -81,7 +79,7 @@ struct Pending {
 impl Ahead {
     /// Which cgroups are to be looked into now, with what they hold. `readings` are those of the last interval; `busy_ns` is what the thread
     /// has spent reading.
-    fn due(&self, readings: &[(CgroupId, StatReading)], now_ns: u64, busy_ns: u64) -> Vec<(CgroupId, u64)> {
+    pub(in crate::trace) fn due(&self, readings: &[(CgroupId, StatReading)], now_ns: u64, busy_ns: u64) -> Vec<(CgroupId, u64)> {
         let apart_ns = busy_ns.saturating_sub(self.busy_ns).saturating_mul(RARELY).max(APART_NS);
         if self.pending.is_some() || now_ns.saturating_sub(self.last_ns) < apart_ns {
             return Vec::new();
@@ -101,7 +99,22 @@ impl Ahead {
         due.into_iter().take(MOST_CGROUPS).map(|(_, id, held)| (id, held)).collect()
     }
 
-    fn begin(&mut self, thread: &Surveying, members: HashMap<u32, CgroupId>, opened: Option<OpenedFiles>, reserved: Reserved, now_ns: u64) {
+    /// Notes that the `due` cgroups are looked into now, and forgets those that are not `followed` any more.
+    pub(in crate::trace) fn note(&mut self, due: Vec<(CgroupId, u64)>, followed: impl Fn(CgroupId) -> bool, now_ns: u64, busy_ns: u64) {
+        self.looked.retain(|id, _| followed(*id));
+        (self.last_ns, self.busy_ns) = (now_ns, busy_ns);
+        self.looked.extend(due.into_iter().map(|(id, held)| (id, Looked { at_ns: now_ns, held })));
+    }
+
+    /// Begins a look at the largest of the `members`, processes with their cgroups.
+    pub(in crate::trace) fn begin(
+        &mut self,
+        thread: &Surveying,
+        members: HashMap<u32, CgroupId>,
+        opened: Option<OpenedFiles>,
+        reserved: Reserved,
+        now_ns: u64,
+    ) {
         let mut sizes: Vec<(u64, u32)> = members
             .keys()
             .filter_map(|tgid| Some((survey::anonymous_bytes(*tgid)?, *tgid)))
@@ -120,7 +133,7 @@ impl Ahead {
     }
 
     /// Takes in what was found meanwhile.
-    fn poll(&mut self, now_ns: u64) {
+    pub(in crate::trace) fn poll(&mut self, now_ns: u64) {
         let Some(pending) = &mut self.pending else { return };
         // A process that does not answer holds up none of the others.
         let mut ended = !pending.reading.goes_on(now_ns);
@@ -199,30 +212,6 @@ fn held(reading: &StatReading) -> u64 {
     let kind = |kind: &str| reading.subtree.kinds.get(kind).map_or(0, |figure| figure.bytes);
     let waiting = reading.subtree.dirty.unwrap_or(0).saturating_add(reading.subtree.writeback.unwrap_or(0));
     [kind("anon"), kind("shmem"), kind("kernel"), waiting].into_iter().fold(0, u64::saturating_add)
-}
-
-impl Session {
-    /// Looks into the processes of cgroups that come close to their limits. At each interval; it never waits for a process.
-    pub(in crate::trace) fn look_ahead(&mut self, readings: &[(CgroupId, StatReading)]) {
-        let now_ns = monotonic_ns();
-        self.ahead.poll(now_ns);
-        self.ahead.looked.retain(|id, _| self.registry.get(*id).is_some());
-        let due = self.ahead.due(readings, now_ns, self.surveying.busy_ns());
-        if due.is_empty() {
-            return;
-        }
-        let close: HashSet<CgroupId> = due.iter().map(|(id, _)| *id).collect();
-        let below = |id: &CgroupId| self.registry.ancestry(*id).any(|cgroup| close.contains(&cgroup.id));
-        let members = self.members(readings.iter().map(|(id, _)| *id).filter(below));
-        (self.ahead.last_ns, self.ahead.busy_ns) = (now_ns, self.surveying.busy_ns());
-        self.ahead.looked.extend(due.into_iter().map(|(id, held)| (id, Looked { at_ns: now_ns, held })));
-        let reserved = tables::processes(&self.running.bpf).map_err(SessionError::from);
-        let reserved = reserved.and_then(|processes| self.reserved_by_jvms(&members, &processes)).unwrap_or_else(|error| {
-            log::warn!("what JVMs reserved has no class: {error}");
-            Reserved::new()
-        });
-        self.ahead.begin(&self.surveying, members, self.feed.as_ref().map(Feed::opened_files), reserved, now_ns);
-    }
 }
 
 #[cfg(test)]

@@ -122,7 +122,7 @@ impl Surveying {
     }
 
     /// Nanoseconds that were spent reading so far, but for processes that did not answer.
-    pub(super) fn busy_ns(&self) -> u64 {
+    pub(in crate::trace) fn busy_ns(&self) -> u64 {
         self.busy_ns.load(Ordering::Relaxed)
     }
 
