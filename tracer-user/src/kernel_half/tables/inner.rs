@@ -1,7 +1,10 @@
 //! Tables of the kernel half's own, which nobody here looks into: they are named because they stand in the object, and take memory.
 
 use super::row::{ArrayTable, LruHashTable, PerCpuArrayTable, Row, Shape};
-use tracer_common::{sampling::Sampler, settings::CALIBRATION_PREEMPTION};
+use tracer_common::{
+    sampling::Sampler,
+    settings::{CALIBRATION_ADDRESSES, CALIBRATION_FIRST},
+};
 
 /// Memory of those whose values only the kernel half knows, for each CPU: working memory of programs.
 pub const BYTES_PER_CPU: u64 = 34_816;
@@ -21,7 +24,7 @@ pub static COLLAPSE: Row = Row::inner("COLLAPSE", Shape::Array, size_of::<u32>()
 pub static SAMPLERS: PerCpuArrayTable<Sampler> = PerCpuArrayTable::named("SAMPLERS");
 
 /// Addresses of the page structs of frames that the tracer itself was given, and whether a program could be preempted.
-pub static CALIBRATION: ArrayTable<u64> = ArrayTable::named("CALIBRATION").fixed(CALIBRATION_PREEMPTION + 1);
+pub static CALIBRATION: ArrayTable<u64> = ArrayTable::named("CALIBRATION").fixed(CALIBRATION_FIRST + CALIBRATION_ADDRESSES);
 
 /// Tracepoint tier: frames whose mapping is a migration entry, by thread and address.
 pub static MIGRATIONS: LruHashTable<[u64; 2], u64> = LruHashTable::named("MIGRATIONS").fixed(4096);
