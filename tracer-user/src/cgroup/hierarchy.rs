@@ -110,14 +110,6 @@ impl Hierarchy {
         })
     }
 
-    /// The memory hierarchy through a mount of our own that no path leads to.
-    ///
-    /// # Errors
-    /// [`HierarchyError::NotMounted`] or [`HierarchyError::NotOffered`].
-    pub fn mount_private(version: Version) -> Result<(PathBuf, OwnedFd), HierarchyError> {
-        mount_privately(version).map(|(mount, fd)| (mount.point, fd))
-    }
-
     /// Whether memtrail had to mount the hierarchy itself.
     #[must_use]
     pub fn is_private(&self) -> bool {
@@ -217,7 +209,8 @@ mod tests {
     #[ignore = "needs root"]
     fn root_private_mount_shows_the_same_hierarchy() {
         let hierarchy = Hierarchy::find().unwrap();
-        let (point, fd) = Hierarchy::mount_private(hierarchy.version).unwrap();
+        let (mount, fd) = mount_privately(hierarchy.version).unwrap();
+        let point = mount.point;
         let own = hierarchy.own.as_ref().unwrap();
         let ino = |dir: PathBuf| fs::metadata(dir).unwrap().ino();
         assert_eq!(ino(own.on_disk(&point)), ino(hierarchy.directory(own)));

@@ -1,11 +1,11 @@
-//! What a cgroup owns for itself, where the kernel only says what it owns together with its children; and limits that bind. Pure.
+//! What a cgroup owns for itself, where the kernel only says what it owns together with its children. Pure.
 //!
 //! `local = subtree - children`. The readings are taken one after another and each may be stale, so a small difference can come
-//! out negative: it is kept, with its error. Growth between the readings is not in the error; the time between them is stated.
+//! out negative: it is kept. Growth between the readings is in the difference; the time between them is stated.
 //! On v2 the memory of removed children is in their parent's difference until the ledger takes it out.
 
 use super::CgroupId;
-use super::stat::{Limit, Source, StatReading};
+use super::stat::{Source, StatReading};
 use std::collections::{BTreeMap, HashMap};
 
 /// One cgroup of a tree of readings. Children must have been read before their parents.
@@ -33,8 +33,6 @@ pub enum Origin {
 pub struct LocalFigure {
     /// Bytes; slightly negative where a child was read at a higher figure than its parent shows.
     pub bytes: i64,
-    /// At most so far from the truth through batching, bytes; `None` where there is no bound.
-    pub error_bytes: Option<u64>,
     /// How it was found.
     pub origin: Origin,
 }
@@ -48,9 +46,9 @@ pub struct LocalFigures {
     pub skew_ns: u64,
 }
 
-/// Local figures of every node. `batching_bytes` bounds the staleness of one reading (see [`super::batching`]).
+/// Local figures of every node.
 #[must_use]
-pub fn local_figures(nodes: &[Node<'_>], batching_bytes: Option<u64>) -> HashMap<CgroupId, LocalFigures> {
+pub fn local_figures(nodes: &[Node<'_>]) -> HashMap<CgroupId, LocalFigures> {
     let mut children: HashMap<CgroupId, Vec<&StatReading>> = HashMap::with_capacity(nodes.len());
     for node in nodes {
         if let Some(parent) = node.parent.filter(|p| *p != node.id) {
@@ -58,11 +56,11 @@ pub fn local_figures(nodes: &[Node<'_>], batching_bytes: Option<u64>) -> HashMap
         }
     }
     let none = Vec::new();
-    let figures = |node: &Node<'_>| of_one(node.reading, children.get(&node.id).unwrap_or(&none), batching_bytes);
+    let figures = |node: &Node<'_>| of_one(node.reading, children.get(&node.id).unwrap_or(&none));
     nodes.iter().map(|node| (node.id, figures(node))).collect()
 }
 
-fn of_one(reading: &StatReading, children: &[&StatReading], batching_bytes: Option<u64>) -> LocalFigures {
+fn of_one(reading: &StatReading, children: &[&StatReading]) -> LocalFigures {
     // A v1 cgroup without use_hierarchy does not hold its children's charges.
     let children = if reading.hierarchical == Some(false) { &[] } else { children };
     let first = children.iter().map(|c| c.at_ns).min().unwrap_or(reading.at_ns);
@@ -70,29 +68,13 @@ fn of_one(reading: &StatReading, children: &[&StatReading], batching_bytes: Opti
     for (kind, whole) in &reading.subtree.kinds {
         let below = children.iter().map(|c| c.subtree.kinds.get(kind).map(|f| i128::from(f.bytes))).sum::<Option<i128>>();
         let Some(bytes) = below.and_then(|below| i64::try_from(i128::from(whole.bytes) - below).ok()) else { continue };
-        let stale = if whole.source == Source::Counter { Some(0) } else { batching_bytes };
-        let error_bytes = stale.map(|bytes| bytes.saturating_mul(1 + children.len() as u64));
-        figures.kinds.insert(kind, LocalFigure { bytes, error_bytes, origin: Origin::Difference(whole.source) });
+        figures.kinds.insert(kind, LocalFigure { bytes, origin: Origin::Difference(whole.source) });
     }
     for (kind, own) in &reading.local.kinds {
         let Ok(bytes) = i64::try_from(own.bytes) else { continue };
-        figures.kinds.insert(kind, LocalFigure { bytes, error_bytes: batching_bytes, origin: Origin::Direct(own.source) });
+        figures.kinds.insert(kind, LocalFigure { bytes, origin: Origin::Direct(own.source) });
     }
     figures
-}
-
-/// The limit that binds a cgroup: the smallest of its own and those above it, given innermost first, and how many levels up
-/// it stands. `None` if one of them is not known: that one might be the smallest.
-#[must_use]
-pub fn effective_limit(levels: impl IntoIterator<Item = Option<Limit>>) -> Option<(Limit, usize)> {
-    let mut binding = None;
-    for (up, limit) in levels.into_iter().enumerate() {
-        let limit = limit?;
-        if binding.is_none_or(|(least, _)| limit < least) {
-            binding = Some((limit, up));
-        }
-    }
-    binding
 }
 
 #[cfg(test)]
@@ -117,11 +99,11 @@ mod tests {
         let a = reading(Version::V2, 70, "anon 300\nfile 450\nshmem 0\n");
         let b = reading(Version::V2, 80, "anon 600\nfile 0\nshmem 0\n");
         let grandchild = reading(Version::V2, 60, "anon 250\nfile 450\nshmem 0\n");
-        let local = local_figures(&[node(1, 0, &parent), node(2, 1, &a), node(3, 1, &b), node(4, 2, &grandchild)], Some(10));
+        let local = local_figures(&[node(1, 0, &parent), node(2, 1, &a), node(3, 1, &b), node(4, 2, &grandchild)]);
         let of = |id, kind| local[&CgroupId(id)].kinds[kind];
-        assert_eq!(of(1, "anon"), LocalFigure { bytes: 100, error_bytes: Some(30), origin: Origin::Difference(Source::Stat) });
+        assert_eq!(of(1, "anon"), LocalFigure { bytes: 100, origin: Origin::Difference(Source::Stat) });
         assert_eq!(of(1, "file").bytes, -50, "a child read at a higher figure");
-        assert_eq!((of(2, "anon").bytes, of(4, "anon").bytes, of(4, "anon").error_bytes), (50, 250, Some(10)));
+        assert_eq!((of(2, "anon").bytes, of(4, "anon").bytes), (50, 250));
         assert_eq!(local[&CgroupId(1)].skew_ns, 30);
     }
 
@@ -129,9 +111,9 @@ mod tests {
     fn a_kind_unknown_in_a_child_is_unknown() {
         let parent = reading(Version::V2, 2, "anon 10\nsock 4\n");
         let child = reading(Version::V2, 1, "anon 3\n");
-        let local = local_figures(&[node(1, 0, &parent), node(2, 1, &child)], None);
+        let local = local_figures(&[node(1, 0, &parent), node(2, 1, &child)]);
         assert_eq!(local[&CgroupId(1)].kinds.get("sock"), None);
-        assert_eq!(local[&CgroupId(1)].kinds["anon"].error_bytes, None);
+        assert_eq!(local[&CgroupId(1)].kinds["anon"].bytes, 7);
     }
 
     #[test]
@@ -140,21 +122,12 @@ mod tests {
         parent.absorb(CgroupFile::Kernel, b"100\n");
         let mut child = reading(Version::V1, 1, "rss 20\ntotal_rss 20\n");
         child.absorb(CgroupFile::Kernel, b"60\n");
-        let local = local_figures(&[node(1, 0, &parent), node(2, 1, &child)], Some(7));
+        let local = local_figures(&[node(1, 0, &parent), node(2, 1, &child)]);
         let kinds = &local[&CgroupId(1)].kinds;
-        assert_eq!(kinds["anon"], LocalFigure { bytes: 10, error_bytes: Some(7), origin: Origin::Direct(Source::Stat) });
-        assert_eq!(kinds["kernel"], LocalFigure { bytes: 40, error_bytes: Some(0), origin: Origin::Difference(Source::Counter) });
+        assert_eq!(kinds["anon"], LocalFigure { bytes: 10, origin: Origin::Direct(Source::Stat) });
+        assert_eq!(kinds["kernel"], LocalFigure { bytes: 40, origin: Origin::Difference(Source::Counter) });
         parent.absorb(CgroupFile::UseHierarchy, b"0\n");
-        let flat = local_figures(&[node(1, 0, &parent), node(2, 1, &child)], Some(7));
+        let flat = local_figures(&[node(1, 0, &parent), node(2, 1, &child)]);
         assert_eq!(flat[&CgroupId(1)].kinds["kernel"].bytes, 100, "children are not charged here");
-    }
-
-    #[test]
-    fn the_smallest_limit_binds_and_unknown_stays_unknown() {
-        let limits = [Some(Limit::Unlimited), Some(Limit::Bytes(5)), Some(Limit::Bytes(9)), Some(Limit::Unlimited)];
-        assert_eq!(effective_limit(limits), Some((Limit::Bytes(5), 1)));
-        assert_eq!(effective_limit([Some(Limit::Unlimited); 2]), Some((Limit::Unlimited, 0)));
-        assert_eq!(effective_limit([Some(Limit::Bytes(5)), None]), None);
-        assert_eq!(effective_limit([]), None);
     }
 }

@@ -3,12 +3,11 @@
 //! - [`mounts`] (pure) and [`hierarchy`] (I/O): where the memory controller really is.
 //! - [`path`]: names of cgroups, which are bytes chosen by others.
 //! - [`listing`] (I/O) and [`registry`] (pure): which cgroups exist or existed.
-//! - [`stat`], [`local`], [`batching`] (pure) and [`poll`] (I/O): the kernel's figures, and how stale they may be.
+//! - [`stat`], [`local`] (pure) and [`poll`] (I/O): the kernel's figures.
 //! - [`container`] (pure): what a path says about pods and containers.
 //!
 //! Nothing here touches BPF, attributes anything or formats reports.
 
-pub mod batching;
 pub mod container;
 mod dead;
 pub mod hierarchy;

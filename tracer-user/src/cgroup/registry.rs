@@ -85,12 +85,6 @@ impl Registry {
         self.cgroups.get(&id)
     }
 
-    /// The living cgroup with that path.
-    #[must_use]
-    pub fn alive_at(&self, path: &CgroupPath) -> Option<&Cgroup> {
-        self.by_path.get(path).and_then(|id| self.cgroups.get(id))
-    }
-
     /// All cgroups, in no order.
     pub fn iter(&self) -> impl Iterator<Item = &Cgroup> {
         self.cgroups.values()
@@ -128,20 +122,6 @@ impl Registry {
             Some(cgroup) if cgroup.path_cut => format!("{}...", cgroup.path),
             Some(cgroup) => cgroup.path.to_string(),
             None => format!("[unknown cgroup {id}]"),
-        }
-    }
-
-    /// "alive", "dead (12 s ago)", or "unknown".
-    #[must_use]
-    pub fn state_text(&self, id: CgroupId, now_ns: u64) -> String {
-        match self.get(id).map(|c| c.state) {
-            Some(State::Alive) => "alive".to_owned(),
-            Some(State::Dead { at_ns, exact: true }) => format!("dead ({} s ago)", now_ns.saturating_sub(at_ns) / 1_000_000_000),
-            // The listing came later than the removal.
-            Some(State::Dead { at_ns, exact: false }) => {
-                format!("dead (at least {} s ago)", now_ns.saturating_sub(at_ns) / 1_000_000_000)
-            }
-            None => "unknown".to_owned(),
         }
     }
 

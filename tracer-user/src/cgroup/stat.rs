@@ -136,7 +136,7 @@ pub struct StatReading {
     pub version: Version,
     /// Bytes charged to the subtree. `None` for the root of v2, which has no such file.
     pub usage: Option<u64>,
-    /// The cgroup's own limit; see [`super::local::effective_limit`] for the one that binds.
+    /// The cgroup's own limit; one of a cgroup above may be lower.
     pub limit: Option<Limit>,
     /// memory.high (v2).
     pub high: Option<Limit>,

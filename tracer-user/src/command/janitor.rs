@@ -51,6 +51,7 @@ impl Janitor {
     }
 
     /// Its process id.
+    #[cfg(test)]
     pub fn pid(&self) -> u32 {
         self.pid.unsigned_abs()
     }

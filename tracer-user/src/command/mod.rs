@@ -5,7 +5,7 @@
 //! Placement::make    memtrail/<pid> in the memory hierarchy, its limit, and the janitor that outlives us
 //! Gated::spawn       a child in that cgroup, waiting before exec
 //! Gated::release     tracing is attached: exec now (127, 126 again)
-//! Running::supervise signals passed on, SIGTERM and SIGKILL at the deadline, exit status
+//! Running            signals passed on, SIGTERM and SIGKILL at the deadline, exit status
 //! Place::remove      the cgroup, if nothing is left in it
 //! ```
 //!
@@ -22,7 +22,7 @@ mod sys;
 
 pub use place::{Place, PlaceError, Placement, Removal};
 pub use program::Program;
-pub use run::{EndedBy, Gated, Outcome, Running};
+pub use run::{Gated, Running};
 pub use sweep::{Sweep, sweep_stale};
 
 use std::ffi::OsString;

@@ -134,8 +134,8 @@ impl Place {
     }
 
     /// Process id of the janitor: one of memtrail's own processes, and no part of the workload.
-    #[must_use]
-    pub fn janitor_pid(&self) -> Option<u32> {
+    #[cfg(test)]
+    pub(super) fn janitor_pid(&self) -> Option<u32> {
         self.janitor.as_ref().map(Janitor::pid)
     }
 

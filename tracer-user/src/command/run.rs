@@ -1,8 +1,8 @@
 //! The command as a process: forked and waiting, then running, then ended.
 
-use super::signals::{Caught, Signals};
+use super::signals::Caught;
 use super::sys::{self, ChildEnds, Stage};
-use super::{CommandError, Exit, GRACE, Place, Program};
+use super::{CommandError, Exit, Place, Program};
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, PipeReader, PipeWriter, Read, Write};
@@ -100,24 +100,6 @@ impl Drop for Gated {
     }
 }
 
-/// Why the supervision ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum EndedBy {
-    /// The command ended.
-    Command,
-    /// The deadline came first.
-    Deadline,
-}
-
-/// How it all ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Outcome {
-    /// The command's end.
-    pub exit: Exit,
-    /// What came first.
-    pub by: EndedBy,
-}
-
 /// The command, from exec to its end.
 #[derive(Debug)]
 pub struct Running {
@@ -206,28 +188,6 @@ impl Running {
         }
         self.signal(libc::SIGKILL)?;
         self.wait()
-    }
-
-    /// Waits for the command's end, passing signals on; at the deadline, stops it. Blocks: give it a thread of its own, or use the parts
-    /// above in an event loop.
-    ///
-    /// # Errors
-    /// The kernel's.
-    pub fn supervise(&mut self, signals: Option<&Signals>, deadline: Option<Instant>) -> io::Result<Outcome> {
-        let caught_fd = signals.map_or(-1, |s| s.fd().as_raw_fd());
-        loop {
-            if let Some(exit) = self.ended()? {
-                return Ok(Outcome { exit, by: EndedBy::Command });
-            }
-            let left = deadline.map(|d| d.saturating_duration_since(Instant::now()));
-            if left.is_some_and(|left| left.is_zero()) {
-                return Ok(Outcome { exit: self.stop(GRACE)?, by: EndedBy::Deadline });
-            }
-            sys::readable([self.pidfd.as_raw_fd(), caught_fd], left.map_or(-1, poll_ms))?;
-            while let Some(caught) = signals.map_or(Ok(None), Signals::next)? {
-                self.pass_on(caught)?;
-            }
-        }
     }
 }
 

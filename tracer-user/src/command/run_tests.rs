@@ -1,3 +1,4 @@
+use super::super::signals::Signals;
 use super::*;
 use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command, Stdio};
@@ -62,8 +63,17 @@ fn play_if_asked() {
     let Ok(script) = std::env::var("MEMTRAIL_TEST_SUPERVISED") else { return };
     let signals = Signals::catch().unwrap();
     assert_eq!(Signals::catch().unwrap_err().kind(), io::ErrorKind::AlreadyExists);
-    let outcome = start(&script).supervise(Some(&signals), None).unwrap();
-    std::process::exit(outcome.exit.code());
+    let mut running = start(&script);
+    let exit = loop {
+        if let Some(exit) = running.ended().unwrap() {
+            break exit;
+        }
+        sys::readable([running.pidfd.as_raw_fd(), signals.fd().as_raw_fd()], -1).unwrap();
+        while let Some(caught) = signals.next().unwrap() {
+            running.pass_on(caught).unwrap();
+        }
+    };
+    std::process::exit(exit.code());
 }
 
 /// memtrail with a command, in a process that runs the calling test, which begins with [`play_if_asked`]. Killed when dropped.

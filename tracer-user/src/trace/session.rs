@@ -580,7 +580,7 @@ fn wanted_by<'r>(registry: &'r Registry, filter: &'r Filter, seen_ns: u64) -> im
 fn local_figures(registry: &Registry, readings: &[(CgroupId, StatReading)]) -> HashMap<CgroupId, LocalFigures> {
     let parent = |id| registry.get(id).and_then(|cgroup| cgroup.parent);
     let nodes: Vec<Node<'_>> = readings.iter().map(|(id, reading)| Node { id: *id, parent: parent(*id), reading }).collect();
-    local::local_figures(&nodes, None)
+    local::local_figures(&nodes)
 }
 
 /// Frames that the kernel has moved to other frames since boot: `pgmigrate_success`, there where pages can be moved at all.

@@ -32,7 +32,7 @@ impl Tree {
             .iter()
             .map(|(id, reading)| Node { id: *id, parent: snapshot.cgroups.get(*id).and_then(|c| c.parent), reading })
             .collect();
-        let local = local::local_figures(&nodes, None);
+        let local = local::local_figures(&nodes);
         let mut children: HashMap<CgroupId, Vec<CgroupId>> = HashMap::new();
         for cgroup in snapshot.cgroups.known.values() {
             if let Some(parent) = cgroup.parent {
