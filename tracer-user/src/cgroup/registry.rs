@@ -72,6 +72,16 @@ pub struct Registry {
     counters: Counters,
 }
 
+/// The name of a cgroup for outputs: its path, with `...` where it `is_cut`, or that it is unknown.
+#[must_use]
+pub fn name(id: CgroupId, path: Option<(&CgroupPath, bool)>) -> String {
+    match path {
+        None if id == REMOVED => "[removed cgroups]".to_owned(),
+        Some((path, is_cut)) => format!("{path}{}", if is_cut { "..." } else { "" }),
+        None => format!("[unknown cgroup {id}]"),
+    }
+}
+
 impl Registry {
     /// An empty registry of the hierarchy with that number, for at most `most` cgroups.
     #[must_use]
@@ -117,12 +127,7 @@ impl Registry {
     /// The name for outputs: the path, with `...` where it is cut, or that the cgroup is unknown.
     #[must_use]
     pub fn name(&self, id: CgroupId) -> String {
-        match self.get(id) {
-            None if id == REMOVED => "[removed cgroups]".to_owned(),
-            Some(cgroup) if cgroup.path_cut => format!("{}...", cgroup.path),
-            Some(cgroup) => cgroup.path.to_string(),
-            None => format!("[unknown cgroup {id}]"),
-        }
+        name(id, self.get(id).map(|cgroup| (&cgroup.path, cgroup.path_cut)))
     }
 
     /// Takes an event in. Events of other hierarchies are passed over. Returns whether the registry should be repaired from a

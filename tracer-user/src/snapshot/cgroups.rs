@@ -3,7 +3,7 @@
 use crate::{
     cgroup::{
         CgroupId, CgroupPath, StatReading,
-        registry::{REMOVED, State},
+        registry::{self, REMOVED, State},
     },
     report::HistogramRow,
 };
@@ -93,12 +93,7 @@ impl Cgroups {
     /// The name for outputs: the path, with `...` where it is cut, or that the cgroup is unknown.
     #[must_use]
     pub fn name(&self, id: CgroupId) -> String {
-        match self.get(id) {
-            None if id == REMOVED => "[removed cgroups]".to_owned(),
-            Some(cgroup) if cgroup.path_cut => format!("{}...", cgroup.path),
-            Some(cgroup) => cgroup.path.to_string(),
-            None => format!("[unknown cgroup {id}]"),
-        }
+        registry::name(id, self.get(id).map(|cgroup| (&cgroup.path, cgroup.path_cut)))
     }
 
     /// Whether a cgroup is in the report.

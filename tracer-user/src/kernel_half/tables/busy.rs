@@ -68,6 +68,21 @@ fn patiently_with<T>(mut attempt: impl FnMut() -> Result<T, MapError>, mut pause
     attempt()
 }
 
+/// Removes entries; those that are gone already are passed over. Returns how many stayed because the table was busy all the while.
+pub(super) fn remove_all<K>(keys: &[K], mut remove: impl FnMut(&K) -> Result<(), MapError>) -> Result<u64, MapError> {
+    let mut busy = 0;
+    for key in keys {
+        if let Err(error) = patiently(|| remove(key)) {
+            match Refusal::of(&error) {
+                Refusal::Gone => {}
+                Refusal::Busy => busy += 1,
+                _ => return Err(error),
+            }
+        }
+    }
+    Ok(busy)
+}
+
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
@@ -91,6 +106,18 @@ pub(super) mod tests {
         for error in [refused(libc::EPERM), refused(libc::ENOMEM), refused(libc::EFAULT), MapError::ProgramNotLoaded] {
             assert_eq!(Refusal::of(&error), Refusal::Fatal);
         }
+    }
+
+    #[test]
+    fn removal_passes_over_what_is_gone_counts_what_is_busy_and_ends_at_anything_else() {
+        let answer = |code: &i32| if *code == 0 { Ok(()) } else { Err(refused(*code)) };
+        assert_eq!(remove_all(&[0, libc::ENOENT, libc::EBUSY, 0, libc::EBUSY], answer).unwrap(), 2);
+        let mut asked = Vec::new();
+        let outcome = remove_all(&[libc::ENOENT, libc::EPERM, 0], |code| {
+            asked.push(*code);
+            answer(code)
+        });
+        assert_eq!((Refusal::of(&outcome.unwrap_err()), asked), (Refusal::Fatal, vec![libc::ENOENT, libc::EPERM]));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 
 use super::{
     batch,
-    busy::{Refusal, patiently},
+    busy::{Refusal, patiently, remove_all},
     calls,
     row::{ArrayTable, HashTable, PerCpuArrayTable, PerCpuHashTable},
 };
@@ -131,17 +131,8 @@ impl<K: Pod, V: Pod> HashTable<K, V> {
 
     /// Removes entries; those that are gone already are passed over.
     pub fn remove(&self, half: &mut KernelHalf, keys: &[K]) -> Result<(), BpfError> {
-        let mut busy = 0;
         let mut map = self.open_mut(half)?;
-        for key in keys {
-            if let Err(error) = patiently(|| map.remove(key)) {
-                match Refusal::of(&error) {
-                    Refusal::Gone => {}
-                    Refusal::Busy => busy += 1,
-                    _ => return Err(self.failed(error)),
-                }
-            }
-        }
+        let busy = remove_all(keys, |key| map.remove(key)).map_err(|source| self.failed(source))?;
         half.troubles.busy(busy);
         Ok(())
     }
@@ -230,18 +221,9 @@ impl<K: Pod, V: Pod> PerCpuHashTable<K, V> {
 
     /// Removes entries; those that are gone already are passed over.
     pub fn remove(&self, half: &mut KernelHalf, keys: &[K]) -> Result<(), BpfError> {
-        let mut busy = 0;
         let map = half.bpf.map_mut(self.name()).ok_or(BpfError::Missing(self.name()))?;
         let mut map = PerCpuHashMap::<_, K, V>::try_from(map).map_err(|source| self.failed(source))?;
-        for key in keys {
-            if let Err(error) = patiently(|| map.remove(key)) {
-                match Refusal::of(&error) {
-                    Refusal::Gone => {}
-                    Refusal::Busy => busy += 1,
-                    _ => return Err(self.failed(error)),
-                }
-            }
-        }
+        let busy = remove_all(keys, |key| map.remove(key)).map_err(|source| self.failed(source))?;
         half.troubles.busy(busy);
         Ok(())
     }
