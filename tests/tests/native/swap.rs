@@ -5,7 +5,7 @@ use harness::accuracy::size;
 use harness::cgroup::TestCgroup;
 use harness::memtrail::{Memtrail, Mode, record_args};
 use harness::place::Folder;
-use harness::workload::Workload;
+use harness::workload::{self, Workload};
 use harness::{kernel, report};
 use std::ffi::CString;
 use std::fs::{self, File};
@@ -13,6 +13,7 @@ use std::io::Write;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
 const BYTES: u64 = 64 << 20;
 
@@ -167,6 +168,9 @@ fn native_swapped_in_is_charged_again() {
 #[test]
 #[ignore = "root"]
 fn native_swapped_in_shmem_is_counted_as_such() {
+    if let Some(pid) = std::env::var_os(READER) {
+        return read_all(pid.to_str().unwrap(), "/memfd:");
+    }
     let bytes = size(BYTES).unwrap();
     let _swap = Swap::file("shmem", room());
     let cgroup = TestCgroup::new("swap-shmem").unwrap();
@@ -180,19 +184,35 @@ fn native_swapped_in_shmem_is_counted_as_such() {
         cgroup.reclaim().unwrap();
     }
     let left = cgroup.settled_kinds().unwrap().shmem;
-    read_all(pid, "/memfd:");
+    // By a process of that cgroup: with a filter, the tracepoint tier does not see what others cause there.
+    let mut reader = Command::new(std::env::current_exe().unwrap());
+    reader.args(["--ignored", "--exact", "swap::native_swapped_in_shmem_is_counted_as_such"]).env(READER, pid.to_string());
+    workload::enter(&mut reader, &cgroup).unwrap();
+    assert!(reader.stdout(Stdio::null()).status().unwrap().success());
     let back = cgroup.settled_kinds().unwrap().shmem;
     let outcome = memtrail.stop().unwrap();
 
     println!("{touched} bytes touched, {left} left in memory, {back} when they were read again");
     assert!(left < touched / 2 && back > touched - (1 << 20), "{touched}, {left}, {back}");
     let row = report::kind(&outcome.report, cgroup.path(), "shmem").unwrap().unwrap();
-    assert!(row.live.unwrap().abs_diff(back.unsigned_abs()) <= 1 << 20, "live {:?}, memory.stat {back}", row.live);
+    println!("live {:?}, unattributed {:?}, {}", row.live, row.unattributed, outcome.report["losses"]);
+    let live = i64::try_from(row.live.unwrap()).unwrap();
+    if report::tier(&outcome.report).unwrap() == "tracepoint" {
+        // On its way to the LRU nothing tells it from anonymous memory, and there the kind is decided. What was lost by that is said.
+        assert!((live + row.unattributed.unwrap() - back).abs() <= 1 << 20, "live {live}, {:?} unattributed of {back}", row.unattributed);
+        let ended = outcome.report["losses"]["stale_sample"].as_u64().unwrap();
+        assert!(back - live <= 1 << 20 || ended > 0, "nothing says why {} bytes have no owner", back - live);
+    } else {
+        assert!((live - back).abs() <= 1 << 20, "live {live}, memory.stat {back}");
+    }
     crate::missed::assert_none(&outcome, cgroup.path(), &["anon", "file", "shmem"]);
 }
 
+/// Names the process whose mappings a test's own program reads when it is started with this.
+const READER: &str = "MEMTRAIL_TEST_READS";
+
 /// Reads a process's mappings whose names contain this.
-fn read_all(pid: i32, name: &str) {
+fn read_all(pid: &str, name: &str) {
     let memory = File::open(format!("/proc/{pid}/mem")).unwrap();
     let maps = fs::read_to_string(format!("/proc/{pid}/maps")).unwrap();
     let mut buffer = vec![0; 1 << 20];
