@@ -301,6 +301,12 @@ impl Symbolizer {
         self.take(is_any);
     }
 
+    /// Whether some of it is being read, so that it will be known or given up.
+    #[must_use]
+    pub fn is_reading(&self, unknown: &Unknown) -> bool {
+        unknown.files.keys().any(|file| self.reader.is_asked(|key| *key == Key::File(*file)))
+    }
+
     /// Takes what the reader has. If something of it is `needed` now, waits for it as far as there is patience.
     fn take(&mut self, needed: bool) {
         let (mut outcomes, began) = (Vec::new(), Instant::now());
@@ -694,9 +700,16 @@ mod tests {
         // The same place once more in the same batch is not lost twice.
         symbolizer.user(&own.image, &[own.program, own.library + 1], &own.files);
         assert_eq!(symbolizer.counters().late, first);
+        let is_reading = |symbolizer: &mut Symbolizer| {
+            let mut unknown = Unknown::default();
+            symbolizer.gather_user(&own.image, &[own.program, own.library + 1], &own.files, &mut unknown);
+            symbolizer.is_reading(&unknown)
+        };
+        assert!(is_reading(&mut symbolizer), "it is late, and not lost");
         door.send(()).unwrap();
         assert_eq!(own.names(&mut symbolizer, Waiting::ForAll), ["function of 1", "function of 2"]);
         assert_eq!(symbolizer.counters().late, first);
+        assert!(!is_reading(&mut symbolizer));
         let losses: HashMap<_, _> = symbolizer.counters().losses().into();
         assert_eq!(losses["symbols_late"], first);
     }
@@ -708,6 +721,9 @@ mod tests {
         let names = own.names(&mut symbolizer, Waiting::ForAll);
         assert!(names[0].starts_with("[memtrail-") && names[1] == "function of 2", "{names:?}");
         assert_eq!((symbolizer.counters().given_up, symbolizer.counters().late), (1, 0));
+        let mut unknown = Unknown::default();
+        symbolizer.gather_user(&own.image, &[own.program], &own.files, &mut unknown);
+        assert!(!symbolizer.is_reading(&unknown), "what was given up is not waited for");
         // It is not read again.
         let began = Instant::now();
         assert_eq!(own.names(&mut symbolizer, Waiting::ForAll), names);

@@ -65,6 +65,17 @@ impl<'a> Names<'a> {
         self.symbolizer.learn(unknown);
     }
 
+    /// Whether functions of the key's stack are being read: they have names at a later moment.
+    pub fn is_reading(&mut self, KeyRecord { key, .. }: &KeyRecord, process: Option<&ProcessRecord>, stacks: &HashMap<u64, Stack>) -> bool {
+        let mut unknown = Unknown::default();
+        if let (Some(process), Some(stack)) = (process, stacks.get(&key.user_stack))
+            && let (Some(image), Some(feed)) = (self.image(process), self.feed)
+        {
+            self.symbolizer.gather_user(&image, &user_addresses(process, stack), feed.file_store(), &mut unknown);
+        }
+        self.symbolizer.is_reading(&unknown)
+    }
+
     /// Looks up user stacks alike: process and stack by identity.
     pub fn learn_stacks(
         &mut self,

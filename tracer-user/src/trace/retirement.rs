@@ -76,6 +76,9 @@ impl Session {
             feed.let_go(&idle);
         }
         let leaving = self.marks.pass(&keys, &stacks, &processes, &dirtied, |process| is_gone(feed, process), monotonic_ns());
+        // Rows are made once and for all, so they wait for their names, unless the tables need the room.
+        let may_wait = !self.is_filling();
+        let feed = self.feed.as_ref();
         let mut names = Names::new(feed, &mut self.symbolizer);
         let mut left = 0;
         for (n, identity) in leaving.keys.iter().enumerate() {
@@ -87,6 +90,9 @@ impl Session {
                 }
                 let batch = leaving.keys[n..].iter().take(RETIREMENT_BATCH);
                 names.learn(batch.filter_map(|identity| keys.get(identity)), &processes, &stacks);
+            }
+            if may_wait && keys.get(identity).is_some_and(|record| names.is_reading(record, processes.get(&record.key.process), &stacks)) {
+                continue;
             }
             left += 1;
             // Read again at the removal: a charge may have come since the pass.
