@@ -304,7 +304,13 @@ impl Symbolizer {
     /// Whether some of it is being read, so that it will be known or given up.
     #[must_use]
     pub fn is_reading(&self, unknown: &Unknown) -> bool {
-        unknown.files.keys().any(|file| self.reader.is_asked(|key| *key == Key::File(*file)))
+        self.is_reading_any(unknown.files.keys().copied())
+    }
+
+    /// Whether one of these files is being read.
+    #[must_use]
+    pub fn is_reading_any(&self, mut ids: impl Iterator<Item = u64>) -> bool {
+        ids.any(|file| self.reader.is_asked(|key| *key == Key::File(file)))
     }
 
     /// Takes what the reader has. If something of it is `needed` now, waits for it as far as there is patience.

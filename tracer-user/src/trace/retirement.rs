@@ -72,8 +72,11 @@ impl Session {
             let of_keys = keys.values().map(|record| (record.key.process, record.key.user_stack));
             let named = of_keys.chain(dirtied.keys().map(|key| (key.process, key.user_stack))).chain(asked_for);
             Names::new(Some(feed), &mut self.symbolizer).learn_of_files(&idle.places, named, &processes, &stacks);
-            self.symbolizer.settle(idle.ids.iter().copied());
-            feed.let_go(&idle);
+            // They stay open until what is being read of them is there or is given up.
+            if !self.symbolizer.is_reading_any(idle.ids.iter().copied()) {
+                self.symbolizer.settle(idle.ids.iter().copied());
+                feed.let_go(&idle);
+            }
         }
         let leaving = self.marks.pass(&keys, &stacks, &processes, &dirtied, |process| is_gone(feed, process), monotonic_ns());
         // Rows are made once and for all, so they wait for their names, unless the tables need the room.
