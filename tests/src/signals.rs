@@ -2,17 +2,16 @@
 //! its command, and a shell cannot even trap a signal that was ignored when it began. Test programs are started with ignored signals wherever a script
 //! runs them in the background (SIGINT, SIGQUIT) or under nohup (SIGHUP).
 
-use std::{io, mem, os::unix::process::CommandExt as _, process::Command, ptr};
+use std::{io, os::unix::process::CommandExt as _, process::Command};
 
-/// Lets the child begin as from a shell in the foreground: every signal has its default action, and none is blocked.
-pub fn plain(command: &mut Command) -> &mut Command {
-    // SAFETY: between fork and exec the closure makes async-signal-safe system calls on memory of its own, and allocates nothing.
-    unsafe { command.pre_exec(reset) }
-}
+#[path = "../../xtask/src/signals.rs"]
+mod plain;
+
+pub use plain::plain;
 
 /// Lets the child begin with these signals ignored, and all others plain.
 pub fn ignoring<'a>(command: &'a mut Command, signals: &'static [i32]) -> &'a mut Command {
-    // SAFETY: as above.
+    // SAFETY: between fork and exec the closure makes async-signal-safe system calls on memory of its own, and allocates nothing.
     unsafe {
         plain(command).pre_exec(move || {
             for signal in signals {
@@ -22,22 +21,6 @@ pub fn ignoring<'a>(command: &'a mut Command, signals: &'static [i32]) -> &'a mu
             }
             Ok(())
         })
-    }
-}
-
-fn reset() -> io::Result<()> {
-    // SAFETY: both are plain data for which zeros are valid, and the calls get pointers to them. Numbers that are no signals, and the two that cannot
-    // be changed, give EINVAL and change nothing.
-    unsafe {
-        let default: libc::sigaction = mem::zeroed();
-        for signal in 1..=64 {
-            libc::sigaction(signal, &raw const default, ptr::null_mut());
-        }
-        let none: libc::sigset_t = mem::zeroed();
-        match libc::sigprocmask(libc::SIG_SETMASK, &raw const none, ptr::null_mut()) {
-            0 => Ok(()),
-            _ => Err(io::Error::last_os_error()),
-        }
     }
 }
 

@@ -7,6 +7,7 @@ mod command;
 mod ebpf;
 mod inputs;
 mod programs;
+mod signals;
 mod supervise;
 mod test;
 mod vm;

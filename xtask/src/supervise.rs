@@ -20,7 +20,10 @@ use std::{
 
 use anyhow::{Context as _, Result};
 
-use crate::command::{line, read_lines};
+use crate::{
+    command::{line, read_lines},
+    signals,
+};
 
 /// The variable that marks what a test program started.
 const MARK: &str = "MEMTRAIL_XTASK_RUN";
@@ -67,27 +70,6 @@ pub fn catch_signals() -> Result<()> {
 /// The signal that ends this run, if one came.
 pub fn interrupted() -> Option<i32> {
     (SIGNALS.load(Ordering::Relaxed) > 0).then(|| SIGNAL.load(Ordering::Relaxed))
-}
-
-/// Lets the child begin as from a shell in the foreground: every signal has its default action, and none is blocked.
-fn plain(command: &mut Command) {
-    let reset = || {
-        // SAFETY: both are plain data for which zeros are valid, and the calls get pointers to them. Numbers that are no signals, and the two that
-        // cannot be changed, give EINVAL and change nothing.
-        unsafe {
-            let default: libc::sigaction = mem::zeroed();
-            for signal in 1..=64 {
-                libc::sigaction(signal, &raw const default, ptr::null_mut());
-            }
-            let none: libc::sigset_t = mem::zeroed();
-            match libc::sigprocmask(libc::SIG_SETMASK, &raw const none, ptr::null_mut()) {
-                0 => Ok(()),
-                _ => Err(io::Error::last_os_error()),
-            }
-        }
-    };
-    // SAFETY: between fork and exec the closure makes async-signal-safe system calls on memory of its own, and allocates nothing.
-    unsafe { command.pre_exec(reset) };
 }
 
 /// How a program ended.
@@ -153,7 +135,7 @@ pub fn lines(command: &mut Command, limit: Duration, line_of: impl FnMut(Option<
 
 fn supervised(command: &mut Command, limit: Duration, grace: Duration, mut line_of: impl FnMut(Option<&[u8]>) -> bool) -> Result<Ended> {
     let (mark, marks) = new_mark();
-    plain(command);
+    signals::plain(command);
     command.env(MARK, marks).process_group(0).stdin(Stdio::null()).stdout(Stdio::piped());
     let child = command.spawn().with_context(|| format!("cannot run {}", line(command)))?;
     let mut program = Program { child, mark, grace, why: None, term: None };

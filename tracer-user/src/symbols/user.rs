@@ -301,6 +301,12 @@ impl Symbolizer {
         self.take(is_any);
     }
 
+    /// Whether anything is being read.
+    #[must_use]
+    pub fn is_busy(&self) -> bool {
+        self.reader.is_asked(|_| true)
+    }
+
     /// Whether some of it is being read, so that it will be known or given up.
     #[must_use]
     pub fn is_reading(&self, unknown: &Unknown) -> bool {

@@ -56,23 +56,18 @@ impl<'a> Names<'a> {
             if let Some(stack) = stacks.get(&key.kernel_stack) {
                 self.symbolizer.gather_kernel(&stack.frames, &mut unknown);
             }
-            if let (Some(process), Some(stack)) = (processes.get(&key.process), stacks.get(&key.user_stack))
-                && let (Some(image), Some(feed)) = (self.image(process), self.feed)
-            {
-                self.symbolizer.gather_user(&image, &user_addresses(process, stack), feed.file_store(), &mut unknown);
-            }
+            self.gather(processes.get(&key.process), stacks.get(&key.user_stack), &mut unknown);
         }
         self.symbolizer.learn(unknown);
     }
 
     /// Whether functions of the key's stack are being read: they have names at a later moment.
     pub fn is_reading(&mut self, KeyRecord { key, .. }: &KeyRecord, process: Option<&ProcessRecord>, stacks: &HashMap<u64, Stack>) -> bool {
-        let mut unknown = Unknown::default();
-        if let (Some(process), Some(stack)) = (process, stacks.get(&key.user_stack))
-            && let (Some(image), Some(feed)) = (self.image(process), self.feed)
-        {
-            self.symbolizer.gather_user(&image, &user_addresses(process, stack), feed.file_store(), &mut unknown);
+        if !self.symbolizer.is_busy() {
+            return false;
         }
+        let mut unknown = Unknown::default();
+        self.gather(process, stacks.get(&key.user_stack), &mut unknown);
         self.symbolizer.is_reading(&unknown)
     }
 
@@ -85,11 +80,7 @@ impl<'a> Names<'a> {
     ) {
         let mut unknown = Unknown::default();
         for (process, stack) in wanted {
-            if let (Some(process), Some(stack)) = (processes.get(&process), stacks.get(&stack))
-                && let (Some(image), Some(feed)) = (self.image(process), self.feed)
-            {
-                self.symbolizer.gather_user(&image, &user_addresses(process, stack), feed.file_store(), &mut unknown);
-            }
+            self.gather(processes.get(&process), stacks.get(&stack), &mut unknown);
         }
         self.symbolizer.learn(unknown);
     }
@@ -113,6 +104,15 @@ impl<'a> Names<'a> {
             }
         }
         self.symbolizer.learn(unknown);
+    }
+
+    /// Notes what of a user stack is not known yet.
+    fn gather(&mut self, process: Option<&ProcessRecord>, stack: Option<&Stack>, unknown: &mut Unknown) {
+        if let (Some(process), Some(stack)) = (process, stack)
+            && let (Some(image), Some(feed)) = (self.image(process), self.feed)
+        {
+            self.symbolizer.gather_user(&image, &user_addresses(process, stack), feed.file_store(), unknown);
+        }
     }
 
     /// What a process ran when it was first seen.

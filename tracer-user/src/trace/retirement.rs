@@ -81,7 +81,6 @@ impl Session {
         let leaving = self.marks.pass(&keys, &stacks, &processes, &dirtied, |process| is_gone(feed, process), monotonic_ns());
         // Rows are made once and for all, so they wait for their names, unless the tables need the room.
         let may_wait = !self.is_filling();
-        let feed = self.feed.as_ref();
         let mut names = Names::new(feed, &mut self.symbolizer);
         let mut left = 0;
         for (n, identity) in leaving.keys.iter().enumerate() {
