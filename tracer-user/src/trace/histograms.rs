@@ -166,20 +166,6 @@ impl Histograms {
     }
 }
 
-/// Values that found no room in the kernel, by cgroup.
-pub fn lost(bpf: &KernelHalf) -> Result<HashMap<u64, u64>, BpfError> {
-    tables::histogram_losses(bpf)
-}
-
-/// Ages of what is live, by cgroup, from samples as owner, monotonic nanoseconds of the charge, and pages.
-pub fn live_ages(samples: impl Iterator<Item = (u64, u64, u64)>, now_ns: u64) -> HashMap<u64, Distribution> {
-    let mut ages: HashMap<u64, Distribution> = HashMap::new();
-    for (owner, charged_ns, pages) in samples {
-        ages.entry(owner).or_default().add_ns(now_ns.saturating_sub(charged_ns), pages);
-    }
-    ages
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

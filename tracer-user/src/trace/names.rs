@@ -38,12 +38,6 @@ impl<'a> Names<'a> {
         Names { feed, symbolizer }
     }
 
-    /// What names are missing for so far.
-    #[must_use]
-    pub fn losses(&self) -> BTreeMap<String, Option<u64>> {
-        losses(self.symbolizer)
-    }
-
     /// Looks up the stacks of these keys, so that each file is read once for all of them.
     pub fn learn<'k>(
         &mut self,

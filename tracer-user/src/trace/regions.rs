@@ -9,7 +9,7 @@ use crate::{
     cgroup::CgroupId,
     host::{clock::monotonic_ns, proc},
     process::feed::OpenedFiles,
-    region::{Class, Region, Survey, classify::Claim, place::Sampled, survey},
+    region::{Survey, classify::Claim, place::Sampled, survey},
 };
 use std::{
     collections::HashMap,
@@ -89,18 +89,6 @@ impl Surveys {
     #[must_use]
     pub fn cut_short(&self) -> u64 {
         self.processes.iter().filter(|process| process.survey.is_cut_short).count() as u64
-    }
-
-    /// The class of the region that a sample is in.
-    #[must_use]
-    pub fn class(&self, slot: u64) -> Class {
-        self.places.get(&slot).map_or(Class::Other, |place| self.region(*place).class)
-    }
-
-    /// The region of a place.
-    #[must_use]
-    pub fn region(&self, place: Place) -> &Region {
-        &self.processes[place.process].survey.classified.regions[place.region]
     }
 }
 

@@ -52,9 +52,14 @@ impl Session {
         let processes = tables::processes(&self.running.bpf)?;
         let dirtied = tables::dirtied(&self.running.bpf)?;
         let read_ns = monotonic_ns();
-        self.occupancy = [("KEYS", keys.len()), ("STACKS", stacks.len()), ("PROCESSES", processes.len()), ("DIRTIED", dirtied.len())]
-            .map(|(name, entries)| (name.to_owned(), entries as u64))
-            .into();
+        self.occupancy = [
+            (TableId::Keys, keys.len()),
+            (TableId::Stacks, stacks.len()),
+            (TableId::Processes, processes.len()),
+            (TableId::Dirtied, dirtied.len()),
+        ]
+        .map(|(table, entries)| (table.name().to_owned(), entries as u64))
+        .into();
         let asked_for: Vec<(u64, u64)> = mappings.values().map(|record| (record.key.process, record.key.user_stack)).collect();
         self.marks.named = self.retire_mappings(mappings, &mapped, &processes)?;
         let feed = self.feed.as_ref();
@@ -163,7 +168,7 @@ impl Session {
             spaces.retain(|process| !before.contains(&process) || !gone(&process));
             spaces.named()
         });
-        self.occupancy.insert("MAPPINGS".to_owned(), records.len() as u64);
+        self.occupancy.insert(TableId::Mappings.name().to_owned(), records.len() as u64);
         if records.len() > self.running.sizes.of(TableId::Mappings) as usize / 4 {
             let leaving: Vec<u64> = records.extract_if(|_, record| gone(&record.key.process)).map(|(identity, _)| identity).collect();
             kernel_half::mappings::remove(&mut self.running.bpf, &leaving)?;
@@ -179,7 +184,7 @@ impl Session {
     /// was made dirty stay, as many as fill a quarter of it: nothing else names them any more.
     fn retire_files(&mut self, dirtied: &HashMap<DirtyKey, DirtyRecord>) -> Result<(), SessionError> {
         let files = tables::known_files(&self.running.bpf)?;
-        self.occupancy.insert("FILES".to_owned(), files.len() as u64);
+        self.occupancy.insert(TableId::Files.name().to_owned(), files.len() as u64);
         if files.len() < self.running.sizes.of(TableId::Files) as usize / 2 {
             return Ok(());
         }

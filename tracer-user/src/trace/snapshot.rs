@@ -2,7 +2,7 @@
 
 use super::{
     capture::{self, Tables, Words},
-    cost, histograms,
+    cost,
     names::Names,
     regions::{self, Surveys},
     session::{MOST_DEAD, Session, SessionError, moved_frames},
@@ -35,7 +35,7 @@ const LEAST_SUSTAINED: usize = 3;
 
 /// What a moment has besides the tables.
 pub(super) struct Beside<'a> {
-    /// The kernel's figures, children before parents.
+    /// The kernel's figures.
     pub readings: &'a [(CgroupId, StatReading)],
     /// Figures of cgroups that are not wanted, but above one that is.
     pub above: HashMap<CgroupId, StatReading>,
@@ -45,7 +45,7 @@ pub(super) struct Beside<'a> {
     pub spaces: Option<Spaces>,
     /// The moment, monotonic nanoseconds.
     pub now_ns: u64,
-    /// Names are worth a longer wait: a report is made of it.
+    /// A report is made of it: names are worth a longer wait, and rows that left the tables and names of threads are wanted too.
     pub is_report: bool,
 }
 
@@ -64,7 +64,7 @@ impl Session {
         phases.end("report made");
         report.cost.report_cpu_ms = Some(self.cpu.report_ms());
         report.oom = self.autopsies();
-        report.oom_loops = Some(self.loops()).filter(|loops| loops.kills > 0 || !loops.verdicts.is_empty());
+        report.oom_loops = Some(self.loops_of(&report.oom)).filter(|loops| loops.kills > 0 || !loops.verdicts.is_empty());
         report
     }
 
@@ -137,7 +137,10 @@ impl Session {
         let mut snapshot = self.capture(&tables, beside, |_| true);
         snapshot.cgroups.histograms = self.histograms.owners().map(|owner| (CgroupId(owner), self.histograms.of(owner))).collect();
         snapshot.cgroups.histogram_losses =
-            histograms::lost(&self.running.bpf)?.into_iter().map(|(owner, lost)| (CgroupId(owner), lost)).collect();
+            tables::histogram_losses(&self.running.bpf)?.into_iter().map(|(owner, lost)| (CgroupId(owner), lost)).collect();
+        let sustained = self.unwritten.iter().filter(|(_, last)| last.len() >= LEAST_SUSTAINED);
+        snapshot.cgroups.sustained = sustained.filter_map(|(id, last)| Some((*id, *last.iter().min()?))).collect();
+        snapshot.files.dirtied_before = self.dirtied_before();
         snapshot.tracing.losses = self.losses()?;
         snapshot.tracing.losses.insert("regions_cut_short".to_owned(), Some(surveys.cut_short()));
         snapshot.tracing.cost = self.cost_of(&tables, &snapshot, reporting_ns);
@@ -160,32 +163,23 @@ impl Session {
         words.processes(named.iter().map(|(process, _)| *process));
         words.keys(wanted, in_words);
         words.stacks(named.into_iter());
-        words.threads();
+        if beside.is_report {
+            words.threads();
+        }
         words.functions(beside.spaces.iter().flat_map(|spaces| functions_of(spaces, beside.surveys)));
-        let retired = self.retired.rows(|owner| cgroups.wanted(CgroupId(owner))).map(|(row, charged)| Retired {
+        let retired = self.retired.rows(|owner| beside.is_report && cgroups.wanted(CgroupId(owner))).map(|(row, charged)| Retired {
             owner: row.owner,
             kind: row.kind,
-            comm: row.comm.clone(),
-            status: row.status.clone(),
-            frames: row.frames.iter().map(|frame| words.frame(frame.clone())).collect(),
+            comm: row.comm,
+            status: row.status,
+            frames: row.frames.into_iter().map(|frame| words.frame(frame)).collect(),
             bytes: charged.bytes,
             variance: charged.variance,
             samples: charged.samples,
         });
         let retired: Vec<Retired> = retired.collect();
         let names = words.names();
-        let mut files = capture::files(tables, &names, wanted, self.dirtied.rows().map(|(row, _)| row.file));
-        files.dirtied_before = self
-            .dirtied
-            .rows()
-            .map(|(row, record)| DirtiedBefore {
-                owner: row.owner,
-                file: row.file,
-                tgid: row.tgid,
-                comm: row.comm.clone(),
-                record: *record,
-            })
-            .collect();
+        let files = capture::files(tables, &names, wanted, self.dirtied.rows().map(|(row, _)| row.file));
         Snapshot {
             taken: Taken {
                 started: date::rfc3339(self.started),
@@ -212,7 +206,19 @@ impl Session {
         }
     }
 
-    /// Cgroups with their names and figures. Distributions are not among them.
+    /// What was made dirty and has left the tables.
+    fn dirtied_before(&self) -> Vec<DirtiedBefore> {
+        let before = self.dirtied.rows().map(|(row, record)| DirtiedBefore {
+            owner: row.owner,
+            file: row.file,
+            tgid: row.tgid,
+            comm: row.comm.clone(),
+            record: *record,
+        });
+        before.collect()
+    }
+
+    /// Cgroups with their names and figures. Distributions are not among them, nor what lasts.
     fn cgroups(&self, readings: &[(CgroupId, StatReading)], above: HashMap<CgroupId, StatReading>) -> Cgroups {
         let known = |cgroup: &crate::cgroup::registry::Cgroup| Known {
             id: cgroup.id,
@@ -224,7 +230,6 @@ impl Session {
             wanted: self.filter.wants(&cgroup.path),
             names: self.names.names(&cgroup.path).map(capture::names_of_cgroup).unwrap_or_default(),
         };
-        let sustained = self.unwritten.iter().filter(|(_, last)| last.len() >= LEAST_SUSTAINED);
         let mut slopes: HashMap<CgroupId, BTreeMap<String, f64>> = HashMap::new();
         for ((id, kind), slope) in &self.slopes {
             if let Some(per_second) = slope.per_second() {
@@ -238,7 +243,6 @@ impl Session {
             above,
             first: self.first.iter().map(|(id, figures)| (*id, capture::bytes_by_kind(figures))).collect(),
             slopes,
-            sustained: sustained.filter_map(|(id, last)| Some((*id, *last.iter().min()?))).collect(),
             unwritten_first: self.unwritten_first.clone(),
             ..Cgroups::default()
         }

@@ -4,11 +4,8 @@
 //! further files is left out: what it stands for differs from report to report.
 
 use super::{Change, Side, change};
-use crate::report::Value;
+use crate::report::{OTHER, Value};
 use std::collections::BTreeMap;
-
-/// Path of the row that sums further files.
-const OTHER: &str = "[other]";
 
 /// What changed in one file, or in the regions of one class of a program.
 #[derive(Clone, Debug, PartialEq)]

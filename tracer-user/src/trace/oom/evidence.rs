@@ -57,14 +57,13 @@ impl Session {
         let owners: HashSet<u64> = keys.values().map(|record| record.key.owner).collect();
         let joined = regions::Tables { keys: &keys, samples: &samples, processes: &tables.processes, mappings: &HashMap::new() };
         let (surveys, ages) = self.ahead.at(kill.at_ns, &joined, |known| owners.contains(&known.owner.0));
-        let mut readings: Vec<(CgroupId, StatReading)> = self
+        let readings: Vec<(CgroupId, StatReading)> = self
             .oom
             .last
             .iter()
             .filter(|(id, (at_ns, _))| owners.contains(&id.0) && *at_ns < kill.at_ns)
             .map(|(id, (_, reading))| (*id, reading.clone()))
             .collect();
-        readings.sort_by_key(|(id, _)| std::cmp::Reverse(self.registry.get(*id).map_or(0, |cgroup| cgroup.depth)));
         dirtied.retain(|key, _| owners.contains(&key.owner));
         let in_words = largest_of_files(&keys);
         let tables = capture::Tables {
@@ -80,9 +79,7 @@ impl Session {
         // Who mapped a region is told of the living.
         let beside =
             Beside { readings: &readings, above: HashMap::new(), surveys: &surveys, spaces: None, now_ns: kill.at_ns, is_report: false };
-        let mut snapshot = self.capture(&tables, beside, |identity| in_words.contains(&identity));
-        snapshot.files.dirtied_before.clear();
-        snapshot.cgroups.sustained.clear();
+        let snapshot = self.capture(&tables, beside, |identity| in_words.contains(&identity));
         let rows = rows::evidence(&snapshot).into_iter().map(|(id, mut row)| {
             let dead = self.registry.get(id).is_some_and(|cgroup| was_dead(cgroup, kill.at_ns));
             row.state = if dead { "dead" } else { "alive" }.to_owned();

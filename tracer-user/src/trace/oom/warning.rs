@@ -101,7 +101,7 @@ impl Session {
         let bpf = &self.running.bpf;
         let tables = Tables { keys: tables::keys(bpf)?, stacks: tables::stacks(bpf)?, processes: tables::processes(bpf)? };
         let samples = tables::samples(bpf)?;
-        self.name_owners(&tables.keys)?;
+        self.name_the_dead(&tables.keys, &samples)?;
         let now_ns = monotonic_ns();
         let keys: HashMap<u64, i64> = tables.keys.iter().map(|(identity, record)| (*identity, accounts::live(record))).collect();
         let frames = |sample: &Sample| u64::try_from(sample.frames_left).unwrap_or(0);
