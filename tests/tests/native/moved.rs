@@ -98,7 +98,7 @@ fn empty_blocks(frames: &BTreeSet<u64>) -> usize {
 #[ignore = "root"]
 fn native_moved_pages_are_counted_once() {
     if !kernel::in_own_machine() {
-        println!("NOT TRIED: no machine of the tests' own");
+        println!("NOTE not tried: no machine of the tests' own");
         return;
     }
     let cgroup = TestCgroup::new("blocks").unwrap();
@@ -117,7 +117,7 @@ fn native_moved_pages_are_counted_once() {
     println!("{moved} of {} frames moved out of {emptied} blocks; live {:?}, charged {:?}", frames_before.len(), row.live, row.charged);
     if emptied == 0 {
         let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
-        println!("NOT TRIED: kernel {} has memory of its own in each of these blocks", release.trim());
+        println!("NOTE not tried: kernel {} has memory of its own in each of these blocks", release.trim());
         return;
     }
     assert!(moved >= 100, "{moved} frames");

@@ -147,7 +147,7 @@ fn record_with_zram_to(step: &str, function: &str) {
         None => {
             let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
             assert!(!kernel::in_own_machine(), "kernel {} has no {ZRAM}", release.trim());
-            println!("NOT TRIED: kernel {} has no {ZRAM}", release.trim());
+            println!("NOTE not tried: kernel {} has no {ZRAM}", release.trim());
         }
     }
 }

@@ -54,13 +54,15 @@ impl Counts {
     pub fn line(&mut self, line: &[u8], at: Duration) {
         let line = String::from_utf8_lossy(line);
         self.time(&line, at);
-        if let Some(reason) = line.strip_prefix(SKIPPED) {
+        // Behind the name of a test that begins there is the first that it says.
+        let said = line.strip_prefix(TEST).and_then(|begun| begun.split_once(" ... ")).map_or(&*line, |(_, said)| said);
+        if let Some(reason) = said.strip_prefix(SKIPPED) {
             self.skipped.push(reason.to_owned());
         }
-        if let Some(what) = line.strip_prefix(TIMEOUT) {
+        if let Some(what) = said.strip_prefix(TIMEOUT) {
             self.timeouts.push(what.to_owned());
         }
-        if let Some(note) = line.strip_prefix(NOTE) {
+        if let Some(note) = said.strip_prefix(NOTE) {
             self.notes.push(note.to_owned());
         }
         cells::note(&line, &mut self.cells);
@@ -238,13 +240,14 @@ mod tests {
         counts.line(b"test a::hangs has been running for over 60 seconds", Duration::from_secs(61));
         counts.line(b"test a::slow ... ok", Duration::from_secs(70));
         counts.line(b"NOTE anon best/exact: 5 bytes", Duration::from_secs(70));
+        counts.line(b"test a::first ... NOTE first of all", Duration::from_secs(70));
         counts.line(b"TIMEOUT b::late: no end after 600 s: it waits for a step", Duration::from_secs(71));
         assert!(counts.overdue(Duration::from_secs(300)).is_empty());
         assert_eq!(counts.overdue(Duration::from_secs(301)), ["a::hangs"]);
         assert!(counts.overdue(Duration::from_secs(400)).is_empty());
         let text = summary(&[step(End::Passed, counts)], false);
         assert!(text.contains("no end: b::late") && text.contains("no end: a::hangs: no end after 300 s"), "{text}");
-        assert!(text.contains("anon best/exact: 5 bytes"), "{text}");
+        assert!(text.contains("anon best/exact: 5 bytes") && text.contains("first of all"), "{text}");
     }
 
     #[test]
