@@ -11,6 +11,7 @@ use super::{
     preemption::ALLOCATIONS,
     tables::{self, inner::CALIBRATION},
 };
+use crate::host::clock::this_thread;
 use std::{
     collections::{HashMap, HashSet},
     fs::File,
@@ -48,9 +49,7 @@ pub struct Calibration {
 /// Finds it.
 pub fn find(half: &mut KernelHalf, page_struct_bytes: u64) -> Result<Calibration, BpfError> {
     let failed = |program| move |error| BpfError::Run { program, error: Box::new(error) };
-    // SAFETY: takes nothing and cannot fail.
-    let thread = unsafe { libc::gettid() };
-    CALIBRATION.set(half, CALIBRATION_THREAD, u64::from(thread.unsigned_abs()))?;
+    CALIBRATION.set(half, CALIBRATION_THREAD, u64::from(this_thread().unsigned_abs()))?;
     if let Err(error) = attach::to_tracepoint(&mut half.bpf, LOOK, ALLOCATIONS) {
         log::debug!("whether programs can be preempted is not known: {}", attach::describe(&error));
     }

@@ -176,7 +176,9 @@ impl FileStore {
     fn reopened(&mut self, identity: &FileIdentity, version: Version) -> Option<u64> {
         let closed = self.closed.get_mut(&identity.place())?;
         let at = closed.iter().position(|closed| closed.identity == *identity && closed.version == version)?;
-        Some(closed.remove(at).id)
+        let id = closed.remove(at).id;
+        self.closed_order.retain(|entry| *entry != (identity.place(), id));
+        Some(id)
     }
 
     /// Files that no program has mapped since that moment, as far as the store was asked.
@@ -205,10 +207,7 @@ impl FileStore {
             && let Some((place, id)) = self.closed_order.pop_front()
         {
             if let Some(closed) = self.closed.get_mut(&place) {
-                // One that was opened and closed again stands in the order twice.
-                if !self.closed_order.contains(&(place, id)) {
-                    closed.retain(|closed| closed.id != id);
-                }
+                closed.retain(|closed| closed.id != id);
                 if closed.is_empty() {
                     self.closed.remove(&place);
                 }
@@ -348,5 +347,18 @@ mod tests {
         assert_eq!((store.closed.len(), store.closed_order.len(), store.len()), (MAX_CLOSED, MAX_CLOSED, 2));
         assert_eq!(store.closed_id(&mapped(1, Some(0)).identity), None);
         assert!(store.closed_id(&mapped(MAX_CLOSED as u64, Some(0)).identity).is_some());
+    }
+
+    #[test]
+    fn a_file_that_is_opened_and_closed_again_and_again_pushes_out_no_other_id() {
+        let mut store = FileStore::new(1);
+        for inode in [1, 2, 3] {
+            store.insert(&mapped(inode, Some(0)), some_file(), 1);
+        }
+        for round in 0..MAX_CLOSED as u64 + 10 {
+            store.insert(&mapped(2 + round % 2, Some(0)), some_file(), 1);
+        }
+        assert!(store.closed_id(&mapped(1, Some(0)).identity).is_some());
+        assert_eq!((store.closed_order.len(), store.len()), (2, 1));
     }
 }

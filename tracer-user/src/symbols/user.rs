@@ -450,9 +450,12 @@ impl Symbolizer {
         }
     }
 
-    /// One for what was not counted yet.
+    /// One for what was not counted yet. With too many to remember, something may count once more; nothing is missed.
     fn is_new(&mut self, note: Note) -> u64 {
-        u64::from(self.noted.len() < MAX_REMEMBERED && self.noted.insert(note))
+        if self.noted.len() >= MAX_REMEMBERED {
+            self.noted.clear();
+        }
+        u64::from(self.noted.insert(note))
     }
 
     /// Makes room: what can be looked up again goes first.

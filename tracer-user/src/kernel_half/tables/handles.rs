@@ -101,8 +101,7 @@ impl<K: Pod, V: Pod> HashTable<K, V> {
 
     /// All keys, one call each: for small tables. An entry that goes while it is walked may be left out.
     pub fn keys(&self, half: &KernelHalf) -> Result<Vec<K>, BpfError> {
-        // Deleted between the step and the read.
-        Ok(self.open(half)?.keys().filter_map(Result::ok).collect())
+        self.open(half)?.keys().collect::<Result<_, _>>().map_err(|source| self.failed(source))
     }
 
     /// Writes an entry, also over another.
@@ -198,7 +197,7 @@ impl<K: Pod, V: Pod> PerCpuHashTable<K, V> {
 
     /// All keys. One that goes while the table is walked may be left out.
     pub fn keys(&self, half: &KernelHalf) -> Result<Vec<K>, BpfError> {
-        Ok(self.open(half)?.keys().filter_map(Result::ok).collect())
+        self.open(half)?.keys().collect::<Result<_, _>>().map_err(|source| self.failed(source))
     }
 
     /// Shows `look` each entry, with each CPU's value.
@@ -219,13 +218,15 @@ impl<K: Pod, V: Pod> PerCpuHashTable<K, V> {
         }
     }
 
-    /// Removes entries; those that are gone already are passed over.
-    pub fn remove(&self, half: &mut KernelHalf, keys: &[K]) -> Result<(), BpfError> {
+    /// Removes an entry and gives each CPU's value just before; `None` if there was none, or if it stands as it stood because the table stayed
+    /// busy, which is counted.
+    pub fn take(&self, half: &mut KernelHalf, key: &K) -> Result<Option<PerCpuValues<V>>, BpfError> {
+        let Some(values) = self.get(half, key)? else { return Ok(None) };
         let map = half.bpf.map_mut(self.name()).ok_or(BpfError::Missing(self.name()))?;
         let mut map = PerCpuHashMap::<_, K, V>::try_from(map).map_err(|source| self.failed(source))?;
-        let busy = remove_all(keys, |key| map.remove(key)).map_err(|source| self.failed(source))?;
+        let busy = remove_all(std::slice::from_ref(key), |key| map.remove(key)).map_err(|source| self.failed(source))?;
         half.troubles.busy(busy);
-        Ok(())
+        Ok((busy == 0).then_some(values))
     }
 }
 

@@ -21,10 +21,10 @@ pub fn owners_with_totals(half: &KernelHalf) -> Result<Vec<u64>, BpfError> {
     OWNER_TOTALS.keys(half)
 }
 
-/// Removes exact totals and gives their last values, summed over CPUs; `None` if there are none.
+/// Removes exact totals and gives their last values, summed over CPUs; `None` if there are none, or if they are
+/// still there because the table was busy.
 pub fn take_owner_totals(half: &mut KernelHalf, owner: u64) -> Result<Option<OwnerTotals>, BpfError> {
-    let Some(of_cpus) = OWNER_TOTALS.get(half, &owner)? else { return Ok(None) };
-    OWNER_TOTALS.remove(half, &[owner])?;
+    let Some(of_cpus) = OWNER_TOTALS.take(half, &owner)? else { return Ok(None) };
     let mut sum = OwnerTotals::default();
     of_cpus.iter().for_each(|one| sum.add(one));
     Ok(Some(sum))
