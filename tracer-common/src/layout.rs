@@ -310,6 +310,48 @@ kernel_layout! {
     dentry_alias = Member("dentry", "d_u");
     /// The same where that union has no name.
     dentry_alias_unnamed = Member("dentry", "d_alias");
+    /// Kernel stack of a task.
+    task_stack = Member("task_struct", "stack");
+    /// Size of the registers that are saved at its top.
+    pt_regs_size = Size("pt_regs");
+    /// Tree of mappings (6.1 and later).
+    mm_mt = Member("mm_struct", "mm_mt");
+    /// Its root entry.
+    maple_root = Member("maple_tree", "ma_root");
+    /// Entries of a node or leaf of 16; the pivots stand before, from the second word on.
+    range64_slot = Member("maple_range_64", "slot");
+    /// Entries of a node that keeps gaps, of 10.
+    arange64_slot = Member("maple_arange_64", "slot");
+    /// Kinds of nodes.
+    maple_leaf = Value("maple_type", "maple_leaf_64");
+    /// See `maple_leaf`.
+    maple_range = Value("maple_type", "maple_range_64");
+    /// See `maple_leaf`.
+    maple_arange = Value("maple_type", "maple_arange_64");
+    /// Tree of mappings (up to 6.0).
+    mm_rb = Member("mm_struct", "mm_rb");
+    /// A mapping's node in it.
+    vma_rb = Member("vm_area_struct", "vm_rb");
+    /// Mappings below.
+    rb_left = Member("rb_node", "rb_left");
+    /// Mappings above.
+    rb_right = Member("rb_node", "rb_right");
+    /// First address of a mapping.
+    vma_start = Member("vm_area_struct", "vm_start");
+    /// End of it.
+    vma_end = Member("vm_area_struct", "vm_end");
+    /// Offset in the file, pages.
+    vma_pgoff = Member("vm_area_struct", "vm_pgoff");
+    /// What may be done with it.
+    vma_flags = Member("vm_area_struct", "vm_flags");
+    /// The file.
+    vma_file = Member("vm_area_struct", "vm_file");
+    /// Operations: none for anonymous memory.
+    vma_ops = Member("vm_area_struct", "vm_ops");
+    /// Size of a mapping's descriptor.
+    vma_size = Size("vm_area_struct");
+    /// inode of an open file.
+    file_inode = Member("file", "f_inode");
     /// String of a name.
     qstr_name = Member("qstr", "name");
 }

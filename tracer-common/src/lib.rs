@@ -23,6 +23,7 @@ pub mod process;
 pub mod sampling;
 pub mod settings;
 pub mod stack;
+pub mod unwind;
 
 /// Version of everything in this crate. The object carries it, the user half refuses another one.
 pub const ABI_VERSION: u32 = 1;

@@ -56,10 +56,14 @@ pub enum Loss {
     /// A call that changed a process's mappings did not fit in the ring, or met another thread's in its entry: the origin of some region is
     /// not known, or that of an earlier one.
     MappingEventLost = 24,
+    /// The table of files for unwinding is full: stacks through a file end there, or are guessed.
+    UnwindFileTableFull = 25,
+    /// User space could not be told that a file's table is wanted: it is told a second later at the earliest.
+    UnwindMissLost = 26,
 }
 
 /// Number of causes: entries of the `LOSSES` array.
-pub const LOSSES: usize = 25;
+pub const LOSSES: usize = 27;
 
 impl Loss {
     /// All causes, by number.
@@ -89,6 +93,8 @@ impl Loss {
         Loss::StallTableFull,
         Loss::MappingTableFull,
         Loss::MappingEventLost,
+        Loss::UnwindFileTableFull,
+        Loss::UnwindMissLost,
     ];
 
     /// The name used in every output.
@@ -120,6 +126,8 @@ impl Loss {
             Loss::StallTableFull => "stall_table_full",
             Loss::MappingTableFull => "mapping_table_full",
             Loss::MappingEventLost => "mapping_event_lost",
+            Loss::UnwindFileTableFull => "unwind_file_table_full",
+            Loss::UnwindMissLost => "unwind_miss_lost",
         }
     }
 }

@@ -34,8 +34,8 @@ pub struct Settings {
     pub jiffy_ns: u64,
     /// `cgroup_root.hierarchy_id` of the hierarchy that memory cgroups are in: each counts its cgroups' ids for itself.
     pub hierarchy: u32,
-    /// Nothing.
-    pub reserved: u32,
+    /// 1: user stacks are walked by tables; 0: by frame pointers.
+    pub unwind: u32,
 }
 crate::assert_size!(Settings, 72);
 crate::plain_data!(Settings);

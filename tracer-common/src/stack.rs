@@ -34,6 +34,15 @@ pub enum StackStatus {
     TooDeep = 1,
     /// There is no such stack: kernel thread, interrupt, or the memory of another process was touched.
     None = 2,
+    /// Walked to a frame that nothing called, by rules alone.
+    Root = 3,
+    /// The innermost frame's caller was guessed by its frame pointer, which it may not have set: a caller may be missing.
+    Guessed = 4,
+}
+
+impl StackStatus {
+    /// Set in the number of a status that stands for an [`crate::unwind::End`]: rules were followed to there.
+    pub const CUT: u32 = 0x80;
 }
 
 /// A stack, stored under its 64-bit identity.

@@ -26,7 +26,7 @@ static SETTINGS: Settings = Settings {
     gfp_write: 0,
     jiffy_ns: 0,
     hierarchy: 0,
-    reserved: 0,
+    unwind: 0,
 };
 
 /// Address of the `struct page` of frame 0 (x86_64 `vmemmap_base`). Found by a program of this object, so after the settings are

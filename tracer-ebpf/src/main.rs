@@ -13,6 +13,7 @@ mod loss;
 mod maps;
 mod probes;
 mod scratch;
+mod unwind;
 mod values;
 
 use aya_ebpf::{
@@ -489,6 +490,12 @@ fn run_baseline(ctx: RawTracePointContext) -> i32 {
 #[raw_tracepoint(tracepoint = "mm_page_free")]
 fn run_owner_name(ctx: RawTracePointContext) -> i32 {
     probes::owner::name(ctx.arg(0));
+    0
+}
+
+#[raw_tracepoint(tracepoint = "mm_page_free")]
+fn run_identify(ctx: RawTracePointContext) -> i32 {
+    unwind::identify(ctx.arg(0));
     0
 }
 

@@ -20,6 +20,7 @@ use tracer_common::{
     sampling::Sampler,
     settings::{CALIBRATION_ADDRESSES, CALIBRATION_FIRST, Control, Followed, OwnerFilter},
     stack::StackRecord,
+    unwind::{self, Chunk, FileKey, FileTable, PageRows, Rule},
 };
 
 /// Entry 0: what changes while the trace runs.
@@ -104,9 +105,9 @@ pub static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(SLOTS, 
 pub static CALIBRATION: Array<u64> = Array::with_max_entries(CALIBRATION_FIRST + CALIBRATION_ADDRESSES, 0);
 
 /// Results of the programs that user space runs by hand: a raw tracepoint program's return value does not reach it.
-/// Entry 0: the sweep; 1: folios kept by the baseline.
+/// Entry 0: the sweep; 1: folios kept by the baseline; 2: a file ([`unwind::IDENTIFIED`]).
 #[map]
-pub static RUN_RESULTS: Array<[u64; 4]> = Array::with_max_entries(2, 0);
+pub static RUN_RESULTS: Array<[u64; 4]> = Array::with_max_entries(3, 0);
 
 /// Entry 0: the name that `run_owner_name` found.
 #[map]
@@ -187,3 +188,26 @@ pub static MAPPING_COUNTS: PerCpuArray<MappingCounts> = PerCpuArray::with_max_en
 /// Entry 0: how many calls are missing there. Whoever keeps address spaces then looks at them anew.
 #[map]
 pub static MAPPINGS_LOST: Array<u64> = Array::with_max_entries(1, 0);
+
+/// Tables for unwinding, by file. All of them are written by user space, through mappings where that is possible.
+#[map]
+pub static UNWIND_FILES: HashMap<FileKey, FileTable> = HashMap::with_max_entries(unwind::FILES, 0);
+
+/// Where the rows of each page of a file are.
+#[map]
+pub static UNWIND_PAGES: Array<PageRows> = Array::with_max_entries(1, MMAPABLE);
+
+/// The rows.
+#[map]
+pub static UNWIND_ROWS: Array<Chunk> = Array::with_max_entries(1, MMAPABLE);
+
+/// The rules.
+#[map]
+pub static UNWIND_RULES: Array<Rule> = Array::with_max_entries(unwind::RULES, MMAPABLE);
+
+/// Files whose tables are wanted.
+#[map]
+pub static UNWIND_MISSES: RingBuf = RingBuf::with_byte_size(64 * 1024, 0);
+
+/// BPF_F_MMAPABLE (include/uapi/linux/bpf.h).
+const MMAPABLE: u32 = 1 << 10;

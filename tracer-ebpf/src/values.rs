@@ -6,7 +6,8 @@ use tracer_common::{
     attribution::{KeyRecord, Sample},
     file::FileRecord,
     mapping::MappingRecord,
-    stack::{Bases, StackRecord},
+    stack::{Bases, MAX_FRAMES, StackRecord},
+    unwind::{FileKey, FileTable, Miss, Registers, register},
 };
 
 /// Which program asks for working memory.
@@ -28,10 +29,11 @@ pub enum Slot {
     Dirty = 12,
     Mapping = 13,
     PageAllocSpare = 14,
+    Unwind = 15,
 }
 
 /// Number of slots.
-pub const SLOTS: u32 = 15;
+pub const SLOTS: u32 = 16;
 
 /// Working memory of one program on one CPU (see [`crate::scratch`]).
 #[repr(C)]
@@ -48,6 +50,83 @@ pub struct Scratch {
     pub bases: Bases,
     /// A record of address space on its way into the table.
     pub mapping: MappingRecord,
+    /// A walk over a user stack.
+    pub unwind: Unwind,
+}
+
+/// Words of the stack that are read at once.
+pub const WINDOW: usize = 256;
+/// Mappings that a walk remembers, besides the one that it is in.
+pub const KNOWN: usize = 4;
+/// Where the status stands above the number of frames in what a walk gives.
+pub const WALK_SHIFT: u32 = 8;
+
+/// Working memory of a walk (see [`crate::unwind`]).
+#[repr(C)]
+pub struct Unwind {
+    /// Where it stands.
+    pub registers: Registers,
+    /// Frames so far.
+    pub length: u64,
+    /// 1: the frame is the innermost.
+    pub is_leaf: u64,
+    /// Guesses that it rests on.
+    pub guessed: u64,
+    /// 1: mappings are looked up whose code cannot be executed, too.
+    pub any: u64,
+    /// Seconds of the monotonic clock, of 2^30 nanoseconds each.
+    pub now_s: u64,
+    /// The task's memory descriptor.
+    pub mm: u64,
+    /// Address whose mapping is looked up.
+    pub look: u64,
+    /// Which of the remembered mappings goes next.
+    pub turn: u64,
+    /// Look-ups of this mapping that met a change.
+    pub tries: u64,
+    /// A word that was read.
+    pub word: u64,
+    /// Address of the mapping that was read.
+    pub vma: u64,
+    /// Address of the window's first word.
+    pub window_at: u64,
+    /// Bytes in it.
+    pub window_bytes: u64,
+    /// i_sb to i_ino of an inode.
+    pub inode: [u64; 4],
+    /// The mapping that the walk is in.
+    pub current: Range,
+    /// Others that it was in.
+    pub known: [Range; KNOWN],
+    /// A file's entry on its way into the table.
+    pub asked: FileTable,
+    /// What user space is asked for.
+    pub miss: Miss,
+    /// Registers of the innermost frame: `struct pt_regs`.
+    pub leaf: [u64; register::COUNT],
+    /// A node of the tree of mappings, or the beginning of a mapping.
+    pub node: [u64; 32],
+    /// Part of the stack.
+    pub window: [u64; WINDOW],
+}
+const _: () = assert!(MAX_FRAMES < 1 << WALK_SHIFT);
+
+/// A mapping.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct Range {
+    /// First address.
+    pub start: u64,
+    /// End.
+    pub end: u64,
+    /// Added to an address, the offset in the file.
+    pub delta: u64,
+    /// Its flags.
+    pub flags: u64,
+    /// The file; all zeros for none.
+    pub key: FileKey,
+    /// Its table.
+    pub table: FileTable,
 }
 
 /// Working memory for a file's record of one program on one CPU (see [`crate::kernel::file`]).

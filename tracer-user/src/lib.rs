@@ -32,3 +32,4 @@ pub mod snapshot;
 pub mod symbols;
 pub mod text;
 pub mod trace;
+pub mod unwind;

@@ -11,7 +11,7 @@ use std::{
 };
 
 /// The rooms from the ground up. A room may import those before it, and itself.
-const ROOMS: [&str; 17] = [
+const ROOMS: [&str; 18] = [
     "text",
     "report",
     "host",
@@ -22,6 +22,7 @@ const ROOMS: [&str; 17] = [
     "files",
     "kernel_half",
     "symbols",
+    "unwind",
     "snapshot",
     "analyse",
     "trace",

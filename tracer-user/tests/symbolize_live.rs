@@ -10,7 +10,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
-use tracer_common::stack::StackStatus;
+use memtrail::kernel_half::stack::Walked;
 
 /// A live process as the feed would know it, with its files open.
 fn snapshot(pid: u32) -> (Image, Mutex<FileStore>) {
@@ -104,7 +104,7 @@ fn stack_of(flags: &[&str], argument: &[&str], options: SymbolizerOptions) -> (V
     let program = compile(dir.path(), "walk", WALK, "gcc", &flags);
     let (running, line) = Running::start(Command::new(program).args(argument));
     let (image, files) = snapshot(running.0.id());
-    let stack = Symbolizer::new(options).user_stack(&image, &addresses(&line), StackStatus::Ended, &files);
+    let stack = Symbolizer::new(options).user_stack(&image, &addresses(&line), Walked::Ended, &files);
     (stack.frames.iter().map(|f| f.name.as_ref().to_owned()).collect(), stack.status)
 }
 

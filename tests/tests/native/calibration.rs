@@ -43,6 +43,7 @@ fn native_page_structs_are_found_whatever_else_happens() {
         kernel_frames: false,
         provider: None,
         map_memory: 256 << 20,
+        unwind_memory: memtrail::kernel_half::sizes::DEFAULT_UNWIND_MEMORY,
         traced_bytes: None,
         hierarchy: 0,
         filtered: false,

@@ -50,6 +50,7 @@ fn native_counters_that_leave_while_they_are_added_to_lose_nothing() {
             _ => Tier::Tracepoint,
         }),
         map_memory: 2 << 30,
+        unwind_memory: memtrail::kernel_half::sizes::DEFAULT_UNWIND_MEMORY,
         traced_bytes: None,
         hierarchy: 0,
         filtered: false,

@@ -31,6 +31,7 @@ fn start(cgroup: &TestCgroup) -> Session {
         kernel_frames: false,
         provider,
         map_memory: 2 << 30,
+        unwind_memory: memtrail::kernel_half::sizes::DEFAULT_UNWIND_MEMORY,
         traced_bytes: None,
         hierarchy: 0,
         filtered: false,

@@ -6,6 +6,8 @@ use crate::{
     loss,
     maps::{SCRATCH, STACKS},
     scratch::{Scratch, Slot},
+    unwind,
+    values::WALK_SHIFT,
 };
 use aya_ebpf::helpers::{bpf_get_current_task, generated::bpf_get_stack};
 use core::ffi::c_void;
@@ -27,24 +29,40 @@ pub enum Side {
 /// Records the current stack; its identity, or 0 if there is none or it could not be kept (counted).
 #[inline(always)]
 pub fn record(ctx: *mut c_void, slot: Slot, side: Side, scratch: &mut Scratch) -> u64 {
-    let (flags, salt) = match side {
-        Side::User => (USER, 0x7573_6572),
-        Side::Kernel => (0, 0x6b65_726e),
-    };
-    // SAFETY: the buffer is as long as said.
-    let bytes = unsafe { bpf_get_stack(ctx, scratch.stack.frames.as_mut_ptr().cast(), (MAX_FRAMES * 8) as u32, flags) };
-    if bytes < 0 {
-        if was_asked_for(side) {
-            loss::count(Loss::StackWalkFailed, 0);
+    let mut walked = 0;
+    if side == Side::User && setting!(unwind) != 0 {
+        walked = unwind::walk(slot as u64);
+    }
+    if walked == 0 {
+        let flags = if side == Side::User { USER } else { 0 };
+        // SAFETY: the buffer is as long as said.
+        let bytes = unsafe { bpf_get_stack(ctx, scratch.stack.frames.as_mut_ptr().cast(), (MAX_FRAMES * 8) as u32, flags) };
+        if bytes < 0 {
+            if was_asked_for(side) {
+                loss::count(Loss::StackWalkFailed, 0);
+            }
+            return 0;
         }
-        return 0;
+        walked = by_helper(bytes as u64 / 8);
     }
     if side == Side::User {
         // SAFETY: plain helper.
         task::learn_bases(slot as u64, unsafe { bpf_get_current_task() });
-        make_relative(slot as u64, bytes as u64 / 8);
+        make_relative(slot as u64, walked & LENGTH);
+        keep_stack(slot as u64, walked, 0x7573_6572)
+    } else {
+        keep_stack(slot as u64, walked, 0x6b65_726e)
     }
-    keep_stack(slot as u64, bytes as u64 / 8, salt)
+}
+
+/// Bits of a number of frames in what a walk gives (see [`unwind::walk`]).
+const LENGTH: u64 = (1 << WALK_SHIFT) - 1;
+
+/// What the kernel's own walker found, as [`unwind::walk`] says it.
+#[inline(always)]
+fn by_helper(length: u64) -> u64 {
+    let status = if length >= DEEPEST as u64 { StackStatus::TooDeep } else { StackStatus::Ended };
+    length | (status as u64) << WALK_SHIFT
 }
 
 /// Whether a stack that could not be walked is missing to anyone: a stack of user space that the task has, or one of the kernel where these
@@ -82,21 +100,24 @@ extern "C" fn make_relative(slot: u64, length: u64) -> u64 {
     0
 }
 
-/// Gives the stack in the slot's scratch its identity and stores it.
+/// Gives the stack in the slot's scratch its identity and stores it. `walked` is how many frames it has and its status (see [`unwind::walk`]).
+/// Whole stacks have other identities than those that end by chance in the same frames.
 ///
 /// A global function with plain numbers as arguments: the kernel verifies it once, and not anew for each state in which a program
 /// may call it, which is the difference between 10,000 and 500,000 instructions verified a program.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn keep_stack(slot: u64, length: u64, salt: u64) -> u64 {
+extern "C" fn keep_stack(slot: u64, walked: u64, salt: u64) -> u64 {
+    let (length, status) = (walked & LENGTH, walked >> WALK_SHIFT);
     let Some(scratch) = SCRATCH.get_ptr_mut(slot as u32) else { return 0 };
     // SAFETY: a map value; the caller has marked it busy.
     let scratch = unsafe { &mut (*scratch).stack };
     if length == 0 {
         return 0;
     }
-    let mut identity = salt ^ length;
-    let mut check = salt ^ length;
+    let class = if status == StackStatus::Root as u64 { 1 << 40 } else { 0 };
+    let mut identity = salt ^ length ^ class;
+    let mut check = salt ^ length ^ class;
     let mut chunk = 0;
     while chunk < MAX_FRAMES {
         if chunk as u64 >= length {
@@ -124,7 +145,7 @@ extern "C" fn keep_stack(slot: u64, length: u64, salt: u64) -> u64 {
     }
     scratch.check = check;
     scratch.length = length as u32;
-    scratch.status = if length >= DEEPEST as u64 { StackStatus::TooDeep } else { StackStatus::Ended } as u32;
+    scratch.status = status as u32;
     match STACKS.insert(identity, &*scratch, 1) {
         Ok(()) => identity,
         Err(EEXIST) => identity,

@@ -124,6 +124,7 @@ fn options(args: &DemoArgs) -> StartOptions {
         provider: args.provider.map(Into::into),
         // The tables of so few bytes are small; what is left grows with the host's memory, 64 MiB for each TiB.
         map_memory: 16 * sizes::DEFAULT_MAP_MEMORY,
+        unwind_memory: sizes::DEFAULT_UNWIND_MEMORY,
         traced_bytes: Some(known + SLACK),
         hierarchy: 0,
         filtered: true,

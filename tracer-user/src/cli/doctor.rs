@@ -85,6 +85,7 @@ pub fn run(args: &DoctorArgs) -> Result<u8> {
         kernel_frames: false,
         provider: args.provider.map(Tier::from),
         map_memory: sizes::DEFAULT_MAP_MEMORY,
+        unwind_memory: sizes::DEFAULT_UNWIND_MEMORY,
         traced_bytes: None,
         hierarchy: 0,
         filtered: false,

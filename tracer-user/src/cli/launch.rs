@@ -10,6 +10,7 @@ use crate::{
 };
 use anyhow::{Context as _, Result};
 use std::{
+    path::{Path, PathBuf},
     ffi::OsString,
     fs, io,
     os::fd::OwnedFd,
@@ -54,6 +55,7 @@ pub struct Waiting {
     child: Gated,
     home: Home,
     name: String,
+    program: Option<PathBuf>,
 }
 
 impl Waiting {
@@ -72,12 +74,18 @@ impl Waiting {
         }
         let home = Home { placement: Some(placement), own: hierarchy.own };
         let child = Gated::spawn(&program, home.place())?;
-        Ok(Waiting { child, home, name: program.name().to_string_lossy().into_owned() })
+        let name = program.name().to_string_lossy().into_owned();
+        Ok(Waiting { child, home, name, program: program.path() })
     }
 
     /// The cgroup to record; `None` if it cannot be told.
     pub fn cgroup(&self) -> Option<&CgroupPath> {
         self.home.place().map(Place::path).or(self.home.own.as_ref())
+    }
+
+    /// The file that is going to be executed, as far as that is known before.
+    pub fn program(&self) -> Option<&Path> {
+        self.program.as_deref()
     }
 
     /// Its name, as given.
@@ -87,7 +95,7 @@ impl Waiting {
 
     /// Lets it go. Signals to memtrail go to it from now on.
     pub fn release(self) -> Result<Launched> {
-        let Waiting { child, home, name } = self;
+        let Waiting { child, home, name, program: _ } = self;
         let signals = Signals::catch().context("cannot catch signals")?;
         let caught = watch(signals.fd().try_clone_to_owned()?)?;
         let running = child.release()?;

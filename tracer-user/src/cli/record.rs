@@ -185,6 +185,9 @@ async fn record(args: RecordArgs, waiting: Option<Waiting>) -> Result<u8> {
     // After everything that is opened for writing is open.
     give_up_privileges(&args);
     announce(&session, &args, waiting.as_ref());
+    if let Some(program) = waiting.as_ref().and_then(Waiting::program) {
+        session.prepare_for(program);
+    }
     let mut launched = waiting.map(Waiting::release).transpose()?;
     let mut recorded = Recorded { series };
     let drive = Drive {

@@ -12,13 +12,18 @@ pub const USAGE: u8 = 2;
 pub const FAILED_WITH_COMMAND: u8 = 125;
 
 /// Causes of loss that cost no bytes of memory, but names or address space.
-const NO_BYTES: [&str; 19] = [
+const NO_BYTES: [&str; 24] = [
     "recursion_misses",
     "file_table_full",
     "mapping_table_full",
     "mapping_event_lost",
     "container_names_refused",
     "container_names_late",
+    "unwind_file_table_full",
+    "unwind_miss_lost",
+    "unwind_tables_full",
+    "unwind_files_gone",
+    "unwind_files_unread",
     "symbols_late",
     "symbol_files_unread",
     "symbol_files_not_open",

@@ -28,6 +28,9 @@ pub struct TracingArgs {
     /// Most memory for the kernel half's tables.
     #[arg(long, value_name = "SIZE", default_value = "64MiB", value_parser = units::parse_size)]
     pub map_memory: u64,
+    /// Memory for the tables by which stacks of programs without frame pointers are walked, part of the above. 0: by frame pointers alone.
+    #[arg(long, value_name = "SIZE", default_value = "16MiB", value_parser = units::parse_size)]
+    pub unwind_memory: u64,
     /// Where the files of container runtimes and the kubelet are, which name containers and pods: the root of the host, if memtrail
     /// runs in a container.
     #[arg(long, value_name = "DIR", default_value = "/")]
@@ -49,6 +52,7 @@ impl TracingArgs {
             kernel_frames: self.kernel_frames,
             provider: self.provider.map(Tier::from),
             map_memory: self.map_memory,
+            unwind_memory: self.unwind_memory,
             traced_bytes: None,
             hierarchy: 0,
             filtered: false,

@@ -45,6 +45,12 @@ impl Program {
         &self.name
     }
 
+    /// The file that is tried first.
+    #[must_use]
+    pub fn path(&self) -> Option<PathBuf> {
+        self.candidates.first().map(|path| OsStr::from_bytes(path.as_bytes()).into())
+    }
+
     pub(super) fn candidates(&self) -> &[CString] {
         &self.candidates
     }

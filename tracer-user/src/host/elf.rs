@@ -7,7 +7,8 @@
 use object::{
     LittleEndian,
     elf::{
-        ELFCLASS32, ELFCLASS64, ELFDATA2LSB, ELFMAG, FileHeader32, FileHeader64, NT_GNU_BUILD_ID, PT_LOAD, PT_NOTE, SHT_DYNSYM, SHT_NOBITS,
+        DT_NEEDED, DT_STRSZ, DT_STRTAB, ELFCLASS32, ELFCLASS64, ELFDATA2LSB, ELFMAG, FileHeader32, FileHeader64, NT_GNU_BUILD_ID, PT_DYNAMIC,
+        PT_INTERP, PT_LOAD, PT_NOTE, SHT_DYNSYM, SHT_NOBITS,
     },
     pod,
     read::elf::{FileHeader, NoteIterator, ProgramHeader as _, SectionHeader as _, Sym as _},
@@ -20,6 +21,8 @@ pub const MOST_PROGRAM_HEADERS: u16 = 256;
 pub const MOST_SECTIONS: u16 = 4096;
 /// Most bytes that are read of the names of sections.
 const MOST_SECTION_NAMES: u64 = 1 << 20;
+/// Most libraries that a program is believed to need.
+const MOST_NEEDED: usize = 256;
 /// Longest notes that are looked through, bytes.
 const MOST_NOTES: u64 = 1 << 16;
 /// Longest build id, bytes.
@@ -146,6 +149,15 @@ pub struct Section {
     pub range: Range<u64>,
     /// The section that belongs to it.
     link: u32,
+}
+
+/// What a program needs besides itself. Hostile bytes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Needed {
+    /// The path of its dynamic linker.
+    pub interpreter: Option<Vec<u8>>,
+    /// Names or paths of libraries.
+    pub libraries: Vec<Vec<u8>>,
 }
 
 /// A symbol's name, hostile bytes, and the file's own address of it.
@@ -348,6 +360,27 @@ impl<'s, S: Source + ?Sized> Elf<'s, S> {
         })
     }
 
+    /// What it says that it needs, of the 64-bit class.
+    ///
+    /// # Errors
+    /// What is wrong with the file.
+    pub fn needed(&self) -> Result<Needed, ElfError> {
+        let of_kind = |kind: u32| self.segments.iter().find(|segment| segment.kind == kind);
+        let bytes_of = |segment: &Segment| self.bytes(segment.offset..segment.offset.saturating_add(segment.in_file));
+        let interpreter = of_kind(PT_INTERP).map(bytes_of).transpose()?.and_then(|bytes| until_zero(&bytes).map(<[u8]>::to_vec));
+        let Some(dynamic) = of_kind(PT_DYNAMIC).map(bytes_of).transpose()? else { return Ok(Needed { interpreter, ..Needed::default() }) };
+        let word = |bytes: &[u8]| bytes.try_into().map(u64::from_le_bytes).unwrap_or(0);
+        let entries = || dynamic.chunks_exact(16).map(|entry| (word(&entry[..8]), word(&entry[8..])));
+        let value = |tag: i64| entries().find(|(found, _)| *found == tag.cast_unsigned()).map(|(_, value)| value);
+        let (Some(address), Some(length)) = (value(DT_STRTAB), value(DT_STRSZ)) else { return Ok(Needed { interpreter, ..Needed::default() }) };
+        let segment = self.loaded().find(|segment| address.wrapping_sub(segment.address) < segment.in_file);
+        let start = segment.map(|segment| address - segment.address + segment.offset).ok_or(ElfError::SectionNames)?;
+        let names = self.bytes(start..start.saturating_add(length.min(MOST_SECTION_NAMES)))?;
+        let name = |at: u64| until_zero(names.get(usize::try_from(at).ok()?..)?).map(<[u8]>::to_vec);
+        let libraries = entries().filter(|(tag, _)| *tag == DT_NEEDED.cast_unsigned()).take(MOST_NEEDED).filter_map(|(_, at)| name(at)).collect();
+        Ok(Needed { interpreter, libraries })
+    }
+
     /// The dynamic symbols whose names begin with `prefix`; `None` if it has no section of them.
     ///
     /// # Errors
@@ -499,6 +532,16 @@ mod tests {
         assert_eq!(id.len(), 40);
         let raw: Vec<u8> = (0..20).map(|at| u8::from_str_radix(&id[2 * at..2 * at + 2], 16).unwrap()).collect();
         assert!(bytes.windows(36).any(|window| window == [&note(b"GNU\0", 3, &raw)[..]].concat()));
+    }
+
+    #[test]
+    fn a_program_says_its_linker_and_its_libraries() {
+        let whole = std::fs::read("/proc/self/exe").unwrap();
+        let needed = Elf::open(&whole[..], u64::MAX).unwrap().needed().unwrap();
+        assert!(needed.interpreter.unwrap().starts_with(b"/lib"));
+        assert!(needed.libraries.iter().any(|name| name.starts_with(b"libc.so")), "{:?}", needed.libraries);
+        let (file, _) = with_notes(&[]);
+        assert_eq!(Elf::open(&file[..], ROOM).unwrap().needed(), Ok(Needed::default()));
     }
 
     #[test]

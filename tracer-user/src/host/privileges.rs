@@ -48,6 +48,9 @@ pub const SYMBOLS: &[Capability] = &[CAP_SYS_PTRACE, CAP_DAC_READ_SEARCH];
 /// are open, programs are attached.
 pub const COLLECTOR: &[Capability] = &[CAP_BPF, CAP_PERFMON, CAP_SYSLOG, CAP_SYS_PTRACE, CAP_DAC_READ_SEARCH];
 
+/// Filling tables for unwinding: system calls on them, and the program that says which file is mapped.
+pub const UNWIND: &[Capability] = &[CAP_BPF, CAP_PERFMON];
+
 /// Ending a command that became another user.
 pub const COMMAND: &[Capability] = &[CAP_KILL];
 

@@ -19,6 +19,7 @@ pub mod stack;
 pub mod start;
 pub mod stats;
 pub mod tables;
+pub mod unwind;
 pub mod wish;
 
 use aya::include_bytes_aligned;

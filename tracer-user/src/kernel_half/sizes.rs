@@ -15,6 +15,8 @@ use tracer_common::sampling::{MAX_LOG2_MEAN, MIN_LOG2_MEAN};
 
 /// Default of `--map-memory`, bytes.
 pub const DEFAULT_MAP_MEMORY: u64 = 64 << 20;
+/// Default of `--unwind-memory`, bytes: within the above.
+pub const DEFAULT_UNWIND_MEMORY: u64 = 16 << 20;
 
 /// Entries of every table, and the sampling rate that goes with them. The entries of a ring are bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,7 +37,7 @@ pub struct Forced {
 }
 
 /// Tables that may be among them: those whose size is planned, which are the first.
-const FORCIBLE: usize = TableId::MappingEvents as usize + 1;
+const FORCIBLE: usize = TableId::UnwindRows as usize + 1;
 
 impl Default for Forced {
     fn default() -> Forced {
@@ -90,6 +92,8 @@ const SMALLEST_DEFAULT_LOG2: u32 = 18;
 /// Fewest samples and graves that a plan makes do with.
 const FEWEST_SAMPLES: u32 = 1 << 12;
 const FEWEST_GRAVES: u32 = 1 << 13;
+/// Fewest chunks of rows for unwinding: a million rows, as many as a database and its libraries have.
+const FEWEST_CHUNKS: u32 = 64;
 /// Of maps that the loader makes of the object's sections.
 const SECTION_BYTES: u64 = 8 << 10;
 
@@ -117,6 +121,13 @@ pub fn plan(wish: &Wish, forced: &Forced) -> Result<Sizes, DoesNotFit> {
     let graves = TableId::Graveyard;
     while sizes.bytes > wish.map_memory && wish.exact && sizes.of(graves) > FEWEST_GRAVES && !forced.has(graves) {
         sizes.entries[graves as usize] /= 2;
+        sizes.settle(wish, forced);
+    }
+    // Rather fewer tables for unwinding, too: stacks through files that find no room end there, which is told.
+    let rows = TableId::UnwindRows;
+    while sizes.bytes > wish.map_memory && wish.exact && sizes.of(rows) > FEWEST_CHUNKS && !forced.has(rows) {
+        sizes.entries[rows as usize] /= 2;
+        sizes.entries[TableId::UnwindPages as usize] /= 2;
         sizes.settle(wish, forced);
     }
     if sizes.bytes > wish.map_memory {
@@ -193,6 +204,7 @@ mod tests {
             frames: ram / FRAME_BYTES,
             cpus_possible: 8,
             map_memory,
+            unwind_memory: DEFAULT_UNWIND_MEMORY,
             follow: false,
             diagnose: false,
         }
@@ -253,7 +265,7 @@ mod tests {
         let json = serde_json::to_string(&sizes).unwrap();
         let names: Vec<&str> = json.trim_matches(['{', '}']).split(',').filter_map(|field| field.split('"').nth(1)).collect();
         let expected = "log2_mean frames samples keys stacks processes files dirtied graveyard owners owner_totals followed events logs \
-                        oom_events histograms mappings mappers mapping_events bytes";
+                        oom_events histograms mappings mappers mapping_events unwind_pages unwind_rows bytes";
         assert_eq!(names.join(" "), expected);
         assert!(json.contains("\"keys\":32768,"), "{json}");
     }

@@ -1,21 +1,56 @@
 //! Stacks as user space keeps them: a record of the kernel's table has room for the longest, and most are an eighth of that.
 
-use tracer_common::stack::{MAX_FRAMES, StackRecord, StackStatus};
+use tracer_common::{
+    stack::{MAX_FRAMES, StackRecord, StackStatus},
+    unwind::End,
+};
 
 /// A stack that was walked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stack {
     /// How the walk ended.
-    pub status: StackStatus,
+    pub status: Walked,
     /// Frames as recorded (see [`tracer_common::stack`]), innermost first.
     pub frames: Box<[u64]>,
+}
+
+/// How a walk ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Walked {
+    /// In order, by frame pointers: names tell whether the last frame is a root.
+    Ended,
+    /// After as many frames as are recorded.
+    TooDeep,
+    /// There is no such stack.
+    None,
+    /// At a frame that nothing called.
+    Root,
+    /// The innermost frame's caller was guessed.
+    Guessed,
+    /// Before a root, and why.
+    Cut(End),
+}
+
+impl Walked {
+    /// By the number of a [`StackStatus`]. A number that stands for none is that of a walk which says nothing.
+    #[must_use]
+    pub fn of(number: u32) -> Walked {
+        let known = |status: StackStatus| number == status as u32;
+        match number.checked_sub(StackStatus::CUT) {
+            Some(end) => End::ALL.get(end as usize).map_or(Walked::Ended, |end| Walked::Cut(*end)),
+            None if known(StackStatus::TooDeep) => Walked::TooDeep,
+            None if known(StackStatus::None) => Walked::None,
+            None if known(StackStatus::Root) => Walked::Root,
+            None if known(StackStatus::Guessed) => Walked::Guessed,
+            None => Walked::Ended,
+        }
+    }
 }
 
 impl From<&StackRecord> for Stack {
     fn from(record: &StackRecord) -> Stack {
         let length = (record.length as usize).min(MAX_FRAMES);
-        let status = if record.status == StackStatus::TooDeep as u32 { StackStatus::TooDeep } else { StackStatus::Ended };
-        Stack { status, frames: record.frames[..length].into() }
+        Stack { status: Walked::of(record.status), frames: record.frames[..length].into() }
     }
 }
 
@@ -24,10 +59,22 @@ mod tests {
     use super::*;
 
     #[test]
+    fn every_end_of_a_walk_has_its_number() {
+        for (number, end) in End::ALL.into_iter().enumerate() {
+            assert_eq!(end as usize, number);
+            assert_eq!(Walked::of(StackStatus::CUT | end as u32), Walked::Cut(end));
+        }
+        let known = [StackStatus::Ended, StackStatus::TooDeep, StackStatus::None, StackStatus::Root, StackStatus::Guessed];
+        let walked = [Walked::Ended, Walked::TooDeep, Walked::None, Walked::Root, Walked::Guessed];
+        assert_eq!(known.map(|status| Walked::of(status as u32)), walked);
+        assert_eq!([5, 0x7f, 0x80 + 13, u32::MAX].map(Walked::of), [Walked::Ended; 4]);
+    }
+
+    #[test]
     fn frames_in_use_are_kept() {
         let mut record = StackRecord { check: 1, length: 2, status: StackStatus::TooDeep as u32, frames: [0; MAX_FRAMES] };
         record.frames[..3].copy_from_slice(&[7, 8, 9]);
-        assert_eq!(Stack::from(&record), Stack { status: StackStatus::TooDeep, frames: [7, 8].into() });
+        assert_eq!(Stack::from(&record), Stack { status: Walked::TooDeep, frames: [7, 8].into() });
         record.length = u32::MAX;
         assert_eq!(Stack::from(&record).frames.len(), MAX_FRAMES);
     }

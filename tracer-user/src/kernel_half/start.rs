@@ -70,6 +70,8 @@ pub struct StartOptions {
     pub provider: Option<Tier>,
     /// Bound for all maps, bytes.
     pub map_memory: u64,
+    /// Memory for the rows of tables for unwinding, bytes; 0: user stacks are walked by frame pointers.
+    pub unwind_memory: u64,
     /// Most bytes that the wanted cgroups can hold, `None` for all of RAM.
     pub traced_bytes: Option<u64>,
     /// Hierarchy of the memory cgroups, as the kernel numbers it.
@@ -170,6 +172,7 @@ impl Host {
             frames: self.facts.frames,
             cpus_possible: self.facts.cpus_possible,
             map_memory: options.map_memory,
+            unwind_memory: options.unwind_memory,
             follow: options.follow == Follow::Yes,
             diagnose: diagnosis::wanted(),
         };
@@ -269,7 +272,7 @@ pub fn start(
         gfp_write: GFP_WRITE,
         jiffy_ns: crate::host::clock::tick_ns(),
         hierarchy: options.hierarchy,
-        reserved: 0,
+        unwind: u32::from(options.unwind_memory != 0 && finds_mappings(&host.layout)),
     };
     let mut phases = Phases::begin();
     let mut bpf = loader.load(&host.layout, &settings, &sizes)?;
@@ -298,6 +301,19 @@ pub fn start(
     phases.end("baseline taken");
     log::debug!("baseline: {baseline:?}");
     Ok(Running { bpf, attached, sizes, rates, forced: options.forced, settings, totals, preemptible, baseline })
+}
+
+/// Whether the kernel's address spaces are laid out as one of the two ways that walks know.
+fn finds_mappings(l: &KernelLayout) -> bool {
+    let known = |offsets: &[u32]| offsets.iter().all(|offset| *offset != ABSENT);
+    let maple = [l.mm_mt, l.maple_root, l.range64_slot, l.arange64_slot, l.maple_leaf, l.maple_range, l.maple_arange];
+    let red_black = [l.mm_rb, l.vma_rb, l.rb_left, l.rb_right];
+    let mapping = [l.vma_start, l.vma_end, l.vma_mm, l.vma_flags, l.vma_pgoff, l.vma_file, l.vma_ops];
+    let file = [l.file_inode, l.inode_sb, l.inode_ino, l.inode_generation, l.sb_dev];
+    let registers = l.task_pt_regs != ABSENT || known(&[l.task_stack, l.pt_regs_size]);
+    // What is read of a mapping has to hold all that is looked at.
+    let is_short = mapping.iter().chain(&red_black[1..2]).all(|offset| *offset == ABSENT || *offset < 248);
+    registers && is_short && l.task_mm != ABSENT && known(&mapping) && known(&file) && (known(&maple) || known(&red_black))
 }
 
 /// Kernels before 5.11 count map memory against RLIMIT_MEMLOCK. Without CAP_SYS_RESOURCE raising it fails, and later kernels do not

@@ -17,6 +17,8 @@ pub struct Wish {
     pub cpus_possible: u32,
     /// Bound for all maps, bytes.
     pub map_memory: u64,
+    /// Memory for the rows of tables for unwinding, bytes; 0: user stacks are walked by frame pointers.
+    pub unwind_memory: u64,
     /// Processes are followed.
     pub follow: bool,
     /// The kernel half tells of rare events.

@@ -47,6 +47,11 @@ pub fn find_in_root(root: BorrowedFd<'_>, path: &[u8], flags: OFlags) -> io::Res
     Ok(rustix::fs::openat2(root, path, OFlags::PATH | OFlags::CLOEXEC | flags, Mode::empty(), resolve)?)
 }
 
+/// Finds a file of the host by its path, without opening it.
+pub fn find_on_host(path: &Path) -> io::Result<OwnedFd> {
+    Ok(rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?)
+}
+
 /// An anonymous file in memory, closed on exec.
 pub fn memory_file(name: &CStr) -> io::Result<File> {
     Ok(rustix::fs::memfd_create(name, MemfdFlags::CLOEXEC)?.into())

@@ -1,6 +1,6 @@
 //! Whether a user stack reaches the beginning of its thread. Pure.
 //!
-//! Frame-pointer walks end in order also where code without frame pointers broke the chain, so that the end itself has to be
+//! A walk by tables says so itself. Frame-pointer walks end in order also where code without frame pointers broke the chain, so that the end itself has to be
 //! recognised. Evidence, glibc 2.36 (Debian 12), C with `-fno-omit-frame-pointer`, stacks taken with `perf record -e page-faults -c 1
 //! --call-graph fp`; outermost frames seen:
 //! - main thread, dynamic: `__libc_start_call_main` after `main` in 1201 of 1201 stacks of the program's own code; `_start` never;
@@ -17,7 +17,8 @@
 //! walk starts in it: rbp still is the caller's, whose own return address is taken for the next frame.
 
 use super::{Frame, FrameKind};
-use tracer_common::stack::StackStatus;
+use crate::kernel_half::stack::Walked;
+use tracer_common::unwind::End;
 
 /// How far a stack can be trusted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -56,23 +57,54 @@ pub struct Place<'a> {
 /// The status of a stack and how many of its addresses are real, innermost first: what lies beyond the root, and addresses in no
 /// mapping at the outer end, are what a register happened to hold.
 #[must_use]
-pub fn judge_user_stack(places: &[Place<'_>], recorded: StackStatus) -> (Status, usize) {
-    if recorded == StackStatus::None || places.is_empty() {
+pub fn judge_user_stack(places: &[Place<'_>], walked: Walked) -> (Status, usize) {
+    if walked == Walked::None || places.is_empty() {
         return (Status::None, 0);
+    }
+    if walked == Walked::Root {
+        return (Status::Complete, places.len());
+    }
+    if let Walked::Cut(end) = walked {
+        // Start code has no description in some C libraries, and nothing calls it.
+        let is_root = places.last().is_some_and(|place| place.mapped && is_named_root(place.frame));
+        return (if is_root { Status::Complete } else { Status::Cut(reason(end)) }, places.len());
     }
     // The first frame is where the walk began, not a return address: a program's first instruction is a root by name only.
     let root = places.iter().enumerate().position(|(n, place)| {
-        let named = place.frame.kind == FrameKind::User && is_thread_root(&place.frame.name);
-        place.mapped && (named || (place.root_call && n > 0))
+        place.mapped && (is_named_root(place.frame) || (place.root_call && n > 0))
     });
     if let Some(root) = root {
-        return (Status::Complete, root + 1);
+        // The caller of a function that had not set its frame pointer yet may be missing.
+        return (if walked == Walked::Guessed { Status::Cut(GUESSED) } else { Status::Complete }, root + 1);
     }
-    if recorded == StackStatus::TooDeep {
+    if walked == Walked::TooDeep {
         return (Status::Cut("too deep"), places.len());
     }
     let real = places.iter().rposition(|place| place.mapped).map_or(0, |last| last + 1);
     (Status::Cut("no frame pointers"), real.max(1))
+}
+
+/// Why a stack whose first step was a guess is none to rely on.
+const GUESSED: &str = "guessed by frame pointers";
+
+/// Why a walk by tables ended before a root.
+fn reason(end: End) -> &'static str {
+    match end {
+        End::NoMapping => "return address outside of code",
+        End::NoTable => "no table for its code yet",
+        End::NoRow => "code without description",
+        End::Unsupported => "frame cannot be followed",
+        End::Fault => "stack not in memory",
+        End::BadFrame => "frames out of order",
+        End::TooDeep => "too deep",
+        End::Busy => "address space was changing",
+        End::NoFile => "generated code",
+        End::Chain | End::NoRegisters | End::Not | End::Root => "no frame pointers",
+    }
+}
+
+fn is_named_root(frame: &Frame) -> bool {
+    frame.kind == FrameKind::User && is_thread_root(&frame.name)
 }
 
 /// Functions that nothing calls.
@@ -151,34 +183,52 @@ pub fn is_c_library(base_name: &[u8]) -> bool {
 mod tests {
     use super::*;
 
-    fn judge(names: &[&str], recorded: StackStatus) -> (Status, usize) {
+    fn judge(names: &[&str], walked: Walked) -> (Status, usize) {
         let kind = |name: &str| if name.starts_with('[') { FrameKind::Unknown } else { FrameKind::User };
         let frames: Vec<Frame> = names.iter().map(|name| Frame::new(kind(name), name)).collect();
         let place = |frame| Place { frame, mapped: &*frame.name != "[unknown]", root_call: &*frame.name == "[libc.so.6+0x2724a]" };
         let places: Vec<Place<'_>> = frames.iter().map(place).collect();
-        judge_user_stack(&places, recorded)
+        judge_user_stack(&places, walked)
     }
 
     #[test]
     fn roots_complete_a_stack_and_what_lies_beyond_is_dropped() {
-        assert_eq!(judge(&["f", "main", "__libc_start_call_main"], StackStatus::Ended), (Status::Complete, 3));
-        assert_eq!(judge(&["f", "[x+0x1]", "start_thread"], StackStatus::Ended), (Status::Complete, 3));
-        assert_eq!(judge(&["f", "main", "[libc.so.6+0x2724a]"], StackStatus::Ended), (Status::Complete, 3));
+        assert_eq!(judge(&["f", "main", "__libc_start_call_main"], Walked::Ended), (Status::Complete, 3));
+        assert_eq!(judge(&["f", "[x+0x1]", "start_thread"], Walked::Ended), (Status::Complete, 3));
+        assert_eq!(judge(&["f", "main", "[libc.so.6+0x2724a]"], Walked::Ended), (Status::Complete, 3));
         let beyond = ["main", "__libc_start_call_main", "__do_global_dtors_aux", "[unknown]"];
-        assert_eq!(judge(&beyond, StackStatus::Ended), (Status::Complete, 2));
-        assert_eq!(judge(&["_start"], StackStatus::Ended), (Status::Complete, 1));
+        assert_eq!(judge(&beyond, Walked::Ended), (Status::Complete, 2));
+        assert_eq!(judge(&["_start"], Walked::Ended), (Status::Complete, 1));
     }
 
     #[test]
     fn stacks_without_a_root_are_cut_with_the_reason() {
         let cut = Status::Cut("no frame pointers");
-        assert_eq!(judge(&["_int_malloc", "[unknown]", "[unknown]"], StackStatus::Ended), (cut, 1));
-        assert_eq!(judge(&["f", "main"], StackStatus::Ended), (cut, 2));
-        assert_eq!(judge(&["[libc.so.6+0x2724a]"], StackStatus::Ended), (cut, 1), "nothing was called from there");
-        assert_eq!(judge(&["[unknown]"], StackStatus::Ended), (cut, 1));
-        assert_eq!(judge(&["f", "f", "f"], StackStatus::TooDeep), (Status::Cut("too deep"), 3));
-        assert_eq!(judge(&[], StackStatus::None), (Status::None, 0));
-        assert_eq!(judge(&["restart", "main.start"], StackStatus::Ended), (cut, 2));
+        assert_eq!(judge(&["_int_malloc", "[unknown]", "[unknown]"], Walked::Ended), (cut, 1));
+        assert_eq!(judge(&["f", "main"], Walked::Ended), (cut, 2));
+        assert_eq!(judge(&["[libc.so.6+0x2724a]"], Walked::Ended), (cut, 1), "nothing was called from there");
+        assert_eq!(judge(&["[unknown]"], Walked::Ended), (cut, 1));
+        assert_eq!(judge(&["f", "f", "f"], Walked::TooDeep), (Status::Cut("too deep"), 3));
+        assert_eq!(judge(&[], Walked::None), (Status::None, 0));
+        assert_eq!(judge(&["restart", "main.start"], Walked::Ended), (cut, 2));
+    }
+
+    #[test]
+    fn a_walk_by_tables_says_itself_how_far_it_came() {
+        assert_eq!(judge(&["f", "[x+0x1]"], Walked::Root), (Status::Complete, 2));
+        assert_eq!(judge(&["f", "main"], Walked::Cut(End::Fault)), (Status::Cut("stack not in memory"), 2));
+        assert_eq!(judge(&["f", "_dl_start_user"], Walked::Cut(End::NoRow)), (Status::Complete, 2));
+        assert_eq!(judge(&["_start", "f"], Walked::Cut(End::NoRow)), (Status::Cut("code without description"), 2));
+        assert_eq!(judge(&["f", "[unknown]"], Walked::Cut(End::NoTable)), (Status::Cut("no table for its code yet"), 2));
+        let reasons: std::collections::BTreeSet<_> = End::ALL.map(reason).into();
+        assert_eq!(reasons.len(), 10);
+    }
+
+    #[test]
+    fn a_guess_is_not_whole_and_its_frames_end_at_the_root() {
+        let guessed = Status::Cut("guessed by frame pointers");
+        assert_eq!(judge(&["f", "main", "__libc_start_call_main", "x"], Walked::Guessed), (guessed, 3));
+        assert_eq!(judge(&["f", "main"], Walked::Guessed), (Status::Cut("no frame pointers"), 2));
     }
 
     #[test]

@@ -11,6 +11,7 @@ use super::stack::{self, Place, Status, judge_user_stack};
 use super::{BinaryId, Frame, FrameKind};
 use crate::host::proc::Process;
 use crate::host::{elf as host_elf, privileges};
+use crate::kernel_half::stack::Walked;
 use crate::process::{FileIdentity, FileStore, Image, MappedFile, Mapping, OpenFile, sys};
 use crate::text;
 use std::cell::Cell;
@@ -22,7 +23,6 @@ use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
-use tracer_common::stack::StackStatus;
 
 /// Answers remembered: some 10 MB when full, less where names repeat.
 const MAX_CACHED: usize = 65_536;
@@ -223,11 +223,11 @@ impl Symbolizer {
     }
 
     /// The same with the judgement how far it reaches; what lies beyond the root is left out.
-    pub fn user_stack(&mut self, image: &Image, addresses: &[u64], recorded: StackStatus, files: &Mutex<FileStore>) -> UserStack {
+    pub fn user_stack(&mut self, image: &Image, addresses: &[u64], walked: Walked, files: &Mutex<FileStore>) -> UserStack {
         let found = self.places(image, addresses, files);
         let places: Vec<Place<'_>> =
             found.iter().filter_map(|f| Some(Place { frame: f.frames.last()?, mapped: f.mapped, root_call: f.root_call })).collect();
-        let (status, real) = judge_user_stack(&places, recorded);
+        let (status, real) = judge_user_stack(&places, walked);
         UserStack { frames: found.into_iter().take(real).flat_map(|f| f.frames).collect(), status }
     }
 

@@ -11,7 +11,7 @@ use crate::{
     files::{Resolver, mounts::device_text, resolve::file_system_name},
     host::kernel::facts::Facts,
     kernel_half::{
-        stack::Stack,
+        stack::{Stack, Walked},
         tables::{self, SweepVerdict},
     },
     region::{Survey, intervals::Intervals},
@@ -28,7 +28,7 @@ use tracer_common::{
     file::{FileRecord, LINKS_UNKNOWN},
     kind::Kind,
     process::ProcessRecord,
-    stack::{BY_FAULT, BY_READ, BY_WRITE, StackStatus},
+    stack::{BY_FAULT, BY_READ, BY_WRITE},
 };
 
 /// Most living threads whose names are looked up.
@@ -227,7 +227,7 @@ impl<'a> Words<'a> {
     /// Functions that threads of these processes began with, by process and address.
     pub fn functions(&mut self, addresses: impl Iterator<Item = (u64, u64)>) {
         for (process, address) in addresses {
-            let stack = Stack { status: StackStatus::Ended, frames: [address].into() };
+            let stack = Stack { status: Walked::Ended, frames: [address].into() };
             let record = self.tables.processes.get(&process);
             let name = record.and_then(|record| self.symbols.user(record, Some(&stack)).frames.pop());
             if let Some(name) = name.filter(|name| name != "[unknown]") {

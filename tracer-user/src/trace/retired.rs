@@ -387,7 +387,7 @@ mod tests {
     }
 
     fn stack() -> Stack {
-        Stack { status: tracer_common::stack::StackStatus::Ended, frames: [].into() }
+        Stack { status: crate::kernel_half::stack::Walked::Ended, frames: [].into() }
     }
 
     #[test]

@@ -36,11 +36,13 @@ use crate::{
         probes::ProbeId,
         stats,
         tables::{self, TableId},
+        unwind::Tables,
     },
     process::{Feed, FeedOptions},
     report::{Interval, IntervalCgroup, distribution::Increment},
     symbols::Symbolizer,
     text::date,
+    unwind::Builder,
 };
 use crate::{
     host::phases::Phases,
@@ -66,6 +68,8 @@ pub(super) const MOST_DEAD: usize = 16_384;
 const RETIREMENT_NS: u64 = 5_000_000_000;
 /// The same while a table was a quarter full at the last one: what comes and goes so fast must go as fast as it may.
 const RETIREMENT_IN_CHURN_NS: u64 = 1_000_000_000;
+/// How long a command waits for the tables by which its stacks are walked.
+const LONGEST_PREPARATION: std::time::Duration = std::time::Duration::from_millis(500);
 /// Time between two moments in which the programs' cost is counted, nanoseconds.
 const MOMENT_NS: u64 = 5_000_000_000;
 /// Readings over which dirty page cache must last to be more than a burst.
@@ -123,6 +127,8 @@ pub struct Session {
     /// Processes and their mappings; `None` where perf events are refused.
     pub(super) feed: Option<Feed>,
     pub(super) symbolizer: Symbolizer,
+    /// Makes the tables by which user stacks are walked; `None` where they are walked by frame pointers.
+    pub(super) unwinding: Option<Builder>,
     pub(super) slopes: HashMap<(CgroupId, String), Slope>,
     /// Dirty and writeback bytes of the last readings, newest last.
     pub(super) unwritten: HashMap<CgroupId, VecDeque<u64>>,
@@ -222,6 +228,7 @@ impl Session {
         following.settle(&mut running.bpf)?;
         phases.end("started");
         let ring = events::cgroup::ring(&mut running.bpf)?;
+        let unwinding = unwinding(&mut running)?;
         let listener = if diagnosis::wanted() { Some(Listener::new(&mut running.bpf)?) } else { None };
         // Cgroups made between the first listing and the attachment have no event.
         registry.repair(&listing(&hierarchy)?);
@@ -247,6 +254,7 @@ impl Session {
             oom,
             feed,
             symbolizer: Names::symbolizer(),
+            unwinding,
             slopes: HashMap::new(),
             unwritten: HashMap::new(),
             started_ns: monotonic_ns(),
@@ -318,6 +326,15 @@ impl Session {
     #[must_use]
     pub fn clocks(&self) -> [u64; 3] {
         clock::triple()
+    }
+
+    /// Has the tables made by which stacks of a program are walked, before it starts. Waits for a moment: what is late then is made while it runs.
+    pub fn prepare_for(&self, program: &std::path::Path) {
+        if let Some(builder) = &self.unwinding
+            && !builder.prepare(program, LONGEST_PREPARATION)
+        {
+            log::debug!("the tables for unwinding {} are late", program.display());
+        }
     }
 
     /// The running kernel half.
@@ -557,10 +574,22 @@ impl Session {
         if let Some(mappings) = &self.mappings {
             losses.insert("mapping_ranges_dropped".to_owned(), Some(mappings.with(|spaces| spaces.dropped())));
         }
+        if let Some(builder) = &self.unwinding {
+            losses.extend(builder.counters().losses().map(|(cause, count)| (cause.to_owned(), Some(count))));
+        }
         losses.extend(super::names::losses(&self.symbolizer));
         losses.insert("recursion_misses".to_owned(), stats::recursion_misses(&self.running.bpf));
         Ok(losses)
     }
+}
+
+/// Starts to make tables for unwinding, if walks are going to use them.
+fn unwinding(running: &mut Running) -> Result<Option<Builder>, SessionError> {
+    if running.settings.unwind == 0 {
+        return Ok(None);
+    }
+    let (tables, misses) = Tables::take(&mut running.bpf)?;
+    Builder::start(tables, misses).map(Some).map_err(SessionError::Thread)
 }
 
 fn listing(hierarchy: &Hierarchy) -> Result<Listing, SessionError> {

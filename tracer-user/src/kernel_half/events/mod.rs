@@ -20,7 +20,7 @@ pub trait Decode: Sized {
 }
 
 /// Reads a plain event, whatever its bytes are and wherever they stand; `None` if there are too few.
-fn plain<T: FromBytes>(bytes: &[u8]) -> Option<T> {
+pub(super) fn plain<T: FromBytes>(bytes: &[u8]) -> Option<T> {
     T::read_from_prefix(bytes).ok().map(|(event, _)| event)
 }
 
@@ -31,7 +31,7 @@ pub struct Ring<T> {
 }
 
 impl<T> Ring<T> {
-    fn take(half: &mut KernelHalf, table: &RingTable) -> Result<Ring<T>, BpfError> {
+    pub(super) fn take(half: &mut KernelHalf, table: &RingTable) -> Result<Ring<T>, BpfError> {
         let name = table.name();
         let map = half.bpf.take_map(name).ok_or(BpfError::Missing(name))?;
         let ring = RingBuf::try_from(map).map_err(|source| BpfError::Map { name, source })?;

@@ -7,6 +7,8 @@ use std::{
     os::fd::{AsRawFd as _, BorrowedFd},
 };
 
+/// Command of bpf(2) that runs a program (include/uapi/linux/bpf.h).
+const PROG_TEST_RUN: libc::c_long = 10;
 /// Commands of bpf(2) (include/uapi/linux/bpf.h); for hash tables the first since 5.14, the second since 5.6.
 const LOOKUP_AND_DELETE: libc::c_long = 21;
 const LOOKUP_BATCH: libc::c_long = 24;
@@ -32,6 +34,39 @@ struct Batch {
     map_fd: u32,
     element_flags: u64,
     flags: u64,
+}
+
+/// Attribute of the one that runs a program.
+#[repr(C)]
+#[derive(Default)]
+struct Run {
+    program_fd: u32,
+    result: u32,
+    data_size_in: u32,
+    data_size_out: u32,
+    data_in: u64,
+    data_out: u64,
+    repeat: u32,
+    duration: u32,
+    context_size_in: u32,
+    context_size_out: u32,
+    context_in: u64,
+    context_out: u64,
+    flags: u32,
+    cpu: u32,
+}
+
+/// Runs a raw tracepoint's program on this thread, with these as the tracepoint's arguments.
+pub(in super::super) fn test_run(program: BorrowedFd<'_>, arguments: [u64; 4]) -> io::Result<()> {
+    let mut attribute = Run {
+        program_fd: number(program)?,
+        context_size_in: size_of_val(&arguments) as u32,
+        context_in: arguments.as_ptr() as u64,
+        ..Run::default()
+    };
+    // SAFETY: the attribute is that of the command; the arguments that it names outlive the call.
+    let status = unsafe { libc::syscall(libc::SYS_bpf, PROG_TEST_RUN, &raw mut attribute, size_of::<Run>()) };
+    if status == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 fn number(map: BorrowedFd<'_>) -> io::Result<u32> {

@@ -82,6 +82,12 @@ impl<K: Pod, V: Pod> HashTable<K, V> {
         }
     }
 
+    /// Takes the map out of the kernel half, for a thread that reads and writes it by itself.
+    pub(in super::super) fn part(&self, half: &mut KernelHalf) -> Result<AyaHash<MapData, K, V>, BpfError> {
+        let map = half.bpf.take_map(self.name()).ok_or(BpfError::Missing(self.name()))?;
+        AyaHash::try_from(map).map_err(|source| self.failed(source))
+    }
+
     /// Shows `look` each entry, for what needs no table of its own. A key may be shown twice.
     pub fn each(&self, half: &KernelHalf, look: impl FnMut(&K, &V)) -> Result<(), BpfError> {
         let passed_over = batch::read(self.descriptor(half)?, look).map_err(|error| self.failed(MapError::IoError(error)))?;

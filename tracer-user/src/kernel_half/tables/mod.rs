@@ -8,13 +8,14 @@
 //! | [`totals`] | exact bytes by owner |
 //! | [`owners`], [`followed`], [`control`] | what user space tells the kernel half |
 //! | [`losses`], [`rings`], [`runs`], [`frames`], [`inner`] | losses, events, results of programs run by hand, bits of frames, the kernel half's own |
+//! | [`unwind`] | how frames lead to their callers |
 //! | [`sweep`] | a second look at the samples |
 //!
 //! `row` has what a declaration says, `handles` what can be done with a table, `busy` what an error means.
 
 mod batch;
 mod busy;
-mod calls;
+pub(super) mod calls;
 pub mod control;
 pub mod dirtied;
 pub mod files;
@@ -37,6 +38,7 @@ pub mod samples;
 pub mod stacks;
 pub mod sweep;
 pub mod totals;
+pub mod unwind;
 pub mod waits;
 
 pub use control::{control, set_control, set_vmemmap};
@@ -122,6 +124,16 @@ tables! {
     Mappers => mappings::MAPPERS.row();
     /// The ring of mappings.
     MappingEvents => rings::MAPPING_EVENTS.row();
+    /// Where the rows of a file's pages are.
+    UnwindPages => unwind::UNWIND_PAGES.row();
+    /// Rows for unwinding.
+    UnwindRows => unwind::UNWIND_ROWS.row();
+    /// Files that walks met.
+    UnwindFiles => unwind::UNWIND_FILES.row();
+    /// Rules for unwinding.
+    UnwindRules => unwind::UNWIND_RULES.row();
+    /// The ring of files whose tables are wanted.
+    UnwindMisses => unwind::UNWIND_MISSES.row();
     /// Values that found no room in a distribution.
     HistogramLosses => histograms::HISTOGRAM_LOSSES.row();
     /// Reclaims that run.

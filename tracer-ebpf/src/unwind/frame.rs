@@ -1,0 +1,168 @@
+//! One frame to its caller.
+
+use super::{GUESSED_CALLER, GUESSED_LEAF, LOOK, mapping::EXECUTABLE};
+use crate::{
+    maps::{SCRATCH, UNWIND_PAGES, UNWIND_ROWS, UNWIND_RULES},
+    values::{KNOWN, Unwind, WINDOW},
+};
+use aya_ebpf::helpers::generated::bpf_probe_read_user;
+use tracer_common::{
+    stack::{DEEPEST, MAX_FRAMES},
+    unwind::{
+        CHUNK_ROWS, End, FileTable, Memory, PAGE_BYTES, Registers, Rule, kind, register, search,
+        step::{by_frame_pointer, by_rule},
+    },
+};
+
+/// The part of the stack that was read last.
+struct Window<'a> {
+    words: &'a mut [u64; WINDOW],
+    at: &'a mut u64,
+    bytes: &'a mut u64,
+    value: &'a mut u64,
+}
+
+impl Memory for Window<'_> {
+    /// Reads the stack by the window: from the address on, and never over the end of its page, behind which nothing may be.
+    #[inline(always)]
+    fn read(&mut self, address: u64) -> bool {
+        let mut at = address.wrapping_sub(*self.at);
+        if at >= *self.bytes {
+            let to_end = PAGE_BYTES - (address & (PAGE_BYTES - 1));
+            let bytes = if to_end < (WINDOW * 8) as u64 { to_end } else { (WINDOW * 8) as u64 };
+            // SAFETY: no more than the window has; the helper checks the address.
+            let failed = unsafe { bpf_probe_read_user(self.words.as_mut_ptr().cast(), bytes as u32, address as *const _) };
+            if failed != 0 {
+                *self.bytes = 0;
+                return false;
+            }
+            *self.at = address;
+            *self.bytes = bytes;
+            at = 0;
+        }
+        *self.value = self.words[(at / 8) as usize & (WINDOW - 1)];
+        true
+    }
+
+    #[inline(always)]
+    fn value(&self) -> u64 {
+        *self.value
+    }
+}
+
+/// Records the frame and goes to its caller. An [`End`], or [`LOOK`] if its mapping must be found first.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn next(slot: u64) -> u64 {
+    let Some(scratch) = SCRATCH.get_ptr_mut(slot as u32) else { return End::NoRegisters as u64 };
+    // SAFETY: a map value; the program that has the slot has marked it busy.
+    let (s, frames) = unsafe { (&mut (*scratch).unwind, &mut (*scratch).stack.frames) };
+    // The instruction before a return address is the call, and may be the last of its function.
+    let look = s.registers.pc.wrapping_sub(s.registers.returns);
+    s.look = look;
+    if look.wrapping_sub(s.current.start) >= s.current.end.wrapping_sub(s.current.start) && !recall(s) {
+        let left = s.current;
+        s.known[(s.turn & (KNOWN as u64 - 1)) as usize] = left;
+        s.turn += 1;
+        s.current.start = 0;
+        s.current.end = 0;
+        return LOOK;
+    }
+    if s.current.flags & EXECUTABLE == 0 {
+        return End::NoMapping as u64;
+    }
+    frames[(s.length & (MAX_FRAMES as u64 - 1)) as usize] = s.registers.pc;
+    s.length += 1;
+    if s.length >= DEEPEST as u64 {
+        return End::TooDeep as u64;
+    }
+    let rule = rule_at(s, look);
+    let mut registers = s.registers;
+    let leaf = s.is_leaf;
+    s.is_leaf = 0;
+    let end = if let Some(rule) = rule { with_rule(s, rule, leaf, &mut registers) } else { without_rule(s, leaf, &mut registers) };
+    s.registers = registers;
+    end as u64
+}
+
+#[inline(always)]
+fn window(s: &mut Unwind) -> Window<'_> {
+    Window { words: &mut s.window, at: &mut s.window_at, bytes: &mut s.window_bytes, value: &mut s.word }
+}
+
+#[inline(always)]
+fn with_rule(s: &mut Unwind, rule: &Rule, leaf: u64, registers: &mut Registers) -> End {
+    let mut base = registers.sp;
+    let mut return_register = 0;
+    if rule.base == register::BP {
+        if registers.bp_known == 0 {
+            return End::Unsupported;
+        }
+        base = registers.bp;
+    } else if rule.base != register::SP || rule.return_register != 0 {
+        // Other registers are known of the innermost frame only, and a system call has overwritten two of them.
+        let overwritten = s.leaf[register::ORIG_AX as usize] != u64::MAX && (rule.base == register::R11 || rule.base == register::CX);
+        if leaf == 0 || overwritten {
+            return End::Unsupported;
+        }
+        base = s.leaf[(rule.base & 31) as usize % register::COUNT];
+        return_register = s.leaf[(rule.return_register & 31) as usize % register::COUNT];
+    }
+    by_rule(rule, base, return_register, registers, &mut window(s))
+}
+
+/// Without a rule, by the frame pointer: a guess, and less of one where the frame has called.
+#[inline(always)]
+fn without_rule(s: &mut Unwind, leaf: u64, registers: &mut Registers) -> End {
+    let end = by_frame_pointer(registers, &mut window(s));
+    if end == End::Not {
+        s.guessed |= if leaf != 0 { GUESSED_LEAF } else { GUESSED_CALLER };
+        return end;
+    }
+    if s.guessed != 0 {
+        return End::Chain;
+    }
+    if s.current.key.inode == 0 {
+        End::NoFile
+    } else if s.current.table.pages == 0 {
+        End::NoTable
+    } else {
+        End::NoRow
+    }
+}
+
+/// The rule in force at an address of the current mapping; `None` if nothing is known.
+#[inline(always)]
+fn rule_at(s: &mut Unwind, look: u64) -> Option<&'static Rule> {
+    let FileTable { first_page, pages, entry, .. } = s.current.table;
+    let offset = look.wrapping_add(s.current.delta);
+    let page = (offset / PAGE_BYTES).wrapping_sub(first_page as u64);
+    if page >= pages as u64 {
+        return None;
+    }
+    let place = UNWIND_PAGES.get(entry.wrapping_add(page as u32))?;
+    let (first, count) = (place.first as u64, place.count as u64);
+    let chunk = UNWIND_ROWS.get(place.chunk)?;
+    if count == 0 {
+        return None;
+    }
+    let row = search::find(|number| chunk.rows[number as usize & (CHUNK_ROWS - 1)], first, count, offset & (PAGE_BYTES - 1));
+    let rule = UNWIND_RULES.get(row >> 16)?;
+    if rule.kind == kind::NONE { None } else { Some(rule) }
+}
+
+/// Whether one of the mappings of this walk has the address; it becomes the current one.
+#[inline(always)]
+fn recall(s: &mut Unwind) -> bool {
+    let mut at = 0;
+    while at < KNOWN {
+        let known = s.known[at];
+        if s.look.wrapping_sub(known.start) < known.end.wrapping_sub(known.start) {
+            s.known[at] = s.current;
+            s.current = known;
+            return true;
+        }
+        at += 1;
+    }
+    false
+}

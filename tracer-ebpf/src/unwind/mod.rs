@@ -1,0 +1,105 @@
+//! User stacks by tables (see [`tracer_common::unwind`]), for the current task.
+//!
+//! | module | what it does |
+//! |---|---|
+//! | [`begin`] | registers with which the task entered the kernel |
+//! | [`mapping`] | the mapping of an address and the file behind it |
+//! | [`frame`] | one frame to the next |
+//! | [`miss`] | asks user space for tables that are not there |
+//!
+//! Functions that others call are global ones, with plain numbers as arguments: the kernel verifies each once, and their values stand in the slot's
+//! working memory, since the programs that call them leave little of the stack. For the same reason [`walk`] alone calls the others: calls
+//! that nest less deeply need less of it.
+
+mod begin;
+mod frame;
+mod mapping;
+mod miss;
+
+use crate::{
+    maps::{RUN_RESULTS, SCRATCH},
+    values::{Slot, Unwind, WALK_SHIFT},
+};
+use tracer_common::{
+    stack::{DEEPEST, StackStatus},
+    unwind::{End, IDENTIFIED},
+};
+
+/// Turns of the loop: a frame or the look-up of a mapping each.
+const TURNS: u64 = 300;
+
+/// Where an [`End`] is no end: the mapping is looked up, perhaps again.
+const LOOK: u64 = 100;
+
+/// The working memory of the slot's walk.
+#[inline(always)]
+fn state(slot: u64) -> Option<&'static mut Unwind> {
+    // SAFETY: a map value; the program that has the slot has marked it busy.
+    SCRATCH.get_ptr_mut(slot as u32).map(|scratch| unsafe { &mut (*scratch).unwind })
+}
+
+/// Walks the current task's user stack and leaves the frames in the slot's scratch: how many there are, above them ([`WALK_SHIFT`]) a
+/// [`StackStatus`]. 0 if the task has no registers of 64-bit user code, which tables are for.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn walk(slot: u64) -> u64 {
+    let mut why = begin::begin(slot);
+    let mut turn = 0;
+    while turn < TURNS {
+        // No state of the loop's own but these two: the verifier would follow each combination.
+        if why == LOOK {
+            why = mapping::find(slot);
+        } else if why == End::Not as u64 {
+            why = frame::next(slot);
+        } else {
+            break;
+        }
+        turn += 1;
+    }
+    let Some(s) = state(slot) else { return 0 };
+    let length = s.length & 0xff;
+    if why == End::NoRegisters as u64 {
+        return 0;
+    }
+    length | (status(why, s.guessed, length) as u64) << WALK_SHIFT
+}
+
+/// How a walk that ended so is kept.
+#[inline(always)]
+fn status(why: u64, guessed: u64, length: u64) -> u32 {
+    if length == 0 {
+        return StackStatus::None as u32;
+    }
+    if length >= DEEPEST as u64 || why == End::TooDeep as u64 || why == LOOK || why == End::Not as u64 {
+        return StackStatus::TooDeep as u32;
+    }
+    if guessed != 0 {
+        return if guessed == GUESSED_LEAF { StackStatus::Guessed as u32 } else { StackStatus::Ended as u32 };
+    }
+    if why == End::Root as u64 {
+        return StackStatus::Root as u32;
+    }
+    StackStatus::CUT | why as u32
+}
+
+/// Leaves in `RUN_RESULTS` which file user space has mapped at an address of its own: whether it was found, and the words of its key.
+#[inline(always)]
+pub fn identify(address: u64) {
+    let slot = Slot::Unwind as u64;
+    begin::begin(slot);
+    if let Some(s) = state(slot) {
+        s.look = address;
+        s.any = 1;
+        let found = mapping::find(slot);
+        s.any = 0;
+        if let Some(result) = RUN_RESULTS.get_ptr_mut(IDENTIFIED) {
+            // SAFETY: a map value of plain numbers, which one thread of user space asks for.
+            unsafe { *result = [found, s.current.key.inode, s.current.key.device as u64, s.current.key.generation as u64] };
+        }
+    }
+}
+
+/// A caller was found by the frame pointer where no rule was known: of a frame that had called, so that its frame pointer was set.
+const GUESSED_CALLER: u64 = 1;
+/// The same of the innermost frame, which may not have set its own yet: its caller may be missing.
+const GUESSED_LEAF: u64 = 2;

@@ -1,0 +1,211 @@
+//! The kernel half's tables for unwinding, for a thread of its own that fills them while programs read them.
+//!
+//! Rows, directory and rules are mapped: a table of 100,000 rows is filled without a system call. Programs read them without locks, so whoever
+//! fills them writes rows and rules first, the directory after them, and the file's entry last, and takes them back in the other order with a
+//! [`Tables::wait_for_readers`] in between.
+
+use super::{
+    BpfError,
+    events::{Decode, Ring, plain},
+    loaded::KernelHalf,
+    tables::{
+        calls,
+        runs::{self, RUN_RESULTS},
+        unwind::{UNWIND_FILES, UNWIND_MISSES, UNWIND_PAGES, UNWIND_ROWS, UNWIND_RULES},
+    },
+};
+use aya::{
+    Pod,
+    maps::{Array, HashMap, Map, MapData, MapError},
+};
+use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
+use std::{
+    fs::File,
+    io,
+    os::fd::{AsFd as _, OwnedFd},
+    ptr::null_mut,
+    time::Duration,
+};
+use tracer_common::unwind::{CHUNK_ROWS, Chunk, FileKey, FileTable, IDENTIFIED, Miss, PageRows, Rule};
+
+impl Decode for Miss {
+    fn decode(bytes: &[u8]) -> Option<Miss> {
+        plain(bytes)
+    }
+}
+
+/// The program that says which file is mapped where.
+const IDENTIFY: &str = "run_identify";
+/// How long a walk can take at most where the kernel does not say when all have ended.
+const LONGEST_WALK: Duration = Duration::from_millis(50);
+
+/// The tables.
+pub struct Tables {
+    files: HashMap<MapData, FileKey, FileTable>,
+    pages: Mapped<PageRows>,
+    rows: Mapped<u32>,
+    rules: Mapped<Rule>,
+    results: Array<MapData, [u64; 4]>,
+    identify: OwnedFd,
+}
+
+impl Tables {
+    /// Takes them out of the kernel half, with the ring of what is wanted.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn take(half: &mut KernelHalf) -> Result<(Tables, Ring<Miss>), BpfError> {
+        let identify = runs::descriptor(half, IDENTIFY)?;
+        let results = half.bpf.map(RUN_RESULTS.name()).ok_or(BpfError::Missing(RUN_RESULTS.name()))?;
+        let failed = |source| BpfError::Map { name: RUN_RESULTS.name(), source };
+        let Map::Array(results) = results else { return Err(BpfError::Missing(RUN_RESULTS.name())) };
+        let results = results.fd().as_fd().try_clone_to_owned().map_err(|error| failed(MapError::IoError(error)))?;
+        let results = MapData::from_fd(results).and_then(|data| Array::try_from(Map::Array(data))).map_err(failed)?;
+        let rows: Mapped<Chunk> = Mapped::of(half, UNWIND_ROWS.name())?;
+        let tables = Tables {
+            files: UNWIND_FILES.part(half)?,
+            pages: Mapped::of(half, UNWIND_PAGES.name())?,
+            rows: rows.in_parts(CHUNK_ROWS),
+            rules: Mapped::of(half, UNWIND_RULES.name())?,
+            results,
+            identify,
+        };
+        Ok((tables, Ring::take(half, &UNWIND_MISSES)?))
+    }
+
+    /// Chunks that there are.
+    #[must_use]
+    pub fn chunks(&self) -> usize {
+        self.rows.entries / CHUNK_ROWS
+    }
+
+    /// Entries of the directory.
+    #[must_use]
+    pub fn pages(&self) -> usize {
+        self.pages.entries
+    }
+
+    /// Rules that there is room for.
+    #[must_use]
+    pub fn rules(&self) -> usize {
+        self.rules.entries
+    }
+
+    /// Writes rows into a chunk. What does not fit is not written.
+    pub fn write_rows(&mut self, chunk: usize, first: usize, rows: &[u32]) {
+        self.rows.write(chunk.saturating_mul(CHUNK_ROWS).saturating_add(first), rows);
+    }
+
+    /// Writes entries of the directory.
+    pub fn write_pages(&mut self, first: usize, pages: &[PageRows]) {
+        self.pages.write(first, pages);
+    }
+
+    /// Writes a rule.
+    pub fn write_rule(&mut self, number: usize, rule: Rule) {
+        self.rules.write(number, &[rule]);
+    }
+
+    /// What the kernel half knows of a file.
+    #[must_use]
+    pub fn file(&self, key: &FileKey) -> Option<FileTable> {
+        self.files.get(key, 0).ok()
+    }
+
+    /// Says what is known of a file. False if there is no room.
+    pub fn set_file(&mut self, key: &FileKey, table: &FileTable) -> bool {
+        self.files.insert(key, table, 0).is_ok()
+    }
+
+    /// Takes a file's entry back: walks that begin from now on do not find it.
+    pub fn remove_file(&mut self, key: &FileKey) {
+        // It may be gone.
+        let _ = self.files.remove(key);
+    }
+
+    /// Which file this is to the kernel half: what walks will call it. The file is mapped for that, and nothing of it is touched.
+    ///
+    /// # Errors
+    /// It cannot be mapped, or the program not be run; [`io::ErrorKind::NotFound`] if the program does not find the mapping.
+    pub fn identify(&self, file: &File) -> io::Result<FileKey> {
+        let length = 4096;
+        // SAFETY: a new mapping somewhere, which nobody but the kernel half looks at; its bytes are not.
+        let at = unsafe { mmap(null_mut(), length, ProtFlags::READ, MapFlags::PRIVATE, file, 0) }?;
+        let key = self.identify_at(at as u64);
+        // SAFETY: the mapping made above, which nothing points into.
+        unsafe { munmap(at, length) }?;
+        key
+    }
+
+    /// The same of what this process has mapped at an address.
+    ///
+    /// # Errors
+    /// See [`Tables::identify`].
+    pub fn identify_at(&self, address: u64) -> io::Result<FileKey> {
+        calls::test_run(self.identify.as_fd(), [address, 0, 0, 0])?;
+        let [found, inode, device, generation] = self.results.get(&IDENTIFIED, 0).map_err(io::Error::other)?;
+        if found != 0 {
+            return Err(io::ErrorKind::NotFound.into());
+        }
+        let small = |number: u64| u32::try_from(number).map_err(io::Error::other);
+        Ok(FileKey { inode, device: small(device)?, generation: small(generation)? })
+    }
+
+    /// Waits until every walk that runs now has ended.
+    pub fn wait_for_readers(&self) {
+        // MEMBARRIER_CMD_GLOBAL (include/uapi/linux/membarrier.h) waits for a grace period of RCU, under which programs run.
+        const GLOBAL: libc::c_long = 1;
+        // SAFETY: plain numbers.
+        if unsafe { libc::syscall(libc::SYS_membarrier, GLOBAL, 0, 0) } != 0 {
+            std::thread::sleep(LONGEST_WALK);
+        }
+    }
+}
+
+/// The values of an array, mapped.
+struct Mapped<T> {
+    at: *mut T,
+    entries: usize,
+    bytes: usize,
+}
+
+// SAFETY: the mapping belongs to this value alone; on the other side is the kernel.
+unsafe impl<T: Pod> Send for Mapped<T> {}
+
+impl<T: Pod> Mapped<T> {
+    fn of(half: &KernelHalf, name: &'static str) -> Result<Mapped<T>, BpfError> {
+        let failed = |source| BpfError::Map { name, source };
+        let map = half.bpf.map(name).ok_or(BpfError::Missing(name))?;
+        // It compares the size of values.
+        Array::<_, T>::try_from(map).map_err(failed)?;
+        let Map::Array(data) = map else { return Err(BpfError::Missing(name)) };
+        let entries = data.info().map_err(failed)?.max_entries() as usize;
+        let bytes = (entries * size_of::<T>()).next_multiple_of(4096);
+        // SAFETY: a new mapping; its length is that of the array's values, rounded up to whole pages as the kernel does.
+        let at = unsafe { mmap(null_mut(), bytes, ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED, data.fd(), 0) };
+        let at = at.map_err(|error| failed(MapError::IoError(error.into())))?.cast();
+        Ok(Mapped { at, entries, bytes })
+    }
+
+    /// The same values as so many smaller ones each.
+    fn in_parts<U: Pod>(self, parts: usize) -> Mapped<U> {
+        assert_eq!(size_of::<T>(), size_of::<U>() * parts, "parts of the value's size");
+        let whole = std::mem::ManuallyDrop::new(self);
+        Mapped { at: whole.at.cast(), entries: whole.entries * parts, bytes: whole.bytes }
+    }
+
+    fn write(&mut self, first: usize, values: &[T]) {
+        let room = self.entries.saturating_sub(first);
+        for (n, value) in values.iter().take(room).enumerate() {
+            // SAFETY: below the number of entries of the mapping. Volatile, since programs read it meanwhile.
+            unsafe { self.at.add(first + n).write_volatile(*value) };
+        }
+    }
+}
+
+impl<T> Drop for Mapped<T> {
+    fn drop(&mut self) {
+        // SAFETY: the mapping that was made for this value, which nothing points into any more.
+        let _ = unsafe { munmap(self.at.cast(), self.bytes) };
+    }
+}

@@ -1,0 +1,363 @@
+//! The thread that makes tables. It asks another one, which has a deadline for each file, to open and read them, so that no file server and no
+//! hostile file keeps it from the next; it fills the tables itself, since that takes a right that nobody who reads files should have.
+
+use super::opener;
+use super::rows::{self, Rows, RowsError};
+use super::store::{Put, Store, Target};
+use crate::host::privileges;
+use crate::host::proc::Process;
+use crate::kernel_half::{events::Ring, unwind::Tables};
+use crate::process::sys;
+use crate::symbols::reader::{Limits, Outcome, Reader};
+use std::cell::Cell;
+use std::collections::HashSet;
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tracer_common::unwind::{FileKey, FileTable, Miss, PageRows, Rule};
+
+/// Bounds of reading: the largest files take a second.
+const LIMITS: Limits = Limits { longest: Duration::from_secs(10), given_up: 2, waiting: 256 };
+/// How long the thread sleeps where nothing is asked for.
+const REST: Duration = Duration::from_millis(20);
+/// The same while files are read.
+const BUSY: Duration = Duration::from_millis(2);
+/// Files that could not be had are not tried again by the same mapping.
+const MOST_REFUSED: usize = 4096;
+
+/// How the tables do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Tables made.
+    pub made: u64,
+    /// Tables that stand there.
+    pub files: u64,
+    /// Rows that stand there, rounded up to blocks.
+    pub rows: u64,
+    /// Rows that there is room for.
+    pub room: u64,
+    /// Files that made room for others.
+    pub evicted: u64,
+    /// Files that were gone, or could not be opened, when they were wanted.
+    pub gone: u64,
+    /// Files for which there was no room.
+    pub full: u64,
+    /// Files that describe nothing of their code.
+    pub without: u64,
+    /// Files that could not be read, or not in time.
+    pub unread: u64,
+    /// Rules for which there was no room.
+    pub rules_left_out: u64,
+}
+
+impl Counters {
+    /// What of it makes stacks shorter, by the words of the reports. None is of bytes.
+    #[must_use]
+    pub fn losses(&self) -> [(&'static str, u64); 3] {
+        [
+            ("unwind_tables_full", self.full + self.rules_left_out),
+            ("unwind_files_gone", self.gone),
+            ("unwind_files_unread", self.unread),
+        ]
+    }
+}
+
+#[derive(Default)]
+struct Shared {
+    counters: Mutex<Counters>,
+    stop: AtomicBool,
+}
+
+/// Tables for a command that is going to be started.
+struct Ahead {
+    program: PathBuf,
+    done: SyncSender<()>,
+}
+
+/// The running thread. It ends soon after this is dropped; nobody waits for it, since a file server may hold it up.
+pub struct Builder {
+    shared: Arc<Shared>,
+    ahead: Sender<Ahead>,
+}
+
+impl Builder {
+    /// Starts it.
+    ///
+    /// # Errors
+    /// There can be no thread.
+    pub fn start(tables: Tables, misses: Ring<Miss>) -> io::Result<Builder> {
+        let shared = Arc::new(Shared::default());
+        let (ahead, asked) = channel();
+        let thread = Thread::new(tables, misses, asked, Arc::clone(&shared));
+        std::thread::Builder::new().name("memtrail-unwind".into()).spawn(move || thread.run())?;
+        Ok(Builder { shared, ahead })
+    }
+
+    /// Has tables made of a program and all that it maps at its start, and waits for that as long as said. Whether they are there.
+    #[must_use]
+    pub fn prepare(&self, program: &Path, longest: Duration) -> bool {
+        let (done, waited) = sync_channel(1);
+        self.ahead.send(Ahead { program: program.to_owned(), done }).is_ok() && waited.recv_timeout(longest).is_ok()
+    }
+
+    /// How the tables do.
+    #[must_use]
+    pub fn counters(&self) -> Counters {
+        *self.shared.counters.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Builder {
+    fn drop(&mut self) {
+        self.shared.stop.store(true, Ordering::Release);
+    }
+}
+
+/// What the reading thread is asked for.
+#[derive(Clone)]
+enum Job {
+    /// The file of a mapping.
+    Mapped(Miss),
+    /// A file that is open.
+    Open(Arc<File>),
+    /// The files that a program will map.
+    Program(PathBuf),
+}
+
+/// What it answers.
+enum Read {
+    /// A file and its rows.
+    File(Arc<File>, Result<Rows, RowsError>),
+    /// Files to be read.
+    Files(Vec<File>),
+    /// It could not be opened.
+    Gone,
+}
+
+/// What a job is for.
+#[derive(Clone, Debug, PartialEq)]
+enum Wanted {
+    /// A file that a walk met.
+    Met(FileKey),
+    /// One that was identified before it is read.
+    Ahead(FileKey),
+    /// A program.
+    Program(PathBuf),
+}
+
+struct Thread {
+    tables: Tables,
+    misses: Ring<Miss>,
+    asked: Receiver<Ahead>,
+    shared: Arc<Shared>,
+    store: Store,
+    reader: Reader<Wanted, Job, Read>,
+    /// Files that cannot be read by anyone.
+    refused: HashSet<FileKey>,
+    /// Commands that wait.
+    waiting: Vec<Ahead>,
+    counters: Counters,
+}
+
+impl Thread {
+    fn new(tables: Tables, misses: Ring<Miss>, asked: Receiver<Ahead>, shared: Arc<Shared>) -> Thread {
+        let store = Store::new(tables.chunks(), tables.pages(), tables.rules());
+        let counters = Counters { room: store.room(), ..Counters::default() };
+        let reader = Reader::new("memtrail-frames", LIMITS, Arc::new(read));
+        Thread { tables, misses, asked, shared, store, reader, refused: HashSet::new(), waiting: Vec::new(), counters }
+    }
+
+    fn run(mut self) {
+        privileges::keep_only_or_warn(&[privileges::UNWIND, privileges::PROCESSES]);
+        self.begin();
+        let descriptor = match self.misses.descriptor() {
+            Ok(descriptor) => descriptor,
+            Err(error) => {
+                log::warn!("no tables for unwinding are made: {error}");
+                return;
+            }
+        };
+        while !self.shared.stop.load(Ordering::Acquire) {
+            let rest = if self.reader.is_asked(|_| true) { BUSY } else { REST };
+            if let Err(error) = sys::poll_readable(std::slice::from_ref(&descriptor), rest) {
+                log::warn!("no more tables for unwinding are made: {error}");
+                return;
+            }
+            self.round();
+        }
+    }
+
+    /// What nearly every program maps is read before anybody asks: it is mapped here, too.
+    fn begin(&mut self) {
+        let Ok(own) = Process::own() else { return };
+        let Ok(maps) = own.maps() else { return };
+        for vma in maps.vmas.iter().filter(|vma| vma.execute) {
+            if *vma.name == *b"[vdso]" {
+                self.take_own_page(&own, vma.start, vma.bytes());
+            } else if vma.name.starts_with(b"/") {
+                let file = sys::mapped_file(&own, vma.start, vma.end).and_then(|found| crate::process::opener::read_only(&found));
+                if let Ok((file, _)) = file {
+                    self.ask_ahead(file);
+                }
+            }
+        }
+    }
+
+    /// The kernel's own code page is the same in every process.
+    fn take_own_page(&mut self, own: &Process, start: u64, bytes: u64) {
+        use std::os::unix::fs::FileExt as _;
+        let Ok(length) = usize::try_from(bytes) else { return };
+        let mut page = vec![0; length];
+        let is_read = own.open_file("mem").is_ok_and(|memory| memory.read_exact_at(&mut page, start).is_ok());
+        if let (true, Ok(key)) = (is_read, self.tables.identify_at(start)) {
+            self.put(&key, rows::read(&page[..]));
+        }
+    }
+
+    fn ask_ahead(&mut self, file: File) {
+        let Ok(key) = self.tables.identify(&file) else { return };
+        if !self.store.has(&key) && !self.refused.contains(&key) {
+            self.reader.ask(Wanted::Ahead(key), Job::Open(Arc::new(file)));
+        }
+    }
+
+    fn round(&mut self) {
+        let own = std::process::id();
+        while let Some(miss) = self.misses.next() {
+            // Also told for files that this process maps to identify them.
+            if !self.store.has(&miss.key) && !self.refused.contains(&miss.key) && (miss.tgid != own || miss.start != 0) {
+                self.reader.ask(Wanted::Met(miss.key), Job::Mapped(miss));
+            }
+        }
+        for ahead in self.asked.try_iter() {
+            self.reader.ask(Wanted::Program(ahead.program.clone()), Job::Program(ahead.program.clone()));
+            self.waiting.push(ahead);
+        }
+        let mut outcomes = Vec::new();
+        self.reader.wait(Some(Duration::ZERO), |wanted, outcome| outcomes.push((wanted, outcome)));
+        for (wanted, outcome) in outcomes {
+            self.take(wanted, outcome);
+        }
+        if !self.waiting.is_empty() && !self.reader.is_asked(|wanted| !matches!(wanted, Wanted::Met(_))) {
+            for Ahead { done, .. } in self.waiting.drain(..) {
+                // Who waited may have given up.
+                let _ = done.try_send(());
+            }
+        }
+        self.counters.files = self.store.files() as u64;
+        self.counters.rows = self.store.used_rows() as u64;
+        self.counters.evicted = self.store.evicted();
+        self.counters.rules_left_out = self.store.rules_left_out();
+        *self.shared.counters.lock().unwrap_or_else(PoisonError::into_inner) = self.counters;
+    }
+
+    fn take(&mut self, wanted: Wanted, outcome: Outcome<Job, Read>) {
+        match (wanted, outcome) {
+            (_, Outcome::Answer(Read::Files(files))) => {
+                for file in files {
+                    self.ask_ahead(file);
+                }
+            }
+            // The mapping may have gone, and another file come to its addresses.
+            (Wanted::Met(key), Outcome::Answer(Read::File(file, rows))) => match self.tables.identify(&file) {
+                Ok(found) if found == key => self.put(&key, rows),
+                _ => self.counters.gone += 1,
+            },
+            (Wanted::Ahead(key), Outcome::Answer(Read::File(_, rows))) => self.put(&key, rows),
+            (Wanted::Program(_), Outcome::Answer(Read::File(..))) => {}
+            (_, Outcome::Answer(Read::Gone)) => self.counters.gone += 1,
+            (Wanted::Met(key) | Wanted::Ahead(key), Outcome::GivenUp(_)) => {
+                self.counters.unread += 1;
+                self.refuse(&key);
+            }
+            (Wanted::Program(_), Outcome::GivenUp(_)) => {}
+        }
+    }
+
+    fn put(&mut self, key: &FileKey, rows: Result<Rows, RowsError>) {
+        match rows {
+            Ok(rows) => {
+                log::debug!("unwinding: {key:x?}: {} rows, {} rules, {} unread", rows.rows.len(), rows.rules.len(), rows.unread);
+                let now_s = now_s();
+                match self.store.put(&mut self.tables, key, &rows, now_s) {
+                    Put::Done => self.counters.made += 1,
+                    Put::Full => {
+                        self.counters.full += 1;
+                        log::debug!("unwinding: no room for {key:x?}");
+                    }
+                }
+            }
+            Err(error) => {
+                log::debug!("unwinding: {key:x?} {error}");
+                match error {
+                    RowsError::NoDescriptions | RowsError::Narrow => self.counters.without += 1,
+                    RowsError::Elf(_) => self.counters.unread += 1,
+                }
+                self.refuse(key);
+            }
+        }
+    }
+
+    fn refuse(&mut self, key: &FileKey) {
+        self.store.without(&mut self.tables, key);
+        if self.refused.len() >= MOST_REFUSED {
+            self.refused.clear();
+        }
+        self.refused.insert(*key);
+    }
+}
+
+/// Does one job, on the reading thread.
+fn read(job: Job) -> Read {
+    thread_local!(static DONE: Cell<bool> = const { Cell::new(false) });
+    if !DONE.replace(true) {
+        privileges::keep_only_or_warn(&[privileges::PROCESSES]);
+    }
+    match job {
+        Job::Mapped(miss) => match opener::open_mapped(&miss) {
+            Ok(file) => {
+                let rows = rows::read(&file);
+                Read::File(Arc::new(file), rows)
+            }
+            Err(_) => Read::Gone,
+        },
+        Job::Open(file) => {
+            let rows = rows::read(&*file);
+            Read::File(file, rows)
+        }
+        Job::Program(path) => Read::Files(opener::open_program(&path)),
+    }
+}
+
+/// Seconds as the kernel half counts them.
+fn now_s() -> u32 {
+    (crate::host::clock::monotonic_ns() >> 30) as u32
+}
+
+impl Target for Tables {
+    fn write_rows(&mut self, chunk: u32, first: usize, rows: &[u32]) {
+        Tables::write_rows(self, chunk as usize, first, rows);
+    }
+    fn write_pages(&mut self, first: usize, pages: &[PageRows]) {
+        Tables::write_pages(self, first, pages);
+    }
+    fn write_rule(&mut self, number: usize, rule: Rule) {
+        Tables::write_rule(self, number, rule);
+    }
+    fn file(&self, key: &FileKey) -> Option<FileTable> {
+        Tables::file(self, key)
+    }
+    fn set_file(&mut self, key: &FileKey, table: &FileTable) -> bool {
+        Tables::set_file(self, key, table)
+    }
+    fn remove_file(&mut self, key: &FileKey) {
+        Tables::remove_file(self, key);
+    }
+    fn wait_for_readers(&self) {
+        Tables::wait_for_readers(self);
+    }
+}

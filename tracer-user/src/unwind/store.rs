@@ -1,0 +1,398 @@
+//! The files whose tables stand in the kernel half's, and which of them makes room for another. Pure but for what it writes to.
+
+use super::rows::Rows;
+use super::space::{Blocks, Entries, Extent};
+use std::collections::HashMap;
+use tracer_common::unwind::{FileKey, FileTable, PAGE_BYTES, PageRows, Rule, WITHOUT};
+
+/// A file that a walk used this long ago makes no room for another, seconds of the kernel half's (2^30 nanoseconds).
+const USED_LATELY_S: u32 = 10;
+
+/// Where tables are written to.
+pub trait Target {
+    /// Writes rows into a chunk, from that one on.
+    fn write_rows(&mut self, chunk: u32, first: usize, rows: &[u32]);
+    /// Writes entries of the directory.
+    fn write_pages(&mut self, first: usize, pages: &[PageRows]);
+    /// Writes a rule.
+    fn write_rule(&mut self, number: usize, rule: Rule);
+    /// What stands there of a file.
+    fn file(&self, key: &FileKey) -> Option<FileTable>;
+    /// Says what is known of a file; whether there was room.
+    fn set_file(&mut self, key: &FileKey, table: &FileTable) -> bool;
+    /// Takes a file's entry back.
+    fn remove_file(&mut self, key: &FileKey);
+    /// Waits until nobody uses what was taken back.
+    fn wait_for_readers(&self);
+}
+
+/// What became of a table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Put {
+    /// It stands there.
+    Done,
+    /// All of the room is in use by files that were walked through lately.
+    Full,
+}
+
+/// Where a file's table stands.
+#[derive(Clone, Debug)]
+struct Placed {
+    extents: Vec<Extent>,
+    entry: usize,
+    pages: usize,
+}
+
+/// The tables that stand there.
+#[derive(Debug)]
+pub struct Store {
+    blocks: Blocks,
+    entries: Entries,
+    rules: HashMap<Rule, u16>,
+    most_rules: usize,
+    placed: HashMap<FileKey, Placed>,
+    /// Rules that found no room: their places are unknown.
+    rules_left_out: u64,
+    /// Files that made room.
+    evicted: u64,
+}
+
+impl Store {
+    /// An empty one, of so many chunks of rows, entries of the directory and rules.
+    #[must_use]
+    pub fn new(chunks: usize, pages: usize, rules: usize) -> Store {
+        Store {
+            blocks: Blocks::new(chunks),
+            entries: Entries::new(pages),
+            rules: HashMap::new(),
+            most_rules: rules.min(usize::from(u16::MAX) + 1),
+            placed: HashMap::new(),
+            rules_left_out: 0,
+            evicted: 0,
+        }
+    }
+
+    /// Whether a file's table is there.
+    #[must_use]
+    pub fn has(&self, key: &FileKey) -> bool {
+        self.placed.contains_key(key)
+    }
+
+    /// Files whose tables are there.
+    #[must_use]
+    pub fn files(&self) -> usize {
+        self.placed.len()
+    }
+
+    /// Rows that there is room for.
+    #[must_use]
+    pub fn room(&self) -> u64 {
+        self.blocks.room() as u64
+    }
+
+    /// Rows in use, rounded up to blocks.
+    #[must_use]
+    pub fn used_rows(&self) -> usize {
+        self.blocks.used_rows()
+    }
+
+    /// Files that made room for others.
+    #[must_use]
+    pub fn evicted(&self) -> u64 {
+        self.evicted
+    }
+
+    /// Rules that found no room.
+    #[must_use]
+    pub fn rules_left_out(&self) -> u64 {
+        self.rules_left_out
+    }
+
+    /// Writes a file's table, for walks to find from now on. `now_s` is the kernel half's time.
+    pub fn put(&mut self, target: &mut impl Target, key: &FileKey, file: &Rows, now_s: u32) -> Put {
+        let (Some(first), Some(last)) = (file.rows.first(), file.rows.last()) else {
+            self.without(target, key);
+            return Put::Done;
+        };
+        if self.has(key) {
+            return Put::Done;
+        }
+        let first_page = u64::from(first.offset) / PAGE_BYTES;
+        let pages = (u64::from(last.offset) / PAGE_BYTES - first_page + 1) as usize;
+        // Nothing makes room for what no room is enough for.
+        if file.rows.len() + pages > self.blocks.room() {
+            return Put::Full;
+        }
+        let numbers = self.number(target, &file.rules);
+        let placed = loop {
+            match self.place(target, file, &numbers, pages) {
+                Some(placed) => break placed,
+                None if self.evict(target, now_s) => {}
+                None => return Put::Full,
+            }
+        };
+        let table = FileTable {
+            first_page: first_page as u32,
+            pages: pages as u32,
+            entry: placed.entry as u32,
+            state: 0,
+            asked_s: now_s,
+            used_s: now_s,
+        };
+        if !target.set_file(key, &table) {
+            self.give_back(&placed);
+            return Put::Full;
+        }
+        self.placed.insert(*key, placed);
+        Put::Done
+    }
+
+    /// Notes that a file has nothing that a table can be made of.
+    pub fn without(&self, target: &mut impl Target, key: &FileKey) {
+        // Where there is no room for that, it is asked for again.
+        let _has_room = target.set_file(key, &FileTable { state: WITHOUT, ..FileTable::default() });
+    }
+
+    /// The numbers of rules in the table of all.
+    fn number(&mut self, target: &mut impl Target, rules: &[Rule]) -> Vec<u16> {
+        let unknown = Rule::default();
+        let mut number_of = |rule: &Rule| {
+            if let Some(number) = self.rules.get(rule) {
+                return *number;
+            }
+            let next = self.rules.len();
+            if next >= self.most_rules {
+                self.rules_left_out += 1;
+                return 0;
+            }
+            target.write_rule(next, *rule);
+            self.rules.insert(*rule, next as u16);
+            next as u16
+        };
+        // Number 0 says that nothing is known.
+        number_of(&unknown);
+        rules.iter().map(number_of).collect()
+    }
+
+    /// Writes rows and directory; `None` if there is no room.
+    fn place(&mut self, target: &mut impl Target, file: &Rows, numbers: &[u16], pages: usize) -> Option<Placed> {
+        let mut placed = Placed { extents: Vec::new(), entry: self.entries.take(pages)?, pages };
+        let mut directory = Vec::with_capacity(pages);
+        let mut left = file.rows.len() + pages;
+        let (mut rest, mut before) = (&file.rows[..], 0_u16);
+        let first_page = u64::from(file.rows[0].offset) / PAGE_BYTES;
+        let (mut extent, mut filled) = (None::<Extent>, 0);
+        let mut rows = Vec::new();
+        for page in first_page..first_page + pages as u64 {
+            let count = rest.partition_point(|row| u64::from(row.offset) / PAGE_BYTES <= page);
+            let (here, after) = rest.split_at(count);
+            rest = after;
+            rows.clear();
+            // What is in force where the page begins.
+            if here.first().is_none_or(|row| u64::from(row.offset) % PAGE_BYTES != 0) {
+                rows.push(u32::from(before) << 16);
+            }
+            rows.extend(here.iter().map(|row| u32::from(numbers[usize::from(row.rule)]) << 16 | row.offset % PAGE_BYTES as u32));
+            before = here.last().map_or(before, |row| numbers[usize::from(row.rule)]);
+            if extent.is_none_or(|extent| filled + rows.len() > extent.rows()) {
+                let Some(next) = self.blocks.take(left, rows.len()) else {
+                    self.give_back(&placed);
+                    return None;
+                };
+                placed.extents.push(next);
+                (extent, filled) = (Some(next), 0);
+            }
+            let extent = extent?;
+            let first = extent.first_row() + filled;
+            target.write_rows(extent.chunk, first, &rows);
+            directory.push(PageRows { chunk: extent.chunk, first: first as u16, count: rows.len() as u16 });
+            filled += rows.len();
+            left = left.saturating_sub(rows.len()).max(1);
+        }
+        target.write_pages(placed.entry, &directory);
+        Some(placed)
+    }
+
+    fn give_back(&mut self, placed: &Placed) {
+        for extent in &placed.extents {
+            self.blocks.give(*extent);
+        }
+        self.entries.give(placed.entry, placed.pages);
+    }
+
+    /// Takes back the table that was not used for longest, if that is long enough ago. Whether there was one.
+    fn evict(&mut self, target: &mut impl Target, now_s: u32) -> bool {
+        let used = |key: &FileKey| target.file(key).map_or(0, |table| table.used_s);
+        let oldest = self.placed.keys().map(|key| (used(key), *key)).min_by_key(|(used_s, _)| *used_s);
+        let Some((_, key)) = oldest.filter(|(used_s, _)| now_s.saturating_sub(*used_s) >= USED_LATELY_S) else { return false };
+        target.remove_file(&key);
+        target.wait_for_readers();
+        if let Some(placed) = self.placed.remove(&key) {
+            self.give_back(&placed);
+        }
+        self.evicted += 1;
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::unwind::rows::Row;
+    use tracer_common::unwind::{CHUNK_ROWS, kind, search};
+
+    /// The tables as the kernel half has them.
+    struct Memory {
+        rows: Vec<u32>,
+        pages: Vec<PageRows>,
+        rules: Vec<Rule>,
+        files: HashMap<FileKey, FileTable>,
+        waited: std::cell::Cell<u32>,
+    }
+
+    impl Memory {
+        fn new(chunks: usize, pages: usize, rules: usize) -> Memory {
+            Memory {
+                rows: vec![u32::MAX; chunks * CHUNK_ROWS],
+                pages: vec![PageRows::default(); pages],
+                rules: vec![Rule::default(); rules],
+                files: HashMap::new(),
+                waited: std::cell::Cell::new(0),
+            }
+        }
+
+        /// What a walk finds at an offset in a file.
+        fn rule(&self, key: &FileKey, offset: u64) -> Option<Rule> {
+            let table = self.files.get(key)?;
+            let page = (offset / PAGE_BYTES).checked_sub(table.first_page.into()).filter(|page| *page < table.pages.into())?;
+            let place = self.pages[table.entry as usize + page as usize];
+            let chunk = &self.rows[place.chunk as usize * CHUNK_ROWS..][..CHUNK_ROWS];
+            assert!(place.count > 0 && usize::from(place.first) + usize::from(place.count) <= CHUNK_ROWS);
+            let row = search::find(|n| chunk[n as usize], place.first.into(), place.count.into(), offset % PAGE_BYTES);
+            Some(self.rules[row as usize >> 16])
+        }
+    }
+
+    impl Target for Memory {
+        fn write_rows(&mut self, chunk: u32, first: usize, rows: &[u32]) {
+            self.rows[chunk as usize * CHUNK_ROWS + first..][..rows.len()].copy_from_slice(rows);
+        }
+        fn write_pages(&mut self, first: usize, pages: &[PageRows]) {
+            self.pages[first..][..pages.len()].copy_from_slice(pages);
+        }
+        fn write_rule(&mut self, number: usize, rule: Rule) {
+            self.rules[number] = rule;
+        }
+        fn file(&self, key: &FileKey) -> Option<FileTable> {
+            self.files.get(key).copied()
+        }
+        fn set_file(&mut self, key: &FileKey, table: &FileTable) -> bool {
+            self.files.insert(*key, *table);
+            true
+        }
+        fn remove_file(&mut self, key: &FileKey) {
+            self.files.remove(key);
+        }
+        fn wait_for_readers(&self) {
+            self.waited.set(self.waited.get() + 1);
+        }
+    }
+
+    fn key(inode: u64) -> FileKey {
+        FileKey { inode, device: 8 << 20, generation: 7 }
+    }
+
+    fn rule(cfa: i32) -> Rule {
+        Rule { cfa, kind: kind::REGISTER, ..Rule::default() }
+    }
+
+    /// Rows at these distances, each with another rule than the one before.
+    fn rows(start: u32, distances: impl Iterator<Item = u32>) -> Rows {
+        let mut offset = start;
+        let rows = distances.enumerate().map(|(n, distance)| {
+            let row = Row { offset, rule: (n % 5) as u16 };
+            offset += distance;
+            row
+        });
+        Rows { rows: rows.collect(), rules: (0..5).map(|n| if n == 4 { Rule::default() } else { rule(n * 8) }).collect(), unread: 0 }
+    }
+
+    fn expected(file: &Rows, offset: u64) -> Rule {
+        let after = file.rows.partition_point(|row| u64::from(row.offset) <= offset);
+        after.checked_sub(1).map_or(Rule::default(), |at| file.rules[usize::from(file.rows[at].rule)])
+    }
+
+    #[test]
+    fn every_place_of_a_file_has_its_rule_whatever_else_is_there() {
+        let mut memory = Memory::new(8, 2000, 64);
+        let mut store = Store::new(8, 2000, 64);
+        let files = [
+            // A page full, gaps of several pages, and more rows than a chunk has.
+            rows(0x1ff0, (0..5000).map(|_| 1)),
+            rows(0x3_0123, [1, 16, 4096, 20_000, 3, 70_000, 1].into_iter()),
+            rows(0, (0..40_000).map(|n| n % 40 + 1)),
+        ];
+        for (n, file) in files.iter().enumerate() {
+            assert_eq!(store.put(&mut memory, &key(n as u64), file, 1), Put::Done);
+        }
+        for (n, file) in files.iter().enumerate() {
+            let (first, last) = (file.rows[0].offset, file.rows[file.rows.len() - 1].offset);
+            let begin = u64::from(first) / PAGE_BYTES * PAGE_BYTES;
+            for offset in begin..=u64::from(last) {
+                assert_eq!(memory.rule(&key(n as u64), offset), Some(expected(file, offset)), "{offset:x} of file {n}");
+            }
+            assert_eq!(memory.rule(&key(n as u64), begin.wrapping_sub(1)), None);
+            assert_eq!(memory.rule(&key(n as u64), (u64::from(last) / PAGE_BYTES + 1) * PAGE_BYTES), None);
+        }
+        assert_eq!(store.files(), 3);
+    }
+
+    #[test]
+    fn what_was_not_used_for_long_makes_room_and_what_was_does_not() {
+        let (mut memory, mut store) = (Memory::new(2, 100, 64), Store::new(2, 100, 64));
+        let large = rows(0, (0..CHUNK_ROWS as u32 - 100).map(|_| 4));
+        for n in 0..2 {
+            assert_eq!(store.put(&mut memory, &key(n), &large, n as u32), Put::Done);
+        }
+        assert_eq!(store.put(&mut memory, &key(2), &large, 9), Put::Full, "both were used lately");
+        assert_eq!((memory.file(&key(2)), memory.waited.get()), (None, 0));
+        memory.files.get_mut(&key(0)).unwrap().used_s = 19;
+        assert_eq!(store.put(&mut memory, &key(2), &large, 20), Put::Done);
+        assert_eq!((memory.file(&key(1)), store.evicted(), memory.waited.get()), (None, 1, 1));
+        for offset in [0, 5, 40_000] {
+            assert_eq!(memory.rule(&key(0), offset), Some(expected(&large, offset)));
+            assert_eq!(memory.rule(&key(2), offset), Some(expected(&large, offset)));
+        }
+    }
+
+    #[test]
+    fn a_file_larger_than_all_room_takes_none_of_it() {
+        let (mut memory, mut store) = (Memory::new(2, 1000, 64), Store::new(2, 1000, 64));
+        let huge = rows(0, (0..3 * CHUNK_ROWS as u32).map(|_| 8));
+        assert_eq!(store.put(&mut memory, &key(1), &huge, 100), Put::Full);
+        assert_eq!(store.used_rows(), 0);
+        let wide = rows(0, [4096 * 1000, 1].into_iter());
+        assert_eq!(store.put(&mut memory, &key(1), &wide, 100), Put::Full);
+        assert_eq!(store.put(&mut memory, &key(1), &rows(0, [1, 1].into_iter()), 100), Put::Done);
+    }
+
+    #[test]
+    fn rules_are_kept_once_and_those_without_room_are_unknown() {
+        let (mut memory, mut store) = (Memory::new(1, 10, 4), Store::new(1, 10, 4));
+        let file = rows(0, [16; 5].into_iter());
+        assert_eq!(store.put(&mut memory, &key(1), &file, 1), Put::Done);
+        // Number 0, and three of the four others.
+        assert_eq!((store.rules.len(), store.rules_left_out()), (4, 1));
+        let found: Vec<Rule> = (0..5).map(|n| memory.rule(&key(1), n * 16).unwrap()).collect();
+        assert_eq!(found, [rule(0), rule(8), rule(16), Rule::default(), Rule::default()]);
+        assert_eq!(store.put(&mut memory, &key(2), &file, 1), Put::Done);
+        assert_eq!(store.rules.len(), 4);
+    }
+
+    #[test]
+    fn a_file_without_rows_is_not_asked_for_again() {
+        let (mut memory, mut store) = (Memory::new(1, 10, 4), Store::new(1, 10, 4));
+        assert_eq!(store.put(&mut memory, &key(1), &Rows::default(), 1), Put::Done);
+        assert_eq!((memory.files[&key(1)].state, memory.files[&key(1)].pages, store.has(&key(1))), (WITHOUT, 0, false));
+    }
+}
