@@ -13,6 +13,18 @@ pub const MAX_FRAMES: usize = 128;
 /// A stack of so many frames may have had more.
 pub const DEEPEST: usize = 127;
 
+/// Innermost frames of a longer stack that are kept.
+pub const INNERMOST: usize = 96;
+
+/// Outermost frames of it that are kept, so that stacks of any depth merge at their roots.
+pub const OUTERMOST: usize = 31;
+
+/// See [`StackRecord::status`].
+pub const OLDEST_SHIFT: u32 = 8;
+
+/// What user space puts between them: frames were left out. No frame of the kernel half's is such a number, since no address is.
+pub const LEFT_OUT: u64 = DISTANCE;
+
 /// Frames hashed at a time: the verifier follows one exit a chunk instead of one a frame.
 pub const CHUNK: usize = 16;
 
@@ -53,7 +65,8 @@ pub struct StackRecord {
     pub check: u64,
     /// Frames in use.
     pub length: u32,
-    /// A [`StackStatus`] number.
+    /// A [`StackStatus`] number; above it ([`OLDEST_SHIFT`]), if frames were left out, one more than the place in the outermost frames of the
+    /// first of them: they stand in a ring behind [`INNERMOST`] frames.
     pub status: u32,
     /// Return addresses, innermost first, encoded as said above.
     pub frames: [u64; MAX_FRAMES],
@@ -137,6 +150,14 @@ mod tests {
 
     const ONE: Bases = Bases { code_start: 0x5581_0000_1000, code_length: 0x3000, mmap_base: 0x7f12_3456_7000 };
     const OTHER: Bases = Bases { code_start: 0x55ff_0000_1000, code_length: 0x3000, mmap_base: 0x7fee_0000_0000 };
+
+    #[test]
+    fn the_mark_of_frames_that_were_left_out_stays_what_it_is() {
+        for bases in [ONE, OTHER, Bases::default()] {
+            assert_eq!(bases.absolute(LEFT_OUT), Some(LEFT_OUT));
+        }
+        assert_eq!(INNERMOST + OUTERMOST, DEEPEST);
+    }
 
     #[test]
     fn frames_come_back_as_the_addresses_they_were() {

@@ -68,6 +68,8 @@ pub struct Unwind {
     pub registers: Registers,
     /// Frames so far.
     pub length: u64,
+    /// Where the next one is written: behind the innermost frames in a ring.
+    pub place: u64,
     /// 1: the frame is the innermost.
     pub is_leaf: u64,
     /// Guesses that it rests on.

@@ -115,7 +115,7 @@ extern "C" fn keep_stack(slot: u64, walked: u64, salt: u64) -> u64 {
     if length == 0 {
         return 0;
     }
-    let class = if status == StackStatus::Root as u64 { 1 << 40 } else { 0 };
+    let class = if status & 0xff == StackStatus::Root as u64 { 1 << 40 } else { 0 };
     let mut identity = salt ^ length ^ class;
     let mut check = salt ^ length ^ class;
     let mut chunk = 0;

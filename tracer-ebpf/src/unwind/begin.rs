@@ -31,6 +31,7 @@ pub extern "C" fn begin(slot: u64) -> u64 {
     const NONE: u64 = End::NoRegisters as u64;
     let Some(s) = state(slot) else { return NONE };
     s.length = 0;
+    s.place = 0;
     s.guessed = 0;
     s.window_bytes = 0;
     s.turn = 0;

@@ -7,7 +7,7 @@ use crate::{
 };
 use aya_ebpf::helpers::generated::bpf_probe_read_user;
 use tracer_common::{
-    stack::{DEEPEST, MAX_FRAMES},
+    stack::{DEEPEST, INNERMOST, MAX_FRAMES},
     unwind::{
         CHUNK_ROWS, End, FileTable, Memory, PAGE_BYTES, Registers, Rule, kind, register, search,
         step::{by_frame_pointer, by_rule},
@@ -71,11 +71,13 @@ pub extern "C" fn next(slot: u64) -> u64 {
     if s.current.flags & EXECUTABLE == 0 {
         return End::NoMapping as u64;
     }
-    frames[(s.length & (MAX_FRAMES as u64 - 1)) as usize] = s.registers.pc;
-    s.length += 1;
-    if s.length >= DEEPEST as u64 {
-        return End::TooDeep as u64;
+    // Behind the innermost frames the latest ones, in a ring: the outermost of all, in the end.
+    frames[(s.place & (MAX_FRAMES as u64 - 1)) as usize] = s.registers.pc;
+    s.place += 1;
+    if s.place == DEEPEST as u64 {
+        s.place = INNERMOST as u64;
     }
+    s.length += 1;
     let rule = rule_at(s, look);
     let mut registers = s.registers;
     let leaf = s.is_leaf;

@@ -21,12 +21,12 @@ use crate::{
     values::{Slot, Unwind, WALK_SHIFT},
 };
 use tracer_common::{
-    stack::{DEEPEST, StackStatus},
+    stack::{DEEPEST, INNERMOST, OLDEST_SHIFT, StackStatus},
     unwind::{End, IDENTIFIED},
 };
 
 /// Turns of the loop: a frame or the look-up of a mapping each.
-const TURNS: u64 = 300;
+const TURNS: u64 = 400;
 
 /// Where an [`End`] is no end: the mapping is looked up, perhaps again.
 const LOOK: u64 = 100;
@@ -38,8 +38,8 @@ fn state(slot: u64) -> Option<&'static mut Unwind> {
     SCRATCH.get_ptr_mut(slot as u32).map(|scratch| unsafe { &mut (*scratch).unwind })
 }
 
-/// Walks the current task's user stack and leaves the frames in the slot's scratch: how many there are, above them ([`WALK_SHIFT`]) a
-/// [`StackStatus`]. 0 if the task has no registers of 64-bit user code, which tables are for.
+/// Walks the current task's user stack and leaves the frames in the slot's scratch: how many there are, above them ([`WALK_SHIFT`]) what
+/// [`tracer_common::stack::StackRecord::status`] says. 0 if the task has no registers of 64-bit user code, which tables are for.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn walk(slot: u64) -> u64 {
@@ -57,11 +57,17 @@ pub extern "C" fn walk(slot: u64) -> u64 {
         turn += 1;
     }
     let Some(s) = state(slot) else { return 0 };
-    let length = s.length & 0xff;
+    let depth = s.length;
     if why == End::NoRegisters as u64 {
         return 0;
     }
-    length | (status(why, s.guessed, length) as u64) << WALK_SHIFT
+    let status = (status(why, s.guessed, depth) as u64) << WALK_SHIFT;
+    if depth <= DEEPEST as u64 {
+        return depth | status;
+    }
+    // Where the next frame would have gone stands the oldest of the ring.
+    let oldest = s.place - INNERMOST as u64;
+    DEEPEST as u64 | status | (oldest + 1) << (WALK_SHIFT + OLDEST_SHIFT)
 }
 
 /// How a walk that ended so is kept.
@@ -70,7 +76,7 @@ fn status(why: u64, guessed: u64, length: u64) -> u32 {
     if length == 0 {
         return StackStatus::None as u32;
     }
-    if length >= DEEPEST as u64 || why == End::TooDeep as u64 || why == LOOK || why == End::Not as u64 {
+    if why == LOOK || why == End::Not as u64 {
         return StackStatus::TooDeep as u32;
     }
     if guessed != 0 {

@@ -29,7 +29,7 @@ pub struct TracingArgs {
     #[arg(long, value_name = "SIZE", default_value = "64MiB", value_parser = units::parse_size)]
     pub map_memory: u64,
     /// Memory for the tables by which stacks of programs without frame pointers are walked, part of the above. 0: by frame pointers alone.
-    #[arg(long, value_name = "SIZE", default_value = "16MiB", value_parser = units::parse_size)]
+    #[arg(long, value_name = "SIZE", default_value = "16MiB", value_parser = size_or_none)]
     pub unwind_memory: u64,
     /// Where the files of container runtimes and the kubelet are, which name containers and pods: the root of the host, if memtrail
     /// runs in a container.
@@ -61,6 +61,11 @@ impl TracingArgs {
             forced,
         }
     }
+}
+
+/// A size, or 0 for none.
+fn size_or_none(text: &str) -> Result<u64, units::UnitError> {
+    if text == "0" { Ok(0) } else { units::parse_size(text) }
 }
 
 /// Classes of providers.

@@ -1,7 +1,7 @@
 //! Stacks as user space keeps them: a record of the kernel's table has room for the longest, and most are an eighth of that.
 
 use tracer_common::{
-    stack::{MAX_FRAMES, StackRecord, StackStatus},
+    stack::{INNERMOST, LEFT_OUT, MAX_FRAMES, OLDEST_SHIFT, StackRecord, StackStatus},
     unwind::End,
 };
 
@@ -50,7 +50,20 @@ impl Walked {
 impl From<&StackRecord> for Stack {
     fn from(record: &StackRecord) -> Stack {
         let length = (record.length as usize).min(MAX_FRAMES);
-        Stack { status: Walked::of(record.status), frames: record.frames[..length].into() }
+        let frames = in_order(&record.frames[..length], (record.status >> OLDEST_SHIFT) as usize);
+        Stack { status: Walked::of(record.status & ((1 << OLDEST_SHIFT) - 1)), frames }
+    }
+}
+
+/// The frames with the outermost ones, which may stand in a ring, in order, and a mark before them. `oldest` is one more than the place of the first
+/// of them in the ring; 0: nothing was left out.
+fn in_order(frames: &[u64], oldest: usize) -> Box<[u64]> {
+    match oldest.checked_sub(1).and_then(|oldest| Some((frames.get(..INNERMOST)?, frames.get(INNERMOST..)?, oldest))) {
+        Some((inner, outer, oldest)) if oldest < outer.len() => {
+            let (last, first) = outer.split_at(oldest);
+            [inner, &[LEFT_OUT], first, last].concat().into()
+        }
+        _ => frames.into(),
     }
 }
 
@@ -68,6 +81,19 @@ mod tests {
         let walked = [Walked::Ended, Walked::TooDeep, Walked::None, Walked::Root, Walked::Guessed];
         assert_eq!(known.map(|status| Walked::of(status as u32)), walked);
         assert_eq!([5, 0x7f, 0x80 + 13, u32::MAX].map(Walked::of), [Walked::Ended; 4]);
+    }
+
+    #[test]
+    fn the_outermost_frames_of_a_deep_stack_come_in_order_behind_a_mark() {
+        let frames: Vec<u64> = (1..=127).collect();
+        assert_eq!(*in_order(&frames, 0), frames);
+        let marked = |outer: &[u64]| [&frames[..96], &[LEFT_OUT], outer].concat();
+        assert_eq!(*in_order(&frames, 1), marked(&frames[96..]));
+        assert_eq!(*in_order(&frames, 31), marked(&[&[127], &frames[96..126]].concat()));
+        assert_eq!(*in_order(&frames, 32), frames, "no such place");
+        assert_eq!(*in_order(&frames[..50], 3), frames[..50]);
+        let record = StackRecord { check: 1, length: 127, status: StackStatus::Root as u32 | 2 << OLDEST_SHIFT, frames: [9; MAX_FRAMES] };
+        assert_eq!((Stack::from(&record).status, Stack::from(&record).frames.len()), (Walked::Root, 128));
     }
 
     #[test]

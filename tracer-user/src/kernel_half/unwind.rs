@@ -1,6 +1,6 @@
 //! The kernel half's tables for unwinding, for a thread of its own that fills them while programs read them.
 //!
-//! Rows, directory and rules are mapped: a table of 100,000 rows is filled without a system call. Programs read them without locks, so whoever
+//! Rows, directory and rules are written through mappings of 64 KiB at most: a table of 100,000 rows takes some twenty system calls. Programs read them without locks, so whoever
 //! fills them writes rows and rules first, the directory after them, and the file's entry last, and takes them back in the other order with a
 //! [`Tables::wait_for_readers`] in between.
 
@@ -22,6 +22,7 @@ use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 use std::{
     fs::File,
     io,
+    marker::PhantomData,
     os::fd::{AsFd as _, OwnedFd},
     ptr::null_mut,
     time::Duration,
@@ -36,15 +37,17 @@ impl Decode for Miss {
 
 /// The program that says which file is mapped where.
 const IDENTIFY: &str = "run_identify";
+/// Bytes of a page of memory.
+const PAGE: usize = 4096;
 /// How long a walk can take at most where the kernel does not say when all have ended.
 const LONGEST_WALK: Duration = Duration::from_millis(50);
 
 /// The tables.
 pub struct Tables {
     files: HashMap<MapData, FileKey, FileTable>,
-    pages: Mapped<PageRows>,
-    rows: Mapped<u32>,
-    rules: Mapped<Rule>,
+    pages: Values<PageRows>,
+    rows: Values<u32>,
+    rules: Values<Rule>,
     results: Array<MapData, [u64; 4]>,
     identify: OwnedFd,
 }
@@ -61,12 +64,12 @@ impl Tables {
         let Map::Array(results) = results else { return Err(BpfError::Missing(RUN_RESULTS.name())) };
         let results = results.fd().as_fd().try_clone_to_owned().map_err(|error| failed(MapError::IoError(error)))?;
         let results = MapData::from_fd(results).and_then(|data| Array::try_from(Map::Array(data))).map_err(failed)?;
-        let rows: Mapped<Chunk> = Mapped::of(half, UNWIND_ROWS.name())?;
+        let rows: Values<Chunk> = Values::of(half, UNWIND_ROWS.name())?;
         let tables = Tables {
             files: UNWIND_FILES.part(half)?,
-            pages: Mapped::of(half, UNWIND_PAGES.name())?,
+            pages: Values::of(half, UNWIND_PAGES.name())?,
             rows: rows.in_parts(CHUNK_ROWS),
-            rules: Mapped::of(half, UNWIND_RULES.name())?,
+            rules: Values::of(half, UNWIND_RULES.name())?,
             results,
             identify,
         };
@@ -91,19 +94,28 @@ impl Tables {
         self.rules.entries
     }
 
-    /// Writes rows into a chunk. What does not fit is not written.
-    pub fn write_rows(&mut self, chunk: usize, first: usize, rows: &[u32]) {
-        self.rows.write(chunk.saturating_mul(CHUNK_ROWS).saturating_add(first), rows);
+    /// Writes rows into a chunk.
+    ///
+    /// # Errors
+    /// The kernel's, and rows that there are not.
+    pub fn write_rows(&self, chunk: usize, first: usize, rows: &[u32]) -> io::Result<()> {
+        self.rows.write(chunk.saturating_mul(CHUNK_ROWS).saturating_add(first), rows)
     }
 
     /// Writes entries of the directory.
-    pub fn write_pages(&mut self, first: usize, pages: &[PageRows]) {
-        self.pages.write(first, pages);
+    ///
+    /// # Errors
+    /// The kernel's, and entries that there are not.
+    pub fn write_pages(&self, first: usize, pages: &[PageRows]) -> io::Result<()> {
+        self.pages.write(first, pages)
     }
 
-    /// Writes a rule.
-    pub fn write_rule(&mut self, number: usize, rule: Rule) {
-        self.rules.write(number, &[rule]);
+    /// Writes rules.
+    ///
+    /// # Errors
+    /// The kernel's, and rules that there are not.
+    pub fn write_rules(&self, first: usize, rules: &[Rule]) -> io::Result<()> {
+        self.rules.write(first, rules)
     }
 
     /// What the kernel half knows of a file.
@@ -162,50 +174,51 @@ impl Tables {
     }
 }
 
-/// The values of an array, mapped.
-struct Mapped<T> {
-    at: *mut T,
+/// The values of an array that can be mapped.
+struct Values<T> {
+    descriptor: OwnedFd,
     entries: usize,
-    bytes: usize,
+    holds: PhantomData<T>,
 }
 
-// SAFETY: the mapping belongs to this value alone; on the other side is the kernel.
-unsafe impl<T: Pod> Send for Mapped<T> {}
-
-impl<T: Pod> Mapped<T> {
-    fn of(half: &KernelHalf, name: &'static str) -> Result<Mapped<T>, BpfError> {
+impl<T: Pod> Values<T> {
+    fn of(half: &KernelHalf, name: &'static str) -> Result<Values<T>, BpfError> {
         let failed = |source| BpfError::Map { name, source };
         let map = half.bpf.map(name).ok_or(BpfError::Missing(name))?;
         // It compares the size of values.
         Array::<_, T>::try_from(map).map_err(failed)?;
         let Map::Array(data) = map else { return Err(BpfError::Missing(name)) };
         let entries = data.info().map_err(failed)?.max_entries() as usize;
-        let bytes = (entries * size_of::<T>()).next_multiple_of(4096);
-        // SAFETY: a new mapping; its length is that of the array's values, rounded up to whole pages as the kernel does.
-        let at = unsafe { mmap(null_mut(), bytes, ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED, data.fd(), 0) };
-        let at = at.map_err(|error| failed(MapError::IoError(error.into())))?.cast();
-        Ok(Mapped { at, entries, bytes })
+        let descriptor = data.fd().as_fd().try_clone_to_owned().map_err(|error| failed(MapError::IoError(error)))?;
+        Ok(Values { descriptor, entries, holds: PhantomData })
     }
 
     /// The same values as so many smaller ones each.
-    fn in_parts<U: Pod>(self, parts: usize) -> Mapped<U> {
+    fn in_parts<U: Pod>(self, parts: usize) -> Values<U> {
         assert_eq!(size_of::<T>(), size_of::<U>() * parts, "parts of the value's size");
-        let whole = std::mem::ManuallyDrop::new(self);
-        Mapped { at: whole.at.cast(), entries: whole.entries * parts, bytes: whole.bytes }
+        Values { descriptor: self.descriptor, entries: self.entries * parts, holds: PhantomData }
     }
 
-    fn write(&mut self, first: usize, values: &[T]) {
-        let room = self.entries.saturating_sub(first);
-        for (n, value) in values.iter().take(room).enumerate() {
-            // SAFETY: below the number of entries of the mapping. Volatile, since programs read it meanwhile.
-            unsafe { self.at.add(first + n).write_volatile(*value) };
+    /// Writes values. Only what is written is mapped, and only meanwhile: the kernel maps such memory whole, and counts it twice then.
+    fn write(&self, first: usize, values: &[T]) -> io::Result<()> {
+        if first.checked_add(values.len()).is_none_or(|end| end > self.entries) {
+            return Err(io::ErrorKind::InvalidInput.into());
         }
-    }
-}
-
-impl<T> Drop for Mapped<T> {
-    fn drop(&mut self) {
-        // SAFETY: the mapping that was made for this value, which nothing points into any more.
-        let _ = unsafe { munmap(self.at.cast(), self.bytes) };
+        if values.is_empty() {
+            return Ok(());
+        }
+        let start = first * size_of::<T>();
+        let aligned = start & !(PAGE - 1);
+        let bytes = (start + size_of_val(values) - aligned).next_multiple_of(PAGE);
+        // SAFETY: a new mapping of pages that the array has: it is rounded up to whole ones.
+        let at = unsafe { mmap(null_mut(), bytes, ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED, &self.descriptor, aligned as u64) }?;
+        // SAFETY: the mapping begins at a page, and `start` is a multiple of the size of a value away from the array's beginning.
+        let to = unsafe { at.byte_add(start - aligned) }.cast::<T>();
+        for (n, value) in values.iter().enumerate() {
+            // SAFETY: inside of the mapping, as its length was made. Volatile, since programs read it meanwhile.
+            unsafe { to.add(n).write_volatile(*value) };
+        }
+        // SAFETY: the mapping made above, which nothing points into any more.
+        Ok(unsafe { munmap(at, bytes) }?)
     }
 }

@@ -23,6 +23,7 @@ use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
+use tracer_common::stack::LEFT_OUT;
 
 /// Answers remembered: some 10 MB when full, less where names repeat.
 const MAX_CACHED: usize = 65_536;
@@ -372,6 +373,9 @@ impl Symbolizer {
         spots
             .into_iter()
             .map(|Spotted { mapping, open, id, address, returns }| {
+                if address == LEFT_OUT - 1 {
+                    return Named { frames: vec![Frame::new(FrameKind::Unknown, "[frames left out]")], mapped: true, root_call: false };
+                }
                 let Some(mapping) = mapping else { return Named { frames: vec![Frame::unknown()], mapped: false, root_call: false } };
                 let offset = mapping.file_offset(address);
                 let answer = match (&open, id) {

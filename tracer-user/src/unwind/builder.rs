@@ -4,6 +4,7 @@
 use super::opener;
 use super::rows::{self, Rows, RowsError};
 use super::store::{Put, Store, Target};
+use crate::host::elf::ElfError;
 use crate::host::privileges;
 use crate::host::proc::Process;
 use crate::kernel_half::{events::Ring, unwind::Tables};
@@ -195,7 +196,9 @@ impl Thread {
     fn begin(&mut self) {
         let Ok(own) = Process::own() else { return };
         let Ok(maps) = own.maps() else { return };
-        for vma in maps.vmas.iter().filter(|vma| vma.execute) {
+        // Its own program is nobody else's.
+        let program = own.link("exe").unwrap_or_default();
+        for vma in maps.vmas.iter().filter(|vma| vma.execute && *vma.name != *program) {
             if *vma.name == *b"[vdso]" {
                 self.take_own_page(&own, vma.start, vma.bytes());
             } else if vma.name.starts_with(b"/") {
@@ -284,8 +287,12 @@ impl Thread {
                 log::debug!("unwinding: {key:x?}: {} rows, {} rules, {} unread", rows.rows.len(), rows.rules.len(), rows.unread);
                 let now_s = now_s();
                 match self.store.put(&mut self.tables, key, &rows, now_s) {
-                    Put::Done => self.counters.made += 1,
-                    Put::Full => {
+                    Ok(Put::Done) => self.counters.made += 1,
+                    Err(error) => {
+                        self.counters.full += 1;
+                        log::warn!("a table for unwinding cannot be written: {error}");
+                    }
+                    Ok(Put::Full) => {
                         self.counters.full += 1;
                         log::debug!("unwinding: no room for {key:x?}");
                     }
@@ -294,7 +301,7 @@ impl Thread {
             Err(error) => {
                 log::debug!("unwinding: {key:x?} {error}");
                 match error {
-                    RowsError::NoDescriptions | RowsError::Narrow => self.counters.without += 1,
+                    RowsError::NoDescriptions | RowsError::Narrow | RowsError::Elf(ElfError::Foreign) => self.counters.without += 1,
                     RowsError::Elf(_) => self.counters.unread += 1,
                 }
                 self.refuse(key);
@@ -317,20 +324,18 @@ fn read(job: Job) -> Read {
     if !DONE.replace(true) {
         privileges::keep_only_or_warn(&[privileges::PROCESSES]);
     }
-    match job {
+    let file = match job {
         Job::Mapped(miss) => match opener::open_mapped(&miss) {
-            Ok(file) => {
-                let rows = rows::read(&file);
-                Read::File(Arc::new(file), rows)
-            }
-            Err(_) => Read::Gone,
+            Ok(file) => Arc::new(file),
+            Err(_) => return Read::Gone,
         },
-        Job::Open(file) => {
-            let rows = rows::read(&*file);
-            Read::File(file, rows)
-        }
-        Job::Program(path) => Read::Files(opener::open_program(&path)),
-    }
+        Job::Open(file) => file,
+        Job::Program(path) => return Read::Files(opener::open_program(&path)),
+    };
+    let rows = rows::read(&*file);
+    // What a large file took is not kept for the next.
+    sys::give_memory_back();
+    Read::File(file, rows)
 }
 
 /// Seconds as the kernel half counts them.
@@ -339,14 +344,14 @@ fn now_s() -> u32 {
 }
 
 impl Target for Tables {
-    fn write_rows(&mut self, chunk: u32, first: usize, rows: &[u32]) {
-        Tables::write_rows(self, chunk as usize, first, rows);
+    fn write_rows(&mut self, chunk: u32, first: usize, rows: &[u32]) -> io::Result<()> {
+        Tables::write_rows(self, chunk as usize, first, rows)
     }
-    fn write_pages(&mut self, first: usize, pages: &[PageRows]) {
-        Tables::write_pages(self, first, pages);
+    fn write_pages(&mut self, first: usize, pages: &[PageRows]) -> io::Result<()> {
+        Tables::write_pages(self, first, pages)
     }
-    fn write_rule(&mut self, number: usize, rule: Rule) {
-        Tables::write_rule(self, number, rule);
+    fn write_rules(&mut self, first: usize, rules: &[Rule]) -> io::Result<()> {
+        Tables::write_rules(self, first, rules)
     }
     fn file(&self, key: &FileKey) -> Option<FileTable> {
         Tables::file(self, key)

@@ -220,7 +220,8 @@ impl Collected {
 /// What a row says, as far as it can be followed.
 fn rule(row: &UnwindTableRow<usize>, section: &EhFrame<Bytes<'_>>) -> Rule {
     let unsupported = Rule { kind: kind::UNSUPPORTED, ..Rule::default() };
-    if row.register(RETURN) == Some(RegisterRule::Undefined) {
+    // gimli keeps no rule for a register that is undefined; every common entry has one for the return address.
+    if matches!(row.register(RETURN), None | Some(RegisterRule::Undefined)) {
         return Rule { kind: kind::ROOT, ..Rule::default() };
     }
     let Some(mut rule) = frame_address(row.cfa(), section) else { return unsupported };

@@ -3,6 +3,7 @@
 use super::rows::Rows;
 use super::space::{Blocks, Entries, Extent};
 use std::collections::HashMap;
+use std::io;
 use tracer_common::unwind::{FileKey, FileTable, PAGE_BYTES, PageRows, Rule, WITHOUT};
 
 /// A file that a walk used this long ago makes no room for another, seconds of the kernel half's (2^30 nanoseconds).
@@ -11,11 +12,11 @@ const USED_LATELY_S: u32 = 10;
 /// Where tables are written to.
 pub trait Target {
     /// Writes rows into a chunk, from that one on.
-    fn write_rows(&mut self, chunk: u32, first: usize, rows: &[u32]);
+    fn write_rows(&mut self, chunk: u32, first: usize, rows: &[u32]) -> io::Result<()>;
     /// Writes entries of the directory.
-    fn write_pages(&mut self, first: usize, pages: &[PageRows]);
-    /// Writes a rule.
-    fn write_rule(&mut self, number: usize, rule: Rule);
+    fn write_pages(&mut self, first: usize, pages: &[PageRows]) -> io::Result<()>;
+    /// Writes rules, from that number on.
+    fn write_rules(&mut self, first: usize, rules: &[Rule]) -> io::Result<()>;
     /// What stands there of a file.
     fn file(&self, key: &FileKey) -> Option<FileTable>;
     /// Says what is known of a file; whether there was room.
@@ -109,26 +110,29 @@ impl Store {
     }
 
     /// Writes a file's table, for walks to find from now on. `now_s` is the kernel half's time.
-    pub fn put(&mut self, target: &mut impl Target, key: &FileKey, file: &Rows, now_s: u32) -> Put {
+    ///
+    /// # Errors
+    /// The target's; the file has no table then.
+    pub fn put(&mut self, target: &mut impl Target, key: &FileKey, file: &Rows, now_s: u32) -> io::Result<Put> {
         let (Some(first), Some(last)) = (file.rows.first(), file.rows.last()) else {
             self.without(target, key);
-            return Put::Done;
+            return Ok(Put::Done);
         };
         if self.has(key) {
-            return Put::Done;
+            return Ok(Put::Done);
         }
         let first_page = u64::from(first.offset) / PAGE_BYTES;
         let pages = (u64::from(last.offset) / PAGE_BYTES - first_page + 1) as usize;
         // Nothing makes room for what no room is enough for.
         if file.rows.len() + pages > self.blocks.room() {
-            return Put::Full;
+            return Ok(Put::Full);
         }
-        let numbers = self.number(target, &file.rules);
+        let numbers = self.number(target, &file.rules)?;
         let placed = loop {
-            match self.place(target, file, &numbers, pages) {
+            match self.place(target, file, &numbers, pages)? {
                 Some(placed) => break placed,
                 None if self.evict(target, now_s) => {}
-                None => return Put::Full,
+                None => return Ok(Put::Full),
             }
         };
         let table = FileTable {
@@ -141,10 +145,10 @@ impl Store {
         };
         if !target.set_file(key, &table) {
             self.give_back(&placed);
-            return Put::Full;
+            return Ok(Put::Full);
         }
         self.placed.insert(*key, placed);
-        Put::Done
+        Ok(Put::Done)
     }
 
     /// Notes that a file has nothing that a table can be made of.
@@ -153,64 +157,83 @@ impl Store {
         let _has_room = target.set_file(key, &FileTable { state: WITHOUT, ..FileTable::default() });
     }
 
-    /// The numbers of rules in the table of all.
-    fn number(&mut self, target: &mut impl Target, rules: &[Rule]) -> Vec<u16> {
-        let unknown = Rule::default();
-        let mut number_of = |rule: &Rule| {
-            if let Some(number) = self.rules.get(rule) {
-                return *number;
-            }
+    /// The numbers of rules in the table of all. Number 0 says that nothing is known.
+    fn number(&mut self, target: &mut impl Target, rules: &[Rule]) -> io::Result<Vec<u16>> {
+        let known = self.rules.len();
+        let mut added = Vec::new();
+        let mut numbers = Vec::with_capacity(rules.len());
+        for rule in std::iter::once(&Rule::default()).chain(rules) {
             let next = self.rules.len();
-            if next >= self.most_rules {
-                self.rules_left_out += 1;
-                return 0;
+            let number = match self.rules.get(rule) {
+                Some(number) => *number,
+                None if next >= self.most_rules => {
+                    self.rules_left_out += 1;
+                    0
+                }
+                None => {
+                    added.push(*rule);
+                    self.rules.insert(*rule, next as u16);
+                    next as u16
+                }
+            };
+            numbers.push(number);
+        }
+        if let Err(error) = target.write_rules(known, &added) {
+            for rule in &added {
+                self.rules.remove(rule);
             }
-            target.write_rule(next, *rule);
-            self.rules.insert(*rule, next as u16);
-            next as u16
-        };
-        // Number 0 says that nothing is known.
-        number_of(&unknown);
-        rules.iter().map(number_of).collect()
+            return Err(error);
+        }
+        numbers.remove(0);
+        Ok(numbers)
     }
 
     /// Writes rows and directory; `None` if there is no room.
-    fn place(&mut self, target: &mut impl Target, file: &Rows, numbers: &[u16], pages: usize) -> Option<Placed> {
-        let mut placed = Placed { extents: Vec::new(), entry: self.entries.take(pages)?, pages };
-        let mut directory = Vec::with_capacity(pages);
-        let mut left = file.rows.len() + pages;
+    fn place(&mut self, target: &mut impl Target, file: &Rows, numbers: &[u16], pages: usize) -> io::Result<Option<Placed>> {
+        let Some(entry) = self.entries.take(pages) else { return Ok(None) };
+        let mut placed = Placed { extents: Vec::new(), entry, pages };
+        let written = self.write(target, file, numbers, &mut placed);
+        if !matches!(written, Ok(true)) {
+            self.give_back(&placed);
+        }
+        Ok(written?.then_some(placed))
+    }
+
+    /// Writes them where they are going to stand, and notes that. False if there is no room.
+    fn write(&mut self, target: &mut impl Target, file: &Rows, numbers: &[u16], placed: &mut Placed) -> io::Result<bool> {
+        let mut directory = Vec::with_capacity(placed.pages);
+        let mut left = file.rows.len() + placed.pages;
         let (mut rest, mut before) = (&file.rows[..], 0_u16);
         let first_page = u64::from(file.rows[0].offset) / PAGE_BYTES;
-        let (mut extent, mut filled) = (None::<Extent>, 0);
-        let mut rows = Vec::new();
-        for page in first_page..first_page + pages as u64 {
+        // What stands in the last extent.
+        let mut filled: Vec<u32> = Vec::new();
+        for page in first_page..first_page + placed.pages as u64 {
             let count = rest.partition_point(|row| u64::from(row.offset) / PAGE_BYTES <= page);
             let (here, after) = rest.split_at(count);
             rest = after;
-            rows.clear();
             // What is in force where the page begins.
-            if here.first().is_none_or(|row| u64::from(row.offset) % PAGE_BYTES != 0) {
-                rows.push(u32::from(before) << 16);
+            let carried = here.first().is_none_or(|row| u64::from(row.offset) % PAGE_BYTES != 0);
+            let rows = here.len() + usize::from(carried);
+            if placed.extents.last().is_none_or(|extent| filled.len() + rows > extent.rows()) {
+                if let Some(extent) = placed.extents.last() {
+                    target.write_rows(extent.chunk, extent.first_row(), &filled)?;
+                }
+                filled.clear();
+                let Some(extent) = self.blocks.take(left, rows) else { return Ok(false) };
+                placed.extents.push(extent);
             }
-            rows.extend(here.iter().map(|row| u32::from(numbers[usize::from(row.rule)]) << 16 | row.offset % PAGE_BYTES as u32));
+            let Some(extent) = placed.extents.last() else { return Ok(false) };
+            directory.push(PageRows { chunk: extent.chunk, first: (extent.first_row() + filled.len()) as u16, count: rows as u16 });
+            filled.extend(carried.then_some(u32::from(before) << 16));
+            filled.extend(here.iter().map(|row| u32::from(numbers[usize::from(row.rule)]) << 16 | row.offset % PAGE_BYTES as u32));
             before = here.last().map_or(before, |row| numbers[usize::from(row.rule)]);
-            if extent.is_none_or(|extent| filled + rows.len() > extent.rows()) {
-                let Some(next) = self.blocks.take(left, rows.len()) else {
-                    self.give_back(&placed);
-                    return None;
-                };
-                placed.extents.push(next);
-                (extent, filled) = (Some(next), 0);
-            }
-            let extent = extent?;
-            let first = extent.first_row() + filled;
-            target.write_rows(extent.chunk, first, &rows);
-            directory.push(PageRows { chunk: extent.chunk, first: first as u16, count: rows.len() as u16 });
-            filled += rows.len();
-            left = left.saturating_sub(rows.len()).max(1);
+            left = left.saturating_sub(rows).max(1);
         }
-        target.write_pages(placed.entry, &directory);
-        Some(placed)
+        if let Some(extent) = placed.extents.last() {
+            target.write_rows(extent.chunk, extent.first_row(), &filled)?;
+        }
+        target.write_pages(placed.entry, &directory)?;
+        Ok(true)
     }
 
     fn give_back(&mut self, placed: &Placed) {
@@ -248,6 +271,7 @@ mod tests {
         rules: Vec<Rule>,
         files: HashMap<FileKey, FileTable>,
         waited: std::cell::Cell<u32>,
+        fails: bool,
     }
 
     impl Memory {
@@ -258,6 +282,7 @@ mod tests {
                 rules: vec![Rule::default(); rules],
                 files: HashMap::new(),
                 waited: std::cell::Cell::new(0),
+                fails: false,
             }
         }
 
@@ -274,14 +299,20 @@ mod tests {
     }
 
     impl Target for Memory {
-        fn write_rows(&mut self, chunk: u32, first: usize, rows: &[u32]) {
+        fn write_rows(&mut self, chunk: u32, first: usize, rows: &[u32]) -> io::Result<()> {
+            if self.fails {
+                return Err(io::ErrorKind::Other.into());
+            }
             self.rows[chunk as usize * CHUNK_ROWS + first..][..rows.len()].copy_from_slice(rows);
+            Ok(())
         }
-        fn write_pages(&mut self, first: usize, pages: &[PageRows]) {
+        fn write_pages(&mut self, first: usize, pages: &[PageRows]) -> io::Result<()> {
             self.pages[first..][..pages.len()].copy_from_slice(pages);
+            Ok(())
         }
-        fn write_rule(&mut self, number: usize, rule: Rule) {
-            self.rules[number] = rule;
+        fn write_rules(&mut self, first: usize, rules: &[Rule]) -> io::Result<()> {
+            self.rules[first..][..rules.len()].copy_from_slice(rules);
+            Ok(())
         }
         fn file(&self, key: &FileKey) -> Option<FileTable> {
             self.files.get(key).copied()
@@ -333,7 +364,7 @@ mod tests {
             rows(0, (0..40_000).map(|n| n % 40 + 1)),
         ];
         for (n, file) in files.iter().enumerate() {
-            assert_eq!(store.put(&mut memory, &key(n as u64), file, 1), Put::Done);
+            assert_eq!(store.put(&mut memory, &key(n as u64), file, 1).unwrap(), Put::Done);
         }
         for (n, file) in files.iter().enumerate() {
             let (first, last) = (file.rows[0].offset, file.rows[file.rows.len() - 1].offset);
@@ -352,12 +383,12 @@ mod tests {
         let (mut memory, mut store) = (Memory::new(2, 100, 64), Store::new(2, 100, 64));
         let large = rows(0, (0..CHUNK_ROWS as u32 - 100).map(|_| 4));
         for n in 0..2 {
-            assert_eq!(store.put(&mut memory, &key(n), &large, n as u32), Put::Done);
+            assert_eq!(store.put(&mut memory, &key(n), &large, n as u32).unwrap(), Put::Done);
         }
-        assert_eq!(store.put(&mut memory, &key(2), &large, 9), Put::Full, "both were used lately");
+        assert_eq!(store.put(&mut memory, &key(2), &large, 9).unwrap(), Put::Full, "both were used lately");
         assert_eq!((memory.file(&key(2)), memory.waited.get()), (None, 0));
         memory.files.get_mut(&key(0)).unwrap().used_s = 19;
-        assert_eq!(store.put(&mut memory, &key(2), &large, 20), Put::Done);
+        assert_eq!(store.put(&mut memory, &key(2), &large, 20).unwrap(), Put::Done);
         assert_eq!((memory.file(&key(1)), store.evicted(), memory.waited.get()), (None, 1, 1));
         for offset in [0, 5, 40_000] {
             assert_eq!(memory.rule(&key(0), offset), Some(expected(&large, offset)));
@@ -369,30 +400,42 @@ mod tests {
     fn a_file_larger_than_all_room_takes_none_of_it() {
         let (mut memory, mut store) = (Memory::new(2, 1000, 64), Store::new(2, 1000, 64));
         let huge = rows(0, (0..3 * CHUNK_ROWS as u32).map(|_| 8));
-        assert_eq!(store.put(&mut memory, &key(1), &huge, 100), Put::Full);
+        assert_eq!(store.put(&mut memory, &key(1), &huge, 100).unwrap(), Put::Full);
         assert_eq!(store.used_rows(), 0);
         let wide = rows(0, [4096 * 1000, 1].into_iter());
-        assert_eq!(store.put(&mut memory, &key(1), &wide, 100), Put::Full);
-        assert_eq!(store.put(&mut memory, &key(1), &rows(0, [1, 1].into_iter()), 100), Put::Done);
+        assert_eq!(store.put(&mut memory, &key(1), &wide, 100).unwrap(), Put::Full);
+        assert_eq!(store.put(&mut memory, &key(1), &rows(0, [1, 1].into_iter()), 100).unwrap(), Put::Done);
     }
 
     #[test]
     fn rules_are_kept_once_and_those_without_room_are_unknown() {
         let (mut memory, mut store) = (Memory::new(1, 10, 4), Store::new(1, 10, 4));
         let file = rows(0, [16; 5].into_iter());
-        assert_eq!(store.put(&mut memory, &key(1), &file, 1), Put::Done);
+        assert_eq!(store.put(&mut memory, &key(1), &file, 1).unwrap(), Put::Done);
         // Number 0, and three of the four others.
         assert_eq!((store.rules.len(), store.rules_left_out()), (4, 1));
         let found: Vec<Rule> = (0..5).map(|n| memory.rule(&key(1), n * 16).unwrap()).collect();
         assert_eq!(found, [rule(0), rule(8), rule(16), Rule::default(), Rule::default()]);
-        assert_eq!(store.put(&mut memory, &key(2), &file, 1), Put::Done);
+        assert_eq!(store.put(&mut memory, &key(2), &file, 1).unwrap(), Put::Done);
         assert_eq!(store.rules.len(), 4);
+    }
+
+    #[test]
+    fn what_cannot_be_written_takes_no_room() {
+        let (mut memory, mut store) = (Memory::new(1, 10, 4), Store::new(1, 10, 4));
+        memory.fails = true;
+        let file = rows(0, [16; 5].into_iter());
+        assert!(store.put(&mut memory, &key(1), &file, 1).is_err());
+        assert_eq!((store.used_rows(), store.has(&key(1)), memory.file(&key(1))), (0, false, None));
+        memory.fails = false;
+        assert_eq!(store.put(&mut memory, &key(1), &file, 1).unwrap(), Put::Done);
+        assert_eq!(memory.rule(&key(1), 17), Some(rule(8)));
     }
 
     #[test]
     fn a_file_without_rows_is_not_asked_for_again() {
         let (mut memory, mut store) = (Memory::new(1, 10, 4), Store::new(1, 10, 4));
-        assert_eq!(store.put(&mut memory, &key(1), &Rows::default(), 1), Put::Done);
+        assert_eq!(store.put(&mut memory, &key(1), &Rows::default(), 1).unwrap(), Put::Done);
         assert_eq!((memory.files[&key(1)].state, memory.files[&key(1)].pages, store.has(&key(1))), (WITHOUT, 0, false));
     }
 }
