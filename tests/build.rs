@@ -21,7 +21,7 @@ const WITH_FRAME_POINTERS: [&str; 15] = [
     "times.c",
     "hung.c",
 ];
-const WITHOUT_FRAME_POINTERS: [&str; 1] = ["omit_fp.c"];
+const WITHOUT_FRAME_POINTERS: [&str; 2] = ["omit_fp.c", "chains.c"];
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=build.rs");

@@ -172,7 +172,12 @@ pub fn all_losses(report: &Value) -> Result<BTreeMap<String, u64>> {
         // Kernels before 5.14 can take no entry out in one call; the figures say what was lost by that, if anything was.
         .filter(|(cause, _)| cause != "entries_removed_in_two_calls")
         // Names of a file that was gone too early are missing on some machines, and no bytes with them.
-        .filter(|(cause, n)| *n > 0 && !cause.contains("recursion") && !["symbol", "unwind_"].iter().any(|of_names| cause.starts_with(of_names)) && !cause.starts_with("perf_maps_"))
+        .filter(|(cause, n)| {
+            *n > 0
+                && !cause.contains("recursion")
+                && !["symbol", "unwind_"].iter().any(|of_names| cause.starts_with(of_names))
+                && !cause.starts_with("perf_maps_")
+        })
         .collect())
 }
 

@@ -1,6 +1,7 @@
 //! Symbols of real programs: compiled here, run, and asked for the addresses that they print.
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
+use memtrail::kernel_half::stack::Walked;
 use memtrail::process::listing::read_process;
 use memtrail::process::opener::{OpenRequest, open};
 use memtrail::process::{Change, FileStore, Image, ProcessEvent, Registry};
@@ -10,7 +11,6 @@ use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
-use memtrail::kernel_half::stack::Walked;
 
 /// A live process as the feed would know it, with its files open.
 fn snapshot(pid: u32) -> (Image, Mutex<FileStore>) {

@@ -55,6 +55,7 @@ static const struct {
     {"sizes", wl_sizes, "ask for address space in known sizes, and touch none of it"},
     {"many-mappings", wl_many_mappings, "--rounds mappings of a page"},
     {"omit-fp", wl_omit_fp, "touch from functions without frame pointers"},
+    {"chains", wl_chains, "touch --bytes through known chains of callers without frame pointers"},
     {"oom", wl_oom, "touch up to --bytes without a pause"},
     {"grow", wl_grow, "touch 1 MiB every --milliseconds up to --bytes, in a child"},
     {"fault-storm", wl_fault_storm, "touch and drop --bytes, --rounds times; ns a fault"},

@@ -158,6 +158,7 @@ int wl_lifetimes(void);
 int wl_slow_reads(void);
 int wl_held_up(void);
 int wl_omit_fp(void);
+int wl_chains(void);
 int wl_hung(void);
 
 // tmpfs at a given or private place; used by the workload and by the storm. Returns the directory.

@@ -53,6 +53,7 @@ mod stacks;
 mod stream;
 mod swap;
 mod threads;
+mod unwinding;
 mod verdicts;
 mod waits;
 mod workload_truth;

@@ -31,7 +31,7 @@ mod tests {
             let distance = (MOST_PAGE_ROWS / count) as u32;
             for (n, row) in rows.iter_mut().enumerate() {
                 // What stands behind the page's rows must not be taken for one of them.
-                *row = if n >= 1 && n <= count { (n as u32) << 16 | (n as u32 - 1) * distance } else { 0 };
+                *row = if n >= 1 && n <= count { ((n as u32) << 16) | ((n as u32 - 1) * distance) } else { 0 };
             }
             let step = if count > 100 { 7 } else { 1 };
             for wanted in (0..4096_u64).step_by(step) {

@@ -220,7 +220,8 @@ mod tests {
         Registers { returns: 1, ..at(pc, sp, bp) }
     }
 
-    const PLAIN: Rule = Rule { cfa: 8, bp: 0, ra: -8, then: 0, kind: kind::REGISTER, base: register::SP, frame_pointer: saved::SAME, return_register: 0 };
+    const PLAIN: Rule =
+        Rule { cfa: 8, bp: 0, ra: -8, then: 0, kind: kind::REGISTER, base: register::SP, frame_pointer: saved::SAME, return_register: 0 };
 
     #[test]
     fn a_plain_frame_gives_its_return_address_and_a_saved_frame_pointer() {

@@ -71,6 +71,13 @@ pub extern "C" fn next(slot: u64) -> u64 {
     if s.current.flags & EXECUTABLE == 0 {
         return End::NoMapping as u64;
     }
+    let rule = rule_at(s, look);
+    if rule.is_none() && s.registers.returns != 0 {
+        // Nobody calls out of code that nothing describes: the address may be that of a function which was put there to be returned to, as under a
+        // stack that a program made itself.
+        s.registers.returns = 0;
+        return End::Not as u64;
+    }
     // Behind the innermost frames the latest ones, in a ring: the outermost of all, in the end.
     frames[(s.place & (MAX_FRAMES as u64 - 1)) as usize] = s.registers.pc;
     s.place += 1;
@@ -78,7 +85,6 @@ pub extern "C" fn next(slot: u64) -> u64 {
         s.place = INNERMOST as u64;
     }
     s.length += 1;
-    let rule = rule_at(s, look);
     let mut registers = s.registers;
     let leaf = s.is_leaf;
     s.is_leaf = 0;

@@ -199,6 +199,10 @@ fn identify(s: &mut Unwind) -> u64 {
             return known;
         }
     }
+    // Who only asks which file it is wants no table of it.
+    if s.any != 0 {
+        return FOUND;
+    }
     let Some(table) = UNWIND_FILES.get_ptr_mut(&s.current.key) else {
         miss::first(s);
         return FOUND;
@@ -223,14 +227,9 @@ fn identify(s: &mut Unwind) -> u64 {
 /// Reads which file it is.
 #[inline(always)]
 fn identify_file(s: &mut Unwind, file: u64) -> u64 {
-    let (Some(file_inode), Some(sb), Some(ino), Some(generation), Some(dev), Some(vma_file)) = (
-        layout!(file_inode),
-        layout!(inode_sb),
-        layout!(inode_ino),
-        layout!(inode_generation),
-        layout!(sb_dev),
-        layout!(vma_file),
-    ) else {
+    let (Some(file_inode), Some(sb), Some(ino), Some(generation), Some(dev), Some(vma_file)) =
+        (layout!(file_inode), layout!(inode_sb), layout!(inode_ino), layout!(inode_generation), layout!(sb_dev), layout!(vma_file))
+    else {
         return NOTHING;
     };
     if !fetch(&raw mut s.word, 8, file + file_inode) {

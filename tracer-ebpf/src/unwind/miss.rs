@@ -6,7 +6,10 @@ use crate::{
     values::Unwind,
 };
 use aya_ebpf::helpers::bpf_get_current_pid_tgid;
-use tracer_common::{loss::Loss, unwind::{ASKED, Miss}};
+use tracer_common::{
+    loss::Loss,
+    unwind::{ASKED, Miss},
+};
 
 /// A file that is met for the first time.
 #[inline(always)]

@@ -10,10 +10,10 @@ use crate::{
 };
 use anyhow::{Context as _, Result};
 use std::{
-    path::{Path, PathBuf},
     ffi::OsString,
     fs, io,
     os::fd::OwnedFd,
+    path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 use tokio::io::unix::AsyncFd;

@@ -7,8 +7,8 @@
 use object::{
     LittleEndian,
     elf::{
-        DT_NEEDED, DT_STRSZ, DT_STRTAB, ELFCLASS32, ELFCLASS64, ELFDATA2LSB, ELFMAG, FileHeader32, FileHeader64, NT_GNU_BUILD_ID, PT_DYNAMIC,
-        PT_INTERP, PT_LOAD, PT_NOTE, SHT_DYNSYM, SHT_NOBITS,
+        DT_NEEDED, DT_STRSZ, DT_STRTAB, ELFCLASS32, ELFCLASS64, ELFDATA2LSB, ELFMAG, FileHeader32, FileHeader64, NT_GNU_BUILD_ID,
+        PT_DYNAMIC, PT_INTERP, PT_LOAD, PT_NOTE, SHT_DYNSYM, SHT_NOBITS,
     },
     pod,
     read::elf::{FileHeader, NoteIterator, ProgramHeader as _, SectionHeader as _, Sym as _},
@@ -372,12 +372,15 @@ impl<'s, S: Source + ?Sized> Elf<'s, S> {
         let word = |bytes: &[u8]| bytes.try_into().map(u64::from_le_bytes).unwrap_or(0);
         let entries = || dynamic.chunks_exact(16).map(|entry| (word(&entry[..8]), word(&entry[8..])));
         let value = |tag: i64| entries().find(|(found, _)| *found == tag.cast_unsigned()).map(|(_, value)| value);
-        let (Some(address), Some(length)) = (value(DT_STRTAB), value(DT_STRSZ)) else { return Ok(Needed { interpreter, ..Needed::default() }) };
+        let (Some(address), Some(length)) = (value(DT_STRTAB), value(DT_STRSZ)) else {
+            return Ok(Needed { interpreter, ..Needed::default() });
+        };
         let segment = self.loaded().find(|segment| address.wrapping_sub(segment.address) < segment.in_file);
         let start = segment.map(|segment| address - segment.address + segment.offset).ok_or(ElfError::SectionNames)?;
         let names = self.bytes(start..start.saturating_add(length.min(MOST_SECTION_NAMES)))?;
         let name = |at: u64| until_zero(names.get(usize::try_from(at).ok()?..)?).map(<[u8]>::to_vec);
-        let libraries = entries().filter(|(tag, _)| *tag == DT_NEEDED.cast_unsigned()).take(MOST_NEEDED).filter_map(|(_, at)| name(at)).collect();
+        let libraries =
+            entries().filter(|(tag, _)| *tag == DT_NEEDED.cast_unsigned()).take(MOST_NEEDED).filter_map(|(_, at)| name(at)).collect();
         Ok(Needed { interpreter, libraries })
     }
 

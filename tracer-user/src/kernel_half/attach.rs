@@ -211,7 +211,6 @@ fn program_unload(program: &mut Program) -> Result<(), ProgramError> {
 pub fn describe(error: &ProgramError) -> String {
     if let ProgramError::LoadError { io_error, verifier_log } = error {
         let log = verifier_log.to_string();
-        if let Some(path) = std::env::var_os("MEMTRAIL_VLOG") { let _ = std::fs::write(path, &log); }
         let mut last: Vec<&str> = log.lines().rev().filter(|line| !line.trim().is_empty()).take(3).collect();
         last.reverse();
         return if last.is_empty() { format!("the kernel refuses it: {io_error}") } else { format!("{io_error}: {}", last.join(" | ")) };

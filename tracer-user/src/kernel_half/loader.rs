@@ -35,7 +35,7 @@ impl Loader {
         // Shorter-lived than 'static from here on: it borrows the settings.
         let mut loader: EbpfLoader<'_> = made;
         // aya asks for the log only after a refusal: a load that works pays nothing for it.
-        loader.verifier_log_level(VerifierLogLevel::VERBOSE);
+        loader.verifier_log_level(VerifierLogLevel::DEBUG);
         let told = diagnosis::aya_level(settings.diagnose != 0);
         loader.override_global("LAYOUT", layout, true).override_global("SETTINGS", settings, true);
         let stat_offsets = layout.stat_offsets();

@@ -14,7 +14,7 @@ use std::num::NonZeroU32;
 use tracer_common::sampling::{MAX_LOG2_MEAN, MIN_LOG2_MEAN};
 
 /// Default of `--map-memory`, bytes.
-pub const DEFAULT_MAP_MEMORY: u64 = 64 << 20;
+pub const DEFAULT_MAP_MEMORY: u64 = 80 << 20;
 /// Default of `--unwind-memory`, bytes: within the above.
 pub const DEFAULT_UNWIND_MEMORY: u64 = 16 << 20;
 
@@ -37,7 +37,7 @@ pub struct Forced {
 }
 
 /// Tables that may be among them: those whose size is planned, which are the first.
-const FORCIBLE: usize = TableId::UnwindRows as usize + 1;
+const FORCIBLE: usize = TableId::MappingEvents as usize + 1;
 
 impl Default for Forced {
     fn default() -> Forced {
@@ -110,6 +110,12 @@ pub fn plan(wish: &Wish, forced: &Forced) -> Result<Sizes, DoesNotFit> {
         entries: TableId::ALL.map(planned),
     };
     sizes.settle(wish, forced);
+    // Less room for tables of unwinding first: stacks through files that find none end there, which is told.
+    while sizes.bytes > wish.map_memory && sizes.of(TableId::UnwindRows) > FEWEST_CHUNKS {
+        sizes.entries[TableId::UnwindRows as usize] /= 2;
+        sizes.entries[TableId::UnwindPages as usize] /= 2;
+        sizes.settle(wish, forced);
+    }
     while sizes.bytes > wish.map_memory && !wish.exact && sizes.of(TableId::Samples) > FEWEST_SAMPLES {
         for table in TableId::ALL.into_iter().filter(|table| table.row().halved) {
             sizes.entries[table as usize] /= 2;
@@ -121,13 +127,6 @@ pub fn plan(wish: &Wish, forced: &Forced) -> Result<Sizes, DoesNotFit> {
     let graves = TableId::Graveyard;
     while sizes.bytes > wish.map_memory && wish.exact && sizes.of(graves) > FEWEST_GRAVES && !forced.has(graves) {
         sizes.entries[graves as usize] /= 2;
-        sizes.settle(wish, forced);
-    }
-    // Rather fewer tables for unwinding, too: stacks through files that find no room end there, which is told.
-    let rows = TableId::UnwindRows;
-    while sizes.bytes > wish.map_memory && wish.exact && sizes.of(rows) > FEWEST_CHUNKS && !forced.has(rows) {
-        sizes.entries[rows as usize] /= 2;
-        sizes.entries[TableId::UnwindPages as usize] /= 2;
         sizes.settle(wish, forced);
     }
     if sizes.bytes > wish.map_memory {
@@ -215,7 +214,7 @@ mod tests {
         for (ram, mean) in [(GIB, 256 << 10), (24 * GIB, 1 << 20), (128 * GIB, 4 << 20), (4096 * GIB, 128 << 20)] {
             let mut wish = wish(false, ram, ram);
             wish.cpus_possible = 128;
-            wish.map_memory = wish.map_memory.max(ram / FRAME_BYTES / 4 + (64 << 20));
+            wish.map_memory = wish.map_memory.max(ram / FRAME_BYTES / 4 + (80 << 20));
             let sizes = plan(&wish, &Forced::default()).unwrap();
             assert_eq!(sizes.mean_bytes(), mean, "{ram}");
             assert!(sizes.bytes <= wish.map_memory);
@@ -272,8 +271,14 @@ mod tests {
 
     #[test]
     fn where_the_tables_do_not_fit_what_may_shrink_is_halved_and_m_doubles() {
-        let usual = plan(&wish(false, GIB, GIB), &Forced::default()).unwrap();
-        let tight = plan(&Wish { map_memory: usual.bytes - 1, ..wish(false, GIB, GIB) }, &Forced::default()).unwrap();
+        let whole = plan(&wish(false, GIB, GIB), &Forced::default()).unwrap();
+        let usual = plan(&Wish { map_memory: whole.bytes - 1, ..wish(false, GIB, GIB) }, &Forced::default()).unwrap();
+        let rows = |sizes: &Sizes| (sizes.of(TableId::UnwindRows), sizes.of(TableId::UnwindPages));
+        assert_eq!((rows(&whole), rows(&usual)), ((256, 1 << 17), (128, 1 << 16)), "room for unwinding goes first");
+        assert_eq!(usual.log2_mean, whole.log2_mean);
+        let usual = plan(&Wish { unwind_memory: 4 << 20, ..wish(false, GIB, GIB) }, &Forced::default()).unwrap();
+        let tight = Wish { unwind_memory: 4 << 20, map_memory: usual.bytes - 1, ..wish(false, GIB, GIB) };
+        let tight = plan(&tight, &Forced::default()).unwrap();
         assert_eq!(tight.log2_mean, usual.log2_mean + 1);
         for (table, entries) in usual.entries() {
             let share = if table.row().halved { 2 } else { 1 };

@@ -211,7 +211,8 @@ impl<T: Pod> Values<T> {
         let aligned = start & !(PAGE - 1);
         let bytes = (start + size_of_val(values) - aligned).next_multiple_of(PAGE);
         // SAFETY: a new mapping of pages that the array has: it is rounded up to whole ones.
-        let at = unsafe { mmap(null_mut(), bytes, ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED, &self.descriptor, aligned as u64) }?;
+        let at =
+            unsafe { mmap(null_mut(), bytes, ProtFlags::READ | ProtFlags::WRITE, MapFlags::SHARED, &self.descriptor, aligned as u64) }?;
         // SAFETY: the mapping begins at a page, and `start` is a multiple of the size of a value away from the array's beginning.
         let to = unsafe { at.byte_add(start - aligned) }.cast::<T>();
         for (n, value) in values.iter().enumerate() {

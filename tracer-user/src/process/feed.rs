@@ -105,6 +105,9 @@ pub struct IdleFiles {
 /// Gives the opened file of a mapping.
 pub type OpenedFiles = Arc<dyn Fn(&FileIdentity) -> Option<Arc<File>> + Send + Sync>;
 
+/// Gives the files of mappings that were opened since it was last called.
+pub type NewFiles = Box<dyn FnMut() -> Vec<Arc<File>> + Send>;
+
 /// A running feed. Dropping it stops its threads and closes the rings.
 pub struct Feed {
     shared: Arc<Shared>,
@@ -171,6 +174,17 @@ impl Feed {
     pub fn opened_files(&self) -> OpenedFiles {
         let shared = Arc::clone(&self.shared);
         Arc::new(move |identity: &FileIdentity| lock(&shared.files).get(identity).map(|open| open.file))
+    }
+
+    /// Gives the files that were opened since, from any thread.
+    pub fn newly_opened(&self) -> NewFiles {
+        let shared = Arc::clone(&self.shared);
+        let mut last = 0;
+        Box::new(move || {
+            let (files, id) = lock(&shared.files).opened_after(last);
+            last = id;
+            files.into_iter().map(|open| open.file).collect()
+        })
     }
 
     /// How the feed does.

@@ -142,6 +142,16 @@ impl FileStore {
         self.find(identity).map(|kept| kept.open.clone())
     }
 
+    /// Files that were opened after the one with that id, and the id of the last of them.
+    #[must_use]
+    pub fn opened_after(&self, id: u64) -> (Vec<OpenFile>, u64) {
+        let last = self.next_id - 1;
+        if last <= id {
+            return (Vec::new(), last);
+        }
+        (self.kept.values().flatten().filter(|kept| kept.open.id > id).map(|kept| kept.open.clone()).collect(), last)
+    }
+
     /// The id of a file that was here and is closed: the last one of that identity.
     #[must_use]
     pub fn closed_id(&self, identity: &FileIdentity) -> Option<u64> {

@@ -23,7 +23,7 @@ pub(crate) mod sys;
 pub mod thread;
 
 pub use event::{Change, ProcessEvent};
-pub use feed::{Feed, FeedError, FeedOptions};
+pub use feed::{Feed, FeedError, FeedOptions, NewFiles};
 pub use files::{FileStore, OpenFile};
 pub use identity::FileIdentity;
 pub use image::{Image, MappedFile, Mapping};

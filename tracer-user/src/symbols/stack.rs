@@ -70,9 +70,7 @@ pub fn judge_user_stack(places: &[Place<'_>], walked: Walked) -> (Status, usize)
         return (if is_root { Status::Complete } else { Status::Cut(reason(end)) }, places.len());
     }
     // The first frame is where the walk began, not a return address: a program's first instruction is a root by name only.
-    let root = places.iter().enumerate().position(|(n, place)| {
-        place.mapped && (is_named_root(place.frame) || (place.root_call && n > 0))
-    });
+    let root = places.iter().enumerate().position(|(n, place)| place.mapped && (is_named_root(place.frame) || (place.root_call && n > 0)));
     if let Some(root) = root {
         // The caller of a function that had not set its frame pointer yet may be missing.
         return (if walked == Walked::Guessed { Status::Cut(GUESSED) } else { Status::Complete }, root + 1);

@@ -68,6 +68,8 @@ pub(super) const MOST_DEAD: usize = 16_384;
 const RETIREMENT_NS: u64 = 5_000_000_000;
 /// The same while a table was a quarter full at the last one: what comes and goes so fast must go as fast as it may.
 const RETIREMENT_IN_CHURN_NS: u64 = 1_000_000_000;
+/// How long a start waits for the tables of programs that run already.
+const LONGEST_SETTLING: std::time::Duration = std::time::Duration::from_millis(250);
 /// How long a command waits for the tables by which its stacks are walked.
 const LONGEST_PREPARATION: std::time::Duration = std::time::Duration::from_millis(500);
 /// Time between two moments in which the programs' cost is counted, nanoseconds.
@@ -228,7 +230,7 @@ impl Session {
         following.settle(&mut running.bpf)?;
         phases.end("started");
         let ring = events::cgroup::ring(&mut running.bpf)?;
-        let unwinding = unwinding(&mut running)?;
+        let unwinding = unwinding(&mut running, feed.as_ref())?;
         let listener = if diagnosis::wanted() { Some(Listener::new(&mut running.bpf)?) } else { None };
         // Cgroups made between the first listing and the attachment have no event.
         registry.repair(&listing(&hierarchy)?);
@@ -283,6 +285,10 @@ impl Session {
         session.first = local_figures(&session.registry, &readings);
         session.point(&readings)?;
         phases.end("first figures read");
+        if session.unwinding.as_ref().is_some_and(|builder| !builder.settle(LONGEST_SETTLING)) {
+            log::debug!("not all tables for unwinding are there yet");
+        }
+        phases.end("tables for unwinding made");
         Ok(session)
     }
 
@@ -584,12 +590,12 @@ impl Session {
 }
 
 /// Starts to make tables for unwinding, if walks are going to use them.
-fn unwinding(running: &mut Running) -> Result<Option<Builder>, SessionError> {
+fn unwinding(running: &mut Running, feed: Option<&Feed>) -> Result<Option<Builder>, SessionError> {
     if running.settings.unwind == 0 {
         return Ok(None);
     }
     let (tables, misses) = Tables::take(&mut running.bpf)?;
-    Builder::start(tables, misses).map(Some).map_err(SessionError::Thread)
+    Builder::start(tables, misses, feed.map(Feed::newly_opened)).map(Some).map_err(SessionError::Thread)
 }
 
 fn listing(hierarchy: &Hierarchy) -> Result<Listing, SessionError> {

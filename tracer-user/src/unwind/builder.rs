@@ -3,12 +3,12 @@
 
 use super::opener;
 use super::rows::{self, Rows, RowsError};
-use super::store::{Put, Store, Target};
+use super::store::{Put, Store, Target, Use};
 use crate::host::elf::ElfError;
 use crate::host::privileges;
 use crate::host::proc::Process;
 use crate::kernel_half::{events::Ring, unwind::Tables};
-use crate::process::sys;
+use crate::process::{NewFiles, sys};
 use crate::symbols::reader::{Limits, Outcome, Reader};
 use std::cell::Cell;
 use std::collections::HashSet;
@@ -59,11 +59,7 @@ impl Counters {
     /// What of it makes stacks shorter, by the words of the reports. None is of bytes.
     #[must_use]
     pub fn losses(&self) -> [(&'static str, u64); 3] {
-        [
-            ("unwind_tables_full", self.full + self.rules_left_out),
-            ("unwind_files_gone", self.gone),
-            ("unwind_files_unread", self.unread),
-        ]
+        [("unwind_tables_full", self.full + self.rules_left_out), ("unwind_files_gone", self.gone), ("unwind_files_unread", self.unread)]
     }
 }
 
@@ -73,9 +69,10 @@ struct Shared {
     stop: AtomicBool,
 }
 
-/// Tables for a command that is going to be started.
+/// Tables that somebody waits for.
 struct Ahead {
-    program: PathBuf,
+    /// Of a command that is going to be started, besides those of running programs.
+    program: Option<PathBuf>,
     done: SyncSender<()>,
 }
 
@@ -86,14 +83,14 @@ pub struct Builder {
 }
 
 impl Builder {
-    /// Starts it.
+    /// Starts it. Tables of the files that `opened` gives are made ahead, as long as there is room.
     ///
     /// # Errors
     /// There can be no thread.
-    pub fn start(tables: Tables, misses: Ring<Miss>) -> io::Result<Builder> {
+    pub fn start(tables: Tables, misses: Ring<Miss>, opened: Option<NewFiles>) -> io::Result<Builder> {
         let shared = Arc::new(Shared::default());
         let (ahead, asked) = channel();
-        let thread = Thread::new(tables, misses, asked, Arc::clone(&shared));
+        let thread = Thread::new(tables, misses, opened, asked, Arc::clone(&shared));
         std::thread::Builder::new().name("memtrail-unwind".into()).spawn(move || thread.run())?;
         Ok(Builder { shared, ahead })
     }
@@ -102,7 +99,14 @@ impl Builder {
     #[must_use]
     pub fn prepare(&self, program: &Path, longest: Duration) -> bool {
         let (done, waited) = sync_channel(1);
-        self.ahead.send(Ahead { program: program.to_owned(), done }).is_ok() && waited.recv_timeout(longest).is_ok()
+        self.ahead.send(Ahead { program: Some(program.to_owned()), done }).is_ok() && waited.recv_timeout(longest).is_ok()
+    }
+
+    /// Waits until the tables of all files that running programs map are there, as long as said. Whether they are.
+    #[must_use]
+    pub fn settle(&self, longest: Duration) -> bool {
+        let (done, waited) = sync_channel(1);
+        self.ahead.send(Ahead { program: None, done }).is_ok() && waited.recv_timeout(longest).is_ok()
     }
 
     /// How the tables do.
@@ -136,7 +140,7 @@ enum Read {
     /// Files to be read.
     Files(Vec<File>),
     /// It could not be opened.
-    Gone,
+    Gone(io::Error),
 }
 
 /// What a job is for.
@@ -153,10 +157,14 @@ enum Wanted {
 struct Thread {
     tables: Tables,
     misses: Ring<Miss>,
+    opened: Option<NewFiles>,
     asked: Receiver<Ahead>,
     shared: Arc<Shared>,
     store: Store,
+    /// Reads what walks met.
     reader: Reader<Wanted, Job, Read>,
+    /// Reads what they may meet: a walk does not wait for that.
+    ahead: Reader<Wanted, Job, Read>,
     /// Files that cannot be read by anyone.
     refused: HashSet<FileKey>,
     /// Commands that wait.
@@ -165,11 +173,12 @@ struct Thread {
 }
 
 impl Thread {
-    fn new(tables: Tables, misses: Ring<Miss>, asked: Receiver<Ahead>, shared: Arc<Shared>) -> Thread {
+    fn new(tables: Tables, misses: Ring<Miss>, opened: Option<NewFiles>, asked: Receiver<Ahead>, shared: Arc<Shared>) -> Thread {
         let store = Store::new(tables.chunks(), tables.pages(), tables.rules());
         let counters = Counters { room: store.room(), ..Counters::default() };
         let reader = Reader::new("memtrail-frames", LIMITS, Arc::new(read));
-        Thread { tables, misses, asked, shared, store, reader, refused: HashSet::new(), waiting: Vec::new(), counters }
+        let ahead = Reader::new("memtrail-ahead", LIMITS, Arc::new(read));
+        Thread { tables, misses, opened, asked, shared, store, reader, ahead, refused: HashSet::new(), waiting: Vec::new(), counters }
     }
 
     fn run(mut self) {
@@ -183,7 +192,7 @@ impl Thread {
             }
         };
         while !self.shared.stop.load(Ordering::Acquire) {
-            let rest = if self.reader.is_asked(|_| true) { BUSY } else { REST };
+            let rest = if self.is_reading() { BUSY } else { REST };
             if let Err(error) = sys::poll_readable(std::slice::from_ref(&descriptor), rest) {
                 log::warn!("no more tables for unwinding are made: {error}");
                 return;
@@ -204,7 +213,7 @@ impl Thread {
             } else if vma.name.starts_with(b"/") {
                 let file = sys::mapped_file(&own, vma.start, vma.end).and_then(|found| crate::process::opener::read_only(&found));
                 if let Ok((file, _)) = file {
-                    self.ask_ahead(file);
+                    self.ask_ahead(Arc::new(file));
                 }
             }
         }
@@ -217,35 +226,47 @@ impl Thread {
         let mut page = vec![0; length];
         let is_read = own.open_file("mem").is_ok_and(|memory| memory.read_exact_at(&mut page, start).is_ok());
         if let (true, Ok(key)) = (is_read, self.tables.identify_at(start)) {
-            self.put(&key, rows::read(&page[..]));
+            self.put(&key, rows::read(&page[..]), Use::Met);
         }
     }
 
-    fn ask_ahead(&mut self, file: File) {
+    fn is_reading(&self) -> bool {
+        self.reader.is_asked(|_| true) || self.ahead.is_asked(|_| true)
+    }
+
+    fn ask_ahead(&mut self, file: Arc<File>) {
         let Ok(key) = self.tables.identify(&file) else { return };
         if !self.store.has(&key) && !self.refused.contains(&key) {
-            self.reader.ask(Wanted::Ahead(key), Job::Open(Arc::new(file)));
+            self.ahead.ask(Wanted::Ahead(key), Job::Open(file));
         }
     }
 
     fn round(&mut self) {
         let own = std::process::id();
-        while let Some(miss) = self.misses.next() {
-            // Also told for files that this process maps to identify them.
-            if !self.store.has(&miss.key) && !self.refused.contains(&miss.key) && (miss.tgid != own || miss.start != 0) {
+        for miss in self.misses.by_ref() {
+            // This process's own stacks are nobody's concern.
+            if miss.tgid != own && !self.store.has(&miss.key) && !self.refused.contains(&miss.key) {
                 self.reader.ask(Wanted::Met(miss.key), Job::Mapped(miss));
             }
         }
+        let opened = self.opened.as_mut().map(|opened| opened()).unwrap_or_default();
+        for file in opened {
+            self.ask_ahead(file);
+        }
         for ahead in self.asked.try_iter() {
-            self.reader.ask(Wanted::Program(ahead.program.clone()), Job::Program(ahead.program.clone()));
+            if let Some(program) = &ahead.program {
+                self.reader.ask(Wanted::Program(program.clone()), Job::Program(program.clone()));
+            }
             self.waiting.push(ahead);
         }
         let mut outcomes = Vec::new();
-        self.reader.wait(Some(Duration::ZERO), |wanted, outcome| outcomes.push((wanted, outcome)));
+        for reader in [&mut self.reader, &mut self.ahead] {
+            reader.wait(Some(Duration::ZERO), |wanted, outcome| outcomes.push((wanted, outcome)));
+        }
         for (wanted, outcome) in outcomes {
             self.take(wanted, outcome);
         }
-        if !self.waiting.is_empty() && !self.reader.is_asked(|wanted| !matches!(wanted, Wanted::Met(_))) {
+        if !self.waiting.is_empty() && !self.is_reading() {
             for Ahead { done, .. } in self.waiting.drain(..) {
                 // Who waited may have given up.
                 let _ = done.try_send(());
@@ -262,17 +283,23 @@ impl Thread {
         match (wanted, outcome) {
             (_, Outcome::Answer(Read::Files(files))) => {
                 for file in files {
-                    self.ask_ahead(file);
+                    self.ask_ahead(Arc::new(file));
                 }
             }
             // The mapping may have gone, and another file come to its addresses.
             (Wanted::Met(key), Outcome::Answer(Read::File(file, rows))) => match self.tables.identify(&file) {
-                Ok(found) if found == key => self.put(&key, rows),
-                _ => self.counters.gone += 1,
+                Ok(found) if found == key => self.put(&key, rows, Use::Met),
+                found => {
+                    log::debug!("unwinding: {key:x?} is {found:x?} by now");
+                    self.counters.gone += 1;
+                }
             },
-            (Wanted::Ahead(key), Outcome::Answer(Read::File(_, rows))) => self.put(&key, rows),
+            (Wanted::Ahead(key), Outcome::Answer(Read::File(_, rows))) => self.put(&key, rows, Use::Ahead),
             (Wanted::Program(_), Outcome::Answer(Read::File(..))) => {}
-            (_, Outcome::Answer(Read::Gone)) => self.counters.gone += 1,
+            (wanted, Outcome::Answer(Read::Gone(error))) => {
+                log::debug!("unwinding: {wanted:x?}: {error}");
+                self.counters.gone += 1;
+            }
             (Wanted::Met(key) | Wanted::Ahead(key), Outcome::GivenUp(_)) => {
                 self.counters.unread += 1;
                 self.refuse(&key);
@@ -281,17 +308,17 @@ impl Thread {
         }
     }
 
-    fn put(&mut self, key: &FileKey, rows: Result<Rows, RowsError>) {
+    fn put(&mut self, key: &FileKey, rows: Result<Rows, RowsError>, used: Use) {
         match rows {
             Ok(rows) => {
                 log::debug!("unwinding: {key:x?}: {} rows, {} rules, {} unread", rows.rows.len(), rows.rules.len(), rows.unread);
-                let now_s = now_s();
-                match self.store.put(&mut self.tables, key, &rows, now_s) {
+                match self.store.put(&mut self.tables, key, &rows, used, now_s()) {
                     Ok(Put::Done) => self.counters.made += 1,
                     Err(error) => {
                         self.counters.full += 1;
                         log::warn!("a table for unwinding cannot be written: {error}");
                     }
+                    Ok(Put::Full) if used == Use::Ahead => {}
                     Ok(Put::Full) => {
                         self.counters.full += 1;
                         log::debug!("unwinding: no room for {key:x?}");
@@ -327,7 +354,7 @@ fn read(job: Job) -> Read {
     let file = match job {
         Job::Mapped(miss) => match opener::open_mapped(&miss) {
             Ok(file) => Arc::new(file),
-            Err(_) => return Read::Gone,
+            Err(error) => return Read::Gone(error),
         },
         Job::Open(file) => file,
         Job::Program(path) => return Read::Files(opener::open_program(&path)),

@@ -5,8 +5,8 @@
 
 use crate::host::elf::{Elf, ElfError, Source};
 use gimli::{
-    BaseAddresses, CfaRule, CieOrFde, EhFrame, EndianSlice, Expression, LittleEndian, Register, RegisterRule, UnwindContext, UnwindSection as _,
-    UnwindTableRow,
+    BaseAddresses, CfaRule, CieOrFde, EhFrame, EndianSlice, Expression, LittleEndian, Register, RegisterRule, UnwindContext,
+    UnwindSection as _, UnwindTableRow,
 };
 use std::collections::HashMap;
 use tracer_common::unwind::{Rule, kind, register, saved};
@@ -155,7 +155,7 @@ impl Collected {
                 loop {
                     match table.next_row() {
                         Ok(Some(row)) => {
-                            let rule = if is_signal { Rule { kind: kind::SIGNAL, ..Rule::default() } } else { rule(row, &section) };
+                            let rule = if is_signal { of_kind(kind::SIGNAL) } else { rule(row, &section) };
                             if let Some(offset) = offset_of(row.start_address()) {
                                 self.push(offset, rule);
                             }
@@ -217,12 +217,17 @@ impl Collected {
     }
 }
 
+/// A rule that needs no other register than the stack pointer.
+fn of_kind(kind: u8) -> Rule {
+    Rule { kind, base: register::SP, ..Rule::default() }
+}
+
 /// What a row says, as far as it can be followed.
 fn rule(row: &UnwindTableRow<usize>, section: &EhFrame<Bytes<'_>>) -> Rule {
-    let unsupported = Rule { kind: kind::UNSUPPORTED, ..Rule::default() };
+    let unsupported = of_kind(kind::UNSUPPORTED);
     // gimli keeps no rule for a register that is undefined; every common entry has one for the return address.
     if matches!(row.register(RETURN), None | Some(RegisterRule::Undefined)) {
-        return Rule { kind: kind::ROOT, ..Rule::default() };
+        return of_kind(kind::ROOT);
     }
     let Some(mut rule) = frame_address(row.cfa(), section) else { return unsupported };
     (rule.frame_pointer, rule.bp) = match row.register(BP) {
@@ -257,7 +262,7 @@ fn frame_address(cfa: &CfaRule<usize>, section: &EhFrame<Bytes<'_>>) -> Option<R
         CfaRule::Expression(expression) => {
             let expression = expression.get(section).ok()?;
             if let Some(kind) = linkage_table(expression.0.slice()) {
-                return Some(Rule { kind, base: register::SP, ..Rule::default() });
+                return Some(of_kind(kind));
             }
             let (base, cfa, rest) = place(&expression)?;
             let rule = Rule { base: numbered(base)?, cfa, ..Rule::default() };

@@ -79,7 +79,8 @@ impl Blocks {
     /// The place that leaves the least beside it.
     fn find(&self, blocks: usize) -> Option<Extent> {
         let fits = |(chunk, used): (usize, &u16)| {
-            (0..=CHUNK_BLOCKS - blocks).map(move |block| Extent { chunk: chunk as u32, block: block as u8, blocks: blocks as u8 })
+            (0..=CHUNK_BLOCKS - blocks)
+                .map(move |block| Extent { chunk: chunk as u32, block: block as u8, blocks: blocks as u8 })
                 .find(|extent| used & extent.mask() == 0)
                 .map(|extent| (CHUNK_BLOCKS as u32 - used.count_ones(), extent))
         };

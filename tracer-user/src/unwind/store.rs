@@ -36,6 +36,15 @@ pub enum Put {
     Full,
 }
 
+/// What a table is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Use {
+    /// A walk met the file.
+    Met,
+    /// None has yet: it takes what is free, and makes room for any other.
+    Ahead,
+}
+
 /// Where a file's table stands.
 #[derive(Clone, Debug)]
 struct Placed {
@@ -113,7 +122,7 @@ impl Store {
     ///
     /// # Errors
     /// The target's; the file has no table then.
-    pub fn put(&mut self, target: &mut impl Target, key: &FileKey, file: &Rows, now_s: u32) -> io::Result<Put> {
+    pub fn put(&mut self, target: &mut impl Target, key: &FileKey, file: &Rows, used: Use, now_s: u32) -> io::Result<Put> {
         let (Some(first), Some(last)) = (file.rows.first(), file.rows.last()) else {
             self.without(target, key);
             return Ok(Put::Done);
@@ -131,7 +140,7 @@ impl Store {
         let placed = loop {
             match self.place(target, file, &numbers, pages)? {
                 Some(placed) => break placed,
-                None if self.evict(target, now_s) => {}
+                None if used == Use::Met && self.evict(target, now_s) => {}
                 None => return Ok(Put::Full),
             }
         };
@@ -141,7 +150,7 @@ impl Store {
             entry: placed.entry as u32,
             state: 0,
             asked_s: now_s,
-            used_s: now_s,
+            used_s: if used == Use::Met { now_s } else { 0 },
         };
         if !target.set_file(key, &table) {
             self.give_back(&placed);
@@ -225,7 +234,7 @@ impl Store {
             let Some(extent) = placed.extents.last() else { return Ok(false) };
             directory.push(PageRows { chunk: extent.chunk, first: (extent.first_row() + filled.len()) as u16, count: rows as u16 });
             filled.extend(carried.then_some(u32::from(before) << 16));
-            filled.extend(here.iter().map(|row| u32::from(numbers[usize::from(row.rule)]) << 16 | row.offset % PAGE_BYTES as u32));
+            filled.extend(here.iter().map(|row| (u32::from(numbers[usize::from(row.rule)]) << 16) | (row.offset % PAGE_BYTES as u32)));
             before = here.last().map_or(before, |row| numbers[usize::from(row.rule)]);
             left = left.saturating_sub(rows).max(1);
         }
@@ -364,7 +373,7 @@ mod tests {
             rows(0, (0..40_000).map(|n| n % 40 + 1)),
         ];
         for (n, file) in files.iter().enumerate() {
-            assert_eq!(store.put(&mut memory, &key(n as u64), file, 1).unwrap(), Put::Done);
+            assert_eq!(store.put(&mut memory, &key(n as u64), file, Use::Met, 1).unwrap(), Put::Done);
         }
         for (n, file) in files.iter().enumerate() {
             let (first, last) = (file.rows[0].offset, file.rows[file.rows.len() - 1].offset);
@@ -383,12 +392,12 @@ mod tests {
         let (mut memory, mut store) = (Memory::new(2, 100, 64), Store::new(2, 100, 64));
         let large = rows(0, (0..CHUNK_ROWS as u32 - 100).map(|_| 4));
         for n in 0..2 {
-            assert_eq!(store.put(&mut memory, &key(n), &large, n as u32).unwrap(), Put::Done);
+            assert_eq!(store.put(&mut memory, &key(n), &large, Use::Met, n as u32).unwrap(), Put::Done);
         }
-        assert_eq!(store.put(&mut memory, &key(2), &large, 9).unwrap(), Put::Full, "both were used lately");
+        assert_eq!(store.put(&mut memory, &key(2), &large, Use::Met, 9).unwrap(), Put::Full, "both were used lately");
         assert_eq!((memory.file(&key(2)), memory.waited.get()), (None, 0));
         memory.files.get_mut(&key(0)).unwrap().used_s = 19;
-        assert_eq!(store.put(&mut memory, &key(2), &large, 20).unwrap(), Put::Done);
+        assert_eq!(store.put(&mut memory, &key(2), &large, Use::Met, 20).unwrap(), Put::Done);
         assert_eq!((memory.file(&key(1)), store.evicted(), memory.waited.get()), (None, 1, 1));
         for offset in [0, 5, 40_000] {
             assert_eq!(memory.rule(&key(0), offset), Some(expected(&large, offset)));
@@ -397,26 +406,37 @@ mod tests {
     }
 
     #[test]
+    fn what_was_made_ahead_makes_room_and_takes_none() {
+        let (mut memory, mut store) = (Memory::new(2, 100, 64), Store::new(2, 100, 64));
+        let large = rows(0, (0..CHUNK_ROWS as u32 - 100).map(|_| 4));
+        assert_eq!(store.put(&mut memory, &key(0), &large, Use::Ahead, 100).unwrap(), Put::Done);
+        assert_eq!(store.put(&mut memory, &key(1), &large, Use::Met, 100).unwrap(), Put::Done);
+        assert_eq!(store.put(&mut memory, &key(2), &large, Use::Ahead, 200).unwrap(), Put::Full);
+        assert_eq!(store.put(&mut memory, &key(3), &large, Use::Met, 101).unwrap(), Put::Done);
+        assert_eq!((store.has(&key(0)), store.has(&key(1)), store.evicted()), (false, true, 1));
+    }
+
+    #[test]
     fn a_file_larger_than_all_room_takes_none_of_it() {
         let (mut memory, mut store) = (Memory::new(2, 1000, 64), Store::new(2, 1000, 64));
         let huge = rows(0, (0..3 * CHUNK_ROWS as u32).map(|_| 8));
-        assert_eq!(store.put(&mut memory, &key(1), &huge, 100).unwrap(), Put::Full);
+        assert_eq!(store.put(&mut memory, &key(1), &huge, Use::Met, 100).unwrap(), Put::Full);
         assert_eq!(store.used_rows(), 0);
         let wide = rows(0, [4096 * 1000, 1].into_iter());
-        assert_eq!(store.put(&mut memory, &key(1), &wide, 100).unwrap(), Put::Full);
-        assert_eq!(store.put(&mut memory, &key(1), &rows(0, [1, 1].into_iter()), 100).unwrap(), Put::Done);
+        assert_eq!(store.put(&mut memory, &key(1), &wide, Use::Met, 100).unwrap(), Put::Full);
+        assert_eq!(store.put(&mut memory, &key(1), &rows(0, [1, 1].into_iter()), Use::Met, 100).unwrap(), Put::Done);
     }
 
     #[test]
     fn rules_are_kept_once_and_those_without_room_are_unknown() {
         let (mut memory, mut store) = (Memory::new(1, 10, 4), Store::new(1, 10, 4));
         let file = rows(0, [16; 5].into_iter());
-        assert_eq!(store.put(&mut memory, &key(1), &file, 1).unwrap(), Put::Done);
+        assert_eq!(store.put(&mut memory, &key(1), &file, Use::Met, 1).unwrap(), Put::Done);
         // Number 0, and three of the four others.
         assert_eq!((store.rules.len(), store.rules_left_out()), (4, 1));
         let found: Vec<Rule> = (0..5).map(|n| memory.rule(&key(1), n * 16).unwrap()).collect();
         assert_eq!(found, [rule(0), rule(8), rule(16), Rule::default(), Rule::default()]);
-        assert_eq!(store.put(&mut memory, &key(2), &file, 1).unwrap(), Put::Done);
+        assert_eq!(store.put(&mut memory, &key(2), &file, Use::Met, 1).unwrap(), Put::Done);
         assert_eq!(store.rules.len(), 4);
     }
 
@@ -425,17 +445,17 @@ mod tests {
         let (mut memory, mut store) = (Memory::new(1, 10, 4), Store::new(1, 10, 4));
         memory.fails = true;
         let file = rows(0, [16; 5].into_iter());
-        assert!(store.put(&mut memory, &key(1), &file, 1).is_err());
+        assert!(store.put(&mut memory, &key(1), &file, Use::Met, 1).is_err());
         assert_eq!((store.used_rows(), store.has(&key(1)), memory.file(&key(1))), (0, false, None));
         memory.fails = false;
-        assert_eq!(store.put(&mut memory, &key(1), &file, 1).unwrap(), Put::Done);
+        assert_eq!(store.put(&mut memory, &key(1), &file, Use::Met, 1).unwrap(), Put::Done);
         assert_eq!(memory.rule(&key(1), 17), Some(rule(8)));
     }
 
     #[test]
     fn a_file_without_rows_is_not_asked_for_again() {
         let (mut memory, mut store) = (Memory::new(1, 10, 4), Store::new(1, 10, 4));
-        assert_eq!(store.put(&mut memory, &key(1), &Rows::default(), 1).unwrap(), Put::Done);
+        assert_eq!(store.put(&mut memory, &key(1), &Rows::default(), Use::Met, 1).unwrap(), Put::Done);
         assert_eq!((memory.files[&key(1)].state, memory.files[&key(1)].pages, store.has(&key(1))), (WITHOUT, 0, false));
     }
 }

@@ -18,15 +18,14 @@ fn chunks(wish: &Wish) -> u32 {
 }
 
 /// Files that walks met.
-pub static UNWIND_FILES: HashTable<FileKey, FileTable> =
-    HashTable::named("UNWIND_FILES").fixed(FILES).loses(&[Loss::UnwindFileTableFull]);
+pub static UNWIND_FILES: HashTable<FileKey, FileTable> = HashTable::named("UNWIND_FILES").fixed(FILES).loses(&[Loss::UnwindFileTableFull]);
 
 /// Where the rows of a file's pages are.
 pub static UNWIND_PAGES: ArrayTable<PageRows> =
-    ArrayTable::named("UNWIND_PAGES").planned(|wish| chunks(wish).saturating_mul(PAGES_PER_CHUNK)).halved().forcible();
+    ArrayTable::named("UNWIND_PAGES").planned(|wish| chunks(wish).saturating_mul(PAGES_PER_CHUNK));
 
 /// Rows, in chunks.
-pub static UNWIND_ROWS: ArrayTable<Chunk> = ArrayTable::named("UNWIND_ROWS").planned(chunks).halved().forcible();
+pub static UNWIND_ROWS: ArrayTable<Chunk> = ArrayTable::named("UNWIND_ROWS").planned(chunks);
 
 /// Rules, each once.
 pub static UNWIND_RULES: ArrayTable<Rule> = ArrayTable::named("UNWIND_RULES").fixed(RULES);
