@@ -7,7 +7,7 @@ use tracer_common::{
     file::FileRecord,
     mapping::MappingRecord,
     stack::{Bases, MAX_FRAMES, StackRecord},
-    unwind::{FileKey, FileTable, Miss, Registers, register},
+    unwind::{FileKey, FileTable, Miss, Registers, Rule, register},
 };
 
 /// Which program asks for working memory.
@@ -100,6 +100,8 @@ pub struct Unwind {
     pub current: Range,
     /// Others that it was in.
     pub known: [Range; KNOWN],
+    /// The rule that leads out of the frame.
+    pub rule: Rule,
     /// A file's entry on its way into the table.
     pub asked: FileTable,
     /// What user space is asked for.

@@ -1,6 +1,6 @@
 //! One frame to its caller.
 
-use super::{GUESSED_CALLER, GUESSED_LEAF, LOOK, mapping::EXECUTABLE};
+use super::{GUESSED_CALLER, GUESSED_LEAF, LOOK, STEP, mapping::EXECUTABLE, state};
 use crate::{
     maps::{SCRATCH, UNWIND_PAGES, UNWIND_ROWS, UNWIND_RULES},
     values::{KNOWN, Unwind, WINDOW},
@@ -50,10 +50,10 @@ impl Memory for Window<'_> {
     }
 }
 
-/// Records the frame and goes to its caller. An [`End`], or [`LOOK`] if its mapping must be found first.
+/// Records the frame and finds the rule that leads to its caller. [`STEP`], [`LOOK`] if its mapping must be found first, or an [`End`].
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn next(slot: u64) -> u64 {
+pub extern "C" fn record(slot: u64) -> u64 {
     let Some(scratch) = SCRATCH.get_ptr_mut(slot as u32) else { return End::NoRegisters as u64 };
     // SAFETY: a map value; the program that has the slot has marked it busy.
     let (s, frames) = unsafe { (&mut (*scratch).unwind, &mut (*scratch).stack.frames) };
@@ -71,24 +71,35 @@ pub extern "C" fn next(slot: u64) -> u64 {
     if s.current.flags & EXECUTABLE == 0 {
         return End::NoMapping as u64;
     }
-    let rule = rule_at(s, look);
-    if rule.is_none() && s.registers.returns != 0 {
+    // Behind the innermost frames the latest ones, in a ring: the outermost of all, in the end.
+    frames[(s.place & (MAX_FRAMES as u64 - 1)) as usize] = s.registers.pc;
+    s.rule.kind = kind::NONE;
+    if let Some(rule) = rule_at(s, look) {
+        s.rule = *rule;
+    }
+    if s.rule.kind == kind::NONE && s.registers.returns != 0 {
         // Nobody calls out of code that nothing describes: the address may be that of a function which was put there to be returned to, as under a
         // stack that a program made itself.
         s.registers.returns = 0;
         return End::Not as u64;
     }
-    // Behind the innermost frames the latest ones, in a ring: the outermost of all, in the end.
-    frames[(s.place & (MAX_FRAMES as u64 - 1)) as usize] = s.registers.pc;
+    s.length += 1;
     s.place += 1;
     if s.place == DEEPEST as u64 {
         s.place = INNERMOST as u64;
     }
-    s.length += 1;
+    STEP
+}
+
+/// Goes to the caller by the rule that was found. An [`End`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn step(slot: u64) -> u64 {
+    let Some(s) = state(slot) else { return End::NoRegisters as u64 };
     let mut registers = s.registers;
     let leaf = s.is_leaf;
     s.is_leaf = 0;
-    let end = if let Some(rule) = rule { with_rule(s, rule, leaf, &mut registers) } else { without_rule(s, leaf, &mut registers) };
+    let end = if s.rule.kind != kind::NONE { with_rule(s, leaf, &mut registers) } else { without_rule(s, leaf, &mut registers) };
     s.registers = registers;
     end as u64
 }
@@ -99,7 +110,8 @@ fn window(s: &mut Unwind) -> Window<'_> {
 }
 
 #[inline(always)]
-fn with_rule(s: &mut Unwind, rule: &Rule, leaf: u64, registers: &mut Registers) -> End {
+fn with_rule(s: &mut Unwind, leaf: u64, registers: &mut Registers) -> End {
+    let rule = s.rule;
     let mut base = registers.sp;
     let mut return_register = 0;
     if rule.base == register::BP {
@@ -116,7 +128,7 @@ fn with_rule(s: &mut Unwind, rule: &Rule, leaf: u64, registers: &mut Registers) 
         base = s.leaf[(rule.base & 31) as usize % register::COUNT];
         return_register = s.leaf[(rule.return_register & 31) as usize % register::COUNT];
     }
-    by_rule(rule, base, return_register, registers, &mut window(s))
+    by_rule(&rule, base, return_register, registers, &mut window(s))
 }
 
 /// Without a rule, by the frame pointer: a guess, and less of one where the frame has called.
@@ -139,7 +151,7 @@ fn without_rule(s: &mut Unwind, leaf: u64, registers: &mut Registers) -> End {
     }
 }
 
-/// The rule in force at an address of the current mapping; `None` if nothing is known.
+/// The rule in force at an address of the current mapping; `None` if there is no table.
 #[inline(always)]
 fn rule_at(s: &mut Unwind, look: u64) -> Option<&'static Rule> {
     let FileTable { first_page, pages, entry, .. } = s.current.table;
@@ -155,8 +167,7 @@ fn rule_at(s: &mut Unwind, look: u64) -> Option<&'static Rule> {
         return None;
     }
     let row = search::find(|number| chunk.rows[number as usize & (CHUNK_ROWS - 1)], first, count, offset & (PAGE_BYTES - 1));
-    let rule = UNWIND_RULES.get(row >> 16)?;
-    if rule.kind == kind::NONE { None } else { Some(rule) }
+    UNWIND_RULES.get(row >> 16)
 }
 
 /// Whether one of the mappings of this walk has the address; it becomes the current one.

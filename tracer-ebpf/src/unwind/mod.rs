@@ -30,6 +30,8 @@ const TURNS: u64 = 400;
 
 /// Where an [`End`] is no end: the mapping is looked up, perhaps again.
 const LOOK: u64 = 100;
+/// The same: the rule of the frame is known.
+const STEP: u64 = 101;
 
 /// The working memory of the slot's walk.
 #[inline(always)]
@@ -50,7 +52,10 @@ pub extern "C" fn walk(slot: u64) -> u64 {
         if why == LOOK {
             why = mapping::find(slot);
         } else if why == End::Not as u64 {
-            why = frame::next(slot);
+            why = frame::record(slot);
+            if why == STEP {
+                why = frame::step(slot);
+            }
         } else {
             break;
         }
