@@ -72,6 +72,8 @@ pub struct Unwind {
     pub place: u64,
     /// 1: the frame is the innermost.
     pub is_leaf: u64,
+    /// 1: the frame's address may be the beginning of a function.
+    pub is_planted: u64,
     /// Guesses that it rests on.
     pub guessed: u64,
     /// 1: mappings are looked up whose code cannot be executed, too.

@@ -6,6 +6,7 @@ use harness::report::{self, StackRow};
 use harness::workload::{Workload, enter};
 use std::io::{BufRead as _, BufReader};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 /// The kinds of chains of the workload `chains`, and what their middle functions come to on the stack.
 const KINDS: [(&str, usize); 10] = [
@@ -23,6 +24,11 @@ const KINDS: [(&str, usize); 10] = [
 ];
 const BYTES: u64 = 40 << 20;
 
+/// How long an unoptimised memtrail takes for the tables of all programs that run: emulated machines are slow.
+fn until_tables_are_there() -> Duration {
+    Duration::from_secs(if std::env::var_os("MEMTRAIL_TEST_BYTES").is_some() { 20 } else { 3 })
+}
+
 fn record_chains(name: &str, more: &[&str]) -> (String, Outcome) {
     let cgroup = TestCgroup::new(name).unwrap();
     let mut workload = Workload::start(&cgroup, &["chains", "--bytes", &BYTES.to_string()]).unwrap();
@@ -30,6 +36,7 @@ fn record_chains(name: &str, more: &[&str]) -> (String, Outcome) {
     let mut args = record_args(cgroup.path(), Mode::Exact);
     args.extend(more.iter().map(|arg| (*arg).to_owned()));
     let memtrail = Memtrail::start(&args).unwrap();
+    std::thread::sleep(until_tables_are_there());
     workload.run_to("touched").unwrap();
     (cgroup.path().to_owned(), memtrail.stop().unwrap())
 }
@@ -112,7 +119,7 @@ fn native_python_has_whole_stacks() {
     let mut command = Command::new("python3");
     command.args([
         "-c",
-        &format!("import sys, time; time.sleep(2); x = [bytes([1]) * 4000 for _ in range({})]; print(len(x), flush=True); sys.stdin.read()", BYTES / 4000),
+        &format!("import sys, time; time.sleep(3); x = [bytes([1]) * 4000 for _ in range({})]; print(len(x), flush=True); sys.stdin.read()", BYTES / 4000),
     ]);
     command.stdin(Stdio::piped()).stdout(Stdio::piped());
     enter(&mut command, &cgroup).unwrap();

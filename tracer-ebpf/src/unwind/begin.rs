@@ -36,6 +36,7 @@ pub extern "C" fn begin(slot: u64) -> u64 {
     s.window_bytes = 0;
     s.turn = 0;
     s.tries = 0;
+    s.is_planted = 0;
     s.is_leaf = 1;
     s.registers.returns = 0;
     s.registers.bp_known = 1;

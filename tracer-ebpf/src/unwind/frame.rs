@@ -78,9 +78,9 @@ pub extern "C" fn record(slot: u64) -> u64 {
         s.rule = *rule;
     }
     if s.rule.kind == kind::NONE && s.registers.returns != 0 {
-        // Nobody calls out of code that nothing describes: the address may be that of a function which was put there to be returned to, as under a
-        // stack that a program made itself.
+        // Nobody calls out of code that nothing describes: the address may be that of a function which was put there to be returned to.
         s.registers.returns = 0;
+        s.is_planted = 1;
         return End::Not as u64;
     }
     s.length += 1;
@@ -88,6 +88,11 @@ pub extern "C" fn record(slot: u64) -> u64 {
     if s.place == DEEPEST as u64 {
         s.place = INNERMOST as u64;
     }
+    // It was, as under a stack that a program made itself (makecontext of glibc): nothing called it.
+    if s.is_planted != 0 && s.rule.kind != kind::NONE {
+        return End::Root as u64;
+    }
+    s.is_planted = 0;
     STEP
 }
 

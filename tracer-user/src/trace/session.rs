@@ -69,7 +69,7 @@ const RETIREMENT_NS: u64 = 5_000_000_000;
 /// The same while a table was a quarter full at the last one: what comes and goes so fast must go as fast as it may.
 const RETIREMENT_IN_CHURN_NS: u64 = 1_000_000_000;
 /// How long a start waits for the tables of programs that run already.
-const LONGEST_SETTLING: std::time::Duration = std::time::Duration::from_millis(250);
+const LONGEST_SETTLING: std::time::Duration = std::time::Duration::from_millis(500);
 /// How long a command waits for the tables by which its stacks are walked.
 const LONGEST_PREPARATION: std::time::Duration = std::time::Duration::from_millis(500);
 /// Time between two moments in which the programs' cost is counted, nanoseconds.
