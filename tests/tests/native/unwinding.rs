@@ -1,7 +1,7 @@
 //! Stacks of code without frame pointers: known chains of callers, real programs, and what is said where a stack is not whole.
 
 use harness::cgroup::TestCgroup;
-use harness::memtrail::{Memtrail, Mode, Outcome, record_args};
+use harness::memtrail::{Memtrail, Mode, Outcome, providers, record_args, record_args_of};
 use harness::report::{self, StackRow};
 use harness::workload::{Workload, enter};
 use std::io::{BufRead as _, BufReader};
@@ -26,14 +26,14 @@ const BYTES: u64 = 40 << 20;
 
 /// How long an unoptimised memtrail takes for the tables of all programs that run: emulated machines are slow.
 fn until_tables_are_there() -> Duration {
-    Duration::from_secs(if std::env::var_os("MEMTRAIL_TEST_BYTES").is_some() { 20 } else { 3 })
+    Duration::from_secs(if std::env::var_os("MEMTRAIL_TEST_BYTES").is_some() { 30 } else { 3 })
 }
 
-fn record_chains(name: &str, more: &[&str]) -> (String, Outcome) {
-    let cgroup = TestCgroup::new(name).unwrap();
+fn record_chains(name: &str, provider: Option<&str>, more: &[&str]) -> (String, Outcome) {
+    let cgroup = TestCgroup::new(&format!("{name}-{}", provider.unwrap_or("any"))).unwrap();
     let mut workload = Workload::start(&cgroup, &["chains", "--bytes", &BYTES.to_string()]).unwrap();
     workload.run_to("ready").unwrap();
-    let mut args = record_args(cgroup.path(), Mode::Exact);
+    let mut args = record_args_of(&[cgroup.path()], Mode::Exact, provider);
     args.extend(more.iter().map(|arg| (*arg).to_owned()));
     let memtrail = Memtrail::start(&args).unwrap();
     std::thread::sleep(until_tables_are_there());
@@ -52,7 +52,10 @@ fn chain(stacks: &[StackRow], kind: &str, middles: usize) -> (u64, u64, Option<S
         let at = |name: &str| stack.frames.iter().position(|frame| frame == name);
         let between = |from: usize, to: usize| stack.frames[from + 1..to].iter().filter(|frame| **frame == middle).count();
         let in_order = at(&outer).zip(at(&leaf)).is_some_and(|(outer, leaf)| outer < leaf && between(outer, leaf) >= middles);
-        if stack.status == "complete" && in_order {
+        // A C library that is linked in may have other code right before the function that contexts return to: what returns there cannot be told
+        // from a call at the end of that code, and the stack says that it goes on to where no code is.
+        let is_known_cut = kind == "context" && stack.status == "cut: return address outside of code";
+        if (stack.status == "complete" || is_known_cut) && in_order {
             right += stack.charged;
         } else {
             wrong = Some(format!("{}: {}", stack.status, stack.frames.join(" > ")));
@@ -67,14 +70,17 @@ fn chain(stacks: &[StackRow], kind: &str, middles: usize) -> (u64, u64, Option<S
 #[test]
 #[ignore = "root"]
 fn native_chains_without_frame_pointers_are_whole() {
-    let (path, outcome) = record_chains("chains", &[]);
-    let stacks = report::stacks(&outcome.report, &path).unwrap();
-    for (kind, middles) in KINDS {
-        let (owned, right, wrong) = chain(&stacks, kind, middles);
-        println!("{kind}: {right} of {owned} bytes have whole and right stacks");
-        let each = BYTES / KINDS.len() as u64;
-        assert!(owned as f64 >= 0.95 * each as f64, "chain_{kind}_leaf owns {owned} of {each}");
-        assert!(right as f64 >= 0.99 * owned as f64, "{kind}: {right} of {owned}: {}", wrong.unwrap_or_default());
+    for provider in providers() {
+        let (path, outcome) = record_chains("chains", provider.as_deref(), &[]);
+        let tier = report::tier(&outcome.report).unwrap();
+        let stacks = report::stacks(&outcome.report, &path).unwrap();
+        for (kind, middles) in KINDS {
+            let (owned, right, wrong) = chain(&stacks, kind, middles);
+            println!("{tier}, {kind}: {right} of {owned} bytes have whole and right stacks");
+            let each = BYTES / KINDS.len() as u64;
+            assert!(owned as f64 >= 0.95 * each as f64, "{tier}: chain_{kind}_leaf owns {owned} of {each}");
+            assert!(right as f64 >= 0.99 * owned as f64, "{tier}, {kind}: {right} of {owned}: {}", wrong.unwrap_or_default());
+        }
     }
 }
 
@@ -82,7 +88,7 @@ fn native_chains_without_frame_pointers_are_whole() {
 #[test]
 #[ignore = "root"]
 fn native_without_tables_no_chain_is_called_whole_and_wrong() {
-    let (path, outcome) = record_chains("chains-off", &["--unwind-memory", "0"]);
+    let (path, outcome) = record_chains("chains-off", None, &["--unwind-memory", "0"]);
     let stacks = report::stacks(&outcome.report, &path).unwrap();
     let mut cut = 0;
     for (kind, middles) in KINDS {
@@ -96,7 +102,7 @@ fn native_without_tables_no_chain_is_called_whole_and_wrong() {
 #[test]
 #[ignore = "root"]
 fn native_tables_that_find_no_room_are_counted_and_their_stacks_are_not_whole() {
-    let (path, outcome) = record_chains("chains-tight", &["--unwind-memory", "64KiB"]);
+    let (path, outcome) = record_chains("chains-tight", None, &["--unwind-memory", "64KiB"]);
     let full = outcome.report["losses"]["unwind_tables_full"].as_u64().unwrap();
     assert!(full > 0, "{:?}", outcome.report["losses"]);
     assert_eq!(outcome.status.code(), Some(0), "no bytes are lost by that");
@@ -119,7 +125,10 @@ fn native_python_has_whole_stacks() {
     let mut command = Command::new("python3");
     command.args([
         "-c",
-        &format!("import sys, time; time.sleep(3); x = [bytes([1]) * 4000 for _ in range({})]; print(len(x), flush=True); sys.stdin.read()", BYTES / 4000),
+        &format!(
+            "import sys, time; time.sleep(3); x = [bytes([1]) * 4000 for _ in range({})]; print(len(x), flush=True); sys.stdin.read()",
+            BYTES / 4000
+        ),
     ]);
     command.stdin(Stdio::piped()).stdout(Stdio::piped());
     enter(&mut command, &cgroup).unwrap();

@@ -3,6 +3,7 @@
 use crate::report::Value;
 use crate::report::{Cgroup, FileToucher, KindRow, Report, StackRow};
 use crate::text::units;
+use std::collections::BTreeMap;
 
 /// Most processes of a file on its line.
 const TOUCHERS: usize = 3;
@@ -135,6 +136,18 @@ pub fn whole_stacks_among(report: &Report, value: Value, wanted: impl Fn(&StackR
     (total > 0).then(|| sum(&mut rows().filter(|row| row.status == "complete")) as f64 / total as f64)
 }
 
+/// Why most of the bytes without a whole stack have none, in the words of their status.
+#[must_use]
+pub fn largest_cut(report: &Report, value: Value) -> Option<&str> {
+    let mut by_reason: BTreeMap<&str, u128> = BTreeMap::new();
+    for row in report.cgroups.iter().flat_map(|cgroup| &cgroup.stacks) {
+        if let Some(reason) = row.status.strip_prefix("cut: ") {
+            *by_reason.entry(reason).or_default() += u128::from(value.of(row));
+        }
+    }
+    by_reason.into_iter().max_by_key(|(_, bytes)| *bytes).filter(|(_, bytes)| *bytes > 0).map(|(reason, _)| reason)
+}
+
 /// Losses of a report.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Losses<'a> {
@@ -192,6 +205,15 @@ mod tests {
     fn report(rows: Vec<(&str, KindRow)>) -> Report {
         let kinds = rows.into_iter().map(|(kind, row)| (kind.to_owned(), row)).collect();
         Report { cgroups: vec![Cgroup { kinds, ..Cgroup::default() }], ..Report::default() }
+    }
+
+    #[test]
+    fn the_largest_reason_of_cut_stacks_is_that_of_the_most_bytes() {
+        let row = |status: &str, live| StackRow { status: status.to_owned(), live, ..StackRow::default() };
+        let stacks = vec![row("cut: a", 5), row("complete", 90), row("cut: b", 4), row("cut: b", 4), row("cut: c", 0)];
+        let report = Report { cgroups: vec![Cgroup { stacks, ..Cgroup::default() }], ..Report::default() };
+        assert_eq!(largest_cut(&report, Value::Live), Some("b"));
+        assert_eq!(largest_cut(&report, Value::Charged), None);
     }
 
     #[test]

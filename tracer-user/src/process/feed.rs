@@ -105,7 +105,7 @@ pub struct IdleFiles {
 /// Gives the opened file of a mapping.
 pub type OpenedFiles = Arc<dyn Fn(&FileIdentity) -> Option<Arc<File>> + Send + Sync>;
 
-/// Gives the files of mappings that were opened since it was last called.
+/// Gives the files of mappings that were opened since it was last called, the smallest first.
 pub type NewFiles = Box<dyn FnMut() -> Vec<Arc<File>> + Send>;
 
 /// A running feed. Dropping it stops its threads and closes the rings.

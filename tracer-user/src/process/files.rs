@@ -142,14 +142,16 @@ impl FileStore {
         self.find(identity).map(|kept| kept.open.clone())
     }
 
-    /// Files that were opened after the one with that id, and the id of the last of them.
+    /// Files that were opened after the one with that id, the smallest first, and the id of the last of them.
     #[must_use]
     pub fn opened_after(&self, id: u64) -> (Vec<OpenFile>, u64) {
         let last = self.next_id - 1;
         if last <= id {
             return (Vec::new(), last);
         }
-        (self.kept.values().flatten().filter(|kept| kept.open.id > id).map(|kept| kept.open.clone()).collect(), last)
+        let mut opened: Vec<OpenFile> = self.kept.values().flatten().map(|kept| &kept.open).filter(|open| open.id > id).cloned().collect();
+        opened.sort_by_key(|open| open.size);
+        (opened, last)
     }
 
     /// The id of a file that was here and is closed: the last one of that identity.

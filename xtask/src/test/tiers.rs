@@ -29,7 +29,7 @@ const SMALL_BYTES: u64 = 16 << 20;
 /// Rows of the accuracy table that run together there: 2 GiB hold no more of them with their tracers.
 const ROWS_AT_ONCE: usize = 8;
 /// What runs in every machine in the short form; all others are for the long one.
-const IN_MACHINES: [&str; 2] = [TABLE, "native_oom_kills_of_each_sort"];
+const IN_MACHINES: [&str; 3] = [TABLE, "native_oom_kills_of_each_sort", "native_chains_without_frame_pointers_are_whole"];
 /// The accuracy table.
 const TABLE: &str = "native_table";
 /// The variable that names some of its rows, if not all are to run.
