@@ -97,9 +97,9 @@ pub fn malloc_and_threads(threads: u64, bytes: &str) {
         assert_about(&format!("{class} resident"), recorded.region(class, "resident"), known);
         assert_about(&format!("{class} live"), recorded.region(class, "live"), known);
     }
-    // One page in 24 is touched by malloc itself, for the header of what is left.
+    // One page in 24 is touched by malloc itself, which has no frame pointers, for the header of what is left.
     let through = recorded.stack_live("wl_fill_thread_arena", "glibc-arena");
-    assert_about("through wl_fill_thread_arena", through, known("thread_bytes") * 95 / 100);
+    assert_about("through wl_fill_thread_arena", through, known("thread_bytes"));
     assert_about("through wl_fill_stack", recorded.stack_live("wl_fill_stack", "thread-stack"), known("stack_bytes"));
 
     // As glibc says it.
@@ -176,7 +176,7 @@ fn native_regions_of_a_parent_that_is_gone() {
     assert_about("brk-heap resident", recorded.region("brk-heap", "resident"), recorded.figure("heap_bytes"));
     assert_about("brk-heap live", recorded.region("brk-heap", "live"), recorded.figure("heap_bytes"));
     let through = recorded.stack_live("wl_fill_heap", "brk-heap");
-    assert_about("through wl_fill_heap", through, recorded.figure("heap_bytes") * 95 / 100);
+    assert_about("through wl_fill_heap", through, recorded.figure("heap_bytes"));
     // Its parent's calls made that heap.
     let heaps = recorded.cgroup()["regions"].as_array().unwrap().iter().filter(|row| row["class"] == "brk-heap");
     let origins = heaps.flat_map(|row| row["origins"].as_array().unwrap()).filter(|row| row["call"] == "brk");

@@ -46,7 +46,7 @@ fn chain(stacks: &[StackRow], kind: &str, middles: usize) -> (u64, u64, Option<S
     let named = |part: &str| format!("chain_{kind}_{part}");
     let (leaf, middle, outer) = (named("leaf"), named("middle"), named("outer"));
     let (mut owned, mut right, mut wrong) = (0, 0, None);
-    for stack in stacks.iter().filter(|stack| stack.frames.iter().any(|frame| *frame == leaf)) {
+    for stack in stacks.iter().filter(|stack| stack.frames.contains(&leaf)) {
         owned += stack.charged;
         // Outermost first.
         let at = |name: &str| stack.frames.iter().position(|frame| frame == name);

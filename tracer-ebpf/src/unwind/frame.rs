@@ -9,7 +9,7 @@ use aya_ebpf::helpers::generated::bpf_probe_read_user;
 use tracer_common::{
     stack::{DEEPEST, INNERMOST, MAX_FRAMES},
     unwind::{
-        CHUNK_ROWS, End, FileTable, Memory, PAGE_BYTES, Registers, Rule, kind, register, search,
+        CHUNK_ROWS, End, FileTable, Memory, PAGE_BYTES, Registers, Rule, WITHOUT, kind, register, search,
         step::{by_frame_pointer, by_rule},
     },
 };
@@ -141,7 +141,9 @@ fn with_rule(s: &mut Unwind, leaf: u64, registers: &mut Registers) -> End {
 fn without_rule(s: &mut Unwind, leaf: u64, registers: &mut Registers) -> End {
     let end = by_frame_pointer(registers, &mut window(s));
     if end == End::Not {
-        s.guessed |= if leaf != 0 { GUESSED_LEAF } else { GUESSED_CALLER };
+        // While a table is being made, frame pointers are all that there is, and are taken for what they mostly are.
+        let is_lasting = s.current.table.pages != 0 || s.current.table.state == WITHOUT || s.current.key.inode == 0;
+        s.guessed |= if leaf != 0 && is_lasting { GUESSED_LEAF } else { GUESSED_CALLER };
         return end;
     }
     if s.guessed != 0 {

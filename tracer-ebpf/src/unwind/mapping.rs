@@ -5,7 +5,7 @@
 
 use super::{LOOK, begin::fetch, miss, state};
 use crate::{globals::layout, maps::UNWIND_FILES, values::Unwind};
-use tracer_common::unwind::{End, SPECIAL};
+use tracer_common::unwind::{ASKED, End, SPECIAL};
 
 /// Trees of 65,530 mappings and as many gaps, with nodes half full, are 9 levels deep.
 const MOST_LEVELS: u64 = 12;
@@ -182,6 +182,7 @@ fn identify(s: &mut Unwind) -> u64 {
     s.current.key.device = 0;
     s.current.key.generation = 0;
     s.current.table.pages = 0;
+    s.current.table.state = ASKED;
     if s.current.flags & EXECUTABLE == 0 && s.any == 0 {
         return FOUND;
     }
@@ -212,11 +213,12 @@ fn identify(s: &mut Unwind) -> u64 {
         s.current.table.first_page = (*table).first_page;
         s.current.table.pages = (*table).pages;
         s.current.table.entry = (*table).entry;
+        s.current.table.state = (*table).state;
         if s.current.table.pages != 0 {
             if (*table).used_s != s.now_s as u32 {
                 (*table).used_s = s.now_s as u32;
             }
-        } else if (*table).state == tracer_common::unwind::ASKED && (*table).asked_s != s.now_s as u32 {
+        } else if (*table).state == ASKED && (*table).asked_s != s.now_s as u32 {
             (*table).asked_s = s.now_s as u32;
             miss::tell(s);
         }

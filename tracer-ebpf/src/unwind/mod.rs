@@ -85,7 +85,7 @@ fn status(why: u64, guessed: u64, length: u64) -> u32 {
         return StackStatus::TooDeep as u32;
     }
     if guessed != 0 {
-        return if guessed == GUESSED_LEAF { StackStatus::Guessed as u32 } else { StackStatus::Ended as u32 };
+        return if guessed & GUESSED_LEAF != 0 { StackStatus::Guessed as u32 } else { StackStatus::Ended as u32 };
     }
     if why == End::Root as u64 {
         return StackStatus::Root as u32;
@@ -110,7 +110,8 @@ pub fn identify(address: u64) {
     }
 }
 
-/// A caller was found by the frame pointer where no rule was known: of a frame that had called, so that its frame pointer was set.
+/// A caller was found by the frame pointer where no rule was known: of a frame that had called, so that its frame pointer was set, or while the
+/// table of its file was being made.
 const GUESSED_CALLER: u64 = 1;
 /// The same of the innermost frame, which may not have set its own yet: its caller may be missing.
 const GUESSED_LEAF: u64 = 2;

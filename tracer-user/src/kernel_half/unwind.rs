@@ -124,6 +124,13 @@ impl Tables {
         self.files.get(key, 0).ok()
     }
 
+    /// All that is known of files, one call each. What is added or removed meanwhile may be there or not.
+    #[must_use]
+    pub fn files(&self) -> Vec<(FileKey, FileTable)> {
+        // An entry that goes while it is read is gone.
+        self.files.iter().filter_map(Result::ok).collect()
+    }
+
     /// Says what is known of a file. False if there is no room.
     pub fn set_file(&mut self, key: &FileKey, table: &FileTable) -> bool {
         self.files.insert(key, table, 0).is_ok()

@@ -285,6 +285,22 @@ mod tests {
     }
 
     #[test]
+    fn files_are_given_once_after_they_were_opened_and_the_smallest_first() {
+        let mut store = FileStore::new(8);
+        let open = || File::open("/dev/null").unwrap();
+        let sizes = |opened: &[OpenFile]| opened.iter().map(|open| open.size).collect::<Vec<_>>();
+        assert_eq!(store.opened_after(0).1, 0);
+        for (inode, size) in [(1, 30), (2, 10), (3, 20)] {
+            store.insert(&mapped(inode, Some(1)), open(), size);
+        }
+        let (opened, last) = store.opened_after(0);
+        assert_eq!((sizes(&opened), last), (vec![10, 20, 30], 3));
+        assert!(store.opened_after(last).0.is_empty());
+        store.insert(&mapped(4, Some(1)), open(), 5);
+        assert_eq!(sizes(&store.opened_after(last).0), [5]);
+    }
+
+    #[test]
     fn the_file_not_used_longest_goes_first() {
         let mut store = FileStore::new(2);
         for inode in 1..=2 {

@@ -61,17 +61,16 @@ pub fn judge_user_stack(places: &[Place<'_>], walked: Walked) -> (Status, usize)
     if walked == Walked::None || places.is_empty() {
         return (Status::None, 0);
     }
+    // The frames behind a thread's first function are the C library's start: with and without them a stack is the same.
     if walked == Walked::Root {
-        return (Status::Complete, places.len());
+        return (Status::Complete, root_of(places).map_or(places.len(), |root| root + 1));
     }
     if let Walked::Cut(end) = walked {
         // Start code has no description in some C libraries, and nothing calls it.
         let is_root = places.last().is_some_and(|place| place.mapped && is_named_root(place.frame));
         return (if is_root { Status::Complete } else { Status::Cut(reason(end)) }, places.len());
     }
-    // The first frame is where the walk began, not a return address: a program's first instruction is a root by name only.
-    let root = places.iter().enumerate().position(|(n, place)| place.mapped && (is_named_root(place.frame) || (place.root_call && n > 0)));
-    if let Some(root) = root {
+    if let Some(root) = root_of(places) {
         // The caller of a function that had not set its frame pointer yet may be missing.
         return (if walked == Walked::Guessed { Status::Cut(GUESSED) } else { Status::Complete }, root + 1);
     }
@@ -80,6 +79,12 @@ pub fn judge_user_stack(places: &[Place<'_>], walked: Walked) -> (Status, usize)
     }
     let real = places.iter().rposition(|place| place.mapped).map_or(0, |last| last + 1);
     (Status::Cut("no frame pointers"), real.max(1))
+}
+
+/// The first frame that is a thread's first function. The innermost one is where the walk began, not a return address: a program's first
+/// instruction is a root by name only.
+fn root_of(places: &[Place<'_>]) -> Option<usize> {
+    places.iter().enumerate().position(|(n, place)| place.mapped && (is_named_root(place.frame) || (place.root_call && n > 0)))
 }
 
 /// Why a stack whose first step was a guess is none to rely on.
@@ -214,6 +219,7 @@ mod tests {
     #[test]
     fn a_walk_by_tables_says_itself_how_far_it_came() {
         assert_eq!(judge(&["f", "[x+0x1]"], Walked::Root), (Status::Complete, 2));
+        assert_eq!(judge(&["f", "main", "__libc_start_call_main", "_start"], Walked::Root), (Status::Complete, 3));
         assert_eq!(judge(&["f", "main"], Walked::Cut(End::Fault)), (Status::Cut("stack not in memory"), 2));
         assert_eq!(judge(&["f", "_dl_start_user"], Walked::Cut(End::NoRow)), (Status::Complete, 2));
         assert_eq!(judge(&["_start", "f"], Walked::Cut(End::NoRow)), (Status::Cut("code without description"), 2));

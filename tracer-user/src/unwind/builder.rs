@@ -18,8 +18,8 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
-use tracer_common::unwind::{FileKey, FileTable, Miss, PageRows, Rule};
+use std::time::{Duration, Instant};
+use tracer_common::unwind::{FILES, FileKey, FileTable, Miss, PageRows, Rule};
 
 /// Bounds of reading: the largest files take a second.
 const LIMITS: Limits = Limits { longest: Duration::from_secs(10), given_up: 2, waiting: 256 };
@@ -27,6 +27,9 @@ const LIMITS: Limits = Limits { longest: Duration::from_secs(10), given_up: 2, w
 const REST: Duration = Duration::from_millis(20);
 /// The same while files are read.
 const BUSY: Duration = Duration::from_millis(2);
+/// Time between two looks through the table of files, and files that may be left in it then: walks add to it meanwhile.
+const LOOK_THROUGH: Duration = Duration::from_secs(60);
+const MOST_FILES: usize = FILES as usize / 4 * 3;
 /// Files that could not be had are not tried again by the same mapping.
 const MOST_REFUSED: usize = 4096;
 
@@ -170,6 +173,8 @@ struct Thread {
     /// Commands that wait.
     waiting: Vec<Ahead>,
     counters: Counters,
+    /// When the table of files was last looked through.
+    looked_through: Instant,
 }
 
 impl Thread {
@@ -178,7 +183,20 @@ impl Thread {
         let counters = Counters { room: store.room(), ..Counters::default() };
         let reader = Reader::new("memtrail-frames", LIMITS, Arc::new(read));
         let ahead = Reader::new("memtrail-ahead", LIMITS, Arc::new(read));
-        Thread { tables, misses, opened, asked, shared, store, reader, ahead, refused: HashSet::new(), waiting: Vec::new(), counters }
+        Thread {
+            tables,
+            misses,
+            opened,
+            asked,
+            shared,
+            store,
+            reader,
+            ahead,
+            refused: HashSet::new(),
+            waiting: Vec::new(),
+            looked_through: Instant::now(),
+            counters,
+        }
     }
 
     fn run(mut self) {
@@ -245,9 +263,15 @@ impl Thread {
         let own = std::process::id();
         for miss in self.misses.by_ref() {
             // This process's own stacks are nobody's concern.
-            if miss.tgid != own && !self.store.has(&miss.key) && !self.refused.contains(&miss.key) {
+            if self.refused.contains(&miss.key) {
+                self.store.without(&mut self.tables, &miss.key);
+            } else if miss.tgid != own && !self.store.has(&miss.key) {
                 self.reader.ask(Wanted::Met(miss.key), Job::Mapped(miss));
             }
+        }
+        if self.looked_through.elapsed() >= LOOK_THROUGH {
+            self.looked_through = Instant::now();
+            self.store.forget(&mut self.tables, MOST_FILES, now_s());
         }
         let opened = self.opened.as_mut().map(|opened| opened()).unwrap_or_default();
         for file in opened {
@@ -385,6 +409,9 @@ impl Target for Tables {
     }
     fn set_file(&mut self, key: &FileKey, table: &FileTable) -> bool {
         Tables::set_file(self, key, table)
+    }
+    fn files(&self) -> Vec<(FileKey, FileTable)> {
+        Tables::files(self)
     }
     fn remove_file(&mut self, key: &FileKey) {
         Tables::remove_file(self, key);

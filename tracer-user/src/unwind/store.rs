@@ -9,6 +9,9 @@ use tracer_common::unwind::{FileKey, FileTable, PAGE_BYTES, PageRows, Rule, WITH
 /// A file that a walk used this long ago makes no room for another, seconds of the kernel half's (2^30 nanoseconds).
 const USED_LATELY_S: u32 = 10;
 
+/// What no walk met for this long may be forgotten, alike.
+const FORGOTTEN_AFTER_S: u32 = 60;
+
 /// Where tables are written to.
 pub trait Target {
     /// Writes rows into a chunk, from that one on.
@@ -21,6 +24,8 @@ pub trait Target {
     fn file(&self, key: &FileKey) -> Option<FileTable>;
     /// Says what is known of a file; whether there was room.
     fn set_file(&mut self, key: &FileKey, table: &FileTable) -> bool;
+    /// What stands there of all files.
+    fn files(&self) -> Vec<(FileKey, FileTable)>;
     /// Takes a file's entry back.
     fn remove_file(&mut self, key: &FileKey);
     /// Waits until nobody uses what was taken back.
@@ -166,6 +171,23 @@ impl Store {
         let _has_room = target.set_file(key, &FileTable { state: WITHOUT, ..FileTable::default() });
     }
 
+    /// Removes what is known of files that no walk met lately, so that the table of files does not fill with those of the past: entries without a
+    /// table at once, and tables while more than `most` files are left. Programs that run meet theirs again.
+    pub fn forget(&mut self, target: &mut impl Target, most: usize, now_s: u32) {
+        let is_old = |at_s: u32| now_s.saturating_sub(at_s) >= FORGOTTEN_AFTER_S;
+        let (with, without): (Vec<_>, Vec<_>) = target.files().into_iter().partition(|(_, table)| table.pages > 0);
+        let mut left = with.len() + without.len();
+        for (key, _) in without.into_iter().filter(|(_, table)| is_old(table.asked_s)) {
+            target.remove_file(&key);
+            left -= 1;
+        }
+        let mut old: Vec<_> = with.into_iter().filter(|(_, table)| is_old(table.used_s)).collect();
+        old.sort_by_key(|(_, table)| table.used_s);
+        for (key, _) in old.into_iter().take(left.saturating_sub(most)) {
+            self.take_back(target, &key);
+        }
+    }
+
     /// The numbers of rules in the table of all. Number 0 says that nothing is known.
     fn number(&mut self, target: &mut impl Target, rules: &[Rule]) -> io::Result<Vec<u16>> {
         let known = self.rules.len();
@@ -257,13 +279,18 @@ impl Store {
         let used = |key: &FileKey| target.file(key).map_or(0, |table| table.used_s);
         let oldest = self.placed.keys().map(|key| (used(key), *key)).min_by_key(|(used_s, _)| *used_s);
         let Some((_, key)) = oldest.filter(|(used_s, _)| now_s.saturating_sub(*used_s) >= USED_LATELY_S) else { return false };
-        target.remove_file(&key);
+        self.take_back(target, &key);
+        true
+    }
+
+    /// Takes a file's table back.
+    fn take_back(&mut self, target: &mut impl Target, key: &FileKey) {
+        target.remove_file(key);
         target.wait_for_readers();
-        if let Some(placed) = self.placed.remove(&key) {
+        if let Some(placed) = self.placed.remove(key) {
             self.give_back(&placed);
         }
         self.evicted += 1;
-        true
     }
 }
 
@@ -329,6 +356,9 @@ mod tests {
         fn set_file(&mut self, key: &FileKey, table: &FileTable) -> bool {
             self.files.insert(*key, *table);
             true
+        }
+        fn files(&self) -> Vec<(FileKey, FileTable)> {
+            self.files.iter().map(|(key, table)| (*key, *table)).collect()
         }
         fn remove_file(&mut self, key: &FileKey) {
             self.files.remove(key);
@@ -438,6 +468,25 @@ mod tests {
         assert_eq!(found, [rule(0), rule(8), rule(16), Rule::default(), Rule::default()]);
         assert_eq!(store.put(&mut memory, &key(2), &file, Use::Met, 1).unwrap(), Put::Done);
         assert_eq!(store.rules.len(), 4);
+    }
+
+    #[test]
+    fn files_of_the_past_are_forgotten_and_those_in_use_are_not() {
+        let (mut memory, mut store) = (Memory::new(4, 100, 64), Store::new(4, 100, 64));
+        let file = rows(0, [16; 5].into_iter());
+        for n in 0..4 {
+            assert_eq!(store.put(&mut memory, &key(n), &file, Use::Met, 100 + n as u32).unwrap(), Put::Done);
+        }
+        memory.files.insert(key(8), FileTable { asked_s: 100, ..FileTable::default() });
+        memory.files.insert(key(9), FileTable { asked_s: 150, ..FileTable::default() });
+        store.forget(&mut memory, 100, 163);
+        assert!(!memory.files.contains_key(&key(8)) && memory.files.contains_key(&key(9)) && store.files() == 4);
+        // Of five files three may stay; the fourth was used a minute ago, to the second.
+        store.forget(&mut memory, 3, 163);
+        assert_eq!([0, 1, 2, 3].map(|n| store.has(&key(n))), [false, false, true, true]);
+        store.forget(&mut memory, 0, 162);
+        assert_eq!([2, 3].map(|n| store.has(&key(n))), [false, true]);
+        assert_eq!(store.used_rows(), super::super::space::BLOCK_ROWS);
     }
 
     #[test]
