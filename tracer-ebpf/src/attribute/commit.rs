@@ -191,7 +191,9 @@ fn sample(ctx: *mut c_void, slot: Slot, control: &Control, commit: &Commit, task
         let other = task::of(task, now);
         if other.process != toucher.process {
             toucher = Toucher { tid: 0, ..other };
-            remote = true;
+            // A child of vfork runs in its parent's memory, and has a stack in it.
+            // SAFETY: plain helper.
+            remote = !task::shares_memory(unsafe { bpf_get_current_task() }, task);
         }
     }
     // SAFETY: plain helper.

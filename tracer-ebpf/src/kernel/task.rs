@@ -1,6 +1,6 @@
 //! Tasks and process identity.
 
-use super::{read, read_pointer};
+use super::{pointer, read, read_pointer};
 use crate::{
     globals::layout,
     loss,
@@ -85,6 +85,12 @@ fn start_of(leader: u64) -> Option<u64> {
 pub fn has_user_stack(task: u64) -> bool {
     let flags = read::<u32>(task, layout!(task_flags)).unwrap_or(0);
     flags & (KERNEL_THREAD | WORKERS) == 0 && read::<u64>(task, layout!(task_mm)).unwrap_or(1) != 0
+}
+
+/// Whether two tasks run in the same memory.
+#[inline(always)]
+pub fn shares_memory(task: u64, other: u64) -> bool {
+    pointer(task, layout!(task_mm)) == pointer(other, layout!(task_mm))
 }
 
 /// Whether the task is a kernel thread; `false` if it cannot be read.
