@@ -72,6 +72,12 @@ pub fn inode_generation(file: &File) -> Option<u64> {
     (result == 0).then_some(u64::from(generation[0]))
 }
 
+/// Has this thread run when nothing else wants to.
+pub fn give_way() -> io::Result<()> {
+    // The least of all (setpriority(2)); of the calling thread alone, on Linux.
+    Ok(rustix::process::setpriority_process(None, 19)?)
+}
+
 /// How many files this process may have open; `None` for any number.
 pub fn open_files_limit() -> Option<u64> {
     rustix::process::getrlimit(Resource::Nofile).current

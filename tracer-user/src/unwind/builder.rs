@@ -14,6 +14,7 @@ use std::cell::Cell;
 use std::collections::HashSet;
 use std::fs::File;
 use std::io;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
@@ -175,6 +176,8 @@ struct Thread {
     counters: Counters,
     /// When the table of files was last looked through.
     looked_through: Instant,
+    /// This program's own file.
+    own: Option<(u64, u64)>,
 }
 
 impl Thread {
@@ -182,7 +185,7 @@ impl Thread {
         let store = Store::new(tables.chunks(), tables.pages(), tables.rules());
         let counters = Counters { room: store.room(), ..Counters::default() };
         let reader = Reader::new("memtrail-frames", LIMITS, Arc::new(read));
-        let ahead = Reader::new("memtrail-ahead", LIMITS, Arc::new(read));
+        let ahead = Reader::new("memtrail-ahead", LIMITS, Arc::new(read_when_idle));
         Thread {
             tables,
             misses,
@@ -195,6 +198,7 @@ impl Thread {
             refused: HashSet::new(),
             waiting: Vec::new(),
             looked_through: Instant::now(),
+            own: File::open("/proc/self/exe").ok().and_then(|own| place_of(&own)),
             counters,
         }
     }
@@ -223,9 +227,7 @@ impl Thread {
     fn begin(&mut self) {
         let Ok(own) = Process::own() else { return };
         let Ok(maps) = own.maps() else { return };
-        // Its own program is nobody else's.
-        let program = own.link("exe").unwrap_or_default();
-        for vma in maps.vmas.iter().filter(|vma| vma.execute && *vma.name != *program) {
+        for vma in maps.vmas.iter().filter(|vma| vma.execute) {
             if *vma.name == *b"[vdso]" {
                 self.take_own_page(&own, vma.start, vma.bytes());
             } else if vma.name.starts_with(b"/") {
@@ -253,6 +255,10 @@ impl Thread {
     }
 
     fn ask_ahead(&mut self, file: Arc<File>) {
+        // This program's own stacks are nobody's concern.
+        if place_of(&file) == self.own {
+            return;
+        }
         let Ok(key) = self.tables.identify(&file) else { return };
         if !self.store.has(&key) && !self.refused.contains(&key) {
             self.ahead.ask(Wanted::Ahead(key), Job::Open(file));
@@ -369,6 +375,17 @@ impl Thread {
     }
 }
 
+/// The same where nobody waits: the host's own work goes first.
+fn read_when_idle(job: Job) -> Read {
+    thread_local!(static DONE: Cell<bool> = const { Cell::new(false) });
+    if !DONE.replace(true)
+        && let Err(error) = sys::give_way()
+    {
+        log::debug!("tables that are made ahead take the host's time: {error}");
+    }
+    read(job)
+}
+
 /// Does one job, on the reading thread.
 fn read(job: Job) -> Read {
     thread_local!(static DONE: Cell<bool> = const { Cell::new(false) });
@@ -387,6 +404,11 @@ fn read(job: Job) -> Read {
     // What a large file took is not kept for the next.
     sys::give_memory_back();
     Read::File(file, rows)
+}
+
+/// Device and inode.
+fn place_of(file: &File) -> Option<(u64, u64)> {
+    file.metadata().ok().map(|metadata| (metadata.dev(), metadata.ino()))
 }
 
 /// Seconds as the kernel half counts them.
