@@ -101,7 +101,7 @@ fn native_without_tables_no_chain_is_called_whole_and_wrong() {
 /// The smallest room there is: what finds none is told, and nothing else suffers.
 #[test]
 #[ignore = "root"]
-fn native_tables_that_find_no_room_are_counted_and_their_stacks_are_not_whole() {
+fn native_unwinding_that_finds_no_room_is_counted_and_not_called_whole() {
     let (path, outcome) = record_chains("chains-tight", None, &["--unwind-memory", "64KiB"]);
     let full = outcome.report["losses"]["unwind_tables_full"].as_u64().unwrap();
     assert!(full > 0, "{:?}", outcome.report["losses"]);
