@@ -28,6 +28,8 @@ const LIMITS: Limits = Limits { longest: Duration::from_secs(10), given_up: 2, w
 const REST: Duration = Duration::from_millis(20);
 /// The same while files are read.
 const BUSY: Duration = Duration::from_millis(2);
+/// Bytes of a file that is read ahead.
+const MOST_AHEAD: u64 = 16 << 20;
 /// Time between two looks through the table of files, and files that may be left in it then: walks add to it meanwhile.
 const LOOK_THROUGH: Duration = Duration::from_secs(60);
 const MOST_FILES: usize = FILES as usize / 4 * 3;
@@ -280,7 +282,8 @@ impl Thread {
             self.store.forget(&mut self.tables, MOST_FILES, now_s());
         }
         let opened = self.opened.as_mut().map(|opened| opened()).unwrap_or_default();
-        for file in opened {
+        // The largest take seconds of a slow machine, and few walks meet them: those are read by need.
+        for file in opened.into_iter().filter(|file| file.metadata().is_ok_and(|metadata| metadata.len() <= MOST_AHEAD)) {
             self.ask_ahead(file);
         }
         for ahead in self.asked.try_iter() {
