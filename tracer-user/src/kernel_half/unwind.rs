@@ -147,12 +147,11 @@ impl Tables {
     /// # Errors
     /// It cannot be mapped, or the program not be run; [`io::ErrorKind::NotFound`] if the program does not find the mapping.
     pub fn identify(&self, file: &File) -> io::Result<FileKey> {
-        let length = 4096;
         // SAFETY: a new mapping somewhere, which nobody but the kernel half looks at; its bytes are not.
-        let at = unsafe { mmap(null_mut(), length, ProtFlags::READ, MapFlags::PRIVATE, file, 0) }?;
+        let at = unsafe { mmap(null_mut(), PAGE, ProtFlags::READ, MapFlags::PRIVATE, file, 0) }?;
         let key = self.identify_at(at as u64);
         // SAFETY: the mapping made above, which nothing points into.
-        unsafe { munmap(at, length) }?;
+        unsafe { munmap(at, PAGE) }?;
         key
     }
 

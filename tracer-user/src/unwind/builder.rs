@@ -39,22 +39,10 @@ const MOST_REFUSED: usize = 4096;
 /// How the tables do.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
-    /// Tables made.
-    pub made: u64,
-    /// Tables that stand there.
-    pub files: u64,
-    /// Rows that stand there, rounded up to blocks.
-    pub rows: u64,
-    /// Rows that there is room for.
-    pub room: u64,
-    /// Files that made room for others.
-    pub evicted: u64,
     /// Files that were gone, or could not be opened, when they were wanted.
     pub gone: u64,
     /// Files for which there was no room.
     pub full: u64,
-    /// Files that describe nothing of their code.
-    pub without: u64,
     /// Files that could not be read, or not in time.
     pub unread: u64,
     /// Rules for which there was no room.
@@ -104,15 +92,18 @@ impl Builder {
     /// Has tables made of a program and all that it maps at its start, and waits for that as long as said. Whether they are there.
     #[must_use]
     pub fn prepare(&self, program: &Path, longest: Duration) -> bool {
-        let (done, waited) = sync_channel(1);
-        self.ahead.send(Ahead { program: Some(program.to_owned()), done }).is_ok() && waited.recv_timeout(longest).is_ok()
+        self.wait_for(Some(program.to_owned()), longest)
     }
 
     /// Waits until the tables of all files that running programs map are there, as long as said. Whether they are.
     #[must_use]
     pub fn settle(&self, longest: Duration) -> bool {
+        self.wait_for(None, longest)
+    }
+
+    fn wait_for(&self, program: Option<PathBuf>, longest: Duration) -> bool {
         let (done, waited) = sync_channel(1);
-        self.ahead.send(Ahead { program: None, done }).is_ok() && waited.recv_timeout(longest).is_ok()
+        self.ahead.send(Ahead { program, done }).is_ok() && waited.recv_timeout(longest).is_ok()
     }
 
     /// How the tables do.
@@ -185,7 +176,6 @@ struct Thread {
 impl Thread {
     fn new(tables: Tables, misses: Ring<Miss>, opened: Option<NewFiles>, asked: Receiver<Ahead>, shared: Arc<Shared>) -> Thread {
         let store = Store::new(tables.chunks(), tables.pages(), tables.rules());
-        let counters = Counters { room: store.room(), ..Counters::default() };
         let reader = Reader::new("memtrail-frames", LIMITS, Arc::new(read));
         let ahead = Reader::new("memtrail-ahead", LIMITS, Arc::new(read_when_idle));
         Thread {
@@ -201,7 +191,7 @@ impl Thread {
             waiting: Vec::new(),
             looked_through: Instant::now(),
             own: File::open("/proc/self/exe").ok().and_then(|own| place_of(&own)),
-            counters,
+            counters: Counters::default(),
         }
     }
 
@@ -305,9 +295,6 @@ impl Thread {
                 let _ = done.try_send(());
             }
         }
-        self.counters.files = self.store.files() as u64;
-        self.counters.rows = self.store.used_rows() as u64;
-        self.counters.evicted = self.store.evicted();
         self.counters.rules_left_out = self.store.rules_left_out();
         *self.shared.counters.lock().unwrap_or_else(PoisonError::into_inner) = self.counters;
     }
@@ -346,7 +333,7 @@ impl Thread {
             Ok(rows) => {
                 log::debug!("unwinding: {key:x?}: {} rows, {} rules, {} unread", rows.rows.len(), rows.rules.len(), rows.unread);
                 match self.store.put(&mut self.tables, key, &rows, used, now_s()) {
-                    Ok(Put::Done) => self.counters.made += 1,
+                    Ok(Put::Done) => {}
                     Err(error) => {
                         self.counters.full += 1;
                         log::warn!("a table for unwinding cannot be written: {error}");
@@ -354,6 +341,8 @@ impl Thread {
                     Ok(Put::Full) if used == Use::Ahead => {}
                     Ok(Put::Full) => {
                         self.counters.full += 1;
+                        // Not to be read again each second: the next look through the table lets walks ask for it once more.
+                        self.store.without(&mut self.tables, key);
                         log::debug!("unwinding: no room for {key:x?}");
                     }
                 }
@@ -361,7 +350,7 @@ impl Thread {
             Err(error) => {
                 log::debug!("unwinding: {key:x?} {error}");
                 match error {
-                    RowsError::NoDescriptions | RowsError::Narrow | RowsError::Elf(ElfError::Foreign) => self.counters.without += 1,
+                    RowsError::NoDescriptions | RowsError::Narrow | RowsError::Elf(ElfError::Foreign) => {}
                     RowsError::Elf(_) => self.counters.unread += 1,
                 }
                 self.refuse(key);

@@ -99,12 +99,6 @@ impl Store {
         self.placed.len()
     }
 
-    /// Rows that there is room for.
-    #[must_use]
-    pub fn room(&self) -> u64 {
-        self.blocks.room() as u64
-    }
-
     /// Rows in use, rounded up to blocks.
     #[must_use]
     pub fn used_rows(&self) -> usize {
