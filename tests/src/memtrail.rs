@@ -143,15 +143,24 @@ impl Memtrail {
     }
 
     fn wait_until_recording(&mut self) -> Result<()> {
-        let _wait = watchdog::waiting(format!("memtrail [{}] to record", self.child.id()));
+        self.wait_until_said("recording")
+    }
+
+    /// Waits until walks of stacks find the tables of all programs that ran at the start. The recording needs `-v`, which has memtrail say so.
+    pub fn wait_for_tables(&mut self) -> Result<()> {
+        self.wait_until_said("stacks of the programs that ran at the start are whole")
+    }
+
+    fn wait_until_said(&mut self, words: &str) -> Result<()> {
+        let _wait = watchdog::waiting(format!("memtrail [{}] to say {words:?}", self.child.id()));
         let deadline = Instant::now() + START_TIMEOUT;
-        while !self.said.contains("recording") {
+        while !self.said.contains(words) {
             match self.stderr.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
                 Ok(text) => self.said.push_str(&text),
-                Err(RecvTimeoutError::Timeout) => bail!("memtrail does not start recording; it said: {}", self.said),
+                Err(RecvTimeoutError::Timeout) => bail!("memtrail does not say {words:?}; it said: {}", self.said),
                 Err(RecvTimeoutError::Disconnected) => {
                     let status = self.child.wait().context("waiting for memtrail")?;
-                    bail!("memtrail ended ({status}) before it was recording; it said: {}", self.said);
+                    bail!("memtrail ended ({status}) before it said {words:?}; it said: {}", self.said);
                 }
             }
         }

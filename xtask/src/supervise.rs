@@ -127,7 +127,7 @@ fn signal_all(mark: &str, signal: i32, but: Option<u32>) -> bool {
     !marked.is_empty()
 }
 
-/// Runs to the end, at the latest to `limit`, and hands over each line of standard output, and in between `None`; standard error goes where ours goes.
+/// Runs to the end, at the latest to `limit`, and hands over each line that it writes, and in between `None`.
 /// Where the caller says true, all that the program has started is killed, not the program itself: one test program of several, below cargo.
 pub fn lines(command: &mut Command, limit: Duration, line_of: impl FnMut(Option<&[u8]>) -> bool) -> Result<Ended> {
     supervised(command, limit, GRACE, line_of)
@@ -136,10 +136,14 @@ pub fn lines(command: &mut Command, limit: Duration, line_of: impl FnMut(Option<
 fn supervised(command: &mut Command, limit: Duration, grace: Duration, mut line_of: impl FnMut(Option<&[u8]>) -> bool) -> Result<Ended> {
     let (mark, marks) = new_mark();
     signals::plain(command);
-    command.env(MARK, marks).process_group(0).stdin(Stdio::null()).stdout(Stdio::piped());
-    let child = command.spawn().with_context(|| format!("cannot run {}", line(command)))?;
+    // Why a test failed is on its standard error, and belongs between the lines of its standard output.
+    let (output, input) = io::pipe().context("no pipe")?;
+    command.env(MARK, marks).process_group(0).stdin(Stdio::null()).stdout(input.try_clone().context("no pipe")?).stderr(input);
+    let child = command.spawn();
+    // The command holds the pipe open otherwise.
+    command.stdout(Stdio::null()).stderr(Stdio::null());
+    let child = child.with_context(|| format!("cannot run {}", line(command)))?;
     let mut program = Program { child, mark, grace, why: None, term: None };
-    let output = program.child.stdout.take().context("no standard output")?;
     let (sender, lines) = mpsc::channel();
     let reader = thread::spawn(move || read_lines(output, |line| sender.send(line).is_ok()));
     let began = Instant::now();
@@ -292,7 +296,7 @@ mod tests {
     fn what_is_overdue_is_killed_and_the_program_goes_on() {
         let began = Instant::now();
         let mut last = Vec::new();
-        let ended = run("sh -c 'sleep 1000'; echo went on; exit 4", 100, |line| {
+        let ended = run("sh -c 'sleep 1000' 2> /dev/null; echo went on; exit 4", 100, |line| {
             last.extend_from_slice(line.unwrap_or_default());
             last.is_empty() && began.elapsed() > Duration::from_millis(500)
         });

@@ -26,7 +26,11 @@ fn record(name: &str, args: &[&str], stop_at: &str, provider: Option<&str>) -> R
     cgroup.limit(LIMIT).unwrap();
     let mut workload = Workload::start(&cgroup, args).unwrap();
     workload.run_to("ready").unwrap();
-    let memtrail = Memtrail::start(&record_args_of(&[cgroup.path()], Mode::Default, provider)).unwrap();
+    let mut arguments = record_args_of(&[cgroup.path()], Mode::Default, provider);
+    arguments.push("-v".to_owned());
+    let mut memtrail = Memtrail::start(&arguments).unwrap();
+    // A call whose stack is cut has a row of its own.
+    memtrail.wait_for_tables().unwrap();
     let last = workload.run_to(stop_at).unwrap().pop().unwrap();
     let outcome = memtrail.stop().unwrap();
     Recorded { cgroup, outcome, last, _workload: workload }
@@ -165,8 +169,10 @@ fn native_mappings_lost_in_a_small_ring() {
     let mut workload = Workload::start(&cgroup, &["reserve", "--rounds", "30000", "--bytes", "64M"]).unwrap();
     workload.run_to("ready").unwrap();
     let mut arguments = record_args(cgroup.path(), Mode::Default);
-    arguments.extend(["--table".to_owned(), "MAPPING_EVENTS=4096".to_owned()]);
-    let memtrail = Memtrail::start(&arguments).unwrap();
+    arguments.extend(["--table", "MAPPING_EVENTS=4096", "-v"].map(str::to_owned));
+    let mut memtrail = Memtrail::start(&arguments).unwrap();
+    // A call whose stack is cut has a row of its own.
+    memtrail.wait_for_tables().unwrap();
     workload.run_to("stormed").unwrap();
     // The ring is emptied, and the window of the storm is over.
     std::thread::sleep(Duration::from_secs(1));
@@ -175,7 +181,9 @@ fn native_mappings_lost_in_a_small_ring() {
     let (lost, mapping) = (report::all_losses(&recorded.outcome.report).unwrap(), &recorded.outcome.report["mapping"]);
     println!("{lost:?}, {mapping}");
     assert!(lost.get("mapping_event_lost").is_some_and(|events| *events > 0), "{lost:?}");
-    let row = recorded.asked("wl_storm_map")[0];
+    let rows = recorded.asked("wl_storm_map");
+    assert_eq!(rows.len(), 1, "{rows:?}");
+    let row = rows[0];
     let (bytes, stderr) = (row["bytes"].as_u64().unwrap(), row["bytes_stderr"].as_u64().unwrap());
     let known = ROUNDS * (64 << 10) - MIB;
     assert!(bytes.abs_diff(known) <= 3 * stderr + MIB, "{bytes} ± {stderr}, known {known}");

@@ -6,7 +6,6 @@ use harness::report::{self, StackRow};
 use harness::workload::{Workload, enter};
 use std::io::{BufRead as _, BufReader};
 use std::process::{Command, Stdio};
-use std::time::Duration;
 
 /// The kinds of chains of the workload `chains`, and what their middle functions come to on the stack.
 const KINDS: [(&str, usize); 10] = [
@@ -24,19 +23,17 @@ const KINDS: [(&str, usize); 10] = [
 ];
 const BYTES: u64 = 40 << 20;
 
-/// How long an unoptimised memtrail takes for the tables of all programs that run: emulated machines are slow.
-fn until_tables_are_there() -> Duration {
-    Duration::from_secs(if std::env::var_os("MEMTRAIL_TEST_BYTES").is_some() { 30 } else { 3 })
-}
-
 fn record_chains(name: &str, provider: Option<&str>, more: &[&str]) -> (String, Outcome) {
     let cgroup = TestCgroup::new(&format!("{name}-{}", provider.unwrap_or("any"))).unwrap();
     let mut workload = Workload::start(&cgroup, &["chains", "--bytes", &BYTES.to_string()]).unwrap();
     workload.run_to("ready").unwrap();
     let mut args = record_args_of(&[cgroup.path()], Mode::Exact, provider);
     args.extend(more.iter().map(|arg| (*arg).to_owned()));
-    let memtrail = Memtrail::start(&args).unwrap();
-    std::thread::sleep(until_tables_are_there());
+    args.push("-v".to_owned());
+    let mut memtrail = Memtrail::start(&args).unwrap();
+    if !more.contains(&"0") {
+        memtrail.wait_for_tables().unwrap();
+    }
     workload.run_to("touched").unwrap();
     (cgroup.path().to_owned(), memtrail.stop().unwrap())
 }

@@ -2,8 +2,8 @@
 //! at the report; this adds its origin.
 //!
 //! A process's intervals begin with what `/proc/PID/maps` lists when its first event comes, or with its parent's when it is forked. Where calls
-//! are missing (a full ring, a storm that is thinned) that list is read again. It is younger than the events that still wait in the ring;
-//! they lead to the same state, since for each page the last one of them says what it is, or none does.
+//! are missing (a full ring, a storm that is thinned) that list is read again. It overrules the events of calls that had ended before; those
+//! of later calls lead from it to the same state whether it shows them already or not, since for each page the last one says what it is.
 //!
 //! A thread of its own empties the ring, at a pace of its own: nobody has to be woken for a mapping. Another one reads the lists: a process
 //! that waits for a file server that never answers can keep its list from being read, and then only that thread waits with it. It is given
@@ -137,7 +137,11 @@ impl Looks {
 
     /// Whether one of these is waited for.
     fn awaits(&self, tgids: &HashSet<u32>) -> bool {
-        self.urgent.iter().any(|tgid| tgids.contains(tgid)) || self.under_way.is_some_and(|begun| tgids.contains(&begun.tgid))
+        tgids.iter().any(|tgid| self.awaits_one(*tgid))
+    }
+
+    fn awaits_one(&self, tgid: u32) -> bool {
+        self.urgent.contains(&tgid) || self.under_way.is_some_and(|begun| begun.tgid == tgid)
     }
 }
 
@@ -159,8 +163,9 @@ impl Inner {
 
 /// What a process has mapped. Of one whose first thread has ended the kernel lists nothing.
 fn look(tgid: u32) -> Option<Look> {
+    let begun_ns = monotonic_ns();
     let maps = Process::open(tgid).ok()?.maps().ok()?;
-    (!maps.vmas.is_empty() && !maps.cut).then(|| Look { at_ns: monotonic_ns(), ranges: maps.asked_for() })
+    (!maps.vmas.is_empty() && !maps.cut).then(|| Look { begun_ns, at_ns: monotonic_ns(), ranges: maps.asked_for() })
 }
 
 /// What the threads share.
@@ -205,8 +210,8 @@ impl Mappings {
         self.0.due.notify_all();
         let waited = self.0.ended.wait_timeout_while(inner, SETTLE, |inner| inner.looks.awaits(&wanted));
         let (mut inner, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        let missing = wanted.iter().filter(|tgid| inner.looks.awaits_one(**tgid)).count();
         inner.looks.urgent.clear();
-        let missing = wanted.iter().filter(|tgid| inner.spaces.is_doubtful(**tgid)).count();
         if missing > 0 {
             log::warn!("the mappings of {missing} processes were not read in time: who made them may be unknown");
         }

@@ -33,6 +33,8 @@ const MOST_AHEAD: u64 = 16 << 20;
 /// Time between two looks through the table of files, and files that may be left in it then: walks add to it meanwhile.
 const LOOK_THROUGH: Duration = Duration::from_secs(60);
 const MOST_FILES: usize = FILES as usize / 4 * 3;
+/// What is said, with `-v`, when walks need no longer wait for files of the programs that ran at the start.
+const TABLES_ARE_THERE: &str = "stacks of the programs that ran at the start are whole from now on";
 /// Files that could not be had are not tried again by the same mapping.
 const MOST_REFUSED: usize = 4096;
 
@@ -290,7 +292,10 @@ impl Thread {
             self.take(wanted, outcome);
         }
         if !self.waiting.is_empty() && !self.is_reading() {
-            for Ahead { done, .. } in self.waiting.drain(..) {
+            for Ahead { program, done } in self.waiting.drain(..) {
+                if program.is_none() {
+                    log::info!("{TABLES_ARE_THERE}");
+                }
                 // Who waited may have given up.
                 let _ = done.try_send(());
             }

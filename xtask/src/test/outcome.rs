@@ -23,6 +23,12 @@ pub struct Counts {
     pub timeouts: Vec<String>,
     /// What a reader of the summary should know: lines that begin with [`NOTE`], and that the table was filtered.
     pub notes: Vec<String>,
+    /// Names of the tests that failed.
+    failures: Vec<String>,
+    /// What tests said when they panicked, by test.
+    panics: BTreeMap<String, String>,
+    /// The test whose panic goes on with the next lines.
+    panicking: Option<String>,
     /// Tests that libtest says run for long, and when it said so.
     slow: BTreeMap<String, Duration>,
     /// The test that runs.
@@ -42,6 +48,10 @@ const SLOW: &str = " has been running for over 60 seconds";
 /// How long a test may run on after that.
 const SLOW_LIMIT: Duration = Duration::from_secs(240);
 const RESULT: &str = "test result: ";
+/// What begins the lines of a panic; the thread's name follows, which is the test's.
+const THREAD: &str = "thread '";
+/// How many characters of a panic the summary tells.
+const PANIC_SHOWN: usize = 800;
 /// Before the name of a test that begins, where its output is not held back.
 const TEST: &str = "test ";
 /// What ends the lines of a test.
@@ -54,6 +64,7 @@ impl Counts {
     pub fn line(&mut self, line: &[u8], at: Duration) {
         let line = String::from_utf8_lossy(line);
         self.time(&line, at);
+        self.panic(&line);
         // Behind the name of a test that begins there is the first that it says.
         let said = line.strip_prefix(TEST).and_then(|begun| begun.split_once(" ... ")).map_or(&*line, |(_, said)| said);
         if let Some(reason) = said.strip_prefix(SKIPPED) {
@@ -107,9 +118,42 @@ impl Counts {
         if line.starts_with("running ") {
             self.since = at;
         } else if ends && let Some(name) = self.running.take() {
+            if line.ends_with(RESULTS[1]) {
+                self.failures.push(name.clone());
+            }
             self.times.push((name, at.saturating_sub(self.since)));
             self.since = at;
         }
+    }
+
+    /// Takes note of what a test says when it panics: a line with the place, and lines with the message, up to the note on backtraces.
+    fn panic(&mut self, line: &str) {
+        if let Some((name, place)) = line.strip_prefix(THREAD).and_then(|rest| rest.split_once('\'')) {
+            let place = place.split_once("panicked at ").map_or("", |(_, place)| place);
+            let said = self.panics.entry(name.to_owned()).or_default();
+            if !said.is_empty() {
+                said.push_str("; ");
+            }
+            said.push_str(place);
+            self.panicking = Some(name.to_owned());
+            return;
+        }
+        let Some(name) = &self.panicking else { return };
+        if line.is_empty() || line.starts_with("note: ") || line.starts_with(TEST) || line == RESULTS[1] {
+            self.panicking = None;
+        } else if let Some(said) = self.panics.get_mut(name) {
+            said.push(' ');
+            said.push_str(line);
+        }
+    }
+
+    /// Tests that failed, each with what it said when it panicked, cut to [`PANIC_SHOWN`].
+    fn failures(&self) -> impl Iterator<Item = (&str, String)> {
+        self.failures.iter().map(|name| {
+            let said = self.panics.get(name).map_or("it said nothing", String::as_str);
+            let cut = if said.chars().count() > PANIC_SHOWN { " […]" } else { "" };
+            (name.as_str(), said.chars().take(PANIC_SHOWN).collect::<String>() + cut)
+        })
     }
 }
 
@@ -173,6 +217,9 @@ pub fn summary(steps: &[Step], allow_skip: bool) -> String {
         text += &format!("{word:8} {:7.1} s  {}{why}\n", step.time.as_secs_f64(), step.name);
         for result in &step.counts.results {
             text += &format!("{:20} {result}\n", "");
+        }
+        for (name, said) in step.counts.failures() {
+            text += &format!("{:20} FAILED {name}: {said}\n", "");
         }
         for (name, time) in slowest(&step.counts.times) {
             text += &format!("{:20} {:7.1} s  {name}\n", "", time.as_secs_f64());
@@ -248,6 +295,28 @@ mod tests {
         let text = summary(&[step(End::Passed, counts)], false);
         assert!(text.contains("no end: b::late") && text.contains("no end: a::hangs: no end after 300 s"), "{text}");
         assert!(text.contains("anon best/exact: 5 bytes") && text.contains("first of all"), "{text}");
+    }
+
+    #[test]
+    fn what_a_test_said_when_it_failed_is_in_the_summary() {
+        let mut counts = Counts::default();
+        for line in [
+            "running 3 tests",
+            "test a::right ... ok",
+            "test a::wrong ... 5 bytes",
+            "",
+            "thread 'a::wrong' (13083) panicked at tests/a.rs:181:5:",
+            "assertion `left == right` failed",
+            "  left: 5",
+            "note: run with `RUST_BACKTRACE=1` environment variable to display a backtrace",
+            "FAILED",
+            "test a::silent ... FAILED",
+        ] {
+            counts.line(line.as_bytes(), Duration::ZERO);
+        }
+        let text = summary(&[step(End::Failed("2 tests failed".to_owned()), counts)], false);
+        assert!(text.contains("FAILED a::wrong: tests/a.rs:181:5: assertion `left == right` failed   left: 5\n"), "{text}");
+        assert!(text.contains("FAILED a::silent: it said nothing") && !text.contains("a::right"), "{text}");
     }
 
     #[test]

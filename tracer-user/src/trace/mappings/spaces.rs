@@ -48,12 +48,14 @@ pub struct Space {
     compared_ns: u64,
     /// Calls since the process's own list was asked for, until it comes.
     waiting: Option<Vec<MappingEvent>>,
+    /// Calls were missing when that list was asked for.
+    asked_in_doubt: bool,
 }
 
 impl Space {
     fn new(process: u64) -> Space {
         let (mapped, opened) = (Intervals::new(MOST_OF_ONE), Intervals::new(MOST_OF_ONE));
-        Space { process, mapped, opened, compared_ns: 0, waiting: None }
+        Space { process, mapped, opened, compared_ns: 0, waiting: None, asked_in_doubt: false }
     }
 
     fn len(&self) -> usize {
@@ -101,6 +103,14 @@ impl Space {
                 self.apply(&event, change);
             }
         }
+    }
+
+    /// Takes in those that had ended at a time, monotonic nanoseconds: what they did, later calls may have undone that are missing.
+    fn settle_before(&mut self, ns: u64) {
+        let (before, since) = self.waiting.take().into_iter().flatten().partition(|event: &MappingEvent| event.at_ns < ns);
+        self.waiting = Some(before);
+        self.settle();
+        self.waiting = Some(since);
     }
 
     /// The same with the calls that wait taken in.
@@ -297,6 +307,8 @@ impl Spaces {
     pub fn begin_look(&mut self, tgid: u32) -> Option<u64> {
         let space = self.spaces.get_mut(&tgid)?;
         space.waiting.get_or_insert_default();
+        // The list answers for all calls before it. One that is missed from now on may be younger: whoever notes that meanwhile is not overruled.
+        space.asked_in_doubt = self.doubtful.remove(&tgid);
         Some(space.process)
     }
 
@@ -304,12 +316,12 @@ impl Spaces {
     /// not looked at.
     pub fn end_look(&mut self, tgid: u32, process: u64, look: Option<Look>) {
         let Some(space) = self.spaces.get_mut(&tgid).filter(|space| space.process == process) else { return };
-        let was_doubtful = self.doubtful.remove(&tgid);
         // With too many calls since, what was found is older than what is known.
         if space.waiting.is_none() {
             self.doubtful.insert(tgid);
         } else if let Some(look) = look {
-            if was_doubtful {
+            space.settle_before(look.begun_ns);
+            if space.asked_in_doubt {
                 self.repaired += 1;
                 self.repaired_bytes = self.repaired_bytes.saturating_add(space.differs(&look.ranges));
             }
@@ -388,6 +400,8 @@ impl Spaces {
 /// What a process has mapped.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Look {
+    /// Monotonic nanoseconds, just before.
+    pub begun_ns: u64,
     /// Monotonic nanoseconds, just after.
     pub at_ns: u64,
     /// Sorted, disjoint.
@@ -462,6 +476,33 @@ mod tests {
     }
 
     #[test]
+    fn a_list_overrules_calls_that_ended_before_it_was_read() {
+        let mut spaces = Spaces::default();
+        let at = |at_ns, event| MappingEvent { at_ns, ..event };
+        spaces.apply(&at(1, event(Change::Mapped, 100, 50, 1)), 1);
+        // What gave it back is lost.
+        spaces.apply(&at(2, event(Change::Mapped, 200, 50, 2)), 1);
+        spaces.apply(&at(6, event(Change::Mapped, 300, 50, 3)), 1);
+        assert_eq!(spaces.next_fresh(), Some(7));
+        let process = spaces.begin_look(7).unwrap();
+        spaces.end_look(7, process, Some(Look { begun_ns: 5, at_ns: 9, ranges: vec![(200, 250)] }));
+        assert_eq!(found(&spaces.of(7).unwrap().origins()), [(200, 250, 2), (300, 350, 3)]);
+    }
+
+    #[test]
+    fn calls_that_are_missed_while_a_list_is_read_leave_the_process_in_doubt() {
+        let mut spaces = spaces(&[event(Change::Mapped, 100, 50, 1)]);
+        spaces.doubt_all();
+        let process = spaces.begin_look(7).unwrap();
+        // After the list was read, and before it is taken in: the call that mapped 200 to 250 is lost.
+        spaces.doubt_all();
+        spaces.end_look(7, process, Some(Look { at_ns: 9, ranges: vec![(100, 150)], ..Look::default() }));
+        assert_eq!((spaces.repaired(), spaces.is_doubtful(7)), ((1, 0), true));
+        repair(&mut spaces, 7, Some(Look { at_ns: 10, ranges: vec![(100, 150), (200, 250)], ..Look::default() }));
+        assert_eq!((spaces.repaired(), spaces.is_doubtful(7)), ((2, 50), false));
+    }
+
+    #[test]
     fn unmapping_and_moving() {
         let moved = MappingEvent { from: 100, from_length: 50, ..event(Change::Moved, 500, 80, 9) };
         let spaces = spaces(&[
@@ -477,7 +518,7 @@ mod tests {
     #[test]
     fn what_is_older_has_no_origin_and_is_a_reservation_all_the_same() {
         let mut spaces = Spaces::default();
-        let older = Some(Look { at_ns: 10, ranges: vec![(100, 200), (300, 400)] });
+        let older = Some(Look { at_ns: 10, ranges: vec![(100, 200), (300, 400)], ..Look::default() });
         for (change, start, at_ns) in [(Change::Mapped, 500, 5), (Change::Placed, 320, 20), (Change::Placed, 120, 5)] {
             apply(&mut spaces, &MappingEvent { at_ns, ..event(change, start, 10, start) }, older.clone());
         }
@@ -523,7 +564,7 @@ mod tests {
         assert_eq!(next_doubtful(&spaces, u64::MAX), None);
         apply(&mut spaces, &MappingEvent { weight: 64, ..event(Change::Mapped, 200, 50, 2) }, empty());
         assert_eq!((next_doubtful(&spaces, APART_NS - 1), next_doubtful(&spaces, APART_NS)), (None, Some(7)));
-        let look = Look { at_ns: 5, ranges: vec![(90, 110), (240, 260)] };
+        let look = Look { at_ns: 5, ranges: vec![(90, 110), (240, 260)], ..Look::default() };
         repair(&mut spaces, 7, Some(look.clone()));
         assert_eq!(mapped(spaces.of(7).unwrap()), [(90, 100, 0), (100, 110, 1), (240, 250, 2), (250, 260, 0)]);
         assert_eq!((spaces.repaired(), next_doubtful(&spaces, u64::MAX)), ((1, 100), None));
@@ -554,7 +595,7 @@ mod tests {
         spaces.apply(&MappingEvent { from: 1, ..forked(8, 7) }, 0);
         assert_eq!((mapped(spaces.of(8).unwrap()), next_doubtful(&spaces, u64::MAX)), (vec![(100, 150, 1)], Some(8)));
         // The list was read between the two calls.
-        spaces.end_look(7, process, Some(Look { at_ns: 9, ranges: vec![(100, 150), (200, 250), (300, 350)] }));
+        spaces.end_look(7, process, Some(Look { at_ns: 9, ranges: vec![(100, 150), (200, 250), (300, 350)], ..Look::default() }));
         assert_eq!(mapped(spaces.of(7).unwrap()), [(100, 150, 1), (200, 250, 0)]);
         assert!(!spaces.is_doubtful(7) && spaces.repaired() == (0, 0), "nothing of it was missing");
     }
@@ -569,7 +610,7 @@ mod tests {
         assert_eq!(spaces.next_doubtful(u64::MAX, &HashSet::from([7])), None, "it does not answer");
         // A late answer is older than what came since.
         spaces.apply(&event(Change::Unmapped, 100, 50, 0), 1);
-        spaces.end_look(7, process, Some(Look { at_ns: 9, ranges: vec![(100, 150)] }));
+        spaces.end_look(7, process, Some(Look { at_ns: 9, ranges: vec![(100, 150)], ..Look::default() }));
         assert!(spaces.of(7).unwrap().mapped.is_empty() && spaces.is_doubtful(7));
         // With more calls than can wait there is no answer to wait for.
         spaces.begin_look(7).unwrap();
@@ -623,7 +664,7 @@ mod tests {
 
         fn look(&self) -> Look {
             let mapped = (0..Model::PAGES).filter(|page| self.pages[*page as usize] != 0);
-            Look { at_ns: self.calls, ranges: mapped.map(|page| (page + 1, page + 2)).collect() }
+            Look { begun_ns: self.calls, at_ns: self.calls, ranges: mapped.map(|page| (page + 1, page + 2)).collect() }
         }
     }
 
