@@ -45,6 +45,7 @@ mod oom_evidence;
 mod oom_host;
 mod oom_loops;
 mod owners;
+mod packages;
 mod privileges;
 mod rates;
 mod regions;

@@ -57,11 +57,16 @@ impl<'a> Names<'a> {
 
     /// Whether functions of the key's stack are being read: they have names at a later moment.
     pub fn is_reading(&mut self, KeyRecord { key, .. }: &KeyRecord, process: Option<&ProcessRecord>, stacks: &HashMap<u64, Stack>) -> bool {
+        self.is_reading_stack(process, stacks.get(&key.user_stack))
+    }
+
+    /// The same of functions of a user stack.
+    pub fn is_reading_stack(&mut self, process: Option<&ProcessRecord>, stack: Option<&Stack>) -> bool {
         if !self.symbolizer.is_busy() {
             return false;
         }
         let mut unknown = Unknown::default();
-        self.gather(process, stacks.get(&key.user_stack), &mut unknown);
+        self.gather(process, stack, &mut unknown);
         self.symbolizer.is_reading(&unknown)
     }
 
@@ -107,6 +112,11 @@ impl<'a> Names<'a> {
         {
             self.symbolizer.gather_user(&image, &user_addresses(process, stack), feed.file_store(), unknown);
         }
+    }
+
+    /// Whether what a process ran is remembered.
+    pub fn knows(&self, process: &ProcessRecord) -> bool {
+        self.image(process).is_some()
     }
 
     /// What a process ran when it was first seen.

@@ -19,6 +19,7 @@ use crate::{
     process::{Feed, give_memory_back},
     report::{Cost, MappingSummary, Migration, Report, Table},
     snapshot::{self, Cgroups, DirtiedBefore, Known, Retired, Snapshot, Space, Spaces, Taken, Tracing},
+    symbols::Waiting,
     text::date,
 };
 use std::{
@@ -83,6 +84,7 @@ impl Session {
             }
         }
         phases.end("process records in");
+        self.name_late(Waiting::Report);
         // What intervals needed for a moment is not needed beside what a report needs.
         give_memory_back();
         // A folio may wait in a CPU's batch: the sweep settles those, and finds what is charged but not mapped.

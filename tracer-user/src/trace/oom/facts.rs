@@ -1,5 +1,6 @@
 //! What is known of one kill, put together: its cgroups with their last readings, and what was live by stack.
 
+use super::late::Late;
 use crate::trace::words::{self, Symbols as _};
 use crate::{
     analyse::{
@@ -52,7 +53,14 @@ pub(super) struct Tables {
 
 impl Session {
     /// Everything that the autopsy of this kill is made from, but for its victims, which come later.
-    pub(super) fn facts(&mut self, kill: OomKill, picture: Option<Picture>, tables: &Tables) -> Result<KillFacts, SessionError> {
+    ///
+    /// With it come the stacks whose names are still looked for.
+    pub(super) fn facts(
+        &mut self,
+        kill: OomKill,
+        picture: Option<Picture>,
+        tables: &Tables,
+    ) -> Result<(KillFacts, Vec<Late>), SessionError> {
         let now_ns = monotonic_ns();
         let ago = Duration::from_nanos(now_ns.saturating_sub(kill.at_ns));
         let time = SystemTime::now().checked_sub(ago).unwrap_or(SystemTime::UNIX_EPOCH);
@@ -74,17 +82,27 @@ impl Session {
             places.entry(id).or_insert_with(|| self.place(id, kill.at_ns));
         }
         let mut names = Names::new(self.feed.as_ref(), &mut self.symbolizer);
+        // All at once, so that each file is read once.
+        let live = picture.iter().flat_map(|picture| picture.keys.iter().filter(|(_, live)| **live > 0));
+        let live = live.filter_map(|(identity, _)| tables.keys.get(identity)).map(|record| (record.key.process, record.key.user_stack));
+        let wanted = live.chain([(kill.trigger.process, kill.user_stack)]);
+        names.learn_stacks(wanted, &tables.processes, &tables.stacks);
         let user_stack = tables
             .stacks
             .get(&kill.user_stack)
             .and_then(|stack| Some(names.user(tables.processes.get(&kill.trigger.process)?, Some(stack)).frames));
+        let mut late: Vec<Late> = Late::trigger(kill.trigger.process, kill.user_stack, tables, &mut names).into_iter().collect();
         let kernel_stack = tables.stacks.get(&kill.kernel_stack).map(|stack| names.kernel(stack));
         // Probes on the way: they say nothing of the kernel's own.
         let kernel_stack = kernel_stack.map(|frames| frames.into_iter().filter(|frame| !frame.starts_with("bpf_")).collect());
         let judgement = judge::judge(&kill, kernel_stack.as_deref(), self.oom.one_node);
         let top = outermost(&kill).filter(|_| judgement.constraint != Some("none"));
         let (stacks, evidence) = match &picture {
-            Some(picture) => (Some(self.live_stacks(&kill, top, picture, tables)), Some(self.evidence(&kill, top, picture, tables)?)),
+            Some(picture) => {
+                let (stacks, late_rows) = self.live_stacks(&kill, top, picture, tables);
+                late.extend(late_rows);
+                (Some(stacks), Some(self.evidence(&kill, top, picture, tables)?))
+            }
             None => (None, None),
         };
         let growers = self.growers(kill.at_ns);
@@ -97,7 +115,7 @@ impl Session {
                 places.entry(id).or_insert_with(|| self.place(id, kill.at_ns));
             }
         }
-        Ok(KillFacts {
+        let facts = KillFacts {
             warning: None,
             victims: Vec::new(),
             time: date::rfc3339(time),
@@ -115,7 +133,8 @@ impl Session {
             victim_stacks: HashMap::new(),
             logged_limit: None,
             kill,
-        })
+        };
+        Ok((facts, late))
     }
 
     /// What grew for itself, of all cgroups with a history.
@@ -173,8 +192,9 @@ impl Session {
         }
     }
 
-    /// What was live, by owner and stack, largest first: as many as are kept, of those below `top`, or of all.
-    fn live_stacks(&mut self, kill: &OomKill, top: Option<u64>, picture: &Picture, tables: &Tables) -> Vec<(u64, LiveStack)> {
+    /// What was live, by owner and stack, largest first: as many as are kept, of those below `top`, or of all; and those of them whose names
+    /// are still looked for.
+    fn live_stacks(&mut self, kill: &OomKill, top: Option<u64>, picture: &Picture, tables: &Tables) -> (Vec<(u64, LiveStack)>, Vec<Late>) {
         #[derive(Default)]
         struct Sum {
             live: i64,
@@ -202,7 +222,7 @@ impl Session {
         // Rows of equal words are added up below; twice as many keys make rows enough.
         largest.truncate(4 * MOST_STACKS);
         let mut names = Names::new(self.feed.as_ref(), &mut self.symbolizer);
-        let mut rows: Vec<(u64, LiveStack, u64)> = Vec::new();
+        let mut rows: Vec<(u64, LiveStack, u64, &KeyRecord)> = Vec::new();
         for (identity, sum) in largest {
             let Some(record) = tables.keys.get(&identity) else { continue };
             let process = tables.processes.get(&record.key.process);
@@ -227,20 +247,22 @@ impl Session {
                 (&other.cgroup, &other.kind, other.pid, &other.comm, &other.frames)
                     == (&row.cgroup, &row.kind, row.pid, &row.comm, &row.frames)
             };
-            match rows.iter_mut().find(|(owner, other, _)| *owner == record.key.owner && same(other)) {
-                Some((_, other, variance)) => {
+            match rows.iter_mut().find(|(owner, other, ..)| *owner == record.key.owner && same(other)) {
+                Some((_, other, variance, _)) => {
                     other.live += row.live;
                     *variance += sum.variance;
                     other.young.iter_mut().zip(row.young).for_each(|(sum, young)| *sum += young);
                 }
-                None => rows.push((record.key.owner, row, sum.variance)),
+                None => rows.push((record.key.owner, row, sum.variance, record)),
             }
         }
-        rows.sort_by_key(|(_, row, _)| std::cmp::Reverse(row.live));
+        rows.sort_by_key(|(_, row, ..)| std::cmp::Reverse(row.live));
         rows.truncate(MOST_STACKS);
-        let with_error =
-            |(owner, row, variance): (u64, LiveStack, u64)| (owner, LiveStack { live_stderr: accounts::standard_error(variance), ..row });
-        rows.into_iter().map(with_error).collect()
+        let is_named = |record: &KeyRecord| record.key.flags & (KEY_BASELINE | KEY_OWN) == 0;
+        let named = rows.iter().enumerate().filter(|(_, (.., record))| is_named(record));
+        let late = named.filter_map(|(at, (.., record))| Late::row(at, record, tables, &mut names)).collect();
+        let with_error = |(owner, row, variance, _)| (owner, LiveStack { live_stderr: accounts::standard_error(variance), ..row });
+        (rows.into_iter().map(with_error).collect(), late)
     }
 }
 

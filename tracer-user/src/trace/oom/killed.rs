@@ -1,6 +1,6 @@
 //! The kills so far, bounded by number and bytes, with the readings that they are compared with.
 
-use super::{kills::Kills, verify};
+use super::{kills::Kills, late::Late, verify};
 use crate::{
     analyse::{
         accounts::history::{History, Point},
@@ -35,6 +35,8 @@ const MOST_KEPT: usize = 256;
 const MOST_HISTORIES: usize = 2048;
 /// No victim of a kill comes so long after the one before, nanoseconds: the kernel prints a line for each, and a serial console is slow.
 const SEAL_NS: u64 = 30_000_000_000;
+/// Memory of a stack whose names are still looked for: two stacks and two records.
+const MOST_OF_LATE: usize = 3072;
 /// Memory that a case is planned to take at most, for the bound on all of them.
 const MOST_BYTES: usize = 64 << 20;
 
@@ -79,6 +81,8 @@ pub(super) struct Kept {
     pub(super) cgroups: Vec<CgroupPath>,
     /// It was asked for as a new one.
     pub(super) told: bool,
+    /// Stacks whose names are still looked for.
+    pub(super) late: Vec<Late>,
     body: Body,
 }
 
@@ -173,15 +177,16 @@ impl OomLog {
                 let bytes = size_of_autopsy(&sealed);
                 self.bytes = self.bytes + bytes - kept.bytes;
                 kept.bytes = bytes;
+                kept.late = Vec::new();
                 kept.body = Body::Sealed(Box::new(sealed));
             }
         }
     }
 
-    pub(super) fn keep(&mut self, case: KillFacts, cgroups: Vec<CgroupPath>) {
-        let bytes = size_of(&case);
+    pub(super) fn keep(&mut self, case: KillFacts, late: Vec<Late>, cgroups: Vec<CgroupPath>) {
+        let bytes = size_of(&case) + late.len() * MOST_OF_LATE;
         let (number, last_ns) = (case.kill.number, monotonic_ns());
-        self.cases.push_back(Kept { number, last_ns, bytes, cgroups, told: false, body: Body::Open(Box::new(case)) });
+        self.cases.push_back(Kept { number, last_ns, bytes, cgroups, told: false, late, body: Body::Open(Box::new(case)) });
         self.bytes += bytes;
         while self.cases.len() > MOST_KEPT || (self.bytes > MOST_BYTES && self.cases.len() > 1) {
             // The first kills tell how it began: of those between, the oldest go.

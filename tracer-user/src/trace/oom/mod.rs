@@ -6,6 +6,7 @@
 //! | [`killed`] | the kills so far |
 //! | [`kills`] | waiting for more |
 //! | `facts` | what is known of one kill, put together |
+//! | `late` | names that come after the kill was looked at |
 //! | `evidence` | files and regions of the picture |
 //! | `verify` | whether the kernel half reads the kernel's figures rightly |
 //! | `warning` | the same evidence before a kill |
@@ -15,6 +16,7 @@ mod evidence;
 mod facts;
 pub mod killed;
 pub mod kills;
+mod late;
 mod loops;
 mod verify;
 mod warning;
@@ -33,12 +35,15 @@ use crate::{
     cgroup::{CgroupId, CgroupPath},
     host::clock::monotonic_ns,
     kernel_half::{events::oom::Event, picture, picture::Picture, tables},
+    symbols::Waiting,
 };
 use facts::Tables;
 use killed::Kept;
 use std::{collections::HashMap, time::Duration};
 use tracer_common::{attribution::KeyRecord, loss::Loss, oom::UNKNOWN};
 
+/// Longest that a kill waits for names until it is told of.
+const NAMES: Duration = Duration::from_secs(5);
 /// From the moment in which a kill's picture is opened its event takes far less to be in the ring, or lost: one program does both. Nanoseconds.
 const EVENT_NS: u64 = 100_000_000;
 
@@ -103,9 +108,9 @@ impl Session {
             match event {
                 Event::Kill(kill) => {
                     kills += 1;
-                    let case = self.facts(kill, pictures.remove(&kill.number), &tables)?;
+                    let (case, late) = self.facts(kill, pictures.remove(&kill.number), &tables)?;
                     let cgroups = [kill.levels[0].cgroup, kill.trigger.cgroup].into_iter().filter_map(|id| self.path_of(id)).collect();
-                    self.oom.keep(case, cgroups);
+                    self.oom.keep(case, late, cgroups);
                 }
                 Event::Victim(victim) => {
                     let stack = tables.stacks.get(&victim.kernel_stack);
@@ -172,8 +177,11 @@ impl Session {
 
     /// Those of them that were not asked for before, once their victims have had `age` to come. A pod may get its name after the kill.
     pub fn new_autopsies(&mut self, age: Duration) -> Vec<Autopsy> {
+        self.name_late(Waiting::Batch);
         let now = monotonic_ns();
-        let is_old = |kept: &Kept| u128::from(now.saturating_sub(kept.last_ns)) >= age.as_nanos();
+        // Names are waited for where victims are.
+        let least = |kept: &Kept| if kept.is_late() && !age.is_zero() { age.max(NAMES) } else { age };
+        let is_old = |kept: &Kept| u128::from(now.saturating_sub(kept.last_ns)) >= least(kept).as_nanos();
         let filter = &self.filter;
         let new = self.oom.cases.iter_mut().filter(|kept| !kept.told && kept.is_wanted(filter) && is_old(kept));
         new.map(|kept| {

@@ -112,7 +112,8 @@ impl Session {
         for (id, warning) in due {
             let Some((_, reading)) = self.oom.last.get(&id) else { continue };
             let event = from_reading(id, reading, now_ns, page);
-            let case = KillFacts { warning: Some(warning), ..self.facts(event, Some(picture.clone()), &tables)? };
+            let (facts, _) = self.facts(event, Some(picture.clone()), &tables)?;
+            let case = KillFacts { warning: Some(warning), ..facts };
             warnings.push(autopsy(&case));
         }
         Ok(warnings)
