@@ -125,7 +125,7 @@ const PROGRAMS: &[Program] = &[
                  struct n { struct n *l, *r; char b[200]; };\n\
                  static struct n *grow(int d) { struct n *n = malloc(sizeof *n); memset(n->b, d, sizeof n->b); n->l = d ? grow(d - 1) : 0; n->r = d ? grow(d - 1) : 0; return n; }\n\
                  static int cmp(const void *a, const void *b) { return *(int *)a - *(int *)b; }\n\
-                 int main(void) { usleep(300000); struct n *n = grow(17); int *a = malloc(40 << 20); for (int i = 0; i < 10 << 20; i++) a[i] = rand(); qsort(a, 1 << 20, 4, cmp); usleep(500000); return n->b[0]; }\n\
+                 int main(void) { usleep(300000); struct n *n = grow(17); int *a = malloc(40 << 20); for (int i = 0; i < 10 << 20; i++) a[i] = rand(); qsort(a, 1 << 20, 4, cmp); usleep(500000); return n->b[0] != 17; }\n\
                  END\n\
                  gcc -O2 c.c -o c",
         load: "./c; ./c",

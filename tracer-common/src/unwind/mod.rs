@@ -143,6 +143,9 @@ pub mod kind {
     pub const ROOT: u8 = 6;
     /// What leads to the caller is known and is none of these.
     pub const UNSUPPORTED: u8 = 7;
+    /// The frame pointer is that of the function that called this one, on another stack; of that function the place is not known, and it is
+    /// left out.
+    pub const OTHER_STACK: u8 = 8;
 }
 
 /// Where the caller's rbp is.

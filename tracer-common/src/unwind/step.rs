@@ -93,6 +93,9 @@ pub fn by_rule(rule: &Rule, base: u64, return_register: u64, registers: &mut Reg
     if rule.kind == kind::SIGNAL {
         return out_of_signal(registers, memory);
     }
+    if rule.kind == kind::OTHER_STACK {
+        return onto_other_stack(registers, memory);
+    }
     let mut cfa = base.wrapping_add(rule.cfa as i64 as u64);
     if rule.kind == kind::PLT || rule.kind == kind::PLT_AFTER_ENDBR {
         // The entry pushes a number: before that the return address is on top, after it one word below.
@@ -167,19 +170,35 @@ pub fn by_frame_pointer(registers: &mut Registers, memory: &mut impl Memory) -> 
     if frame < registers.sp || frame & 7 != 0 {
         return End::Chain;
     }
+    if through_frame(frame, registers, memory) { End::Not } else { End::Chain }
+}
+
+/// Goes on where the frame pointer says, wherever that is.
+#[inline(always)]
+fn onto_other_stack(registers: &mut Registers, memory: &mut impl Memory) -> End {
+    let frame = registers.bp;
+    if registers.bp_known == 0 || frame == 0 || frame & 7 != 0 {
+        return End::Unsupported;
+    }
+    if through_frame(frame, registers, memory) { End::Not } else { End::Fault }
+}
+
+/// Goes to the caller of the function whose frame pointer that is; whether that could be read.
+#[inline(always)]
+fn through_frame(frame: u64, registers: &mut Registers, memory: &mut impl Memory) -> bool {
     // The return address first: it is the one that must be there.
     if !memory.read(frame.wrapping_add(8)) {
-        return End::Chain;
+        return false;
     }
     let pc = memory.value();
     if !memory.read(frame) {
-        return End::Chain;
+        return false;
     }
     registers.bp = memory.value();
     registers.pc = pc;
     registers.sp = frame.wrapping_add(16);
     registers.returns = 1;
-    End::Not
+    true
 }
 
 #[cfg(test)]
@@ -301,11 +320,26 @@ mod tests {
     }
 
     #[test]
+    fn another_stack_is_entered_by_the_frame_pointer_and_may_lie_below() {
+        let words = [0xb0b, 0x40_1000];
+        let rule = Rule { kind: kind::OTHER_STACK, ..PLAIN };
+        let mut registers = called(0x40_2000, AT + 0x1_0000, AT);
+        assert_eq!(by_rule(&rule, 0, 0, &mut registers, &mut stack(&words)), End::Not);
+        assert_eq!(registers, called(0x40_1000, AT + 16, 0xb0b));
+        for (bp, known, end) in
+            [(AT, 0, End::Unsupported), (0, 1, End::Unsupported), (AT + 4, 1, End::Unsupported), (AT + 8, 1, End::Fault)]
+        {
+            let mut registers = Registers { bp_known: known, ..called(0x40_2000, AT, bp) };
+            assert_eq!(by_rule(&rule, 0, 0, &mut registers, &mut stack(&words)), end, "{bp:x}");
+        }
+    }
+
+    #[test]
     fn only_a_rule_says_that_nothing_called() {
         let mut registers = at(0x40_2000, AT, 7);
         let root = Rule { kind: kind::ROOT, ..PLAIN };
         assert_eq!(by_rule(&root, AT, 0, &mut registers, &mut stack(&[])), End::Root);
-        for kind in [kind::NONE, kind::UNSUPPORTED, 8, 255] {
+        for kind in [kind::NONE, kind::UNSUPPORTED, 9, 255] {
             let rule = Rule { kind, ..PLAIN };
             assert_eq!(by_rule(&rule, AT, 0, &mut registers, &mut stack(&[0; 9])), End::Unsupported, "{kind}");
         }
@@ -367,7 +401,7 @@ mod tests {
                     bp: (random() & 0x3f) as i32 - 32,
                     ra: (random() & 0x1f) as i16 - 16,
                     then: (random() & 0xf) as i16,
-                    kind: (random() % 9) as u8,
+                    kind: (random() % 10) as u8,
                     base: register::SP,
                     frame_pointer: (random() & 3) as u8,
                     return_register: 0,
@@ -385,7 +419,7 @@ mod tests {
                 if end != End::Not {
                     break;
                 }
-                if rule.kind == kind::SIGNAL {
+                if rule.kind == kind::SIGNAL || rule.kind == kind::OTHER_STACK {
                     signals += 1;
                 } else {
                     assert!(registers.sp > before);

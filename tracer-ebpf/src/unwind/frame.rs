@@ -7,7 +7,7 @@ use crate::{
 };
 use aya_ebpf::helpers::generated::bpf_probe_read_user;
 use tracer_common::{
-    stack::{DEEPEST, INNERMOST, MAX_FRAMES},
+    stack::{DEEPEST, INNERMOST, LEFT_OUT, MAX_FRAMES},
     unwind::{
         CHUNK_ROWS, End, FileTable, Memory, PAGE_BYTES, Registers, Rule, WITHOUT, kind, register, search,
         step::{by_frame_pointer, by_rule},
@@ -83,11 +83,7 @@ pub extern "C" fn record(slot: u64) -> u64 {
         s.is_planted = 1;
         return End::Not as u64;
     }
-    s.length += 1;
-    s.place += 1;
-    if s.place == DEEPEST as u64 {
-        s.place = INNERMOST as u64;
-    }
+    advance(s);
     // It was, as under a stack that a program made itself (makecontext of glibc): nothing called it.
     if s.is_planted != 0 && s.rule.kind != kind::NONE {
         return End::Root as u64;
@@ -106,7 +102,30 @@ pub extern "C" fn step(slot: u64) -> u64 {
     s.is_leaf = 0;
     let end = if s.rule.kind != kind::NONE { with_rule(s, leaf, &mut registers) } else { without_rule(s, leaf, &mut registers) };
     s.registers = registers;
+    if s.rule.kind == kind::OTHER_STACK && end == End::Not {
+        left_out(slot, s);
+    }
     end as u64
+}
+
+/// Records that the function between two stacks is left out.
+#[inline(always)]
+fn left_out(slot: u64, s: &mut Unwind) {
+    let Some(scratch) = SCRATCH.get_ptr_mut(slot as u32) else { return };
+    // SAFETY: a map value; the program that has the slot has marked it busy.
+    let frames = unsafe { &mut (*scratch).stack.frames };
+    frames[(s.place & (MAX_FRAMES as u64 - 1)) as usize] = LEFT_OUT;
+    advance(s);
+}
+
+/// The next frame has the next place, and behind the innermost ones one of the ring's.
+#[inline(always)]
+fn advance(s: &mut Unwind) {
+    s.length += 1;
+    s.place += 1;
+    if s.place == DEEPEST as u64 {
+        s.place = INNERMOST as u64;
+    }
 }
 
 #[inline(always)]

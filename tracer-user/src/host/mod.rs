@@ -5,6 +5,7 @@ pub mod clock;
 pub mod elf;
 pub mod kernel;
 pub mod meminfo;
+pub mod pclntab;
 pub mod phases;
 pub mod privileges;
 pub mod proc;

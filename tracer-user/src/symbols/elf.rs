@@ -3,6 +3,7 @@
 
 use super::stack::{AFTER_BYTES, BEFORE_BYTES};
 use super::{Frame, FrameKind, demangle, elf_guard, elf_guard::Refusal};
+use crate::host::{elf as host_elf, pclntab::Pclntab};
 use crate::process::OpenFile;
 use crate::process::sys;
 use blazesym::symbolize::source::{Elf, Source};
@@ -16,6 +17,8 @@ use std::os::unix::fs::FileExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 
+/// Bytes of a Go program that are read for its names: Kubernetes' largest has 30 MB of them.
+const MOST_OF_GO: u64 = 64 << 20;
 /// Functions shown for one address, inlined ones included.
 const MAX_INLINED: usize = 32;
 
@@ -54,10 +57,25 @@ pub fn functions(open: &OpenFile, offsets: &[u64], options: &ElfOptions) -> Resu
     let attempt = |debug| {
         catch_unwind(AssertUnwindSafe(|| symbolize(&copy, offsets, debug, &options.debug_directories))).map_err(|_| ElfError::Panicked)?
     };
-    match attempt(debug) {
+    let mut functions = match attempt(debug) {
         // A debug link to a file of another build fails as a whole; the file's own symbols are still good.
         Err(ElfError::Malformed) if debug => attempt(false),
         result => result,
+    }?;
+    if functions.iter().any(Option::is_none) {
+        go_functions(&open.file, offsets, &mut functions);
+    }
+    Ok(functions)
+}
+
+/// Names what has no symbol by the table that Go programs carry, stripped ones too.
+fn go_functions(file: &File, offsets: &[u64], functions: &mut [Option<Vec<Frame>>]) {
+    let Ok(elf) = host_elf::Elf::open(file, MOST_OF_GO) else { return };
+    let Ok(Some(table)) = Pclntab::of(&elf) else { return };
+    for (offset, function) in offsets.iter().zip(functions).filter(|(_, function)| function.is_none()) {
+        let segment = elf.loaded().find(|segment| offset.wrapping_sub(segment.offset) < segment.in_file);
+        let found = segment.and_then(|segment| table.at(offset - segment.offset + segment.address));
+        *function = found.and_then(|found| table.name(&found)).map(|name| vec![Frame::new(FrameKind::User, &name)]);
     }
 }
 

@@ -29,7 +29,7 @@ const REST: Duration = Duration::from_millis(20);
 /// The same while files are read.
 const BUSY: Duration = Duration::from_millis(2);
 /// Bytes of a file that is read ahead.
-const MOST_AHEAD: u64 = 16 << 20;
+const MOST_AHEAD: u64 = 128 << 20;
 /// Time between two looks through the table of files, and files that may be left in it then: walks add to it meanwhile.
 const LOOK_THROUGH: Duration = Duration::from_secs(60);
 const MOST_FILES: usize = FILES as usize / 4 * 3;
@@ -274,7 +274,7 @@ impl Thread {
             self.store.forget(&mut self.tables, MOST_FILES, now_s());
         }
         let opened = self.opened.as_mut().map(|opened| opened()).unwrap_or_default();
-        // The largest take seconds of a slow machine, and few walks meet them: those are read by need.
+        // Larger ones take seconds of a slow machine, and few walks meet them: those are read by need.
         for file in opened.into_iter().filter(|file| file.metadata().is_ok_and(|metadata| metadata.len() <= MOST_AHEAD)) {
             self.ask_ahead(file);
         }

@@ -3,12 +3,13 @@
 //!
 //! | module | what it does |
 //! |---|---|
-//! | [`rows`] | reads what a file says of its code; pure |
+//! | [`rows`], [`go`] | read what a file says of its code; pure |
 //! | [`space`], [`store`] | where tables stand, and which makes room; pure |
 //! | [`opener`] | opens the file of a mapping, and those that a program will map |
 //! | [`builder`] | the thread that does it |
 
 pub mod builder;
+mod go;
 pub mod opener;
 pub mod rows;
 pub mod space;

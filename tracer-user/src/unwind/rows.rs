@@ -1,9 +1,11 @@
-//! The rows of a file: what its `.eh_frame` says of each place in its code, by offset in the file. Pure.
+//! The rows of a file: what its `.eh_frame`, and for Go code its table of functions, say of each place in its code, by offset in the file. Pure.
 //!
 //! The bytes are hostile: their number is bounded, each entry of the section is looked at once, and what cannot be read ends there, with what
 //! was read before. A frame that is described and cannot be followed is a row that says so.
 
+use super::go;
 use crate::host::elf::{Elf, ElfError, Source};
+use crate::host::pclntab::Pclntab;
 use gimli::{
     BaseAddresses, CfaRule, CieOrFde, EhFrame, EndianSlice, Expression, LittleEndian, Register, RegisterRule, UnwindContext,
     UnwindSection as _, UnwindTableRow,
@@ -57,7 +59,7 @@ pub enum RowsError {
     #[error("is a 32-bit program")]
     Narrow,
     /// Nothing describes its code.
-    #[error("has no .eh_frame")]
+    #[error("has no .eh_frame, and is not of Go 1.18 or later")]
     NoDescriptions,
 }
 
@@ -70,12 +72,29 @@ pub fn read<S: Source + ?Sized>(source: &S) -> Result<Rows, RowsError> {
     if !elf.is_64() {
         return Err(RowsError::Narrow);
     }
-    let (bytes, address) = descriptions(&elf)?;
-    let mut collected = Collected::default();
-    collected.read(&bytes, address, |code| {
+    let offset_of = |code: u64| {
         let segment = elf.loaded().find(|s| s.flags & PF_X != 0 && code.wrapping_sub(s.address) < s.in_memory)?;
         u32::try_from(code - segment.address + segment.offset).ok()
-    });
+    };
+    let mut collected = Collected::default();
+    // What C a Go program has is described as all C is. A table that cannot be read costs the Go code's rows only.
+    let go = Pclntab::of(&elf);
+    collected.unread += u64::from(go.is_err());
+    let go = go.ok().flatten();
+    match descriptions(&elf) {
+        Ok((bytes, address)) => collected.read(&bytes, address, offset_of),
+        Err(RowsError::NoDescriptions) if go.is_some() => {}
+        Err(error) => return Err(error),
+    }
+    if let Some(table) = go {
+        go::rows(&table, |code, rule| {
+            if collected.rows.len() < MOST_ROWS
+                && let Some(offset) = offset_of(code)
+            {
+                collected.push(offset, rule);
+            }
+        });
+    }
     Ok(collected.finish())
 }
 
@@ -218,7 +237,7 @@ impl Collected {
 }
 
 /// A rule that needs no other register than the stack pointer.
-fn of_kind(kind: u8) -> Rule {
+pub(super) fn of_kind(kind: u8) -> Rule {
     Rule { kind, base: register::SP, ..Rule::default() }
 }
 
