@@ -136,6 +136,21 @@ fn a_stripped_program_gives_its_places() {
     assert!(frames[0].starts_with("[walk+0x"), "{frames:?}");
 }
 
+/// As Fedora's and Red Hat's packages are built (GDB's manual, "MiniDebugInfo").
+#[test]
+fn the_packed_symbols_of_a_stripped_program_name_its_functions() {
+    let dir = tempfile::tempdir().unwrap();
+    let program = compile(dir.path(), "walk", WALK, "gcc", &["-O1", "-fno-omit-frame-pointer", "-fno-optimize-sibling-calls", "-pthread"]);
+    let pack = "objcopy --only-keep-debug walk debug && objcopy -S --remove-section .comment --keep-symbol=walk --keep-symbol=middle debug mini && \
+                xz mini && strip --strip-all walk && objcopy --add-section .gnu_debugdata=mini.xz walk";
+    assert!(Command::new("sh").args(["-c", pack]).current_dir(dir.path()).status().unwrap().success());
+    let (running, line) = Running::start(&mut Command::new(&program));
+    let (image, files) = snapshot(running.0.id());
+    let frames = Symbolizer::new(without_debug_files()).user(&image, &addresses(&line), &files);
+    assert_eq!(&names(&frames)[..2], ["walk", "middle"]);
+    assert!(frames[2].name.starts_with("[walk+0x"), "main was not packed: {frames:?}");
+}
+
 #[test]
 fn inlined_functions_are_frames_of_their_own() {
     let source = r#"

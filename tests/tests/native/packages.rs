@@ -23,11 +23,16 @@ struct Program {
     load: &'static str,
     /// Threads that count begin so; empty for all.
     comms: &'static [&'static str],
+    /// Stacks with these statuses do not count: they are of threads that run generated code.
+    without: &'static [&'static str],
     /// Least share of charged bytes whose stacks are whole, percent.
     least: f64,
 }
 
-const ALL: Program = Program { name: "", set_up: "", server: "", ready: "true", load: "", comms: &[], least: 99.0 };
+const ALL: Program = Program { name: "", set_up: "", server: "", ready: "true", load: "", comms: &[], without: &[], least: 99.0 };
+
+/// What stacks say that go through code that a JIT wrote.
+const JIT: &[&str] = &["cut: generated code", "cut: Java without frame pointers"];
 
 const PROGRAMS: &[Program] = &[
     Program {
@@ -57,7 +62,7 @@ const PROGRAMS: &[Program] = &[
         server: "exec setpriv --reuid postgres --clear-groups --regid postgres /usr/lib/postgresql/15/bin/postgres -D $PWD/d -c listen_addresses= -k $PWD",
         ready: "psql -h $PWD -U postgres -c 'select 1'",
         load: "pgbench -h $PWD -U postgres -i -s 8 postgres && pgbench -h $PWD -U postgres -c 8 -j 2 -T 5 postgres && \
-               psql -h $PWD -U postgres -c 'set work_mem = 65536; select count(*), md5(string_agg(filler, $$x$$ order by random())) from pgbench_accounts group by aid % 7' postgres",
+               for i in 1 2 3; do psql -h $PWD -U postgres -c 'set work_mem = 65536; select count(*), md5(string_agg(filler, $$x$$ order by random())) from pgbench_accounts group by aid % 7' postgres; done",
         ..ALL
     },
     Program {
@@ -89,7 +94,7 @@ const PROGRAMS: &[Program] = &[
         name: "gcc",
         set_up: "python3 -c 'for i in range(3000): print(\"struct s%d { int a[%d]; }; int f%d(struct s%d *s, int n) { int t = 0; for (int i = 0; i < n; i++) \
                  { t += s->a[i %% 7] * %d; if (t > n) t -= i; } return t; }\" % (i, i + 7, i, i, i))' > x.c",
-        load: "for i in 1 2 3; do gcc -O2 -c x.c -o x.o; done",
+        load: "for i in 1 2 3 4 5 6; do gcc -O2 -c x.c -o x.o; done",
         comms: &["cc1", "as", "gcc"],
         ..ALL
     },
@@ -106,7 +111,7 @@ const PROGRAMS: &[Program] = &[
     },
     Program {
         name: "ruby",
-        load: "for i in 1 2; do ruby -rjson -e 'h = {}; 300000.times { |i| h[\"key #{i}\"] = [i, \"x\" * 50] }; puts h.sort.length, JSON.dump(h).length; sleep 1'; done",
+        load: "for i in 1 2 3 4; do ruby -rjson -e 'h = {}; 300000.times { |i| h[\"key #{i}\"] = [i, \"x\" * 50] }; puts h.sort.length, JSON.dump(h).length; sleep 1'; done",
         ..ALL
     },
     Program {
@@ -167,6 +172,28 @@ const PROGRAMS: &[Program] = &[
         least: 98.0,
         ..ALL
     },
+    Program {
+        name: "java",
+        set_up: "cat > X.java <<'END'\n\
+                 import java.util.*;\n\
+                 public class X { public static void main(String[] a) throws Exception { Map<String, byte[]> m = new HashMap<>(); long n = 0;\n\
+                 for (int i = 0; i < 3000000; i++) { m.put(\"key \" + i % 100000, new byte[300 + i % 500]); n += m.size(); } System.out.println(n); Thread.sleep(500); } }\n\
+                 END",
+        load: "java -Xmx300m -XX:+UseG1GC X.java; java -Xmx300m -XX:+UseParallelGC X.java",
+        comms: &["java"],
+        without: JIT,
+        least: 95.0,
+        ..ALL
+    },
+    Program {
+        name: "node",
+        load: "for i in 1 2; do node -e 'const m = new Map(); for (let i = 0; i < 600000; i++) m.set(\"key \" + i, [i, \"x\".repeat(50) + i]); \
+               console.log(JSON.stringify([...m]).length); require(\"zlib\").gzip(Buffer.alloc(60000000, \"abc\"), (e, b) => console.log(b.length))'; done",
+        comms: &["node"],
+        without: JIT,
+        least: 95.0,
+        ..ALL
+    },
 ];
 
 /// A server and all that it starts in its group, ended when dropped.
@@ -224,7 +251,7 @@ fn shares(program: &Program) -> Shares {
     let (mut whole, mut all, mut others) = (0, 0, BTreeMap::<String, u64>::new());
     for stack in report::stacks(&outcome.report, cgroup.path()).unwrap() {
         let counts = program.comms.is_empty() || program.comms.iter().any(|comm| stack.comm.starts_with(comm));
-        if !counts || stack.status == "none" {
+        if !counts || stack.status == "none" || program.without.contains(&stack.status.as_str()) {
             continue;
         }
         all += stack.charged;

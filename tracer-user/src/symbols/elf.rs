@@ -2,7 +2,7 @@
 //! `None`, with a count of why.
 
 use super::stack::{AFTER_BYTES, BEFORE_BYTES};
-use super::{Frame, FrameKind, demangle, elf_guard, elf_guard::Refusal};
+use super::{Frame, FrameKind, demangle, elf_guard, elf_guard::Refusal, mini_debug};
 use crate::host::{elf as host_elf, pclntab::Pclntab};
 use crate::process::OpenFile;
 use crate::process::sys;
@@ -19,6 +19,8 @@ use std::path::PathBuf;
 
 /// Bytes of a Go program that are read for its names: Kubernetes' largest has 30 MB of them.
 const MOST_OF_GO: u64 = 64 << 20;
+/// Bytes of a file's headers that are read to know where it is loaded.
+const MOST_HEADERS: u64 = 1 << 20;
 /// Functions shown for one address, inlined ones included.
 const MAX_INLINED: usize = 32;
 
@@ -52,20 +54,46 @@ pub enum ElfError {
 pub fn functions(open: &OpenFile, offsets: &[u64], options: &ElfOptions) -> Result<Vec<Option<Vec<Frame>>>, ElfError> {
     let (copy, debug) = copy(&open.file)?;
     let debug = debug && options.debug;
-    // A panic in a parser that met a hostile file must cost this file, not the trace. Nothing of the parser outlives the call, so
-    // that no broken state can be seen.
-    let attempt = |debug| {
-        catch_unwind(AssertUnwindSafe(|| symbolize(&copy, offsets, debug, &options.debug_directories))).map_err(|_| ElfError::Panicked)?
-    };
+    let attempt = |debug| guarded(|| symbolize(&copy, Input::FileOffset(offsets), debug, &options.debug_directories));
     let mut functions = match attempt(debug) {
         // A debug link to a file of another build fails as a whole; the file's own symbols are still good.
         Err(ElfError::Malformed) if debug => attempt(false),
         result => result,
     }?;
-    if functions.iter().any(Option::is_none) {
-        go_functions(&open.file, offsets, &mut functions);
+    for fill in [go_functions, mini_debug_functions] {
+        if functions.iter().any(Option::is_none) {
+            fill(&open.file, offsets, &mut functions);
+        }
     }
     Ok(functions)
+}
+
+/// A panic in a parser that met a hostile file must cost this file, not the trace. Nothing of the parser outlives the call, so that no broken
+/// state can be seen.
+fn guarded<T>(parse: impl FnOnce() -> Result<T, ElfError>) -> Result<T, ElfError> {
+    catch_unwind(AssertUnwindSafe(parse)).map_err(|_| ElfError::Panicked)?
+}
+
+/// Names what has no symbol by the packed symbols of a stripped file.
+fn mini_debug_functions(file: &File, offsets: &[u64], functions: &mut [Option<Vec<Frame>>]) {
+    let Some(unpacked) = guarded(|| Ok(mini_debug::unpack(file))).ok().flatten() else { return };
+    let Ok(elf) = host_elf::Elf::open(file, MOST_HEADERS) else { return };
+    let address = |offset: &u64| address_of(&elf, *offset);
+    // Those without an address are in no function, as address 0.
+    let addresses: Vec<u64> = offsets.iter().map(|offset| address(offset).unwrap_or(0)).collect();
+    let found = copy(&unpacked).and_then(|(copy, _)| guarded(|| symbolize(&copy, Input::VirtOffset(&addresses), false, &[])));
+    match found {
+        Ok(found) => {
+            functions.iter_mut().zip(found).filter(|(function, _)| function.is_none()).for_each(|(function, found)| *function = found)
+        }
+        Err(error) => log::debug!("symbols: .gnu_debugdata {error}"),
+    }
+}
+
+/// The address at which a byte of the file is loaded.
+fn address_of(elf: &host_elf::Elf<'_, File>, offset: u64) -> Option<u64> {
+    let segment = elf.loaded().find(|segment| offset.wrapping_sub(segment.offset) < segment.in_file)?;
+    Some(offset - segment.offset + segment.address)
 }
 
 /// Names what has no symbol by the table that Go programs carry, stripped ones too.
@@ -73,8 +101,7 @@ fn go_functions(file: &File, offsets: &[u64], functions: &mut [Option<Vec<Frame>
     let Ok(elf) = host_elf::Elf::open(file, MOST_OF_GO) else { return };
     let Ok(Some(table)) = Pclntab::of(&elf) else { return };
     for (offset, function) in offsets.iter().zip(functions).filter(|(_, function)| function.is_none()) {
-        let segment = elf.loaded().find(|segment| offset.wrapping_sub(segment.offset) < segment.in_file);
-        let found = segment.and_then(|segment| table.at(offset - segment.offset + segment.address));
+        let found = address_of(&elf, *offset).and_then(|address| table.at(address));
         *function = found.and_then(|found| table.name(&found)).map(|name| vec![Frame::new(FrameKind::User, &name)]);
     }
 }
@@ -120,7 +147,7 @@ fn copy_range(from: &File, to: &File, range: Range<u64>) -> io::Result<()> {
     Ok(())
 }
 
-fn symbolize(copy: &File, offsets: &[u64], debug: bool, directories: &[PathBuf]) -> Result<Vec<Option<Vec<Frame>>>, ElfError> {
+fn symbolize(copy: &File, input: Input<&[u64]>, debug: bool, directories: &[PathBuf]) -> Result<Vec<Option<Vec<Frame>>>, ElfError> {
     let symbolizer = Symbolizer::builder()
         .enable_auto_reload(false)
         .enable_code_info(debug)
@@ -130,7 +157,7 @@ fn symbolize(copy: &File, offsets: &[u64], debug: bool, directories: &[PathBuf])
         .build();
     let mut elf = Elf::new(format!("/proc/self/fd/{}", copy.as_raw_fd()));
     elf.debug_syms = debug;
-    let symbols = symbolizer.symbolize(&Source::Elf(elf), Input::FileOffset(offsets)).map_err(|error| {
+    let symbols = symbolizer.symbolize(&Source::Elf(elf), input).map_err(|error| {
         log::debug!("symbols: {error}");
         ElfError::Malformed
     })?;

@@ -15,6 +15,7 @@ mod elf;
 pub mod elf_guard;
 mod found;
 pub mod kernel;
+mod mini_debug;
 mod patience;
 pub mod perf_map;
 pub mod reader;

@@ -22,8 +22,27 @@ use crate::{
 
 /// The compiler of the workloads. What QEMU and the BPF toolchain need, they install themselves.
 const PACKAGES: &[&str] = &["gcc", "libc6-dev", "python3-venv"];
-/// What the long form traces besides: a JVM, and other mallocs.
-const PACKAGES_LONG: &[&str] = &["default-jdk-headless", "libjemalloc2", "libmimalloc2.0", "libtcmalloc-minimal4"];
+/// What the long form traces besides: a JVM, other mallocs, and programs whose stacks must be whole; with perf, which copies stacks for another
+/// unwinder.
+const PACKAGES_LONG: &[&str] = &[
+    "apache2-utils",
+    "caddy",
+    "default-jdk-headless",
+    "g++",
+    "git",
+    "libjemalloc2",
+    "libmimalloc2.0",
+    "libtcmalloc-minimal4",
+    "linux-perf",
+    "mariadb-server",
+    "memcached",
+    "nginx-light",
+    "nodejs",
+    "php-cli",
+    "postgresql-15",
+    "redis-server",
+    "ruby",
+];
 /// Size of a workload in an emulated machine, bytes. The bounds stay relative.
 const SMALL_BYTES: u64 = 16 << 20;
 /// Rows of the accuracy table that run together there: 2 GiB hold no more of them with their tracers.
@@ -105,7 +124,7 @@ fn on_kernels(args: &Args, object: Option<&Path>, run: &mut Run) {
     });
     let Some((binaries, tests)) = built else { return };
     if args.tier.is_empty() || args.tier.contains(&Tier::Native) {
-        native(args, &tests, run);
+        native(args, &tests, object, run);
     }
     let Some(cells) = run.step("expected cells", |_| cells::parse(&std::fs::read_to_string(workspace::root()?.join(CELLS))?)) else {
         return;
@@ -129,7 +148,7 @@ fn on_kernels(args: &Args, object: Option<&Path>, run: &mut Run) {
     }
 }
 
-fn native(args: &Args, tests: &Path, run: &mut Run) {
+fn native(args: &Args, tests: &Path, object: Option<&Path>, run: &mut Run) {
     let name = "native: tests on this kernel";
     if !workspace::is_root() {
         run.skip(name, "not root");
@@ -145,6 +164,14 @@ fn native(args: &Args, tests: &Path, run: &mut Run) {
         program.envs(test_environment(args)).current_dir(workspace::root()?.join("tests"));
         finished(&mut program, timeout(args), |_| true, counts)
     });
+    if args.long && args.filter.is_empty() {
+        // Built as it is used: there are a hundred thousand stacks.
+        let words =
+            ["test", "--quiet", "--release", "--locked", "-p", "tracer-user", "--test", "unwind_stacks", "--", "--ignored", "--nocapture"];
+        run.step("native: stacks beside another unwinder", |counts| {
+            finished(&mut cargo_command(object, &words)?, timeout(args), |_| true, counts)
+        });
+    }
 }
 
 fn machines(args: &Args, binaries: programs::Programs, tests: PathBuf, cells: &Cells, run: &mut Run) {
