@@ -23,7 +23,7 @@ struct Program {
     load: &'static str,
     /// Threads that count begin so; empty for all.
     comms: &'static [&'static str],
-    /// Stacks with these statuses do not count: they are of threads that run generated code.
+    /// Stacks with a frame that begins so do not count: they are of threads that run code which a JIT wrote.
     without: &'static [&'static str],
     /// Least share of charged bytes whose stacks are whole, percent.
     least: f64,
@@ -31,8 +31,8 @@ struct Program {
 
 const ALL: Program = Program { name: "", set_up: "", server: "", ready: "true", load: "", comms: &[], without: &[], least: 99.0 };
 
-/// What stacks say that go through code that a JIT wrote.
-const JIT: &[&str] = &["cut: generated code", "cut: Java without frame pointers"];
+/// Frames of code that a JIT wrote, and of V8's that nothing describes either.
+const JIT: &[&str] = &["[jit]", "Builtins_", "[cut: generated code]"];
 
 const PROGRAMS: &[Program] = &[
     Program {
@@ -251,7 +251,8 @@ fn shares(program: &Program) -> Shares {
     let (mut whole, mut all, mut others) = (0, 0, BTreeMap::<String, u64>::new());
     for stack in report::stacks(&outcome.report, cgroup.path()).unwrap() {
         let counts = program.comms.is_empty() || program.comms.iter().any(|comm| stack.comm.starts_with(comm));
-        if !counts || stack.status == "none" || program.without.contains(&stack.status.as_str()) {
+        let is_of_jit = stack.frames.iter().any(|frame| program.without.iter().any(|begin| frame.starts_with(begin)));
+        if !counts || stack.status == "none" || is_of_jit {
             continue;
         }
         all += stack.charged;
