@@ -155,5 +155,5 @@ fn what_is_no_program_has_no_rows_and_says_why() {
         "is not a little-endian ELF file"
     );
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("bpf/tracer.bpf.o");
-    assert_eq!(rows::read(&File::open(path).unwrap()).unwrap_err().to_string(), "has no .eh_frame");
+    assert_eq!(rows::read(&File::open(path).unwrap()).unwrap_err().to_string(), "has no .eh_frame, and is not of Go 1.18 or later");
 }

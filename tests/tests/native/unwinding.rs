@@ -2,6 +2,7 @@
 
 use harness::cgroup::TestCgroup;
 use harness::memtrail::{Memtrail, Mode, Outcome, providers, record_args, record_args_of};
+use harness::place::Folder;
 use harness::report::{self, StackRow};
 use harness::workload::{Workload, enter};
 use std::io::{BufRead as _, BufReader};
@@ -109,6 +110,77 @@ fn native_unwinding_that_finds_no_room_is_counted_and_not_called_whole() {
     for stack in stacks.iter().filter(|stack| stack.status != "complete" && stack.status != "none") {
         assert!(stack.frames.first().is_some_and(|frame| frame.starts_with("[cut")), "{} {:?}", stack.status, stack.frames);
     }
+}
+
+/// A library that is written over in place, with its inode as before, has other code afterwards, and other rules.
+#[test]
+#[ignore = "root, a compiler"]
+fn native_a_library_that_is_written_over_has_a_new_table() {
+    const BYTES: u64 = 16 << 20;
+    const LIBRARY: &str = "
+        #ifdef SECOND
+        __attribute__((noinline)) long lib_other(long n) { volatile long a[50]; for (int i = 0; i < 50; i++) a[i] = n * i; return a[7]; }
+        #define PAD 3000
+        #else
+        #define PAD 40
+        #endif
+        __attribute__((noinline)) void lib_leaf(char *p, long n) { for (long i = 0; i < n; i += 4096) ((volatile char *)p)[i] = 1; }
+        __attribute__((noinline)) void lib_middle(char *p, long n) { volatile char pad[PAD]; pad[0] = 1; lib_leaf(p, n); pad[1] = 2; }";
+    const PROGRAM: &str = "
+        #include <dlfcn.h>
+        #include <stdlib.h>
+        #include <sys/mman.h>
+        #include <unistd.h>
+        int main(int argc, char **argv) {
+            void (*middle)(char *, long) = (void (*)(char *, long))dlsym(dlopen(argv[1], RTLD_NOW), \"lib_middle\");
+            sleep(2);
+            long n = atol(argv[2]);
+            middle(mmap(0, n, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0), n);
+            return 0;
+        }";
+    let folder = Folder::new("written-over").unwrap();
+    let at = |name: &str| folder.path().join(name);
+    std::fs::write(at("lib.c"), LIBRARY).unwrap();
+    std::fs::write(at("main.c"), PROGRAM).unwrap();
+    let compile = |arguments: &str| {
+        let ended = Command::new("gcc").args(arguments.split(' ')).current_dir(folder.path()).status().expect("gcc is installed");
+        assert!(ended.success(), "{arguments}");
+    };
+    compile("-O2 -fomit-frame-pointer -shared -fPIC lib.c -o lib.so");
+    compile("-O2 -fomit-frame-pointer -shared -fPIC -DSECOND lib.c -o second.so");
+    compile("-O2 -fomit-frame-pointer main.c -o main -ldl");
+    let cgroup = TestCgroup::new("written-over").unwrap();
+    let mut args = record_args(cgroup.path(), Mode::Exact);
+    args.push("-v".to_owned());
+    let mut memtrail = Memtrail::start(&args).unwrap();
+    memtrail.wait_for_tables().unwrap();
+    let run = || {
+        let mut command = Command::new(at("main"));
+        command.arg(at("lib.so")).arg(BYTES.to_string());
+        enter(&mut command, &cgroup).unwrap();
+        let mut child = command.spawn().unwrap();
+        assert!(child.wait().unwrap().success());
+    };
+    run();
+    let code = std::fs::read(at("second.so")).unwrap();
+    std::fs::write(at("lib.so"), code).unwrap();
+    run();
+    let outcome = memtrail.stop().unwrap();
+    let stacks = report::stacks(&outcome.report, cgroup.path()).unwrap();
+    // The first program ended before its file was written over; its names were not needed until then, and are gone with the bytes.
+    let is_place = |frame: &str| frame.starts_with("[lib.so+0x");
+    let (mut by_name, mut by_place) = (0, 0);
+    for stack in stacks.iter().filter(|stack| stack.status == "complete") {
+        let user: Vec<&str> = stack.frames.iter().filter(|frame| !frame.ends_with("_[k]")).map(String::as_str).collect();
+        match user[..] {
+            [.., "main", "lib_middle", "lib_leaf"] => by_name += stack.charged,
+            [.., "main", middle, leaf] if is_place(middle) && is_place(leaf) => by_place += stack.charged,
+            _ => {}
+        }
+    }
+    println!("{by_name} by name, {by_place} by place");
+    assert!(by_name as f64 >= 0.95 * BYTES as f64, "the second: {by_name}");
+    assert!((by_name + by_place) as f64 >= 1.95 * BYTES as f64, "both: {by_name} and {by_place}");
 }
 
 /// Debian's python3 has no frame pointers.

@@ -125,6 +125,14 @@ pub struct Rule {
 crate::assert_size!(Rule, 16);
 crate::plain_data!(Rule);
 
+impl Rule {
+    /// One that needs no other register than the stack pointer.
+    #[must_use]
+    pub fn of_kind(kind: u8) -> Rule {
+        Rule { kind, base: register::SP, ..Rule::default() }
+    }
+}
+
 /// Kinds of rules.
 pub mod kind {
     /// Nothing is known of the code.

@@ -9,7 +9,7 @@ use aya_ebpf::helpers::generated::bpf_probe_read_user;
 use tracer_common::{
     stack::{DEEPEST, INNERMOST, LEFT_OUT, MAX_FRAMES},
     unwind::{
-        CHUNK_ROWS, End, FileTable, Memory, PAGE_BYTES, Registers, Rule, WITHOUT, kind, register, search,
+        CHUNK_ROWS, End, FileTable, Memory, PAGE_BYTES, Registers, Rule, SPECIAL, WITHOUT, kind, register, search,
         step::{by_frame_pointer, by_rule},
     },
 };
@@ -158,6 +158,11 @@ fn with_rule(s: &mut Unwind, leaf: u64, registers: &mut Registers) -> End {
 /// Without a rule, by the frame pointer: a guess, and less of one where the frame has called.
 #[inline(always)]
 fn without_rule(s: &mut Unwind, leaf: u64, registers: &mut Registers) -> End {
+    // The vDSO has a table from the start. What else the kernel maps is what uretprobes put in the place of return addresses: the frame pointer is
+    // that of the caller already, and would skip it.
+    if s.current.key.inode == SPECIAL {
+        return End::NoRow;
+    }
     let end = by_frame_pointer(registers, &mut window(s));
     if end == End::Not {
         // While a table is being made, frame pointers are all that there is, and are taken for what they mostly are.

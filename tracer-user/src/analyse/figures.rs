@@ -136,16 +136,18 @@ pub fn whole_stacks_among(report: &Report, value: Value, wanted: impl Fn(&StackR
     (total > 0).then(|| sum(&mut rows().filter(|row| row.status == "complete")) as f64 / total as f64)
 }
 
-/// Why most of the bytes without a whole stack have none, in the words of their status.
+/// Why most of the bytes without a whole stack have none, in the words of their status, and the program that has most of those.
 #[must_use]
-pub fn largest_cut(report: &Report, value: Value) -> Option<&str> {
-    let mut by_reason: BTreeMap<&str, u128> = BTreeMap::new();
+pub fn largest_cut(report: &Report, value: Value) -> Option<(&str, &str)> {
+    let mut by_reason: BTreeMap<&str, BTreeMap<&str, u128>> = BTreeMap::new();
     for row in report.cgroups.iter().flat_map(|cgroup| &cgroup.stacks) {
         if let Some(reason) = row.status.strip_prefix("cut: ") {
-            *by_reason.entry(reason).or_default() += u128::from(value.of(row));
+            *by_reason.entry(reason).or_default().entry(&row.comm).or_default() += u128::from(value.of(row));
         }
     }
-    by_reason.into_iter().max_by_key(|(_, bytes)| *bytes).filter(|(_, bytes)| *bytes > 0).map(|(reason, _)| reason)
+    let (reason, programs) = by_reason.into_iter().max_by_key(|(_, programs)| programs.values().sum::<u128>())?;
+    let (program, bytes) = programs.into_iter().max_by_key(|(_, bytes)| *bytes)?;
+    (bytes > 0).then_some((reason, program))
 }
 
 /// Losses of a report.
@@ -209,10 +211,12 @@ mod tests {
 
     #[test]
     fn the_largest_reason_of_cut_stacks_is_that_of_the_most_bytes() {
-        let row = |status: &str, live| StackRow { status: status.to_owned(), live, ..StackRow::default() };
-        let stacks = vec![row("cut: a", 5), row("complete", 90), row("cut: b", 4), row("cut: b", 4), row("cut: c", 0)];
+        let row =
+            |comm: &str, status: &str, live| StackRow { comm: comm.to_owned(), status: status.to_owned(), live, ..StackRow::default() };
+        let stacks =
+            vec![row("x", "cut: a", 6), row("y", "complete", 90), row("y", "cut: b", 4), row("z", "cut: b", 5), row("x", "cut: c", 0)];
         let report = Report { cgroups: vec![Cgroup { stacks, ..Cgroup::default() }], ..Report::default() };
-        assert_eq!(largest_cut(&report, Value::Live), Some("b"));
+        assert_eq!(largest_cut(&report, Value::Live), Some(("b", "z")));
         assert_eq!(largest_cut(&report, Value::Charged), None);
     }
 

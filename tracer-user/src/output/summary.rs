@@ -171,7 +171,8 @@ fn trailer(report: &Report, value: Value) -> Vec<Line> {
     let whole = figures::whole_stacks(report, value);
     if let Some(share) = whole.filter(|share| *share < WHOLE_STACKS_WARNING) {
         let cut = figures::percent(Some(1.0 - share), 0);
-        let reason = figures::largest_cut(report, value).map(|reason| format!(", mostly: {reason}")).unwrap_or_default();
+        let reason = figures::largest_cut(report, value);
+        let reason = reason.map(|(reason, program)| format!(", mostly: {reason} ({})", text::escape(program))).unwrap_or_default();
         lines.push(Line::new(format!("{cut} of {value} bytes have no whole stack{reason}"), Style::Warning));
     }
     lines.extend(cut_jvms(report, value).into_iter().map(|line| Line::new(line, Style::Warning)));

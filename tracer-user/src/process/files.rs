@@ -11,8 +11,10 @@ use super::sys;
 use crate::host::clock::monotonic_ns;
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::fs::File;
+use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 /// Descriptors used at most, and never more than a quarter of what the process may have.
 const MAX_FILES: usize = 512;
@@ -21,6 +23,9 @@ const MAX_REFUSED: usize = 4096;
 
 /// Files that are closed and whose ids are remembered.
 const MAX_CLOSED: usize = 4096;
+
+/// Least time between two looks whether a file is as it was, nanoseconds.
+const CHECKED_EVERY_NS: u64 = 100_000_000;
 
 /// An opened file.
 #[derive(Clone, Debug)]
@@ -31,6 +36,10 @@ pub struct OpenFile {
     pub identity: FileIdentity,
     /// Bytes when it was opened.
     pub size: u64,
+    /// What it was like then, as far as the file system says.
+    pub version: Option<FileVersion>,
+    /// When it was last written to before that, monotonic nanoseconds; 0 if that is not known, or was before the host began.
+    pub written_ns: u64,
     /// The file, open for reading. Its owner can change or cut it at any time: never map it.
     pub file: Arc<File>,
 }
@@ -55,17 +64,45 @@ pub struct FileCounters {
 #[derive(Debug)]
 struct Kept {
     open: OpenFile,
-    version: Version,
     last_used: u64,
     /// When a program last mapped it, as far as the store was asked, monotonic nanoseconds.
     mapped_ns: u64,
+    /// When it was last looked whether it is as it was, alike.
+    checked_ns: u64,
 }
 
-/// What tells whether a file is as it was: its size, and when it last changed.
+/// What tells whether a file is as it was: its size, when it was last written to, and when anything of it last changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Version {
+pub struct FileVersion {
     size: u64,
+    written: (i64, i64),
     changed: (i64, i64),
+}
+
+impl FileVersion {
+    /// That of now.
+    ///
+    /// # Errors
+    /// The file system's.
+    pub fn of(file: &File) -> io::Result<FileVersion> {
+        let metadata = file.metadata()?;
+        let (written, changed) = ((metadata.mtime(), metadata.mtime_nsec()), (metadata.ctime(), metadata.ctime_nsec()));
+        Ok(FileVersion { size: metadata.len(), written, changed })
+    }
+
+    /// Whether nothing was written in between: names and links may have changed.
+    #[must_use]
+    pub fn has_bytes_of(&self, other: &FileVersion) -> bool {
+        (self.size, self.written) == (other.size, other.written)
+    }
+
+    /// When it was last written to, monotonic nanoseconds; 0 for what is before the host began, or in the future.
+    fn written_ns(&self) -> u64 {
+        let written =
+            u64::try_from(self.written.0).unwrap_or(0).saturating_mul(1_000_000_000).saturating_add(self.written.1.unsigned_abs());
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |now| now.as_nanos() as u64);
+        now.checked_sub(written).and_then(|ago| monotonic_ns().checked_sub(ago)).unwrap_or(0)
+    }
 }
 
 /// A file that was here.
@@ -73,7 +110,7 @@ struct Version {
 struct Closed {
     id: u64,
     identity: FileIdentity,
-    version: Version,
+    version: Option<FileVersion>,
 }
 
 /// See the module.
@@ -115,7 +152,8 @@ impl FileStore {
         }
     }
 
-    /// A program has mapped the file: whether an attempt to open it would tell anything new.
+    /// A program has mapped the file: whether an attempt to open it would tell anything new. Of a file that is here it may, from time to time:
+    /// that it was written to.
     pub fn wants(&mut self, identity: &FileIdentity) -> bool {
         if identity.inode == 0 || self.refused.contains_key(&identity.place()) {
             return false;
@@ -123,7 +161,11 @@ impl FileStore {
         match self.find(identity) {
             Some(kept) => {
                 kept.mapped_ns = monotonic_ns();
-                false
+                let is_due = kept.mapped_ns.saturating_sub(kept.checked_ns) >= CHECKED_EVERY_NS;
+                if is_due {
+                    kept.checked_ns = kept.mapped_ns;
+                }
+                is_due
             }
             None => true,
         }
@@ -140,6 +182,11 @@ impl FileStore {
     /// The opened file, if it is here.
     pub fn get(&mut self, identity: &FileIdentity) -> Option<OpenFile> {
         self.find(identity).map(|kept| kept.open.clone())
+    }
+
+    /// Closes a file that was written to since: what is read of it from now on belongs to another id.
+    pub fn let_go_of_changed(&mut self, identity: &FileIdentity) {
+        self.close(|kept| kept.open.identity.agrees_with(identity));
     }
 
     /// Files that were opened after the one with that id, the smallest first, and the id of the last of them.
@@ -170,24 +217,25 @@ impl FileStore {
         while self.count >= self.capacity && self.evict() {}
         let mut identity = mapped.identity;
         identity.generation = identity.generation.or_else(|| sys::inode_generation(&file));
-        let changed = file.metadata().map(|metadata| (metadata.ctime(), metadata.ctime_nsec())).unwrap_or_default();
-        let version = Version { size, changed };
+        let version = FileVersion::of(&file).ok().map(|version| FileVersion { size, ..version });
         let id = self.reopened(&identity, version).unwrap_or_else(|| {
             self.next_id += 1;
             self.next_id - 1
         });
-        let open = OpenFile { id, identity, size, file: Arc::new(file) };
+        let open =
+            OpenFile { id, identity, size, version, written_ns: version.map_or(0, |version| version.written_ns()), file: Arc::new(file) };
         self.clock += 1;
-        let kept = Kept { open, version, last_used: self.clock, mapped_ns: monotonic_ns() };
+        let now = monotonic_ns();
+        let kept = Kept { open, last_used: self.clock, mapped_ns: now, checked_ns: now };
         self.kept.entry(identity.place()).or_default().push(kept);
         self.count += 1;
         self.counters.opened += 1;
     }
 
     /// The id that this very file had before it was closed.
-    fn reopened(&mut self, identity: &FileIdentity, version: Version) -> Option<u64> {
+    fn reopened(&mut self, identity: &FileIdentity, version: Option<FileVersion>) -> Option<u64> {
         let closed = self.closed.get_mut(&identity.place())?;
-        let at = closed.iter().position(|closed| closed.identity == *identity && closed.version == version)?;
+        let at = closed.iter().position(|closed| closed.identity == *identity && version.is_some() && closed.version == version)?;
         let id = closed.remove(at).id;
         self.closed_order.retain(|entry| *entry != (identity.place(), id));
         Some(id)
@@ -208,8 +256,8 @@ impl FileStore {
     /// Closes files, and remembers their ids.
     fn close(&mut self, chosen: impl Fn(&Kept) -> bool) {
         for (place, kept) in &mut self.kept {
-            for Kept { open, version, .. } in kept.extract_if(.., |kept| chosen(kept)) {
-                self.closed.entry(*place).or_default().push(Closed { id: open.id, identity: open.identity, version });
+            for Kept { open, .. } in kept.extract_if(.., |kept| chosen(kept)) {
+                self.closed.entry(*place).or_default().push(Closed { id: open.id, identity: open.identity, version: open.version });
                 self.closed_order.push_back((*place, open.id));
             }
         }
@@ -298,6 +346,25 @@ mod tests {
         assert!(store.opened_after(last).0.is_empty());
         store.insert(&mapped(4, Some(1)), open(), 5);
         assert_eq!(sizes(&store.opened_after(last).0), [5]);
+    }
+
+    #[test]
+    fn a_file_that_was_written_to_has_another_id() {
+        use std::io::Write as _;
+        let mut store = FileStore::new(4);
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        let identity = mapped(1, Some(1)).identity;
+        store.insert(&mapped(1, Some(1)), file.reopen().unwrap(), 0);
+        let open = store.get(&identity).unwrap();
+        let (before, version) = (open.id, open.version.unwrap());
+        assert_eq!(FileVersion::of(&open.file).unwrap(), version);
+        file.write_all(b"other code").unwrap();
+        assert!(!FileVersion::of(&open.file).unwrap().has_bytes_of(&version));
+        store.let_go_of_changed(&identity);
+        assert!(store.wants(&identity));
+        store.insert(&mapped(1, Some(1)), file.reopen().unwrap(), 10);
+        assert_ne!(store.get(&identity).unwrap().id, before);
+        assert_eq!(store.opened_after(before).0.len(), 1);
     }
 
     #[test]

@@ -24,7 +24,7 @@ pub mod thread;
 
 pub use event::{Change, ProcessEvent};
 pub use feed::{Feed, FeedError, FeedOptions, NewFiles};
-pub use files::{FileStore, OpenFile};
+pub use files::{FileStore, FileVersion, OpenFile};
 pub use identity::FileIdentity;
 pub use image::{Image, MappedFile, Mapping};
 pub use registry::{Bounds, Registry};

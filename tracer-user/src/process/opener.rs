@@ -6,7 +6,7 @@
 //! device or a FIFO has effects), and opened only if it is a regular file and the one that was mapped.
 
 use super::event::MapEvent;
-use super::files::FileStore;
+use super::files::{FileStore, FileVersion};
 use super::image::MappedFile;
 use super::sys;
 use crate::host::proc::Process;
@@ -40,8 +40,13 @@ enum Reached {
 pub fn open(request: &OpenRequest, store: &Mutex<FileStore>) {
     let locked = || store.lock().unwrap_or_else(PoisonError::into_inner);
     let mapped = MappedFile { identity: request.map.file, path: request.map.path.as_slice().into() };
-    if !locked().wants(&mapped.identity) {
-        return;
+    // A library may be written over while nobody runs it, with its inode as before.
+    let opened = locked().get(&mapped.identity);
+    match opened.map(|open| FileVersion::of(&open.file).ok() == open.version) {
+        Some(true) => return,
+        Some(false) => locked().let_go_of_changed(&mapped.identity),
+        None if !locked().wants(&mapped.identity) => return,
+        None => {}
     }
     // The lock is not held here: each of these steps can take its time.
     match find(request).map(|found| read_only(&found)) {

@@ -4,8 +4,8 @@
 use super::stack::{AFTER_BYTES, BEFORE_BYTES};
 use super::{Frame, FrameKind, demangle, elf_guard, elf_guard::Refusal, mini_debug};
 use crate::host::{elf as host_elf, pclntab::Pclntab};
-use crate::process::OpenFile;
 use crate::process::sys;
+use crate::process::{FileVersion, OpenFile};
 use blazesym::symbolize::source::{Elf, Source};
 use blazesym::symbolize::{Input, Symbolized, Symbolizer};
 use std::ffi::CString;
@@ -52,6 +52,10 @@ pub enum ElfError {
 
 /// The functions at file offsets, innermost first; `None` where there is none.
 pub fn functions(open: &OpenFile, offsets: &[u64], options: &ElfOptions) -> Result<Vec<Option<Vec<Frame>>>, ElfError> {
+    let is_as_it_was = |version: FileVersion| FileVersion::of(&open.file).is_ok_and(|now| now.has_bytes_of(&version));
+    if !open.version.is_none_or(is_as_it_was) {
+        return Err(ElfError::Refused(Refusal::Changed));
+    }
     let (copy, debug) = copy(&open.file)?;
     let debug = debug && options.debug;
     let attempt = |debug| guarded(|| symbolize(&copy, Input::FileOffset(offsets), debug, &options.debug_directories));

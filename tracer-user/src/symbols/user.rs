@@ -360,6 +360,9 @@ impl Symbolizer {
             .map(|(n, address)| {
                 let mapping = image.mapping(address);
                 let (open, id) = mapping.map_or((None, None), |mapping| self.open_file(&mapping.file, files));
+                // Of other bytes than those that were mapped nothing can be said.
+                let is_older = |open: &OpenFile| mapping.is_some_and(|mapping| mapping.from_ns < open.written_ns);
+                let (open, id) = if open.as_ref().is_some_and(is_older) { (None, None) } else { (open, id) };
                 Spotted { mapping, open, id, address, returns: n > 0 }
             })
             .collect()
@@ -644,7 +647,14 @@ fn own_vdso() -> Option<OpenFile> {
     own.open_file("mem").ok()?.read_exact_at(&mut bytes, vdso.start).ok()?;
     let file = sys::memory_file(&CString::new("memtrail-vdso").ok()?).ok()?;
     file.write_all_at(&bytes, 0).ok()?;
-    Some(OpenFile { id: VDSO_ID, identity: crate::process::FileIdentity::NONE, size: bytes.len() as u64, file: Arc::new(file) })
+    Some(OpenFile {
+        id: VDSO_ID,
+        identity: crate::process::FileIdentity::NONE,
+        size: bytes.len() as u64,
+        version: None,
+        written_ns: 0,
+        file: Arc::new(file),
+    })
 }
 
 #[cfg(test)]

@@ -8,10 +8,10 @@ use crate::host::elf::ElfError;
 use crate::host::privileges;
 use crate::host::proc::Process;
 use crate::kernel_half::{events::Ring, unwind::Tables};
-use crate::process::{NewFiles, sys};
+use crate::process::{FileVersion, NewFiles, sys};
 use crate::symbols::reader::{Limits, Outcome, Reader};
 use std::cell::Cell;
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
@@ -37,6 +37,8 @@ const MOST_FILES: usize = FILES as usize / 4 * 3;
 const TABLES_ARE_THERE: &str = "stacks of the programs that ran at the start are whole from now on";
 /// Files that could not be had are not tried again by the same mapping.
 const MOST_REFUSED: usize = 4096;
+/// Files of which is remembered what they were like.
+const MOST_VERSIONS: usize = 8192;
 
 /// How the tables do.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -166,6 +168,8 @@ struct Thread {
     ahead: Reader<Wanted, Job, Read>,
     /// Files that cannot be read by anyone.
     refused: HashSet<FileKey>,
+    /// What files were like when they were read.
+    versions: HashMap<FileKey, FileVersion>,
     /// Commands that wait.
     waiting: Vec<Ahead>,
     counters: Counters,
@@ -190,6 +194,7 @@ impl Thread {
             reader,
             ahead,
             refused: HashSet::new(),
+            versions: HashMap::new(),
             waiting: Vec::new(),
             looked_through: Instant::now(),
             own: File::open("/proc/self/exe").ok().and_then(|own| place_of(&own)),
@@ -254,8 +259,22 @@ impl Thread {
             return;
         }
         let Ok(key) = self.tables.identify(&file) else { return };
+        self.note_version(&key, &file);
         if !self.store.has(&key) && !self.refused.contains(&key) {
             self.ahead.ask(Wanted::Ahead(key), Job::Open(file));
+        }
+    }
+
+    /// Notes what a file is like. If it was written to since its table was made, that one is gone.
+    fn note_version(&mut self, key: &FileKey, file: &File) {
+        let Ok(version) = FileVersion::of(file) else { return };
+        if self.versions.len() >= MOST_VERSIONS {
+            self.versions.clear();
+        }
+        if self.versions.insert(*key, version).is_some_and(|before| before != version) {
+            log::debug!("unwinding: {key:x?} was written to");
+            self.refused.remove(key);
+            self.store.remove(&mut self.tables, key);
         }
     }
 
@@ -313,7 +332,10 @@ impl Thread {
             }
             // The mapping may have gone, and another file come to its addresses.
             (Wanted::Met(key), Outcome::Answer(Read::File(file, rows))) => match self.tables.identify(&file) {
-                Ok(found) if found == key => self.put(&key, rows, Use::Met),
+                Ok(found) if found == key => {
+                    self.note_version(&key, &file);
+                    self.put(&key, rows, Use::Met);
+                }
                 found => {
                     log::debug!("unwinding: {key:x?} is {found:x?} by now");
                     self.counters.gone += 1;

@@ -5,7 +5,6 @@
 //! caller ([`kind::OTHER_STACK`]); of the function itself nothing says where in it the call was. `morestack` is called before its caller
 //! has a frame pointer of its own: there two functions are left out, the one whose stack is too small and the one that called it.
 
-use super::rows::of_kind;
 use crate::host::pclntab::{ASSEMBLY, Function, Pclntab, TOP_FRAME, WRITES_SP};
 use tracer_common::unwind::{Rule, kind, register, saved};
 
@@ -23,10 +22,10 @@ pub fn rows(table: &Pclntab, mut row: impl FnMut(u64, Rule)) {
         let name = name.strip_suffix(".abi0").unwrap_or(&name);
         if SIGNAL.contains(&name) {
             // Nothing calls it: the address to which a handler returns is its first, and the one before is looked up.
-            row(function.start.saturating_sub(1), of_kind(kind::SIGNAL));
-            row(function.start, of_kind(kind::SIGNAL));
+            row(function.start.saturating_sub(1), Rule::of_kind(kind::SIGNAL));
+            row(function.start, Rule::of_kind(kind::SIGNAL));
         } else if let Some(kind) = of_all(name, &function) {
-            row(function.start, of_kind(kind));
+            row(function.start, Rule::of_kind(kind));
         } else {
             for (from, size) in table.frame_sizes(&function) {
                 row(from, rule(size, function.flags & ASSEMBLY != 0));
@@ -52,7 +51,7 @@ fn of_all(name: &str, function: &Function) -> Option<u8> {
 /// The rule for a frame of that size.
 fn rule(size: i32, is_assembly: bool) -> Rule {
     if !(0..MOST_FRAME).contains(&size) {
-        return of_kind(kind::UNSUPPORTED);
+        return Rule::of_kind(kind::UNSUPPORTED);
     }
     let (frame_pointer, bp) = match (size, is_assembly) {
         (0, _) => (saved::SAME, 0),

@@ -174,7 +174,7 @@ impl Collected {
                 loop {
                     match table.next_row() {
                         Ok(Some(row)) => {
-                            let rule = if is_signal { of_kind(kind::SIGNAL) } else { rule(row, &section) };
+                            let rule = if is_signal { Rule::of_kind(kind::SIGNAL) } else { rule(row, &section) };
                             if let Some(offset) = offset_of(row.start_address()) {
                                 self.push(offset, rule);
                             }
@@ -236,17 +236,12 @@ impl Collected {
     }
 }
 
-/// A rule that needs no other register than the stack pointer.
-pub(super) fn of_kind(kind: u8) -> Rule {
-    Rule { kind, base: register::SP, ..Rule::default() }
-}
-
 /// What a row says, as far as it can be followed.
 fn rule(row: &UnwindTableRow<usize>, section: &EhFrame<Bytes<'_>>) -> Rule {
-    let unsupported = of_kind(kind::UNSUPPORTED);
+    let unsupported = Rule::of_kind(kind::UNSUPPORTED);
     // gimli keeps no rule for a register that is undefined; every common entry has one for the return address.
     if matches!(row.register(RETURN), None | Some(RegisterRule::Undefined)) {
-        return of_kind(kind::ROOT);
+        return Rule::of_kind(kind::ROOT);
     }
     let Some(mut rule) = frame_address(row.cfa(), section) else { return unsupported };
     (rule.frame_pointer, rule.bp) = match row.register(BP) {
@@ -281,7 +276,7 @@ fn frame_address(cfa: &CfaRule<usize>, section: &EhFrame<Bytes<'_>>) -> Option<R
         CfaRule::Expression(expression) => {
             let expression = expression.get(section).ok()?;
             if let Some(kind) = linkage_table(expression.0.slice()) {
-                return Some(of_kind(kind));
+                return Some(Rule::of_kind(kind));
             }
             let (base, cfa, rest) = place(&expression)?;
             let rule = Rule { base: numbered(base)?, cfa, ..Rule::default() };

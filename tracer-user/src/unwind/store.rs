@@ -165,6 +165,15 @@ impl Store {
         let _has_room = target.set_file(key, &FileTable { state: WITHOUT, ..FileTable::default() });
     }
 
+    /// Removes what is known of a file.
+    pub fn remove(&mut self, target: &mut impl Target, key: &FileKey) {
+        if self.has(key) {
+            self.take_back(target, key);
+        } else {
+            target.remove_file(key);
+        }
+    }
+
     /// Removes what is known of files that no walk met lately, so that the table of files does not fill with those of the past: entries without a
     /// table at once, and tables while more than `most` files are left. Programs that run meet theirs again.
     pub fn forget(&mut self, target: &mut impl Target, most: usize, now_s: u32) {
@@ -179,6 +188,7 @@ impl Store {
         old.sort_by_key(|(_, table)| table.used_s);
         for (key, _) in old.into_iter().take(left.saturating_sub(most)) {
             self.take_back(target, &key);
+            self.evicted += 1;
         }
     }
 
@@ -274,6 +284,7 @@ impl Store {
         let oldest = self.placed.keys().map(|key| (used(key), *key)).min_by_key(|(used_s, _)| *used_s);
         let Some((_, key)) = oldest.filter(|(used_s, _)| now_s.saturating_sub(*used_s) >= USED_LATELY_S) else { return false };
         self.take_back(target, &key);
+        self.evicted += 1;
         true
     }
 
@@ -284,7 +295,6 @@ impl Store {
         if let Some(placed) = self.placed.remove(key) {
             self.give_back(&placed);
         }
-        self.evicted += 1;
     }
 }
 

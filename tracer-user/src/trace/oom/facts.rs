@@ -1,6 +1,6 @@
 //! What is known of one kill, put together: its cgroups with their last readings, and what was live by stack.
 
-use super::late::Late;
+use super::late::{Known, Late};
 use crate::trace::words::{self, Symbols as _};
 use crate::{
     analyse::{
@@ -51,6 +51,12 @@ pub(super) struct Tables {
     pub(super) processes: HashMap<u64, ProcessRecord>,
 }
 
+impl Tables {
+    fn known(&self) -> Known<'_> {
+        Known { stacks: &self.stacks, processes: &self.processes }
+    }
+}
+
 impl Session {
     /// Everything that the autopsy of this kill is made from, but for its victims, which come later.
     ///
@@ -91,7 +97,7 @@ impl Session {
             .stacks
             .get(&kill.user_stack)
             .and_then(|stack| Some(names.user(tables.processes.get(&kill.trigger.process)?, Some(stack)).frames));
-        let mut late: Vec<Late> = Late::trigger(kill.trigger.process, kill.user_stack, tables, &mut names).into_iter().collect();
+        let mut late: Vec<Late> = Late::trigger(kill.trigger.process, kill.user_stack, &tables.known(), &mut names).into_iter().collect();
         let kernel_stack = tables.stacks.get(&kill.kernel_stack).map(|stack| names.kernel(stack));
         // Probes on the way: they say nothing of the kernel's own.
         let kernel_stack = kernel_stack.map(|frames| frames.into_iter().filter(|frame| !frame.starts_with("bpf_")).collect());
@@ -260,7 +266,7 @@ impl Session {
         rows.truncate(MOST_STACKS);
         let is_named = |record: &KeyRecord| record.key.flags & (KEY_BASELINE | KEY_OWN) == 0;
         let named = rows.iter().enumerate().filter(|(_, (.., record))| is_named(record));
-        let late = named.filter_map(|(at, (.., record))| Late::row(at, record, tables, &mut names)).collect();
+        let late = named.filter_map(|(at, (.., record))| Late::row(at, record, &tables.known(), &mut names)).collect();
         let with_error = |(owner, row, variance, _)| (owner, LiveStack { live_stderr: accounts::standard_error(variance), ..row });
         (rows.into_iter().map(with_error).collect(), late)
     }

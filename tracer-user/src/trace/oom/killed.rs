@@ -96,6 +96,11 @@ impl Kept {
         filter.is_open() || self.cgroups.iter().any(|path| filter.wants(path))
     }
 
+    /// Whether some of its names are still looked for.
+    pub(super) fn is_late(&self) -> bool {
+        !self.late.is_empty()
+    }
+
     pub(super) fn facts(&mut self) -> Option<&mut KillFacts> {
         match &mut self.body {
             Body::Open(case) => Some(case),

@@ -2,19 +2,23 @@
 //! the stacks of a kill whose functions are still being looked up are put into words again later, until all names are there or the autopsy is
 //! sealed.
 
-use super::{facts::Tables, killed::Kept};
 use crate::{
     analyse::oom::KillFacts,
     kernel_half::stack::Stack,
-    symbols::Waiting,
     trace::{
         names::Names,
-        session::Session,
         words::{self, Symbols as _},
     },
 };
 use std::collections::HashMap;
 use tracer_common::{attribution::KeyRecord, process::ProcessRecord};
+
+/// The kernel half's tables, by identity.
+#[derive(Clone, Copy)]
+pub(super) struct Known<'a> {
+    pub(super) stacks: &'a HashMap<u64, Stack>,
+    pub(super) processes: &'a HashMap<u64, ProcessRecord>,
+}
 
 /// A stack of a kill without all its names, with all that is needed to name it.
 pub(super) struct Late {
@@ -35,10 +39,10 @@ enum At {
 
 impl Late {
     /// The row of that number, which stands for that key, if its names are still looked for.
-    pub(super) fn row(row: usize, record: &KeyRecord, tables: &Tables, names: &mut Names<'_>) -> Option<Late> {
+    pub(super) fn row(row: usize, record: &KeyRecord, tables: &Known<'_>, names: &mut Names<'_>) -> Option<Late> {
         let key = &record.key;
         let process = tables.processes.get(&key.process)?;
-        if !names.is_reading(record, Some(process), &tables.stacks) {
+        if !names.is_reading(record, Some(process), tables.stacks) {
             return None;
         }
         let at = At::Row(row, Box::new(*record));
@@ -46,12 +50,17 @@ impl Late {
     }
 
     /// The trigger's own stack, if its names are still looked for.
-    pub(super) fn trigger(identity: u64, user_stack: u64, tables: &Tables, names: &mut Names<'_>) -> Option<Late> {
+    pub(super) fn trigger(identity: u64, user_stack: u64, tables: &Known<'_>, names: &mut Names<'_>) -> Option<Late> {
         let process = tables.processes.get(&identity)?;
         if !names.is_reading_stack(Some(process), tables.stacks.get(&user_stack)) {
             return None;
         }
         Some(Late { at: At::Trigger(user_stack), identity, process: *process, stacks: kept(&[user_stack], tables) })
+    }
+
+    /// Identity of its process, the process, identity of the user stack, and the stack.
+    pub(super) fn wanted(&self) -> Option<(u64, ProcessRecord, u64, &Stack)> {
+        self.user_stack().map(|(identity, stack)| (self.identity, self.process, identity, stack))
     }
 
     fn user_stack(&self) -> Option<(u64, &Stack)> {
@@ -63,7 +72,7 @@ impl Late {
     }
 
     /// Puts the words of now in their place; whether some names are still looked for.
-    fn name(&self, case: &mut KillFacts, names: &mut Names<'_>) -> bool {
+    pub(super) fn name(&self, case: &mut KillFacts, names: &mut Names<'_>) -> bool {
         if !names.knows(&self.process) {
             return false;
         }
@@ -81,41 +90,6 @@ impl Late {
     }
 }
 
-fn kept(identities: &[u64], tables: &Tables) -> HashMap<u64, Stack> {
+fn kept(identities: &[u64], tables: &Known<'_>) -> HashMap<u64, Stack> {
     identities.iter().filter_map(|identity| Some((*identity, tables.stacks.get(identity)?.clone()))).collect()
-}
-
-impl Session {
-    /// Names what was late, of all kills; files are waited for as long as said.
-    pub(in crate::trace) fn name_late(&mut self, waiting: Waiting) {
-        if self.oom.cases.iter().all(|kept| kept.late.is_empty()) {
-            return;
-        }
-        let feed = self.feed.as_ref();
-        let mut names = match waiting {
-            Waiting::Batch => Names::new(feed, &mut self.symbolizer),
-            Waiting::ForAll | Waiting::Report => Names::for_report(feed, &mut self.symbolizer),
-        };
-        // All at once: a file is read once for all that is asked of it.
-        let late = self.oom.cases.iter().flat_map(|kept| &kept.late);
-        let stacks: HashMap<u64, Stack> = late.clone().filter_map(Late::user_stack).map(|(id, stack)| (id, stack.clone())).collect();
-        let processes: HashMap<u64, ProcessRecord> = late.clone().map(|late| (late.identity, late.process)).collect();
-        let wanted: Vec<(u64, u64)> = late.filter_map(|late| Some((late.identity, late.user_stack()?.0))).collect();
-        names.learn_stacks(wanted.into_iter(), &processes, &stacks);
-        for kept in &mut self.oom.cases {
-            let mut late = std::mem::take(&mut kept.late);
-            match kept.facts() {
-                Some(case) => late.retain(|late| late.name(case, &mut names)),
-                None => late.clear(),
-            }
-            kept.late = late;
-        }
-    }
-}
-
-impl Kept {
-    /// Whether some of its names are still looked for.
-    pub(super) fn is_late(&self) -> bool {
-        !self.late.is_empty()
-    }
 }

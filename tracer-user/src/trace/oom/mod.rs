@@ -34,13 +34,14 @@ use crate::{
     analyse::oom::Autopsy,
     cgroup::{CgroupId, CgroupPath},
     host::clock::monotonic_ns,
-    kernel_half::{events::oom::Event, picture, picture::Picture, tables},
+    kernel_half::{events::oom::Event, picture, picture::Picture, stack::Stack, tables},
     symbols::Waiting,
 };
 use facts::Tables;
 use killed::Kept;
+use late::Late;
 use std::{collections::HashMap, time::Duration};
-use tracer_common::{attribution::KeyRecord, loss::Loss, oom::UNKNOWN};
+use tracer_common::{attribution::KeyRecord, loss::Loss, oom::UNKNOWN, process::ProcessRecord};
 
 /// Longest that a kill waits for names until it is told of.
 const NAMES: Duration = Duration::from_secs(5);
@@ -173,6 +174,33 @@ impl Session {
     #[must_use]
     pub fn autopsies(&self) -> Vec<Autopsy> {
         self.oom.cases.iter().filter(|kept| kept.is_wanted(&self.filter)).map(Kept::autopsy).collect()
+    }
+
+    /// Names what was late, of all kills; files are waited for as long as said.
+    pub(in crate::trace) fn name_late(&mut self, waiting: Waiting) {
+        if self.oom.cases.iter().all(|kept| kept.late.is_empty()) {
+            return;
+        }
+        let feed = self.feed.as_ref();
+        let mut names = match waiting {
+            Waiting::Batch => Names::new(feed, &mut self.symbolizer),
+            Waiting::ForAll | Waiting::Report => Names::for_report(feed, &mut self.symbolizer),
+        };
+        // All at once: a file is read once for all that is asked of it.
+        let late = self.oom.cases.iter().flat_map(|kept| &kept.late);
+        let wanted = late.filter_map(Late::wanted);
+        let stacks: HashMap<u64, Stack> = wanted.clone().map(|(.., identity, stack)| (identity, stack.clone())).collect();
+        let processes: HashMap<u64, ProcessRecord> = wanted.clone().map(|(identity, process, ..)| (identity, process)).collect();
+        let wanted: Vec<(u64, u64)> = wanted.map(|(process, _, stack, _)| (process, stack)).collect();
+        names.learn_stacks(wanted.into_iter(), &processes, &stacks);
+        for kept in &mut self.oom.cases {
+            let mut late = std::mem::take(&mut kept.late);
+            match kept.facts() {
+                Some(case) => late.retain(|late| late.name(case, &mut names)),
+                None => late.clear(),
+            }
+            kept.late = late;
+        }
     }
 
     /// Those of them that were not asked for before, once their victims have had `age` to come. A pod may get its name after the kill.
