@@ -29,7 +29,7 @@ const REST: Duration = Duration::from_millis(20);
 /// The same while files are read.
 const BUSY: Duration = Duration::from_millis(2);
 /// Bytes of a file that is read ahead.
-const MOST_AHEAD: u64 = 128 << 20;
+const MOST_AHEAD: u64 = 64 << 20;
 /// Time between two looks through the table of files, and files that may be left in it then: walks add to it meanwhile.
 const LOOK_THROUGH: Duration = Duration::from_secs(60);
 const MOST_FILES: usize = FILES as usize / 4 * 3;
