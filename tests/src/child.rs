@@ -9,7 +9,7 @@ use std::{
 
 /// Killed and waited for when dropped.
 #[derive(Debug)]
-pub(crate) struct KilledChild(pub(crate) Child);
+pub struct KilledChild(pub Child);
 
 impl Deref for KilledChild {
     type Target = Child;

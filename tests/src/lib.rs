@@ -23,7 +23,7 @@
 
 pub mod accuracy;
 pub mod cgroup;
-mod child;
+pub mod child;
 pub mod fuse;
 pub mod hierarchy;
 pub mod kernel;

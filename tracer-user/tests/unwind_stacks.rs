@@ -7,7 +7,7 @@ use framehop::x86_64::{CacheX86_64, Reg, UnwindRegsX86_64, UnwinderX86_64};
 use framehop::{ExplicitModuleSectionInfo, FrameAddress, Module, Unwinder as _};
 use linux_perf_data::linux_perf_event_reader::{EventRecord, Regs, constants::*};
 use linux_perf_data::{PerfFileReader, PerfFileRecord};
-use memtrail::host::elf::Elf;
+use memtrail::host::{elf::Elf, proc};
 use memtrail::unwind::rows::{self, Rows};
 use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, File};
@@ -116,14 +116,13 @@ struct Mapped {
 impl Mapped {
     fn read(path: &[u8]) -> Option<Mapped> {
         let bytes: Vec<u8> = match path {
-            b"[vdso]" => own_vdso(),
+            b"[vdso]" => proc::own_vdso().unwrap().expect("a vDSO").1,
             _ => fs::read(String::from_utf8(path.to_vec()).ok()?).ok()?,
         };
         let elf = Elf::open(&bytes[..], 256 << 20).ok()?;
-        let address = |offset: u64| elf.loaded().find(|s| offset.wrapping_sub(s.offset) < s.in_file).map(|s| offset - s.offset + s.address);
         let mut sections = ExplicitModuleSectionInfo::default();
         for section in elf.sections().ok()? {
-            let Some(start) = address(section.range.start).filter(|_| !section.range.is_empty()) else { continue };
+            let Some(start) = elf.address_of(section.range.start).filter(|_| !section.range.is_empty()) else { continue };
             let range = start..start + (section.range.end - section.range.start);
             let data = || Rc::from(&bytes[section.range.start as usize..section.range.end as usize]);
             match section.name.as_slice() {
@@ -143,17 +142,6 @@ impl Mapped {
         let after = rows.rows.partition_point(|row| u64::from(row.offset) <= offset);
         after.checked_sub(1).map_or(Rule::default(), |at| rows.rules[usize::from(rows.rows[at].rule)])
     }
-}
-
-fn own_vdso() -> Vec<u8> {
-    use std::os::unix::fs::FileExt as _;
-    let maps = fs::read_to_string("/proc/self/maps").unwrap();
-    let line = maps.lines().find(|line| line.ends_with("[vdso]")).unwrap();
-    let (start, end) = line.split_whitespace().next().unwrap().split_once('-').unwrap();
-    let number = |text| u64::from_str_radix(text, 16).unwrap();
-    let mut bytes = vec![0; (number(end) - number(start)) as usize];
-    File::open("/proc/self/mem").unwrap().read_exact_at(&mut bytes, number(start)).unwrap();
-    bytes
 }
 
 /// A mapping of a process: end, offset in the file, the file.

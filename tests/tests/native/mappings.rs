@@ -1,6 +1,7 @@
 //! Address space: who asked for it, by which call, though nothing of it is resident; and what regions say of their origin.
 
 use harness::cgroup::TestCgroup;
+use harness::child::KilledChild;
 use harness::kernel;
 use harness::memtrail::{Memtrail, Mode, Outcome, record_args, record_args_of};
 use harness::report;
@@ -260,7 +261,7 @@ for seed in range(4): threading.Thread(target=work, args=(seed + 3,)).start()
         let mut command = Command::new(program);
         command.args(arguments).current_dir(&folder).stdout(Stdio::null()).stderr(Stdio::null());
         enter(&mut command, &cgroup).unwrap();
-        Killed(command.spawn().unwrap())
+        KilledChild(command.spawn().unwrap())
     };
     // One is older than the recording.
     let _java = start("java", &["-Xmx128m", "Busy"]);
@@ -279,16 +280,6 @@ for seed in range(4): threading.Thread(target=work, args=(seed + 3,)).start()
     }
     assert!(mapping["calls"].as_u64().unwrap() > 10_000 && surveyed["processes"].as_u64().unwrap() >= 3, "{mapping}, {surveyed}");
     assert_eq!((&mapping["differing_bytes"], &mapping["dropped"]), (&0.into(), &0.into()), "{mapping}");
-}
-
-/// A process that is killed when the test is over.
-struct Killed(std::process::Child);
-
-impl Drop for Killed {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
 }
 
 /// Stops all processes of a cgroup, also those that they make meanwhile.

@@ -1,13 +1,14 @@
 //! The share of whole stacks of programs as Debian packages them, under the load that they are for.
 
 use harness::cgroup::TestCgroup;
+use harness::child::KilledChild;
 use harness::memtrail::{Memtrail, Mode, record_args};
 use harness::place::Folder;
 use harness::report;
 use harness::workload::enter;
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// A program and what it has to do. All are scripts of sh, in a folder of their own.
@@ -196,17 +197,6 @@ const PROGRAMS: &[Program] = &[
     },
 ];
 
-/// A server and all that it starts in its group, ended when dropped.
-struct Server(Child);
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        // Both fail only when it has ended.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
 fn shell(script: &str, folder: &Path) -> Command {
     let mut command = Command::new("sh");
     command.args(["-c", script]).current_dir(folder).stdin(Stdio::null()).stdout(Stdio::null());
@@ -227,7 +217,7 @@ fn shares(program: &Program) -> Shares {
     let _server = (!program.server.is_empty()).then(|| {
         let mut server = shell(program.server, folder.path());
         enter(&mut server, &cgroup).unwrap();
-        let server = Server(server.spawn().unwrap());
+        let server = KilledChild(server.spawn().unwrap());
         let deadline = Instant::now() + Duration::from_secs(60);
         while !shell(program.ready, folder.path()).status().unwrap().success() {
             assert!(Instant::now() < deadline, "{} does not answer", program.name);

@@ -274,6 +274,13 @@ impl<'s, S: Source + ?Sized> Elf<'s, S> {
         self.segments.iter().filter(|segment| segment.kind == PT_LOAD)
     }
 
+    /// The address at which a byte of the file is loaded, by its offset.
+    #[must_use]
+    pub fn address_of(&self, offset: u64) -> Option<u64> {
+        let segment = self.loaded().find(|segment| offset.wrapping_sub(segment.offset) < segment.in_file)?;
+        Some(offset - segment.offset + segment.address)
+    }
+
     /// Where its headers are.
     ///
     /// # Errors

@@ -198,8 +198,7 @@ impl Iterator for FrameSizes<'_> {
 
 /// What a relocation puts where the header has the first address of code.
 fn relocated<S: Source + ?Sized>(elf: &Elf<'_, S>, sections: &[Section], table: &Section) -> Result<Option<u64>, ElfError> {
-    let segment = elf.loaded().find(|s| table.range.start.wrapping_sub(s.offset) < s.in_file);
-    let Some(place) = segment.map(|s| table.range.start - s.offset + s.address + TEXT_START) else { return Ok(None) };
+    let Some(place) = elf.address_of(table.range.start).and_then(|address| address.checked_add(TEXT_START)) else { return Ok(None) };
     let Some(relocations) = sections.iter().find(|section| section.name == b".rela.dyn" || section.name == b".rela") else {
         return Ok(None);
     };
@@ -210,9 +209,7 @@ fn relocated<S: Source + ?Sized>(elf: &Elf<'_, S>, sections: &[Section], table: 
 
 /// The first address of the code that is not of linkage tables.
 fn first_code<S: Source + ?Sized>(elf: &Elf<'_, S>, sections: &[Section]) -> Option<u64> {
-    let start = sections.iter().find(|section| section.name == b".text")?.range.start;
-    let segment = elf.loaded().find(|s| start.wrapping_sub(s.offset) < s.in_file)?;
-    Some(start - segment.offset + segment.address)
+    elf.address_of(sections.iter().find(|section| section.name == b".text")?.range.start)
 }
 
 fn half(bytes: &[u8], at: usize) -> Option<u32> {

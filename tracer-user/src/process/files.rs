@@ -111,6 +111,7 @@ struct Closed {
     id: u64,
     identity: FileIdentity,
     version: Option<FileVersion>,
+    written_ns: u64,
 }
 
 /// See the module.
@@ -201,11 +202,16 @@ impl FileStore {
         (opened, last)
     }
 
-    /// The id of a file that was here and is closed: the last one of that identity.
+    /// The opened file, if it is here with the bytes that were mapped at that moment.
+    pub fn get_mapped(&mut self, identity: &FileIdentity, mapped_ns: u64) -> Option<OpenFile> {
+        self.get(identity).filter(|open| open.written_ns <= mapped_ns)
+    }
+
+    /// The id of a file that was here and is closed: the last one of that identity with the bytes that were mapped at that moment.
     #[must_use]
-    pub fn closed_id(&self, identity: &FileIdentity) -> Option<u64> {
+    pub fn closed_id(&self, identity: &FileIdentity, mapped_ns: u64) -> Option<u64> {
         let closed = self.closed.get(&identity.place())?;
-        closed.iter().rev().find(|closed| closed.identity.agrees_with(identity)).map(|closed| closed.id)
+        closed.iter().rev().find(|closed| closed.identity.agrees_with(identity) && closed.written_ns <= mapped_ns).map(|closed| closed.id)
     }
 
     /// Keeps an opened file, in the place of the one that was not used longest. One that was here before, and did not change since, has
@@ -257,7 +263,12 @@ impl FileStore {
     fn close(&mut self, chosen: impl Fn(&Kept) -> bool) {
         for (place, kept) in &mut self.kept {
             for Kept { open, .. } in kept.extract_if(.., |kept| chosen(kept)) {
-                self.closed.entry(*place).or_default().push(Closed { id: open.id, identity: open.identity, version: open.version });
+                self.closed.entry(*place).or_default().push(Closed {
+                    id: open.id,
+                    identity: open.identity,
+                    version: open.version,
+                    written_ns: open.written_ns,
+                });
                 self.closed_order.push_back((*place, open.id));
             }
         }
@@ -363,7 +374,11 @@ mod tests {
         store.let_go_of_changed(&identity);
         assert!(store.wants(&identity));
         store.insert(&mapped(1, Some(1)), file.reopen().unwrap(), 10);
-        assert_ne!(store.get(&identity).unwrap().id, before);
+        let after = store.get(&identity).unwrap();
+        assert_ne!(after.id, before);
+        // Who mapped it before it was written to has what was learnt of it then, and nothing of what is there now.
+        let earlier = after.written_ns - 1_000_000_000;
+        assert!(store.get_mapped(&identity, earlier).is_none() && store.get_mapped(&identity, after.written_ns).is_some());
         assert_eq!(store.opened_after(before).0.len(), 1);
     }
 
@@ -414,7 +429,10 @@ mod tests {
         assert_eq!(store.len(), 1, "a program has mapped it since");
         store.let_go(&HashSet::from([id]), later);
         assert!(store.is_empty() && store.get(&mapped(1, Some(0)).identity).is_none());
-        assert_eq!((store.closed_id(&mapped(1, None).identity), store.closed_id(&mapped(1, Some(9)).identity)), (Some(id), None));
+        assert_eq!(
+            (store.closed_id(&mapped(1, None).identity, u64::MAX), store.closed_id(&mapped(1, Some(9)).identity, u64::MAX)),
+            (Some(id), None)
+        );
         assert!(store.wants(&mapped(1, Some(0)).identity), "it is opened again where a program maps it again");
         assert_eq!((store.counters().let_go, store.counters().evicted), (1, 0));
     }
@@ -427,7 +445,7 @@ mod tests {
         let first = id(&mut store);
         store.let_go(&HashSet::from([first]), u64::MAX);
         store.insert(&mapped(1, Some(0)), some_file(), 1);
-        assert_eq!((id(&mut store), store.closed_id(&mapped(1, Some(0)).identity)), (first, None));
+        assert_eq!((id(&mut store), store.closed_id(&mapped(1, Some(0)).identity, u64::MAX)), (first, None));
         store.let_go(&HashSet::from([first]), u64::MAX);
         store.insert(&mapped(1, Some(0)), some_file(), 2);
         assert_ne!(id(&mut store), first, "its size is another");
@@ -440,8 +458,8 @@ mod tests {
             store.insert(&mapped(inode + 1, Some(0)), some_file(), 1);
         }
         assert_eq!((store.closed.len(), store.closed_order.len(), store.len()), (MAX_CLOSED, MAX_CLOSED, 2));
-        assert_eq!(store.closed_id(&mapped(1, Some(0)).identity), None);
-        assert!(store.closed_id(&mapped(MAX_CLOSED as u64, Some(0)).identity).is_some());
+        assert_eq!(store.closed_id(&mapped(1, Some(0)).identity, u64::MAX), None);
+        assert!(store.closed_id(&mapped(MAX_CLOSED as u64, Some(0)).identity, u64::MAX).is_some());
     }
 
     #[test]
@@ -453,7 +471,7 @@ mod tests {
         for round in 0..MAX_CLOSED as u64 + 10 {
             store.insert(&mapped(2 + round % 2, Some(0)), some_file(), 1);
         }
-        assert!(store.closed_id(&mapped(1, Some(0)).identity).is_some());
+        assert!(store.closed_id(&mapped(1, Some(0)).identity, u64::MAX).is_some());
         assert_eq!((store.closed_order.len(), store.len()), (2, 1));
     }
 }

@@ -17,10 +17,8 @@ use std::os::unix::fs::FileExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 
-/// Bytes of a Go program that are read for its names: Kubernetes' largest has 30 MB of them.
-const MOST_OF_GO: u64 = 64 << 20;
-/// Bytes of a file's headers that are read to know where it is loaded.
-const MOST_HEADERS: u64 = 1 << 20;
+/// Bytes of a file that are read for names besides its symbols: Kubernetes' largest Go program has 30 MB of them.
+const MOST_BESIDES: u64 = 64 << 20;
 /// Functions shown for one address, inlined ones included.
 const MAX_INLINED: usize = 32;
 
@@ -64,9 +62,13 @@ pub fn functions(open: &OpenFile, offsets: &[u64], options: &ElfOptions) -> Resu
         Err(ElfError::Malformed) if debug => attempt(false),
         result => result,
     }?;
-    for fill in [go_functions, mini_debug_functions] {
+    if functions.iter().any(Option::is_none)
+        && let Ok(elf) = host_elf::Elf::open(&*open.file, MOST_BESIDES)
+    {
+        let addresses: Vec<Option<u64>> = offsets.iter().map(|offset| elf.address_of(*offset)).collect();
+        go_functions(&elf, &addresses, &mut functions);
         if functions.iter().any(Option::is_none) {
-            fill(&open.file, offsets, &mut functions);
+            mini_debug_functions(&elf, &addresses, &mut functions);
         }
     }
     Ok(functions)
@@ -79,12 +81,10 @@ fn guarded<T>(parse: impl FnOnce() -> Result<T, ElfError>) -> Result<T, ElfError
 }
 
 /// Names what has no symbol by the packed symbols of a stripped file.
-fn mini_debug_functions(file: &File, offsets: &[u64], functions: &mut [Option<Vec<Frame>>]) {
-    let Some(unpacked) = guarded(|| Ok(mini_debug::unpack(file))).ok().flatten() else { return };
-    let Ok(elf) = host_elf::Elf::open(file, MOST_HEADERS) else { return };
-    let address = |offset: &u64| address_of(&elf, *offset);
+fn mini_debug_functions(elf: &host_elf::Elf<'_, File>, addresses: &[Option<u64>], functions: &mut [Option<Vec<Frame>>]) {
+    let Some(unpacked) = guarded(|| Ok(mini_debug::unpack(elf))).ok().flatten() else { return };
     // Those without an address are in no function, as address 0.
-    let addresses: Vec<u64> = offsets.iter().map(|offset| address(offset).unwrap_or(0)).collect();
+    let addresses: Vec<u64> = addresses.iter().map(|address| address.unwrap_or(0)).collect();
     let found = copy(&unpacked).and_then(|(copy, _)| guarded(|| symbolize(&copy, Input::VirtOffset(&addresses), false, &[])));
     match found {
         Ok(found) => {
@@ -94,18 +94,11 @@ fn mini_debug_functions(file: &File, offsets: &[u64], functions: &mut [Option<Ve
     }
 }
 
-/// The address at which a byte of the file is loaded.
-fn address_of(elf: &host_elf::Elf<'_, File>, offset: u64) -> Option<u64> {
-    let segment = elf.loaded().find(|segment| offset.wrapping_sub(segment.offset) < segment.in_file)?;
-    Some(offset - segment.offset + segment.address)
-}
-
 /// Names what has no symbol by the table that Go programs carry, stripped ones too.
-fn go_functions(file: &File, offsets: &[u64], functions: &mut [Option<Vec<Frame>>]) {
-    let Ok(elf) = host_elf::Elf::open(file, MOST_OF_GO) else { return };
-    let Ok(Some(table)) = Pclntab::of(&elf) else { return };
-    for (offset, function) in offsets.iter().zip(functions).filter(|(_, function)| function.is_none()) {
-        let found = address_of(&elf, *offset).and_then(|address| table.at(address));
+fn go_functions(elf: &host_elf::Elf<'_, File>, addresses: &[Option<u64>], functions: &mut [Option<Vec<Frame>>]) {
+    let Ok(Some(table)) = Pclntab::of(elf) else { return };
+    for (address, function) in addresses.iter().zip(functions).filter(|(_, function)| function.is_none()) {
+        let found = address.and_then(|address| table.at(address));
         *function = found.and_then(|found| table.name(&found)).map(|name| vec![Frame::new(FrameKind::User, &name)]);
     }
 }

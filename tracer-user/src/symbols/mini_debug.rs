@@ -13,17 +13,17 @@ use std::io::{self, Read as _};
 const SECTION: &[u8] = b".gnu_debugdata";
 /// Most bytes of the section: that of Fedora's largest library has three million.
 const MOST_PACKED: u64 = 8 << 20;
-/// Most bytes of headers and names of sections besides.
-const MOST_HEADERS: u64 = 4 << 20;
 /// Most bytes that it is unpacked to.
 const MOST_UNPACKED: u64 = 64 << 20;
 /// Most memory of the unpacking itself, KiB: xz's own presets need up to 65 MiB, and that of the distributions 9.
 const MOST_WORKING_KIB: u32 = 70 << 10;
 
 /// The file in it, as a file in memory; `None` if there is none, or none that can be used.
-pub fn unpack(file: &File) -> Option<File> {
-    let elf = Elf::open(file, MOST_PACKED + MOST_HEADERS).ok()?;
+pub fn unpack(elf: &Elf<'_, File>) -> Option<File> {
     let section = elf.sections().ok()?.into_iter().find(|section| section.name == SECTION)?;
+    if section.range.end - section.range.start > MOST_PACKED {
+        return None;
+    }
     let packed = elf.bytes(section.range).ok()?;
     match unpacked(&packed) {
         Ok(unpacked) => Some(unpacked),

@@ -9,10 +9,10 @@ use super::perf_map::{self, PerfMap};
 use super::reader::{Limits, Outcome, Reader, Work};
 use super::stack::{self, Place, Status, judge_user_stack};
 use super::{BinaryId, Frame, FrameKind};
-use crate::host::proc::Process;
+use crate::host::proc;
 use crate::host::{elf as host_elf, privileges};
 use crate::kernel_half::stack::Walked;
-use crate::process::{FileIdentity, FileStore, Image, MappedFile, Mapping, OpenFile, sys};
+use crate::process::{FileIdentity, FileStore, Image, Mapping, OpenFile, sys};
 use crate::text;
 use std::cell::Cell;
 use std::collections::{BTreeSet, HashMap, HashSet};
@@ -359,10 +359,7 @@ impl Symbolizer {
             .enumerate()
             .map(|(n, address)| {
                 let mapping = image.mapping(address);
-                let (open, id) = mapping.map_or((None, None), |mapping| self.open_file(&mapping.file, files));
-                // Of other bytes than those that were mapped nothing can be said.
-                let is_older = |open: &OpenFile| mapping.is_some_and(|mapping| mapping.from_ns < open.written_ns);
-                let (open, id) = if open.as_ref().is_some_and(is_older) { (None, None) } else { (open, id) };
+                let (open, id) = mapping.map_or((None, None), |mapping| self.open_file(mapping, files));
                 Spotted { mapping, open, id, address, returns: n > 0 }
             })
             .collect()
@@ -503,7 +500,8 @@ impl Symbolizer {
     }
 
     /// The file, if it is open, and its id, also if it was closed since.
-    fn open_file(&mut self, file: &MappedFile, files: &Mutex<FileStore>) -> (Option<OpenFile>, Option<u64>) {
+    fn open_file(&mut self, mapping: &Mapping, files: &Mutex<FileStore>) -> (Option<OpenFile>, Option<u64>) {
+        let file = &mapping.file;
         if file.is_vdso() {
             if self.vdso.is_none() {
                 self.vdso = own_vdso();
@@ -514,8 +512,9 @@ impl Symbolizer {
             return (None, None);
         }
         let mut files = files.lock().unwrap_or_else(PoisonError::into_inner);
-        let open = files.get(&file.identity);
-        let id = open.as_ref().map(|open| open.id).or_else(|| files.closed_id(&file.identity));
+        // Of other bytes than those that were mapped nothing can be said.
+        let open = files.get_mapped(&file.identity, mapping.from_ns);
+        let id = open.as_ref().map(|open| open.id).or_else(|| files.closed_id(&file.identity, mapping.from_ns));
         drop(files);
         if id.is_none() {
             self.counters.not_open += self.is_new(Note::NotOpen(file.identity));
@@ -641,10 +640,7 @@ fn place_name(mapping: &Mapping, looked_up: u64, returns: bool) -> Frame {
 
 /// The kernel's code page, which is the same in every 64-bit process, from this one.
 fn own_vdso() -> Option<OpenFile> {
-    let own = Process::own().ok()?;
-    let vdso = own.maps().ok()?.vmas.into_iter().find(|vma| *vma.name == *b"[vdso]")?;
-    let mut bytes = vec![0; usize::try_from(vdso.bytes()).ok()?];
-    own.open_file("mem").ok()?.read_exact_at(&mut bytes, vdso.start).ok()?;
+    let (_, bytes) = proc::own_vdso().ok().flatten()?;
     let file = sys::memory_file(&CString::new("memtrail-vdso").ok()?).ok()?;
     file.write_all_at(&bytes, 0).ok()?;
     Some(OpenFile {
@@ -660,6 +656,7 @@ fn own_vdso() -> Option<OpenFile> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::process::MappedFile;
     use crate::process::listing::read_process;
     use crate::process::{Change, ProcessEvent, Registry};
     use std::fs::File;

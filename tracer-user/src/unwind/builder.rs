@@ -6,7 +6,7 @@ use super::rows::{self, Rows, RowsError};
 use super::store::{Put, Store, Target, Use};
 use crate::host::elf::ElfError;
 use crate::host::privileges;
-use crate::host::proc::Process;
+use crate::host::proc::{self, Process};
 use crate::kernel_half::{events::Ring, unwind::Tables};
 use crate::process::{FileVersion, NewFiles, sys};
 use crate::symbols::reader::{Limits, Outcome, Reader};
@@ -224,28 +224,18 @@ impl Thread {
 
     /// What nearly every program maps is read before anybody asks: it is mapped here, too.
     fn begin(&mut self) {
+        if let Ok(Some((start, page))) = proc::own_vdso()
+            && let Ok(key) = self.tables.identify_at(start)
+        {
+            self.put(&key, rows::read(&page[..]), Use::Met);
+        }
         let Ok(own) = Process::own() else { return };
         let Ok(maps) = own.maps() else { return };
-        for vma in maps.vmas.iter().filter(|vma| vma.execute) {
-            if *vma.name == *b"[vdso]" {
-                self.take_own_page(&own, vma.start, vma.bytes());
-            } else if vma.name.starts_with(b"/") {
-                let file = sys::mapped_file(&own, vma.start, vma.end).and_then(|found| crate::process::opener::read_only(&found));
-                if let Ok((file, _)) = file {
-                    self.ask_ahead(Arc::new(file));
-                }
+        for vma in maps.vmas.iter().filter(|vma| vma.execute && vma.name.starts_with(b"/")) {
+            let file = sys::mapped_file(&own, vma.start, vma.end).and_then(|found| crate::process::opener::read_only(&found));
+            if let Ok((file, _)) = file {
+                self.ask_ahead(Arc::new(file));
             }
-        }
-    }
-
-    /// The kernel's own code page is the same in every process.
-    fn take_own_page(&mut self, own: &Process, start: u64, bytes: u64) {
-        use std::os::unix::fs::FileExt as _;
-        let Ok(length) = usize::try_from(bytes) else { return };
-        let mut page = vec![0; length];
-        let is_read = own.open_file("mem").is_ok_and(|memory| memory.read_exact_at(&mut page, start).is_ok());
-        if let (true, Ok(key)) = (is_read, self.tables.identify_at(start)) {
-            self.put(&key, rows::read(&page[..]), Use::Met);
         }
     }
 

@@ -100,14 +100,10 @@ pub fn read<S: Source + ?Sized>(source: &S) -> Result<Rows, RowsError> {
 
 /// The bytes of the descriptions and their address.
 fn descriptions<S: Source + ?Sized>(elf: &Elf<'_, S>) -> Result<(Vec<u8>, u64), RowsError> {
-    let address_of = |offset: u64| {
-        let segment = elf.loaded().find(|s| offset.wrapping_sub(s.offset) < s.in_file)?;
-        Some(offset - segment.offset + segment.address)
-    };
     // Sections first: they say how long it is.
     let section = elf.sections().ok().and_then(|sections| sections.into_iter().find(|section| section.name == b".eh_frame"));
     if let Some(section) = section.filter(|section| !section.range.is_empty()) {
-        let address = address_of(section.range.start).ok_or(RowsError::NoDescriptions)?;
+        let address = elf.address_of(section.range.start).ok_or(RowsError::NoDescriptions)?;
         return Ok((elf.bytes(section.range)?, address));
     }
     // A file without sections: from where the index says to the end of the segment. The descriptions say where they end.

@@ -16,7 +16,10 @@ use status::Status;
 use std::{
     fs::File,
     io::{self, Read as _},
-    os::fd::{AsFd as _, BorrowedFd, OwnedFd},
+    os::{
+        fd::{AsFd as _, BorrowedFd, OwnedFd},
+        unix::fs::FileExt as _,
+    },
 };
 
 /// Most bytes read of a file of a few lines.
@@ -28,6 +31,19 @@ pub struct Process {
     tgid: u32,
     /// `O_PATH`: the directory stands for the process as it was when it was opened.
     directory: OwnedFd,
+}
+
+/// The kernel's own code page (vDSO), which is the same in every 64-bit process, from this one: its first address and its bytes. `None` where there is
+/// none.
+///
+/// # Errors
+/// `/proc` cannot be read.
+pub fn own_vdso() -> io::Result<Option<(u64, Vec<u8>)>> {
+    let own = Process::own()?;
+    let Some(vdso) = own.maps()?.vmas.into_iter().find(|vma| *vma.name == *b"[vdso]") else { return Ok(None) };
+    let mut bytes = vec![0; usize::try_from(vdso.bytes()).map_err(io::Error::other)?];
+    own.open_file("mem")?.read_exact_at(&mut bytes, vdso.start)?;
+    Ok(Some((vdso.start, bytes)))
 }
 
 impl Process {

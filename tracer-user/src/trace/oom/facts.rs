@@ -88,11 +88,6 @@ impl Session {
             places.entry(id).or_insert_with(|| self.place(id, kill.at_ns));
         }
         let mut names = Names::new(self.feed.as_ref(), &mut self.symbolizer);
-        // All at once, so that each file is read once.
-        let live = picture.iter().flat_map(|picture| picture.keys.iter().filter(|(_, live)| **live > 0));
-        let live = live.filter_map(|(identity, _)| tables.keys.get(identity)).map(|record| (record.key.process, record.key.user_stack));
-        let wanted = live.chain([(kill.trigger.process, kill.user_stack)]);
-        names.learn_stacks(wanted, &tables.processes, &tables.stacks);
         let user_stack = tables
             .stacks
             .get(&kill.user_stack)
@@ -228,6 +223,7 @@ impl Session {
         // Rows of equal words are added up below; twice as many keys make rows enough.
         largest.truncate(4 * MOST_STACKS);
         let mut names = Names::new(self.feed.as_ref(), &mut self.symbolizer);
+        names.learn(largest.iter().filter_map(|(identity, _)| tables.keys.get(identity)), &tables.processes, &tables.stacks);
         let mut rows: Vec<(u64, LiveStack, u64, &KeyRecord)> = Vec::new();
         for (identity, sum) in largest {
             let Some(record) = tables.keys.get(&identity) else { continue };
