@@ -187,16 +187,31 @@ pub const FOLLOWED_FROM: u64 = 1 << 20;
 
 /// Length of a window in jiffies: a tenth of a second where the kernel counts 250 of them.
 pub const WINDOW: u64 = 25;
-/// Calls of one thread that are all taken in a window.
-pub const FREE_CALLS: u32 = 256;
-/// log2 of what one call stands for beyond that.
+/// Calls of one thread that are all taken in a window. Of as many more, each that is taken stands for two, of the next for four, and so on: with
+/// steps so small, the calls of each weight are many enough to tell their error. In one step from 1 to 64, few or none would be taken of the first
+/// calls behind it, and their error would be missed with them.
+pub const FREE_CALLS: u32 = 128;
+/// log2 of what one call stands for at most.
 pub const STORM_SHIFT: u32 = 6;
-/// A call for so many bytes is taken amid a storm of smaller ones, up to [`FREE_CALLS`] in a window.
+/// A call for so many bytes is taken amid a storm of smaller ones, up to [`LARGE_CALLS`] in a window.
 pub const LARGE: u64 = 4 << 20;
-/// Calls of one process that are all taken in a window, of those that its threads' windows let through.
+/// Large calls of one thread, and of one process, that are taken in a window for that.
+pub const LARGE_CALLS: u32 = 256;
+/// Calls of one process that are all taken in a window, of those that its threads' windows let through. Behind them weights double, as behind
+/// [`FREE_CALLS`].
 pub const FREE_OF_PROCESS: u64 = 1024;
-/// log2 of what one of them stands for beyond that.
+/// log2 of what one of them stands for at most.
 pub const PROCESS_SHIFT: u32 = 4;
+
+/// What the call with that number in its window, counted from 0, stands for: 0 if chance passes it over.
+#[inline(always)]
+const fn chosen(number: u64, free: u64, most_shift: u32, random: u64) -> u64 {
+    let steps = number / free;
+    let shift = if steps < most_shift as u64 { steps as u32 } else { most_shift };
+    // The generator's highest bits are its best.
+    let highest = random >> 32;
+    if highest >> (32 - shift) == 0 { 1 << shift } else { 0 }
+}
 
 impl MappingCall {
     /// A thread begins a call, and its weight is decided. False: another thread's call is lost by that.
@@ -218,14 +233,9 @@ impl MappingCall {
             self.calls = 0;
             self.large = 0;
         }
-        self.calls = self.calls.wrapping_add(1);
-        self.weight = if self.calls <= FREE_CALLS {
-            1
-        } else if self.next_random() >> (64 - STORM_SHIFT) == 0 {
-            1 << STORM_SHIFT
-        } else {
-            0
-        };
+        let random = self.next_random();
+        self.weight = chosen(self.calls as u64, FREE_CALLS as u64, STORM_SHIFT, random) as u32;
+        self.calls = self.calls.saturating_add(1);
         self.found = 0;
         alone
     }
@@ -234,7 +244,7 @@ impl MappingCall {
     /// does not depend on chance.
     #[inline(always)]
     pub fn is_for(&mut self, bytes: u64) {
-        if bytes >= LARGE && self.large < FREE_CALLS {
+        if bytes >= LARGE && self.large < LARGE_CALLS {
             self.large += 1;
             self.weight = 1;
         }
@@ -277,18 +287,13 @@ impl Mapper {
             self.calls = 0;
             self.large = 0;
         }
-        if growth >= LARGE && self.large < FREE_CALLS as u64 {
+        if growth >= LARGE && self.large < LARGE_CALLS as u64 {
             self.large += 1;
             return 1;
         }
-        self.calls = self.calls.wrapping_add(1);
-        if self.calls <= FREE_OF_PROCESS {
-            1
-        } else if random >> (64 - PROCESS_SHIFT) == 0 {
-            1 << PROCESS_SHIFT
-        } else {
-            0
-        }
+        let number = self.calls;
+        self.calls = number.wrapping_add(1);
+        chosen(number, FREE_OF_PROCESS, PROCESS_SHIFT, random)
     }
 }
 
@@ -366,8 +371,8 @@ mod tests {
         assert!(sum.abs_diff(CALLS) < CALLS / 20, "{sum}");
         assert!(mapper.calls > FREE_OF_PROCESS);
         // What is large is taken all the same, up to its own bound.
-        let large: Vec<u64> = (0..2 * FREE_CALLS).map(|_| mapper.weight(LARGE, mapper.window, u64::MAX)).collect();
-        assert_eq!(large, [vec![1; FREE_CALLS as usize], vec![0; FREE_CALLS as usize]].concat());
+        let large: Vec<u64> = (0..2 * LARGE_CALLS).map(|_| mapper.weight(LARGE, mapper.window, u64::MAX)).collect();
+        assert_eq!(large, [vec![1; LARGE_CALLS as usize], vec![0; LARGE_CALLS as usize]].concat());
     }
 
     #[test]
@@ -378,12 +383,12 @@ mod tests {
             call.is_for(LARGE - 1);
         }
         assert_eq!((call.large, call.weight == 1), (0, false));
-        for n in 0..2 * FREE_CALLS {
+        for n in 0..2 * LARGE_CALLS {
             call.begin(7, 5);
             call.is_for(LARGE);
-            assert!(n >= FREE_CALLS || call.weight == 1);
+            assert!(n >= LARGE_CALLS || call.weight == 1);
         }
-        assert_eq!(call.large, FREE_CALLS);
+        assert_eq!(call.large, LARGE_CALLS);
     }
 
     #[test]
@@ -439,14 +444,45 @@ mod tests {
         }
     }
 
-    /// A call of that thread at that time amid a storm: as many as are free in a window came before.
+    /// A call of that thread at that time amid a storm: as many came before as have smaller weights.
     fn stormy(thread: u64, jiffies: u64) -> MappingCall {
         let mut call = MappingCall::default();
-        for n in 0..FREE_CALLS {
+        for n in 0..STORM_SHIFT * FREE_CALLS {
             assert!(call.begin(thread, jiffies));
-            assert_eq!(call.weight, 1, "call {n} is free");
+            assert!(n >= FREE_CALLS || call.weight == 1, "call {n} is free");
+            assert!(call.weight == 0 || call.weight == 1 << (n / FREE_CALLS), "call {n}: {}", call.weight);
         }
         call
+    }
+
+    /// Sums, their own errors, over many windows of storms that are as long as the largest weight begins to be used, which is where few are chosen.
+    #[test]
+    fn the_error_of_a_thinned_sum_is_what_it_says() {
+        for (calls, of_process) in [(200, false), (800, false), (3000, false), (30_000, false), (1100, true), (5000, true)] {
+            const WINDOWS: u64 = 4000;
+            let (mut sampler, mut spread, mut stated, mut outside) = (Sampler::seeded(11, 20), 0.0, 0.0, 0);
+            for _ in 0..WINDOWS {
+                let (mut sum, mut variance) = (0_u64, 0_u64);
+                for number in 0..calls {
+                    let random = sampler.next_random();
+                    let weight = if of_process {
+                        chosen(number, FREE_OF_PROCESS, PROCESS_SHIFT, random)
+                    } else {
+                        chosen(number, u64::from(FREE_CALLS), STORM_SHIFT, random)
+                    };
+                    sum += weight;
+                    variance += variance_in_pages(FRAME_BYTES, weight);
+                }
+                let difference = sum as f64 - calls as f64;
+                spread += difference * difference;
+                stated += variance as f64;
+                outside += u64::from(difference * difference > 9.0 * variance as f64);
+            }
+            let ratio = stated / spread;
+            assert!((0.9..1.1).contains(&ratio), "{calls} calls: the stated variance is {ratio} times the true one");
+            // A normal distribution has 0.3 % beyond three errors; where the last weight has just begun, it is up to 1.3 %.
+            assert!(outside * 50 < WINDOWS, "{calls} calls: {outside} of {WINDOWS} are beyond three errors");
+        }
     }
 
     #[test]
@@ -475,7 +511,7 @@ mod tests {
     #[test]
     fn each_threads_chances_are_its_own_and_its_generator_never_stands_still() {
         let mut states: Vec<u64> = (1..=100).map(|thread| stormy(thread, 1000).random).collect();
-        assert!(states.iter().all(|state| state & 1 == 1), "an odd state is not 0");
+        assert!(states.iter().all(|state| *state != 0), "a generator stands still at 0");
         states.sort_unstable();
         states.dedup();
         assert_eq!(states.len(), 100);
@@ -488,8 +524,9 @@ mod tests {
     #[test]
     fn calls_of_a_process_are_thinned_only_behind_the_free_ones_of_a_window() {
         let mut mapper = Mapper { window: 1000, ..Mapper::default() };
-        for n in 0..FREE_OF_PROCESS {
-            assert_eq!(mapper.weight(LARGE - 1, 1000, u64::MAX), 1, "call {n} is free");
+        for n in 0..u64::from(PROCESS_SHIFT) * FREE_OF_PROCESS {
+            let step = n / FREE_OF_PROCESS;
+            assert_eq!(mapper.weight(LARGE - 1, 1000, 0), 1 << step, "call {n}");
         }
         let last_of_window = 1000 + WINDOW;
         let sixteenths: Vec<u64> = (0..16).map(|top| mapper.weight(LARGE - 1, last_of_window, top << 60 | 1 << 59)).collect();
