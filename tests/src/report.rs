@@ -138,9 +138,8 @@ pub fn stack_share(report: &Value, path: &str, function: &str) -> Result<Option<
 /// What they would mean for a test shows in its own cgroups: [`losses`] looks there for a lost stack or name, and a test compares its bytes with
 /// `memory.stat`. All other causes count for the test: only what is recorded enters the tables, and the rings of cgroups and of OOM kills
 /// are filled by hundreds of them, which only a test makes.
-pub const HOSTS: [(&str, &str); 6] = [
+pub const HOSTS: [(&str, &str); 5] = [
     ("stack_walk_failed", "threads of io_uring and tasks that are being made or are ending have no user stack"),
-    ("process_records", "the kernel tells of every process of the host through the same rings"),
     ("mapping_event_lost", "the calls of all threads of the host meet in the same entries"),
     ("owner_unreadable", "it is counted before the owner, and so the filter, is known"),
     ("scratch_busy", "a program may interrupt another one that works for anybody on that CPU"),
@@ -189,7 +188,6 @@ pub fn losses(report: &Value) -> Result<BTreeMap<String, u64>> {
         let Some(count) = losses.remove(cause) else { continue };
         let own = match cause {
             "stack_walk_failed" => own_rows(report, is_without_stack)?,
-            "process_records" => own_rows(report, |stack| stack.comm == "[unknown process]")?,
             _ => 0,
         };
         if own > 0 {
@@ -301,7 +299,7 @@ mod tests {
     fn losses_of_the_host_count_where_the_tests_cgroups_show_them() {
         let with = |path: &str, status: &str, comm: &str| {
             let mut report = report();
-            report["losses"] = json!({"stack_walk_failed": 3, "process_records": 2, "scratch_busy": 1, "ring_full": 0});
+            report["losses"] = json!({"stack_walk_failed": 3, "scratch_busy": 1, "ring_full": 0});
             report["cgroups"][0]["path"] = json!(path);
             let row = &mut report["cgroups"][0]["stacks"][0];
             (row["status"], row["comm"], row["frames"]) = (json!(status), json!(comm), json!([]));
@@ -310,7 +308,6 @@ mod tests {
         assert_eq!(with("/memtrail-test/7-x", "complete", "w"), Vec::<String>::new());
         assert_eq!(with("/memtrail-test/7-x", "none", "w"), ["stack_walk_failed"]);
         assert_eq!(with("/memtrail-test/7-x", "none", "kworker/0:1"), Vec::<String>::new());
-        assert_eq!(with("/memtrail-test/7-x", "complete", "[unknown process]"), ["process_records"]);
         assert_eq!(with("/memtrail/7", "none", "w"), ["stack_walk_failed"]);
         assert_eq!(with("/others", "none", "w"), Vec::<String>::new());
     }

@@ -177,10 +177,8 @@ kernel_layout! {
     vma_mm = Member("vm_area_struct", "vm_mm");
     /// Where the program's code begins in memory.
     mm_start_code = Member("mm_struct", "start_code");
-    /// Where it ends.
-    mm_end_code = Member("mm_struct", "end_code");
-    /// Top of the region that mappings grow down from: libraries keep their distance to it.
-    mm_mmap_base = Member("mm_struct", "mmap_base");
+    /// The program that a task executes.
+    mm_exe_file = Member("mm_struct", "exe_file");
     /// The task that a memory descriptor's charges go by.
     mm_owner = Member("mm_struct", "owner");
     /// inode of an address_space.
@@ -191,6 +189,14 @@ kernel_layout! {
     inode_sb = Member("inode", "i_sb");
     /// Generation.
     inode_generation = Member("inode", "i_generation");
+    /// When an inode's file was last written to: seconds and nanoseconds side by side (up to 6.10; under the second name from 6.7 on).
+    inode_mtime = Member("inode", "i_mtime");
+    /// The same.
+    inode_mtime_private = Member("inode", "__i_mtime");
+    /// The same as two members (6.11 and later).
+    inode_mtime_sec = Member("inode", "i_mtime_sec");
+    /// Its nanoseconds.
+    inode_mtime_nsec = Member("inode", "i_mtime_nsec");
     /// Links of an inode.
     inode_nlink = Member("inode", "i_nlink");
     /// Size of a file.

@@ -187,26 +187,28 @@ pub const FOLLOWED_FROM: u64 = 1 << 20;
 
 /// Length of a window in jiffies: a tenth of a second where the kernel counts 250 of them.
 pub const WINDOW: u64 = 25;
-/// Calls of one thread that are all taken in a window. Of as many more, each that is taken stands for two, of the next for four, and so on: with
-/// steps so small, the calls of each weight are many enough to tell their error. In one step from 1 to 64, few or none would be taken of the first
-/// calls behind it, and their error would be missed with them.
-pub const FREE_CALLS: u32 = 128;
+/// Calls of one thread that are all taken in a window.
+pub const FREE_CALLS: u32 = 256;
+/// Of so many more, each that is taken stands for two, of the next for four, and so on: with steps so small, the calls of each weight are many
+/// enough to tell their error. In one step from 1 to 64, few or none would be taken of the first calls behind it, and their error would be
+/// missed with them.
+pub const STEP: u32 = 128;
 /// log2 of what one call stands for at most.
 pub const STORM_SHIFT: u32 = 6;
 /// A call for so many bytes is taken amid a storm of smaller ones, up to [`LARGE_CALLS`] in a window.
 pub const LARGE: u64 = 4 << 20;
 /// Large calls of one thread, and of one process, that are taken in a window for that.
 pub const LARGE_CALLS: u32 = 256;
-/// Calls of one process that are all taken in a window, of those that its threads' windows let through. Behind them weights double, as behind
-/// [`FREE_CALLS`].
+/// Calls of one process that are all taken in a window, of those that its threads' windows let through. Behind them weights double after each
+/// so many, as behind [`FREE_CALLS`].
 pub const FREE_OF_PROCESS: u64 = 1024;
 /// log2 of what one of them stands for at most.
 pub const PROCESS_SHIFT: u32 = 4;
 
 /// What the call with that number in its window, counted from 0, stands for: 0 if chance passes it over.
 #[inline(always)]
-const fn chosen(number: u64, free: u64, most_shift: u32, random: u64) -> u64 {
-    let steps = number / free;
+const fn chosen(number: u64, free: u64, step: u64, most_shift: u32, random: u64) -> u64 {
+    let steps = if number < free { 0 } else { 1 + (number - free) / step };
     let shift = if steps < most_shift as u64 { steps as u32 } else { most_shift };
     // The generator's highest bits are its best.
     let highest = random >> 32;
@@ -234,7 +236,7 @@ impl MappingCall {
             self.large = 0;
         }
         let random = self.next_random();
-        self.weight = chosen(self.calls as u64, FREE_CALLS as u64, STORM_SHIFT, random) as u32;
+        self.weight = chosen(self.calls as u64, FREE_CALLS as u64, STEP as u64, STORM_SHIFT, random) as u32;
         self.calls = self.calls.saturating_add(1);
         self.found = 0;
         alone
@@ -293,7 +295,7 @@ impl Mapper {
         }
         let number = self.calls;
         self.calls = number.wrapping_add(1);
-        chosen(number, FREE_OF_PROCESS, PROCESS_SHIFT, random)
+        chosen(number, FREE_OF_PROCESS, FREE_OF_PROCESS, PROCESS_SHIFT, random)
     }
 }
 
@@ -447,10 +449,11 @@ mod tests {
     /// A call of that thread at that time amid a storm: as many came before as have smaller weights.
     fn stormy(thread: u64, jiffies: u64) -> MappingCall {
         let mut call = MappingCall::default();
-        for n in 0..STORM_SHIFT * FREE_CALLS {
+        for n in 0..FREE_CALLS + (STORM_SHIFT - 1) * STEP {
             assert!(call.begin(thread, jiffies));
             assert!(n >= FREE_CALLS || call.weight == 1, "call {n} is free");
-            assert!(call.weight == 0 || call.weight == 1 << (n / FREE_CALLS), "call {n}: {}", call.weight);
+            let step = if n < FREE_CALLS { 0 } else { 1 + (n - FREE_CALLS) / STEP };
+            assert!(call.weight == 0 || call.weight == 1 << step, "call {n}: {}", call.weight);
         }
         call
     }
@@ -458,7 +461,7 @@ mod tests {
     /// Sums, their own errors, over many windows of storms that are as long as the largest weight begins to be used, which is where few are chosen.
     #[test]
     fn the_error_of_a_thinned_sum_is_what_it_says() {
-        for (calls, of_process) in [(200, false), (800, false), (3000, false), (30_000, false), (1100, true), (5000, true)] {
+        for (calls, of_process) in [(300, false), (1000, false), (3000, false), (30_000, false), (1100, true), (5000, true)] {
             const WINDOWS: u64 = 4000;
             let (mut sampler, mut spread, mut stated, mut outside) = (Sampler::seeded(11, 20), 0.0, 0.0, 0);
             for _ in 0..WINDOWS {
@@ -466,9 +469,9 @@ mod tests {
                 for number in 0..calls {
                     let random = sampler.next_random();
                     let weight = if of_process {
-                        chosen(number, FREE_OF_PROCESS, PROCESS_SHIFT, random)
+                        chosen(number, FREE_OF_PROCESS, FREE_OF_PROCESS, PROCESS_SHIFT, random)
                     } else {
-                        chosen(number, u64::from(FREE_CALLS), STORM_SHIFT, random)
+                        chosen(number, u64::from(FREE_CALLS), u64::from(STEP), STORM_SHIFT, random)
                     };
                     sum += weight;
                     variance += variance_in_pages(FRAME_BYTES, weight);

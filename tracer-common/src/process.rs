@@ -11,12 +11,10 @@ pub const COMM_BYTES: usize = 16;
 pub struct ProcessRecord {
     /// Start of the thread-group leader, nanoseconds of the boot clock (`task_struct.start_boottime`).
     pub start_ns: u64,
-    /// Monotonic nanoseconds at which the image was first seen; finds the image among a process's successive ones.
+    /// Monotonic nanoseconds at which the image was first seen.
     pub first_seen_ns: u64,
-    /// Where the program's code begins in this process's memory; 0 while unknown (see [`crate::stack::Bases::absolute`]).
-    pub code_start: u64,
-    /// Top of its region of mappings; 0 while unknown.
-    pub mmap_base: u64,
+    /// When the image ended, by its last thread's exit or an exec, alike; 0: it runs, as far as was seen.
+    pub ended_ns: u64,
     /// `task_struct.self_exec_id`: changes with each exec. 64 bits wide since 5.7, of which these do.
     pub exec_id: u32,
     /// Thread-group id in the initial pid namespace.
@@ -25,10 +23,10 @@ pub struct ProcessRecord {
     pub ns_tgid: u32,
     /// 1 for a kernel thread.
     pub kernel_thread: u32,
-    /// Name of the thread-group leader, NUL-padded, as raw bytes.
+    /// Name of the thread-group leader when it was last seen, NUL-padded, as raw bytes.
     pub comm: [u8; COMM_BYTES],
 }
-crate::assert_size!(ProcessRecord, 64);
+crate::assert_size!(ProcessRecord, 56);
 crate::plain_data!(ProcessRecord);
 
 /// The identity of a process image; never 0.

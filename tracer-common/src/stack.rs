@@ -1,9 +1,9 @@
 //! Call stacks as the kernel half records them, innermost first.
 //!
 //! A process finds its program and its libraries at other addresses each time it starts, so that raw addresses would give each process
-//! stacks of its own. Frames of user stacks are therefore kept relative to where that process has its program ([`IN_PROGRAM`]) or its
-//! mappings ([`BELOW_BASE`]): a thousand short processes of one program share their stacks. Which addresses are meant, the key's process
-//! tells ([`Bases::absolute`]). Frames of kernel stacks are plain addresses.
+//! stacks of its own. Frames of user stacks are therefore a file and an offset in it where their code is a file's ([`UserFrame`]): a thousand
+//! processes of one program share their stacks, and what a frame means does not end with its process. Frames of kernel stacks are plain
+//! addresses.
 
 use crate::mix64;
 
@@ -23,7 +23,7 @@ pub const OUTERMOST: usize = 31;
 pub const OLDEST_SHIFT: u32 = 8;
 
 /// What user space puts between them: frames were left out. No frame of the kernel half's is such a number, since no address is.
-pub const LEFT_OUT: u64 = DISTANCE;
+pub const LEFT_OUT: u64 = (1 << 62) - 1;
 
 /// Frames hashed at a time: the verifier follows one exit a chunk instead of one a frame.
 pub const CHUNK: usize = 16;
@@ -74,59 +74,67 @@ pub struct StackRecord {
 crate::assert_size!(StackRecord, 16 + 8 * 128);
 crate::plain_data!(StackRecord);
 
-/// Set in a user frame that is a distance from the beginning of the program's code.
-pub const IN_PROGRAM: u64 = 1 << 63;
+/// Set in a user frame whose code is a file's: below it stand the file's number ([`crate::unwind::FileKey::number`]) and the offset.
+pub const IN_FILE: u64 = 1 << 63;
 
-/// Set in a user frame that is a distance down from the top of the mappings.
-pub const BELOW_BASE: u64 = 1 << 62;
+/// Where the file's number stands in a user frame.
+pub const FILE_SHIFT: u32 = 32;
 
-/// What is left of a frame without its tags.
-pub const DISTANCE: u64 = BELOW_BASE - 1;
+/// The offset of a user frame that is too large to be one: tables for unwinding end there, too.
+pub const FAR: u64 = (1 << FILE_SHIFT) - 1;
 
-/// Where a process has its program and its mappings. All zeros leave addresses as they are.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[repr(C)]
-pub struct Bases {
-    /// Beginning of the program's code.
-    pub code_start: u64,
-    /// Bytes of it.
-    pub code_length: u64,
-    /// Top of the mappings.
-    pub mmap_base: u64,
+/// A frame of a user stack.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum UserFrame {
+    /// In the code of a file.
+    InFile {
+        /// Its [`crate::unwind::FileKey::number`].
+        file: u32,
+        /// Bytes from its beginning; of a mapping that the kernel makes of its own pages, from the mapping's.
+        offset: u64,
+    },
+    /// At an address of the process: in memory that has no file, or in a file whose bytes mean nothing.
+    At(u64),
+    /// Frames were left out here.
+    LeftOut,
 }
 
-impl Bases {
-    /// The frame that stands for a user address. Without a branch: it runs in a loop that the verifier follows.
-    #[inline(always)]
+impl UserFrame {
+    /// The frame that a number of a [`StackRecord`] stands for.
     #[must_use]
-    pub const fn relative(&self, address: u64) -> u64 {
-        let within = address.wrapping_sub(self.code_start);
-        let below = self.mmap_base.wrapping_sub(address);
-        // All ones where it holds. Addresses are far below 2^62, so differences keep their sign.
-        let in_program = sign(within.wrapping_sub(self.code_length)) & !sign(within);
-        let below_base = !sign(below) & !in_program & sign(self.mmap_base.wrapping_neg());
-        let plain = address & DISTANCE & !(in_program | below_base);
-        plain | in_program & (IN_PROGRAM | within) | below_base & (BELOW_BASE | below & DISTANCE)
+    pub const fn of(number: u64) -> UserFrame {
+        if number == LEFT_OUT {
+            UserFrame::LeftOut
+        } else if number & IN_FILE != 0 {
+            UserFrame::InFile { file: ((number & !IN_FILE) >> FILE_SHIFT) as u32, offset: number & FAR }
+        } else {
+            UserFrame::At(number)
+        }
     }
 
-    /// The address that a user frame stands for in the process with these bases; `None` if the one that is needed is unknown.
+    /// The number that stands for it. An offset that is [`FAR`] stays there.
     #[must_use]
-    pub const fn absolute(&self, frame: u64) -> Option<u64> {
-        let distance = frame & DISTANCE;
-        if frame & IN_PROGRAM != 0 {
-            if self.code_start == 0 { None } else { Some(self.code_start.wrapping_add(distance)) }
-        } else if frame & BELOW_BASE != 0 {
-            if self.mmap_base == 0 { None } else { Some(self.mmap_base.wrapping_sub(distance)) }
-        } else {
-            Some(distance)
+    pub const fn number(self) -> u64 {
+        match self {
+            UserFrame::InFile { file, offset } => in_file(tag(file), offset),
+            UserFrame::At(address) => address & !IN_FILE,
+            UserFrame::LeftOut => LEFT_OUT,
         }
     }
 }
 
-/// All ones for a negative number, else zero.
+/// What frames in the file with that number have in common.
 #[inline(always)]
-const fn sign(value: u64) -> u64 {
-    ((value as i64) >> 63) as u64
+#[must_use]
+pub const fn tag(file: u32) -> u64 {
+    IN_FILE | (file as u64) << FILE_SHIFT
+}
+
+/// The number of a frame in a file with that [`tag`].
+#[inline(always)]
+#[must_use]
+pub const fn in_file(tag: u64, offset: u64) -> u64 {
+    tag | if offset < FAR { offset } else { FAR }
 }
 
 /// One step of the identity.
@@ -148,88 +156,33 @@ pub const fn check_step(state: u64, address: u64) -> u64 {
 mod tests {
     use super::*;
 
-    const ONE: Bases = Bases { code_start: 0x5581_0000_1000, code_length: 0x3000, mmap_base: 0x7f12_3456_7000 };
-    const OTHER: Bases = Bases { code_start: 0x55ff_0000_1000, code_length: 0x3000, mmap_base: 0x7fee_0000_0000 };
-
     #[test]
-    fn the_mark_of_frames_that_were_left_out_stays_what_it_is() {
-        for bases in [ONE, OTHER, Bases::default()] {
-            assert_eq!(bases.absolute(LEFT_OUT), Some(LEFT_OUT));
-        }
+    fn the_kept_frames_of_a_deep_stack_fill_its_room() {
         assert_eq!(INNERMOST + OUTERMOST, DEEPEST);
     }
 
     #[test]
-    fn frames_come_back_as_the_addresses_they_were() {
-        for bases in [ONE, OTHER, Bases::default()] {
-            let addresses = [
-                0,
-                0x40_1000,
-                bases.code_start,
-                bases.code_start + 0x2fff,
-                bases.code_start + 0x3000,
-                bases.mmap_base.saturating_sub(0x20_0123),
-                bases.mmap_base,
-                0x7fff_ffff_f000,
-                0x00ff_ffff_ffff_f123,
-            ];
-            for address in addresses {
-                assert_eq!(bases.absolute(bases.relative(address)), Some(address), "{address:x} with {bases:x?}");
-            }
+    fn frames_come_back_as_they_were() {
+        let most = (1 << 31) - 1;
+        let in_files = [(0, 0), (1, 0x1234), (most, FAR), (0x1234_5678, FAR - 1)];
+        for frame in in_files.map(|(file, offset)| UserFrame::InFile { file, offset }) {
+            assert_eq!(UserFrame::of(frame.number()), frame, "{frame:?}");
         }
-    }
-
-    #[test]
-    fn equal_code_of_two_processes_has_equal_frames() {
-        assert_eq!(ONE.relative(ONE.code_start + 0x123), OTHER.relative(OTHER.code_start + 0x123));
-        assert_eq!(ONE.relative(ONE.mmap_base - 0x45678), OTHER.relative(OTHER.mmap_base - 0x45678));
-        assert_ne!(ONE.relative(ONE.code_start + 0x123), ONE.relative(ONE.mmap_base - 0x123));
-    }
-
-    #[test]
-    fn a_frame_whose_base_is_unknown_has_no_address() {
-        assert_eq!(Bases::default().absolute(ONE.relative(ONE.code_start)), None);
-        assert_eq!(Bases::default().absolute(ONE.relative(ONE.mmap_base - 8)), None);
-    }
-
-    #[test]
-    fn any_word_is_taken_without_a_panic() {
-        let mut word = 1_u64;
-        for _ in 0..10_000 {
-            word = mix64(word, 7);
-            let frame = ONE.relative(word);
-            assert!(ONE.absolute(frame).is_some());
+        for address in [0, 0x40_1000, 0x7fff_ffff_f000, 0x00ff_ffff_ffff_f123] {
+            assert_eq!(UserFrame::of(UserFrame::At(address).number()), UserFrame::At(address));
         }
+        assert_eq!(UserFrame::of(LEFT_OUT), UserFrame::LeftOut);
+        assert_eq!(UserFrame::LeftOut.number(), LEFT_OUT);
     }
 
     #[test]
-    fn a_frame_is_a_distance_where_the_address_has_a_base_and_else_the_address() {
-        // A program is mapped below the top of the mappings: what is in both counts as the program's.
-        assert_eq!(ONE.relative(ONE.code_start), IN_PROGRAM);
-        assert_eq!(ONE.relative(ONE.code_start + 0x2fff), IN_PROGRAM | 0x2fff);
-        assert_eq!(ONE.relative(ONE.code_start - 1), BELOW_BASE | (ONE.mmap_base - ONE.code_start + 1));
-        assert_eq!(ONE.relative(ONE.code_start + 0x3000), BELOW_BASE | (ONE.mmap_base - ONE.code_start - 0x3000));
-        assert_eq!(ONE.relative(ONE.mmap_base), BELOW_BASE);
-        assert_eq!(ONE.relative(ONE.mmap_base + 1), ONE.mmap_base + 1, "the stack is above the mappings");
-        let program_alone = Bases { mmap_base: 0, ..ONE };
-        assert_eq!(program_alone.relative(ONE.code_start + 5), IN_PROGRAM | 5);
-        assert_eq!(program_alone.relative(ONE.code_start + 0x3000), ONE.code_start + 0x3000);
-        let mappings_alone = Bases { code_start: 0, code_length: 0, ..ONE };
-        assert_eq!(mappings_alone.relative(ONE.mmap_base - 5), BELOW_BASE | 5);
-        assert_eq!(Bases::default().relative(0x40_1000), 0x40_1000);
-        assert_eq!(Bases::default().relative(u64::MAX), DISTANCE, "no address looks like a distance");
-    }
-
-    #[test]
-    fn a_distance_counts_up_from_the_program_and_down_from_the_mappings() {
-        assert_eq!(OTHER.absolute(IN_PROGRAM | 0x123), Some(OTHER.code_start + 0x123));
-        assert_eq!(OTHER.absolute(BELOW_BASE | 0x123), Some(OTHER.mmap_base - 0x123));
-        assert_eq!(OTHER.absolute(0x123), Some(0x123));
-        // Each base is needed for its own frames only.
-        let program_alone = Bases { mmap_base: 0, ..OTHER };
-        let mappings_alone = Bases { code_start: 0, ..OTHER };
-        assert_eq!([IN_PROGRAM, BELOW_BASE].map(|frame| program_alone.absolute(frame)), [Some(OTHER.code_start), None]);
-        assert_eq!([IN_PROGRAM, BELOW_BASE].map(|frame| mappings_alone.absolute(frame)), [None, Some(OTHER.mmap_base)]);
+    fn an_offset_beyond_what_has_room_does_not_reach_into_the_number() {
+        let far = UserFrame::InFile { file: 7, offset: FAR };
+        for offset in [FAR, FAR + 1, u64::MAX] {
+            assert_eq!(UserFrame::of(in_file(tag(7), offset)), far);
+        }
+        assert_eq!(UserFrame::of(in_file(tag(7), FAR - 1)), UserFrame::InFile { file: 7, offset: FAR - 1 });
+        assert_eq!(tag(0) | in_file(tag(1), 5), 1 << 63 | 1 << 32 | 5);
     }
 
     #[test]

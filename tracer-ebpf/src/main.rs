@@ -73,6 +73,18 @@ fn process_exit(_ctx: RawTracePointContext) -> i32 {
     0
 }
 
+#[raw_tracepoint(tracepoint = "sched_process_exit")]
+fn image_exit(_ctx: RawTracePointContext) -> i32 {
+    probes::image::exiting();
+    0
+}
+
+#[raw_tracepoint(tracepoint = "sched_process_exec")]
+fn image_exec(_ctx: RawTracePointContext) -> i32 {
+    probes::image::executed();
+    0
+}
+
 #[raw_tracepoint(tracepoint = "mark_victim")]
 fn oom_victim(ctx: RawTracePointContext) -> i32 {
     probes::oom::marked(ctx.as_ptr(), ctx.arg(0));
@@ -496,6 +508,12 @@ fn run_owner_name(ctx: RawTracePointContext) -> i32 {
 #[raw_tracepoint(tracepoint = "mm_page_free")]
 fn run_identify(ctx: RawTracePointContext) -> i32 {
     unwind::identify(ctx.arg(0));
+    0
+}
+
+#[raw_tracepoint(tracepoint = "mm_page_free")]
+fn run_walk(ctx: RawTracePointContext) -> i32 {
+    unwind::measure(ctx.as_ptr(), ctx.arg::<u64>(0) != 0);
     0
 }
 

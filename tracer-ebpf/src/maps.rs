@@ -105,9 +105,10 @@ pub static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(SLOTS, 
 pub static CALIBRATION: Array<u64> = Array::with_max_entries(CALIBRATION_FIRST + CALIBRATION_ADDRESSES, 0);
 
 /// Results of the programs that user space runs by hand: a raw tracepoint program's return value does not reach it.
-/// Entry 0: the sweep; 1: folios kept by the baseline; 2: a file ([`unwind::IDENTIFIED`]).
+/// Entry 0: the sweep; 1: folios kept by the baseline; 2: a file ([`unwind::IDENTIFIED`]); 3: a walk
+/// ([`unwind::WALKED`]).
 #[map]
-pub static RUN_RESULTS: Array<[u64; 4]> = Array::with_max_entries(3, 0);
+pub static RUN_RESULTS: Array<[u64; 4]> = Array::with_max_entries(4, 0);
 
 /// Entry 0: the name that `run_owner_name` found.
 #[map]

@@ -6,7 +6,7 @@ use tracer_common::{
     attribution::{KeyRecord, Sample},
     file::FileRecord,
     mapping::MappingRecord,
-    stack::{Bases, MAX_FRAMES, StackRecord},
+    stack::{MAX_FRAMES, StackRecord},
     unwind::{FileKey, FileTable, Miss, Registers, Rule, register},
 };
 
@@ -46,8 +46,6 @@ pub struct Scratch {
     pub sample: Sample,
     /// A stack on its way into the table.
     pub stack: StackRecord,
-    /// What its frames are relative to.
-    pub bases: Bases,
     /// A record of address space on its way into the table.
     pub mapping: MappingRecord,
     /// A walk over a user stack.
@@ -96,6 +94,8 @@ pub struct Unwind {
     pub window_at: u64,
     /// Bytes in it.
     pub window_bytes: u64,
+    /// 1: the task runs 32-bit code.
+    pub is_narrow: u64,
     /// i_sb to i_ino of an inode.
     pub inode: [u64; 4],
     /// The mapping that the walk is in.
@@ -129,6 +129,8 @@ pub struct Range {
     pub delta: u64,
     /// Its flags.
     pub flags: u64,
+    /// What frames in it have in common ([`tracer_common::stack::tag`]); 0: they are addresses.
+    pub tag: u64,
     /// The file; all zeros for none.
     pub key: FileKey,
     /// Its table.

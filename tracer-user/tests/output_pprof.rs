@@ -204,6 +204,7 @@ fn files_and_threads_are_labels_and_frames_have_their_builds() {
         path: path.into(),
         build_id: build_id.map(Into::into),
         frames: frames.iter().map(|frame| (*frame).to_owned()).collect(),
+        code: vec![],
     };
     let binaries = vec![
         binary("/usr/bin/a", Some("ab01"), &["[a+0x10]", "grow", "main"]),

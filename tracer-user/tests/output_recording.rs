@@ -496,7 +496,7 @@ fn a_recording_with_files_builds_and_autopsies_stays_readable() {
         let mut report = one_container();
         report.cgroups[0].stacks[0].files = vec![StackFile { path: "/var/log/app.log".into(), live: 4096 }];
         let frames = vec![report.cgroups[0].stacks[0].frames[0].clone()];
-        report.binaries = vec![BinaryRow { path: "/usr/bin/java".into(), build_id: Some("0af1".into()), frames }];
+        report.binaries = vec![BinaryRow { path: "/usr/bin/java".into(), build_id: Some("0af1".into()), frames, code: vec![] }];
         // As of a version without what autopsies have since.
         let older = serde_json::json!({"time": "2026-03-01T02:04:00Z", "event": "kill", "verdict": "why", "victims": [{"comm": "java"}]});
         report.oom = vec![serde_json::from_value(older).unwrap()];

@@ -1,27 +1,62 @@
 //! Symbols of real programs: compiled here, run, and asked for the addresses that they print.
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
+use memtrail::host::proc::Process;
+use memtrail::host::proc::maps::Vma;
 use memtrail::kernel_half::stack::Walked;
-use memtrail::process::listing::read_process;
-use memtrail::process::opener::{OpenRequest, open};
-use memtrail::process::{Change, FileStore, Image, ProcessEvent, Registry};
-use memtrail::symbols::{Frame, FrameKind, Status, Symbolizer, SymbolizerOptions};
+use memtrail::process::FileStore;
+use memtrail::process::opener::open_mapped;
+use memtrail::symbols::{Frame, FrameKind, Status, Symbolizer, SymbolizerOptions, Traced};
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
+use tracer_common::stack::UserFrame;
+use tracer_common::unwind::FileKey;
 
-/// A live process as the feed would know it, with its files open.
-fn snapshot(pid: u32) -> (Image, Mutex<FileStore>) {
-    let listed = read_process(pid).unwrap();
-    let files = Mutex::new(FileStore::default());
-    for map in &listed.mappings {
-        open(&OpenRequest { map: map.clone(), ancestors: vec![] }, &files);
+/// A live process: what it maps, and its files with code, open.
+struct Live {
+    tgid: u32,
+    code: Vec<Vma>,
+    files: Mutex<FileStore>,
+}
+
+fn key(vma: &Vma) -> FileKey {
+    FileKey { inode: vma.inode, device: vma.device as u32, ..FileKey::default() }
+}
+
+fn snapshot(tgid: u32) -> Live {
+    let process = Process::open(tgid).unwrap();
+    let code: Vec<Vma> = process.maps().unwrap().vmas.into_iter().filter(|vma| vma.execute).collect();
+    let mut files = FileStore::default();
+    for vma in code.iter().filter(|vma| vma.inode != 0) {
+        let file = Arc::new(open_mapped(&process, vma.start, vma.end).unwrap());
+        let size = file.metadata().unwrap().len();
+        assert!(files.insert(&key(vma), &vma.name, None, Some((file, size))));
     }
-    let mut registry = Registry::default();
-    registry.apply(ProcessEvent { at_ns: u64::MAX / 2, change: Change::Listed(listed) });
-    (registry.image_at(pid, u64::MAX).unwrap().clone(), files)
+    Live { tgid, code, files: Mutex::new(files) }
+}
+
+impl Live {
+    /// Addresses as the kernel half records them.
+    fn frames(&self, addresses: &[u64]) -> Vec<u64> {
+        let frame = |(n, address): (usize, &u64)| {
+            let look = address - u64::from(n > 0);
+            let vma = self.code.iter().find(|vma| (vma.start..vma.end).contains(&look))?;
+            let in_file = UserFrame::InFile { file: key(vma).number(), offset: address - vma.start + vma.offset };
+            Some(if vma.inode == 0 { UserFrame::At(*address) } else { in_file }.number())
+        };
+        addresses.iter().enumerate().map(|place| frame(place).unwrap_or(0)).collect()
+    }
+
+    fn traced(&self) -> Traced {
+        Traced { tgid: self.tgid, since_ns: 1, has_ended: false }
+    }
+
+    fn user(&self, symbolizer: &mut Symbolizer, addresses: &[u64]) -> Vec<Frame> {
+        symbolizer.user(self.traced(), &self.frames(addresses), &self.files)
+    }
 }
 
 struct Running(Child);
@@ -65,8 +100,8 @@ fn names(frames: &[Frame]) -> Vec<&str> {
 }
 
 /// One look-up an address, each as where a task stands.
-fn each(symbolizer: &mut Symbolizer, image: &Image, files: &Mutex<FileStore>, line: &str) -> Vec<Frame> {
-    addresses(line).iter().flat_map(|address| symbolizer.user(image, &[*address], files)).collect()
+fn each(symbolizer: &mut Symbolizer, live: &Live, line: &str) -> Vec<Frame> {
+    addresses(line).iter().flat_map(|address| live.user(symbolizer, &[*address])).collect()
 }
 
 /// Prints the stack of its innermost function by walking frame pointers, in the main thread or in another.
@@ -103,8 +138,9 @@ fn stack_of(flags: &[&str], argument: &[&str], options: SymbolizerOptions) -> (V
     let flags = [&["-O1", "-fno-omit-frame-pointer", "-fno-optimize-sibling-calls", "-pthread"][..], flags].concat();
     let program = compile(dir.path(), "walk", WALK, "gcc", &flags);
     let (running, line) = Running::start(Command::new(program).args(argument));
-    let (image, files) = snapshot(running.0.id());
-    let stack = Symbolizer::new(options).user_stack(&image, &addresses(&line), Walked::Ended, &files);
+    let live = snapshot(running.0.id());
+    let frames = live.frames(&addresses(&line));
+    let stack = Symbolizer::new(options).user_stack(live.traced(), &frames, Walked::Ended, &live.files);
     (stack.frames.iter().map(|f| f.name.as_ref().to_owned()).collect(), stack.status)
 }
 
@@ -145,8 +181,8 @@ fn the_packed_symbols_of_a_stripped_program_name_its_functions() {
                 xz mini && strip --strip-all walk && objcopy --add-section .gnu_debugdata=mini.xz walk";
     assert!(Command::new("sh").args(["-c", pack]).current_dir(dir.path()).status().unwrap().success());
     let (running, line) = Running::start(&mut Command::new(&program));
-    let (image, files) = snapshot(running.0.id());
-    let frames = Symbolizer::new(without_debug_files()).user(&image, &addresses(&line), &files);
+    let live = snapshot(running.0.id());
+    let frames = live.user(&mut Symbolizer::new(without_debug_files()), &addresses(&line));
     assert_eq!(&names(&frames)[..2], ["walk", "middle"]);
     assert!(frames[2].name.starts_with("[walk+0x"), "main was not packed: {frames:?}");
 }
@@ -166,10 +202,10 @@ fn inlined_functions_are_frames_of_their_own() {
     let dir = tempfile::tempdir().unwrap();
     let program = compile(dir.path(), "inlined", source, "gcc", &["-O1", "-g"]);
     let (running, line) = Running::start(&mut Command::new(program));
-    let (image, files) = snapshot(running.0.id());
+    let live = snapshot(running.0.id());
     // One less: the lea gives the address after itself, which may be the caller's already.
     let address = addresses(&line)[0] - 1;
-    let frames = Symbolizer::new(SymbolizerOptions::default()).user(&image, &[address], &files);
+    let frames = live.user(&mut Symbolizer::new(SymbolizerOptions::default()), &[address]);
     assert_eq!(names(&frames), ["inner", "outer", "main"]);
     assert_eq!(frames.iter().map(|f| f.kind).collect::<Vec<_>>(), [FrameKind::Inlined, FrameKind::Inlined, FrameKind::User]);
 }
@@ -185,8 +221,8 @@ fn rust_and_cxx_names_are_demangled() {
         }"#;
     let program = compile(dir.path(), "rusty", rust, "rustc", &[]);
     let (running, line) = Running::start(&mut Command::new(program));
-    let (image, files) = snapshot(running.0.id());
-    let frames = each(&mut Symbolizer::new(without_debug_files()), &image, &files, &line);
+    let live = snapshot(running.0.id());
+    let frames = each(&mut Symbolizer::new(without_debug_files()), &live, &line);
     let outer: Vec<&str> = frames.iter().filter(|f| f.kind == FrameKind::User).map(|f| &*f.name).collect();
     assert!(outer[0].contains("shop::Cart") && outer[0].ends_with("::fill"), "{outer:?}");
     assert!(outer[1].starts_with("std::thread::") && outer[1].ends_with("sleep"), "{outer:?}");
@@ -198,8 +234,8 @@ fn rust_and_cxx_names_are_demangled() {
         int main() { shop::Cart<int>::fill(1); printf("%p\n", (void *)&shop::Cart<int>::fill); fflush(stdout); pause(); }"#;
     let program = compile(dir.path(), "cxx", cxx, "g++", &["-O1"]);
     let (running, line) = Running::start(&mut Command::new(program));
-    let (image, files) = snapshot(running.0.id());
-    let frames = each(&mut Symbolizer::new(without_debug_files()), &image, &files, &line);
+    let live = snapshot(running.0.id());
+    let frames = each(&mut Symbolizer::new(without_debug_files()), &live, &line);
     assert_eq!(names(&frames), ["shop::Cart<int>::fill(int)"]);
 }
 
@@ -218,8 +254,8 @@ sys.stdin.readline()
 os.unlink(path)
 "#;
     let (mut running, line) = Running::start(Command::new("/usr/bin/python3").args(["-c", python]));
-    let (image, files) = snapshot(running.0.id());
-    let frames = each(&mut Symbolizer::new(without_debug_files()), &image, &files, &line);
+    let live = snapshot(running.0.id());
+    let frames = each(&mut Symbolizer::new(without_debug_files()), &live, &line);
     running.0.stdin.take().unwrap().write_all(b"\n").unwrap();
     running.0.wait().unwrap();
     assert_eq!(names(&frames), ["py::handle request:/app/web.py", "[jit]", "PyEval_EvalCode"]);
@@ -227,22 +263,29 @@ os.unlink(path)
 
 #[test]
 fn the_kernels_code_page_has_names() {
-    let (image, files) = snapshot(std::process::id());
-    let vdso = image.mappings.iter().find(|m| m.file.is_vdso()).expect("a vdso").clone();
+    let (_, page) = memtrail::host::proc::own_vdso().unwrap().expect("a vdso");
+    let mut file = tempfile::tempfile().unwrap();
+    file.write_all(&page).unwrap();
+    let key = FileKey { inode: u64::MAX, ..FileKey::default() };
+    let mut files = FileStore::default();
+    assert!(files.insert(&key, b"[vdso]", None, Some((Arc::new(file), page.len() as u64))));
+    let (files, traced) = (Mutex::new(files), Traced { tgid: 1, since_ns: 1, has_ended: false });
     let mut symbolizer = Symbolizer::new(without_debug_files());
-    let found = (vdso.start..vdso.end).step_by(64).any(|a| symbolizer.user(&image, &[a], &files)[0].name.ends_with("clock_gettime"));
+    let frame = |offset: u64| UserFrame::InFile { file: key.number(), offset }.number();
+    let found =
+        (0..page.len() as u64).step_by(64).any(|at| symbolizer.user(traced, &[frame(at)], &files)[0].name.ends_with("clock_gettime"));
     assert!(found);
+    assert!(symbolizer.user(traced, &[frame(1)], &files)[0].name.starts_with("[vdso+0x"));
 }
 
 #[test]
-fn addresses_in_no_mapping_are_unknown_and_every_address_gives_a_frame() {
-    let (image, files) = snapshot(std::process::id());
+fn what_is_in_no_code_is_unknown_and_every_frame_gives_a_function() {
+    let live = snapshot(std::process::id());
     let mut symbolizer = Symbolizer::new(without_debug_files());
-    assert_eq!(names(&symbolizer.user(&image, &[0, u64::MAX, 1 << 63], &files)), ["[unknown]"; 3]);
-    let empty = Mutex::new(FileStore::default());
-    let here = names as *const () as u64;
-    let frames = symbolizer.user(&image, &[here], &empty);
-    assert!(frames[0].name.starts_with("[symbolize_live-") && frames[0].kind == FrameKind::Unknown, "{frames:?}");
+    assert_eq!(names(&live.user(&mut symbolizer, &[0, u64::MAX, 1 << 63])), ["[unknown]"; 3]);
+    let here = live.frames(&[names as *const () as u64]);
+    let nobody = Mutex::new(FileStore::default());
+    assert_eq!(names(&symbolizer.user(live.traced(), &here, &nobody)), ["[unknown]"], "a file of which nobody told");
 }
 
 #[test]
@@ -251,10 +294,10 @@ fn hostile_files_cost_their_own_symbols_only() {
     let program = compile(dir.path(), "walk", WALK, "gcc", &["-O1", "-g", "-pthread"]);
     let good = fs::read(&program).unwrap();
     let (running, line) = Running::start(&mut Command::new(&program));
-    let (image, real) = snapshot(running.0.id());
+    let live = snapshot(running.0.id());
     let address = addresses(&line)[0];
-    let mapping = image.mapping(address).unwrap().clone();
-    assert_eq!(names(&Symbolizer::new(without_debug_files()).user(&image, &[address], &real)), ["walk"]);
+    let vma = live.code.iter().find(|vma| (vma.start..vma.end).contains(&address)).unwrap();
+    assert_eq!(names(&live.user(&mut Symbolizer::new(without_debug_files()), &[address])), ["walk"]);
     // The same mapping with another file behind it: cut, or with bytes changed all over.
     let mut seed = 1_u64;
     for round in 0..300 {
@@ -270,9 +313,11 @@ fn hostile_files_cost_their_own_symbols_only() {
         }
         let path = dir.path().join("hostile");
         fs::write(&path, &bytes).unwrap();
-        let files = Mutex::new(FileStore::new(4));
-        files.lock().unwrap().insert(&mapping.file, fs::File::open(&path).unwrap(), bytes.len() as u64);
-        let frames = Symbolizer::new(without_debug_files()).user(&image, &[address, address + 1], &files);
+        let mut files = FileStore::new(4);
+        let file = Arc::new(fs::File::open(&path).unwrap());
+        assert!(files.insert(&key(vma), &vma.name, None, Some((file, bytes.len() as u64))));
+        let stack = live.frames(&[address, address + 1]);
+        let frames = Symbolizer::new(without_debug_files()).user(live.traced(), &stack, &Mutex::new(files));
         assert!(frames.len() >= 2, "round {round}");
     }
 }
@@ -282,9 +327,9 @@ fn a_file_that_claims_gigabytes_of_headers_is_not_copied() {
     let dir = tempfile::tempdir().unwrap();
     let program = compile(dir.path(), "walk", WALK, "gcc", &["-O1", "-pthread"]);
     let (running, line) = Running::start(&mut Command::new(&program));
-    let (image, _) = snapshot(running.0.id());
+    let live = snapshot(running.0.id());
     let address = addresses(&line)[0];
-    let mapping = image.mapping(address).unwrap().clone();
+    let vma = live.code.iter().find(|vma| (vma.start..vma.end).contains(&address)).unwrap();
     // e_phoff 64, and e_phentsize and e_phnum as large as they can be: 4.29 GB, which the file has.
     let mut head = [0; 64];
     head[..7].copy_from_slice(b"\x7fELF\x02\x01\x01");
@@ -294,8 +339,8 @@ fn a_file_that_claims_gigabytes_of_headers_is_not_copied() {
     fs::write(&path, head).unwrap();
     let file = fs::OpenOptions::new().read(true).write(true).open(&path).unwrap();
     file.set_len(5 << 30).unwrap();
-    let files = Mutex::new(FileStore::new(4));
-    files.lock().unwrap().insert(&mapping.file, file, 5 << 30);
+    let mut files = FileStore::new(4);
+    assert!(files.insert(&key(vma), &vma.name, None, Some((Arc::new(file), 5 << 30))));
     // Bytes that this process has written so far, the tests beside this one included, which write little.
     let written = || -> u64 {
         let io = fs::read_to_string("/proc/self/io").unwrap();
@@ -303,7 +348,7 @@ fn a_file_that_claims_gigabytes_of_headers_is_not_copied() {
     };
     let before = written();
     let mut symbolizer = Symbolizer::new(without_debug_files());
-    let frames = symbolizer.user(&image, &[address], &files);
+    let frames = symbolizer.user(live.traced(), &live.frames(&[address]), &Mutex::new(files));
     let bytes = written() - before;
     assert!(bytes < 256 << 20, "{bytes} bytes were written");
     assert!(frames[0].name.starts_with("[walk+0x"), "{frames:?}");

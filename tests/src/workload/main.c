@@ -68,6 +68,7 @@ static const struct {
     {"mmap-storm", wl_mmap_storm, "map and unmap 64 KiB, --rounds times, touching nothing; ns a pair"},
     {"hung", wl_hung, "touch --bytes, map --rounds times, and stay in mmap of --file, whose server does not answer reads"},
     {"getppid-storm", wl_getppid_storm, "--rounds calls of getppid; ns a call"},
+    {"start-storm", wl_start_storm, "start /bin/true --rounds times, one after the other; ns a start"},
 };
 #define COMMANDS (sizeof commands / sizeof commands[0])
 

@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 static char piece[WL_PIECE];
@@ -107,5 +108,22 @@ int wl_getppid_storm(void) {
     uint64_t began = wl_now();
     for (uint64_t i = 0; i < rounds; i++) wl_syscall3(SYS_getppid, 0, 0, 0);
     ended(NULL, "ns_per_call", began, rounds, (struct wl_kinds){0});
+    return 0;
+}
+
+int wl_start_storm(void) {
+    uint64_t rounds = rounds_or(400);
+    ready();
+    uint64_t began = wl_now();
+    for (uint64_t i = 0; i < rounds; i++) {
+        pid_t child = fork();
+        if (child == 0) {
+            execl("/bin/true", "true", (char *)NULL);
+            _exit(127);
+        }
+        int status = 0;
+        if (child < 0 || waitpid(child, &status, 0) != child || status != 0) wl_die("a program that is started");
+    }
+    ended(NULL, "ns_per_start", began, rounds, (struct wl_kinds){0});
     return 0;
 }

@@ -154,6 +154,7 @@ int wl_large_write_storm(void);
 int wl_tmpfs_storm(void);
 int wl_mmap_storm(void);
 int wl_getppid_storm(void);
+int wl_start_storm(void);
 int wl_lifetimes(void);
 int wl_slow_reads(void);
 int wl_held_up(void);

@@ -37,6 +37,7 @@ mod missed;
 mod mounts;
 mod moved;
 mod namespace;
+mod naming;
 mod nested;
 mod node;
 mod occupancy;

@@ -133,8 +133,10 @@ fn native_a_library_that_is_written_over_has_a_new_table() {
         #include <unistd.h>
         int main(int argc, char **argv) {
             void (*middle)(char *, long) = (void (*)(char *, long))dlsym(dlopen(argv[1], RTLD_NOW), \"lib_middle\");
-            sleep(2);
             long n = atol(argv[2]);
+            // The table is made when a walk first meets the file.
+            middle(mmap(0, 65536, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0), 65536);
+            sleep(2);
             middle(mmap(0, n, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0), n);
             return 0;
         }";

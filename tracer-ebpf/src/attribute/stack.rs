@@ -44,15 +44,11 @@ pub fn record(ctx: *mut c_void, slot: Slot, side: Side, scratch: &mut Scratch) -
             return 0;
         }
         walked = by_helper(bytes as u64 / 8);
+        if side == Side::User {
+            unwind::relate(slot as u64, bytes as u64 / 8);
+        }
     }
-    if side == Side::User {
-        // SAFETY: plain helper.
-        task::learn_bases(slot as u64, unsafe { bpf_get_current_task() });
-        make_relative(slot as u64, walked & LENGTH);
-        keep_stack(slot as u64, walked, 0x7573_6572)
-    } else {
-        keep_stack(slot as u64, walked, 0x6b65_726e)
-    }
+    if side == Side::User { keep_stack(slot as u64, walked, 0x7573_6572) } else { keep_stack(slot as u64, walked, 0x6b65_726e) }
 }
 
 /// Bits of a number of frames in what a walk gives (see [`unwind::walk`]).
@@ -74,30 +70,6 @@ fn was_asked_for(side: Side) -> bool {
         Side::User => task::has_user_stack(unsafe { bpf_get_current_task() }),
         Side::Kernel => setting!(kernel_stacks) != 0,
     }
-}
-
-/// Makes the frames in the slot's scratch relative to its bases. What stands beyond the stack's end, up to the end of its chunk, changes
-/// too, and is not looked at.
-#[unsafe(no_mangle)]
-#[inline(never)]
-extern "C" fn make_relative(slot: u64, length: u64) -> u64 {
-    let Some(scratch) = SCRATCH.get_ptr_mut(slot as u32) else { return 0 };
-    // SAFETY: a map value; the caller has marked it busy.
-    let (stack, bases) = unsafe { (&mut (*scratch).stack, &(*scratch).bases) };
-    let mut chunk = 0;
-    while chunk < MAX_FRAMES {
-        if chunk as u64 >= length {
-            break;
-        }
-        let mut i = chunk;
-        while i < chunk + CHUNK {
-            let frame = &mut stack.frames[i & (MAX_FRAMES - 1)];
-            *frame = bases.relative(*frame);
-            i += 1;
-        }
-        chunk += CHUNK;
-    }
-    0
 }
 
 /// Gives the stack in the slot's scratch its identity and stores it. `walked` is how many frames it has and its status (see [`unwind::walk`]).

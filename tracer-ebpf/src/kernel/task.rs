@@ -1,11 +1,7 @@
 //! Tasks and process identity.
 
 use super::{pointer, read, read_pointer};
-use crate::{
-    globals::layout,
-    loss,
-    maps::{PROCESSES, SCRATCH},
-};
+use crate::{globals::layout, loss, maps::PROCESSES};
 use aya_ebpf::helpers::{bpf_get_current_pid_tgid, bpf_get_current_task};
 use core::mem::transmute;
 use tracer_common::{
@@ -32,25 +28,6 @@ pub struct Toucher {
     pub tid: u32,
     /// Has no user stack.
     pub kernel_thread: bool,
-}
-
-/// Leaves in the slot's scratch where the task's memory has its program and its mappings; zeros for a task without memory. A global
-/// function, so that its values do not stand on the callers' stacks.
-#[unsafe(no_mangle)]
-#[inline(never)]
-pub extern "C" fn learn_bases(slot: u64, task: u64) -> u64 {
-    let Some(scratch) = SCRATCH.get_ptr_mut(slot as u32) else { return 0 };
-    // SAFETY: a map value; the caller has marked it busy.
-    let bases = unsafe { &mut (*scratch).bases };
-    bases.code_start = 0;
-    bases.code_length = 0;
-    bases.mmap_base = 0;
-    if let Some(mm) = read_pointer(task, layout!(task_mm)) {
-        bases.code_start = read(mm, layout!(mm_start_code)).unwrap_or(0);
-        bases.code_length = read::<u64>(mm, layout!(mm_end_code)).unwrap_or(0).wrapping_sub(bases.code_start);
-        bases.mmap_base = read(mm, layout!(mm_mmap_base)).unwrap_or(0);
-    }
-    0
 }
 
 /// Id of a thread-group leader in the innermost pid namespace that it is in; 0 if it cannot be read.
@@ -135,7 +112,7 @@ pub fn of(task: u64, now: u64) -> Toucher {
     if PROCESSES.get_ptr(toucher.process).is_none() {
         make_record(toucher.process, leader, now);
     }
-    note_bases(toucher.process, task);
+    note(toucher.process, leader);
     toucher
 }
 
@@ -150,6 +127,34 @@ pub fn identity(leader: u64, tgid: u32) -> u64 {
     }
 }
 
+/// The identity of the current task's process; 0 if it cannot be read. A global function: it takes none of the callers' stack.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn own_identity() -> u64 {
+    // SAFETY: plain helpers.
+    let (task, tgid) = unsafe { (bpf_get_current_task(), (bpf_get_current_pid_tgid() >> 32) as u32) };
+    match read_pointer(task, layout!(task_group_leader)) {
+        Some(leader) => identity(leader, tgid),
+        None => 0,
+    }
+}
+
+/// The image of a process that a task ended has ended: the task's own, or the one before it. `executed` is how many times that process has executed
+/// another program since.
+#[inline(always)]
+pub fn end(task: u64, executed: u32, now: u64) {
+    let Some(leader) = read_pointer(task, layout!(task_group_leader)) else { return };
+    let (Some(tgid), Some(start)) = (read::<u32>(leader, layout!(task_tgid)), start_of(leader)) else { return };
+    let exec_id = read::<u32>(leader, layout!(task_self_exec_id)).unwrap_or(0).wrapping_sub(executed);
+    let identity = process_identity(tgid, start, exec_id as u64);
+    let Some(record) = PROCESSES.get_ptr_mut(identity) else { return };
+    if executed == 0 {
+        note(identity, leader);
+    }
+    // SAFETY: a map value; an aligned word.
+    unsafe { (*record).ended_ns = now };
+}
+
 /// Makes the record of a process image. A global function, like the next, so that its values do not stand on the callers' stacks.
 #[unsafe(no_mangle)]
 #[inline(never)]
@@ -159,10 +164,9 @@ extern "C" fn make_record(identity: u64, leader: u64, now: u64) -> u64 {
     let record = ProcessRecord {
         start_ns: start_of(leader).unwrap_or(0),
         first_seen_ns: now,
+        ended_ns: 0,
         exec_id: read::<u32>(leader, layout!(task_self_exec_id)).unwrap_or(0),
         ns_tgid: 0,
-        code_start: 0,
-        mmap_base: 0,
         tgid: read::<u32>(leader, layout!(task_tgid)).unwrap_or(0),
         kernel_thread: is_kernel_thread(leader) as u32,
         // SAFETY: sixteen bytes are sixteen bytes.
@@ -178,23 +182,23 @@ extern "C" fn make_record(identity: u64, leader: u64, now: u64) -> u64 {
     0
 }
 
-/// Notes in the record the process's id in its own namespace and where the task's memory has its program and its mappings. At each charge: an image is seen while exec still
-/// builds it.
+/// Notes in the record the process's id in its own namespace and its name of now: an image is seen while exec still builds it, and programs
+/// give themselves names.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn note_bases(identity: u64, task: u64) -> u64 {
+extern "C" fn note(identity: u64, leader: u64) -> u64 {
     let Some(record) = PROCESSES.get_ptr_mut(identity) else { return 0 };
-    let Some(mm) = read_pointer(task, layout!(task_mm)) else { return 0 };
-    let code_start = read::<u64>(mm, layout!(mm_start_code)).unwrap_or(0);
-    let mmap_base = read::<u64>(mm, layout!(mm_mmap_base)).unwrap_or(0);
-    // SAFETY: a map value; whoever writes writes the same.
+    let Some(first) = read::<u64>(leader, layout!(task_comm)) else { return 0 };
+    let Some(last) = read::<u64>(leader + 8, layout!(task_comm)) else { return 0 };
+    // SAFETY: a map value; whoever writes writes the same, and words that change are written whole.
     unsafe {
         if (*record).ns_tgid == 0 {
-            (*record).ns_tgid = own_namespace_id(read_pointer(task, layout!(task_group_leader)).unwrap_or(0)) as u32;
+            (*record).ns_tgid = own_namespace_id(leader) as u32;
         }
-        if code_start != 0 && ((*record).code_start != code_start || (*record).mmap_base != mmap_base) {
-            (*record).code_start = code_start;
-            (*record).mmap_base = mmap_base;
+        let comm = (&raw mut (*record).comm).cast::<u64>();
+        if *comm != first || *comm.add(1) != last {
+            *comm = first;
+            *comm.add(1) = last;
         }
     }
     0

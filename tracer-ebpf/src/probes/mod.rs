@@ -8,6 +8,7 @@ pub mod dirty;
 pub mod file_commit;
 pub mod follow;
 pub mod freeze;
+pub mod image;
 pub mod lru_insertion;
 pub mod mapping;
 pub mod migrate;

@@ -24,22 +24,14 @@ pub fn fetch(to: *mut u64, bytes: u32, from: u64) -> bool {
     unsafe { bpf_probe_read_kernel(to.cast(), bytes, from as *const _) == 0 }
 }
 
-/// Makes the slot's working memory ready for a walk. An [`End`].
+/// Makes the slot's working memory ready for look-ups of mappings of the current task; 0 if it has none.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn begin(slot: u64) -> u64 {
-    const NONE: u64 = End::NoRegisters as u64;
-    let Some(s) = state(slot) else { return NONE };
-    s.length = 0;
-    s.place = 0;
-    s.guessed = 0;
-    s.window_bytes = 0;
+pub extern "C" fn clear(slot: u64) -> u64 {
+    let Some(s) = state(slot) else { return 0 };
     s.turn = 0;
     s.tries = 0;
-    s.is_planted = 0;
-    s.is_leaf = 1;
-    s.registers.returns = 0;
-    s.registers.bp_known = 1;
+    s.is_narrow = 0;
     s.current.start = 0;
     s.current.end = 0;
     s.known[0].end = 0;
@@ -53,10 +45,29 @@ pub extern "C" fn begin(slot: u64) -> u64 {
     // SAFETY: plain helpers.
     let task = unsafe { bpf_get_current_task() };
     s.now_s = unsafe { bpf_ktime_get_ns() } >> 30;
-    let Some(mm) = layout!(task_mm) else { return NONE };
-    if !fetch(&raw mut s.mm, 8, task + mm) || s.mm == 0 {
+    let Some(mm) = layout!(task_mm) else { return 0 };
+    u64::from(fetch(&raw mut s.mm, 8, task + mm) && s.mm != 0)
+}
+
+/// Makes it ready for a walk. An [`End`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn begin(slot: u64) -> u64 {
+    const NONE: u64 = End::NoRegisters as u64;
+    let Some(s) = state(slot) else { return NONE };
+    if clear(slot) == 0 {
         return NONE;
     }
+    s.length = 0;
+    s.place = 0;
+    s.guessed = 0;
+    s.window_bytes = 0;
+    s.is_planted = 0;
+    s.is_leaf = 1;
+    s.registers.returns = 0;
+    s.registers.bp_known = 1;
+    // SAFETY: plain helper.
+    let task = unsafe { bpf_get_current_task() };
     let at = if layout!(task_pt_regs).is_some() {
         // SAFETY: plain helpers; the task is the current one.
         unsafe { bpf_task_pt_regs(bpf_get_current_task_btf()) as u64 }

@@ -3,11 +3,11 @@
 use super::{GUESSED_CALLER, GUESSED_LEAF, LOOK, STEP, mapping::EXECUTABLE, state};
 use crate::{
     maps::{SCRATCH, UNWIND_PAGES, UNWIND_ROWS, UNWIND_RULES},
-    values::{KNOWN, Unwind, WINDOW},
+    values::{KNOWN, Range, Unwind, WINDOW},
 };
 use aya_ebpf::helpers::generated::bpf_probe_read_user;
 use tracer_common::{
-    stack::{DEEPEST, INNERMOST, LEFT_OUT, MAX_FRAMES},
+    stack::{DEEPEST, IN_FILE, INNERMOST, LEFT_OUT, MAX_FRAMES, in_file},
     unwind::{
         CHUNK_ROWS, End, FileTable, Memory, PAGE_BYTES, Registers, Rule, SPECIAL, WITHOUT, kind, register, search,
         step::{by_frame_pointer, by_rule},
@@ -61,18 +61,14 @@ pub extern "C" fn record(slot: u64) -> u64 {
     let look = s.registers.pc.wrapping_sub(s.registers.returns);
     s.look = look;
     if look.wrapping_sub(s.current.start) >= s.current.end.wrapping_sub(s.current.start) && !recall(s) {
-        let left = s.current;
-        s.known[(s.turn & (KNOWN as u64 - 1)) as usize] = left;
-        s.turn += 1;
-        s.current.start = 0;
-        s.current.end = 0;
+        leave_mapping(s);
         return LOOK;
     }
     if s.current.flags & EXECUTABLE == 0 {
         return End::NoMapping as u64;
     }
     // Behind the innermost frames the latest ones, in a ring: the outermost of all, in the end.
-    frames[(s.place & (MAX_FRAMES as u64 - 1)) as usize] = s.registers.pc;
+    frames[(s.place & (MAX_FRAMES as u64 - 1)) as usize] = number_of(&s.current, s.registers.pc);
     s.rule.kind = kind::NONE;
     if let Some(rule) = rule_at(s, look) {
         s.rule = *rule;
@@ -90,6 +86,52 @@ pub extern "C" fn record(slot: u64) -> u64 {
     }
     s.is_planted = 0;
     STEP
+}
+
+/// The number of the frame at an address of a mapping.
+#[inline(always)]
+fn number_of(mapping: &Range, address: u64) -> u64 {
+    if mapping.tag == 0 { address & !IN_FILE } else { in_file(mapping.tag, address.wrapping_add(mapping.delta)) }
+}
+
+/// Makes ready the look-up of the mapping of an address that the kernel's own walker left among the slot's frames; [`LOOK`] if it must be looked up.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn aim(slot: u64, at: u64) -> u64 {
+    let Some(scratch) = SCRATCH.get_ptr_mut(slot as u32) else { return 0 };
+    // SAFETY: a map value; the program that has the slot has marked it busy.
+    let (s, frames) = unsafe { (&mut (*scratch).unwind, &(*scratch).stack.frames) };
+    let address = frames[(at & (MAX_FRAMES as u64 - 1)) as usize];
+    // The instruction before a return address is the call.
+    s.look = address.wrapping_sub(u64::from(at != 0));
+    if s.look.wrapping_sub(s.current.start) < s.current.end.wrapping_sub(s.current.start) || recall(s) {
+        return 0;
+    }
+    leave_mapping(s);
+    LOOK
+}
+
+/// Puts the frame in the place of its address; 0 for what is no code.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn put(slot: u64, at: u64) -> u64 {
+    let Some(scratch) = SCRATCH.get_ptr_mut(slot as u32) else { return 0 };
+    // SAFETY: a map value; the program that has the slot has marked it busy.
+    let (s, frames) = unsafe { (&mut (*scratch).unwind, &mut (*scratch).stack.frames) };
+    let frame = &mut frames[(at & (MAX_FRAMES as u64 - 1)) as usize];
+    let is_found = s.look.wrapping_sub(s.current.start) < s.current.end.wrapping_sub(s.current.start);
+    *frame = if is_found && s.current.flags & EXECUTABLE != 0 { number_of(&s.current, *frame) } else { 0 };
+    0
+}
+
+/// The current mapping goes to those that the walk remembers, and there is none.
+#[inline(always)]
+fn leave_mapping(s: &mut Unwind) {
+    let left = s.current;
+    s.known[(s.turn & (KNOWN as u64 - 1)) as usize] = left;
+    s.turn += 1;
+    s.current.start = 0;
+    s.current.end = 0;
 }
 
 /// Goes to the caller by the rule that was found. An [`End`].
@@ -166,7 +208,7 @@ fn without_rule(s: &mut Unwind, leaf: u64, registers: &mut Registers) -> End {
     let end = by_frame_pointer(registers, &mut window(s));
     if end == End::Not {
         // While a table is being made, frame pointers are all that there is, and are taken for what they mostly are.
-        let is_lasting = s.current.table.pages != 0 || s.current.table.state == WITHOUT || s.current.key.inode == 0;
+        let is_lasting = s.current.table.pages != 0 || s.current.table.state & WITHOUT != 0 || s.current.key.inode == 0;
         s.guessed |= if leaf != 0 && is_lasting { GUESSED_LEAF } else { GUESSED_CALLER };
         return end;
     }

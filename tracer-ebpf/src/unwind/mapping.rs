@@ -5,7 +5,10 @@
 
 use super::{LOOK, begin::fetch, miss, state};
 use crate::{globals::layout, maps::UNWIND_FILES, values::Unwind};
-use tracer_common::unwind::{ASKED, End, SPECIAL};
+use tracer_common::{
+    stack::tag,
+    unwind::{BY_ADDRESS, CLOSED, End, FileKey, SPECIAL, WITHOUT},
+};
 
 /// Trees of 65,530 mappings and as many gaps, with nodes half full, are 9 levels deep.
 const MOST_LEVELS: u64 = 12;
@@ -19,6 +22,9 @@ const NODE_BITS: u64 = 0xff;
 const NO_POINTER: u64 = 4096;
 /// VM_EXEC (include/linux/mm.h).
 pub const EXECUTABLE: u64 = 4;
+
+/// Above the pages of a special mapping, in what stands for its generation: it is one of 32-bit code.
+const NARROW_SHIFT: u32 = 16;
 
 const FOUND: u64 = End::Not as u64;
 /// Nothing is mapped there.
@@ -178,11 +184,7 @@ fn identify(s: &mut Unwind) -> u64 {
     s.current.end = end;
     s.current.delta = (held(s, layout!(vma_pgoff)) << 12).wrapping_sub(start);
     s.current.flags = held(s, layout!(vma_flags));
-    s.current.key.inode = 0;
-    s.current.key.device = 0;
-    s.current.key.generation = 0;
-    s.current.table.pages = 0;
-    s.current.table.state = ASKED;
+    forget(s);
     if s.current.flags & EXECUTABLE == 0 && s.any == 0 {
         return FOUND;
     }
@@ -192,7 +194,7 @@ fn identify(s: &mut Unwind) -> u64 {
         }
         // The kernel's own pages: the vDSO, or the place that uprobes run instructions at.
         s.current.key.inode = SPECIAL;
-        s.current.key.generation = ((end - start) >> 12) as u32;
+        s.current.key.generation = ((end - start) >> 12 | s.is_narrow << NARROW_SHIFT) as u32;
         s.current.delta = 0_u64.wrapping_sub(start);
     } else {
         let known = identify_file(s, file);
@@ -200,13 +202,33 @@ fn identify(s: &mut Unwind) -> u64 {
             return known;
         }
     }
+    s.current.tag = tag(s.current.key.number());
     // Who only asks which file it is wants no table of it.
     if s.any != 0 {
         return FOUND;
     }
+    recognise(s);
+    FOUND
+}
+
+/// Nothing is known of the file.
+#[inline(always)]
+fn forget(s: &mut Unwind) {
+    s.current.tag = 0;
+    s.current.key.inode = 0;
+    s.current.key.written = 0;
+    s.current.key.device = 0;
+    s.current.key.generation = 0;
+    s.current.table.pages = 0;
+    s.current.table.state = 0;
+}
+
+/// Learns the table of the file that was identified, and tells user space of a file that it does not know.
+#[inline(always)]
+fn recognise(s: &mut Unwind) {
     let Some(table) = UNWIND_FILES.get_ptr_mut(&s.current.key) else {
         miss::first(s);
-        return FOUND;
+        return;
     };
     // SAFETY: a map value of plain numbers; words that change are written whole.
     unsafe {
@@ -214,16 +236,40 @@ fn identify(s: &mut Unwind) -> u64 {
         s.current.table.pages = (*table).pages;
         s.current.table.entry = (*table).entry;
         s.current.table.state = (*table).state;
-        if s.current.table.pages != 0 {
-            if (*table).used_s != s.now_s as u32 {
-                (*table).used_s = s.now_s as u32;
-            }
-        } else if (*table).state == ASKED && (*table).asked_s != s.now_s as u32 {
+        if (*table).used_s != s.now_s as u32 {
+            (*table).used_s = s.now_s as u32;
+        }
+        let has_no_table = s.current.table.pages == 0 && s.current.table.state & WITHOUT == 0;
+        if (has_no_table || s.current.table.state & CLOSED != 0) && (*table).asked_s != s.now_s as u32 {
             (*table).asked_s = s.now_s as u32;
             miss::tell(s);
         }
     }
-    FOUND
+    if s.current.table.state & BY_ADDRESS != 0 {
+        s.current.tag = 0;
+    }
+}
+
+/// The current task begins to execute a program: user space is told of its file as if a walk had met it, so that what it runs is known before it
+/// is needed.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn executed(slot: u64) -> u64 {
+    let Some(s) = state(slot) else { return 0 };
+    let (Some(exe_file), Some(vma_file)) = (layout!(mm_exe_file), layout!(vma_file)) else { return 0 };
+    forget(s);
+    s.current.start = 0;
+    s.current.end = 0;
+    if !fetch(&raw mut s.word, 8, s.mm + exe_file) || s.word == 0 {
+        return 0;
+    }
+    let file = s.word;
+    // The place of the file's pointer is read again afterwards, as that of a mapping.
+    s.vma = (s.mm + exe_file).wrapping_sub(vma_file);
+    if identify_file(s, file) == FOUND {
+        recognise(s);
+    }
+    0
 }
 
 /// Reads which file it is.
@@ -253,5 +299,22 @@ fn identify_file(s: &mut Unwind, file: u64) -> u64 {
         return CHANGED;
     }
     s.current.key.inode = s.inode[3];
+    s.current.key.written = written_at(s, inode);
     FOUND
+}
+
+/// When an inode's file was last written to (see [`FileKey::written`]).
+#[inline(always)]
+fn written_at(s: &mut Unwind, inode: u64) -> u64 {
+    s.inode[2] = 0;
+    let read = if let (Some(seconds), Some(nanoseconds)) = (layout!(inode_mtime_sec), layout!(inode_mtime_nsec)) {
+        fetch(&raw mut s.inode[1], 8, inode + seconds) && fetch(&raw mut s.inode[2], 4, inode + nanoseconds)
+    } else if let Some(time) = layout!(inode_mtime) {
+        fetch(&raw mut s.inode[1], 16, inode + time)
+    } else if let Some(time) = layout!(inode_mtime_private) {
+        fetch(&raw mut s.inode[1], 16, inode + time)
+    } else {
+        false
+    };
+    if read { FileKey::written_at(s.inode[1], s.inode[2]) } else { 0 }
 }

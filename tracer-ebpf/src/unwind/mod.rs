@@ -17,12 +17,16 @@ mod mapping;
 mod miss;
 
 use crate::{
+    globals::setting,
     maps::{RUN_RESULTS, SCRATCH},
+    scratch,
     values::{Slot, Unwind, WALK_SHIFT},
 };
+use aya_ebpf::helpers::{bpf_ktime_get_ns, generated::bpf_get_stack};
+use core::ffi::c_void;
 use tracer_common::{
-    stack::{DEEPEST, INNERMOST, OLDEST_SHIFT, StackStatus},
-    unwind::{End, IDENTIFIED},
+    stack::{DEEPEST, INNERMOST, MAX_FRAMES, OLDEST_SHIFT, StackStatus},
+    unwind::{End, IDENTIFIED, WALKED},
 };
 
 /// Turns of the loop: a frame or the look-up of a mapping each.
@@ -93,6 +97,47 @@ fn status(why: u64, guessed: u64, length: u64) -> u32 {
     StackStatus::CUT | why as u32
 }
 
+/// Puts frames in the place of the addresses that the kernel's own walker left in the slot's scratch: of tasks that run 32-bit code, and
+/// where there are no tables.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn relate(slot: u64, length: u64) -> u64 {
+    if begin::clear(slot) == 0 {
+        return 0;
+    }
+    if let Some(s) = state(slot) {
+        // A walk by tables was tried then, and found no registers of 64-bit code.
+        s.is_narrow = u64::from(setting!(unwind) != 0);
+    }
+    let mut at = 0;
+    while at < MAX_FRAMES as u64 {
+        if at >= length {
+            break;
+        }
+        if frame::aim(slot, at) == LOOK && mapping::find(slot) == LOOK {
+            // It was changing, and is looked up once more.
+            mapping::find(slot);
+        }
+        frame::put(slot, at);
+        at += 1;
+    }
+    0
+}
+
+/// The current task executes another program.
+#[inline(always)]
+pub fn executed() {
+    let slot = Slot::Unwind;
+    if setting!(unwind) == 0 {
+        return;
+    }
+    let Some(scratch) = scratch::enter(slot) else { return };
+    if begin::clear(slot as u64) != 0 {
+        mapping::executed(slot as u64);
+    }
+    scratch::leave(scratch);
+}
+
 /// Leaves in `RUN_RESULTS` which file user space has mapped at an address of its own: whether it was found, and the words of its key.
 #[inline(always)]
 pub fn identify(address: u64) {
@@ -105,8 +150,38 @@ pub fn identify(address: u64) {
         s.any = 0;
         if let Some(result) = RUN_RESULTS.get_ptr_mut(IDENTIFIED) {
             // SAFETY: a map value of plain numbers, which one thread of user space asks for.
-            unsafe { *result = [found, s.current.key.inode, s.current.key.device as u64, s.current.key.generation as u64] };
+            unsafe {
+                *result = [
+                    found,
+                    s.current.key.inode,
+                    s.current.key.written,
+                    (s.current.key.device as u64) << 32 | s.current.key.generation as u64,
+                ]
+            };
         }
+    }
+}
+
+/// Leaves in `RUN_RESULTS` how long a walk of the current task's stack takes: by tables, or by the kernel's own walker. For the benchmark.
+#[inline(always)]
+pub fn measure(ctx: *mut c_void, by_helper: bool) {
+    const USER: u64 = 1 << 8;
+    let slot = Slot::Unwind as u64;
+    let Some(scratch) = SCRATCH.get_ptr_mut(slot as u32) else { return };
+    // SAFETY: plain helper.
+    let began_ns = unsafe { bpf_ktime_get_ns() };
+    let walked = if by_helper {
+        // SAFETY: the slot is this program's alone, and the buffer is as long as said.
+        let bytes = unsafe { bpf_get_stack(ctx, (*scratch).stack.frames.as_mut_ptr().cast(), (MAX_FRAMES * 8) as u32, USER) };
+        if bytes < 0 { 0 } else { bytes as u64 / 8 }
+    } else {
+        walk(slot)
+    };
+    // SAFETY: plain helper.
+    let took_ns = unsafe { bpf_ktime_get_ns() }.wrapping_sub(began_ns);
+    if let Some(result) = RUN_RESULTS.get_ptr_mut(WALKED) {
+        // SAFETY: a map value of plain numbers, which one thread of user space asks for.
+        unsafe { *result = [took_ns, walked & ((1 << WALK_SHIFT) - 1), walked >> WALK_SHIFT & 0xff, 0] };
     }
 }
 

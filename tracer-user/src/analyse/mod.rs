@@ -3,6 +3,7 @@
 pub mod accounts;
 pub mod comparison;
 pub mod figures;
+pub mod naming;
 pub mod oom;
 pub mod rows;
 pub mod verdicts;

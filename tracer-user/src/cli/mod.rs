@@ -1,6 +1,7 @@
 //! The command line: verbs, their arguments, and what they do. `docs/cli.md` is made from this.
 
 pub mod bench_empty;
+mod bench_walk;
 pub mod demo;
 pub mod diff;
 pub mod doctor;
@@ -13,6 +14,7 @@ pub mod mark_socket;
 pub mod marking;
 pub mod messages;
 mod moment;
+mod naming;
 pub mod oom;
 mod patience;
 mod pulse;
@@ -77,6 +79,9 @@ pub enum Verb {
     /// Empty programs on the same hooks, to measure memtrail against.
     #[command(hide = true)]
     BenchEmpty,
+    /// What a walk of a stack takes.
+    #[command(hide = true)]
+    BenchWalk,
 }
 
 /// Runs the verb; the process's exit status.
@@ -94,6 +99,7 @@ pub fn run(cli: Cli) -> u8 {
         Verb::Demo(args) => demo::run(&args),
         Verb::DemoWorkload(args) => demo::workload(&args),
         Verb::BenchEmpty => bench_empty::run(),
+        Verb::BenchWalk => bench_walk::run(),
     };
     match result {
         Ok(status) => status,

@@ -6,6 +6,7 @@ use super::{
     interrupts::Interrupts,
     launch::Waiting,
     marking::{MarkSignal, Marking, Wish},
+    naming::SymbolArgs,
     rotation::Rotation,
     series::{self, Series, Wanted},
     status::{self, Conflict},
@@ -59,6 +60,9 @@ pub struct RecordArgs {
     /// How to trace.
     #[command(flatten)]
     pub tracing: TracingArgs,
+    /// Names for what has none.
+    #[command(flatten)]
+    pub names: SymbolArgs,
     /// Cgroups in the summary.
     #[arg(long, value_name = "N", default_value_t = 10)]
     pub top: usize,
@@ -160,6 +164,7 @@ pub fn run(args: RecordArgs) -> Result<u8> {
     if let Some(path) = &args.stream {
         Streaming::check(path, with_command.then_some("the command's").or(to_stdout.then_some("the report's")))?;
     }
+    args.names.check()?;
     // First of all: the janitor and the command begin as copies of this process.
     let waiting = match args.command.as_slice() {
         [] => None,
@@ -331,12 +336,16 @@ impl Ended {
 
     /// Writes everything that can be written, and prints the summary. What could not be is told after all was tried: an error then.
     fn write(self, args: &RecordArgs) -> Result<Report> {
-        let Ended { series, report, is_older, errors } = self;
+        let Ended { series, mut report, is_older, errors } = self;
         let streams_to_stdout = series.streams_to_stdout();
         let mut failures = series.finish(report.as_ref(), is_older);
         if let Some(report) = report.as_ref().filter(|_| is_older) {
             let time = units::seconds(report.duration_s).unwrap_or_else(|| "an unknown time".to_owned());
             eprintln!("memtrail: what is written now shows the last whole snapshot, after {time}");
+        }
+        // A recording keeps the places, for symbols that are found later.
+        if let Some(report) = &mut report {
+            args.names.name(report);
         }
         let options = output::WriteOptions { mode: args.mode, ..Default::default() };
         for file in args.output.iter().filter(|file| !series::takes(file)) {

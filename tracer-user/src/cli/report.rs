@@ -1,6 +1,6 @@
 //! `memtrail report`: any view or format of a recording.
 
-use super::{moment, patience::Patience, status::Conflict};
+use super::{moment, naming::SymbolArgs, patience::Patience, status::Conflict};
 use crate::analyse::comparison;
 use crate::{
     containers::NamePattern,
@@ -66,6 +66,9 @@ pub struct ReportArgs {
     /// Most rows.
     #[arg(long, value_name = "N")]
     pub top: Option<usize>,
+    /// Names for what has none.
+    #[command(flatten)]
+    pub names: SymbolArgs,
     /// Files to write. The help comes from the table of formats.
     #[arg(
         short,
@@ -94,7 +97,8 @@ Examples:
   memtrail report run.mtrail --view oom                  an autopsy for each OOM kill
   memtrail report run.mtrail --value charged -o out.svg  a flame graph of all charges
   memtrail report run.mtrail --from warm --to loaded     what grew between two marks
-  memtrail report run.mtrail --by thread -o out.folded   live bytes by thread";
+  memtrail report run.mtrail --by thread -o out.folded   live bytes by thread
+  memtrail report run.mtrail --symbols build/debug       names from the files of a build";
 
 /// What stacks are split by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -130,16 +134,22 @@ pub fn run(args: &ReportArgs) -> Result<u8> {
         output::check_target(file, Source::Recording)?;
     }
     check(args)?;
+    args.names.check()?;
     if args.view == Some(View::Marks) {
         return print(&views::marks(&moment::read(&args.file, None)?.marks));
     }
     let at = |mark: Option<&String>| moment::read(&args.file, mark.map(String::as_str));
     let recording = at(args.to.as_ref())?;
     let header = recording.header.clone();
-    let report = moment::last_report(&args.file, recording)?;
+    let named = |recording| -> Result<Report> {
+        let mut report = moment::last_report(&args.file, recording)?;
+        args.names.name(&mut report);
+        Ok(report)
+    };
+    let report = named(recording)?;
     let value = args.value();
     let report = match &args.from {
-        Some(from) => growth(Some(&moment::last_report(&args.file, at(Some(from))?)?), &report, value)?,
+        Some(from) => growth(Some(&named(at(Some(from))?)?), &report, value)?,
         None if value == Value::Growth => growth(None, &report, value)?,
         None => report,
     };

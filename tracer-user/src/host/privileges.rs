@@ -44,8 +44,8 @@ pub const SURVEY: &[Capability] = &[CAP_SYS_ADMIN];
 pub const SYMBOLS: &[Capability] = &[CAP_SYS_PTRACE, CAP_DAC_READ_SEARCH];
 
 /// The collector: tables, and the programs that are loaded when they are first run (the sweep, pictures); addresses in
-/// /proc/kallsyms; what the thread that reads symbols has, since that is made by the collector. Frame numbers and flags (CAP_SYS_ADMIN) were read at the start, perf events
-/// are open, programs are attached.
+/// /proc/kallsyms; what the thread that reads symbols has, since that is made by the collector. Frame numbers and flags (CAP_SYS_ADMIN) were read at the start, and
+/// programs are attached.
 pub const COLLECTOR: &[Capability] = &[CAP_BPF, CAP_PERFMON, CAP_SYSLOG, CAP_SYS_PTRACE, CAP_DAC_READ_SEARCH];
 
 /// Filling tables for unwinding: system calls on them, and the program that says which file is mapped.

@@ -34,6 +34,8 @@ pub enum ProbeId {
     Oom,
     /// A process asks for address space.
     Mapping,
+    /// A process ends, or executes another program.
+    Images,
     /// Cgroups are made and removed.
     Cgroups,
 }
@@ -56,6 +58,7 @@ impl ProbeId {
             ProbeId::High => "high",
             ProbeId::Oom => "oom",
             ProbeId::Mapping => "mapping",
+            ProbeId::Images => "images",
             ProbeId::Cgroups => "cgroups",
         }
     }
@@ -399,6 +402,17 @@ pub static CATALOGUE: &[Probe] = &[
                 ],
             },
         ],
+    },
+    Probe {
+        id: ProbeId::Images,
+        required: false,
+        providers: &[Provider {
+            tier: Tier::Tracepoint,
+            hooks: &[
+                hook("image_exit", Attach::RawTracepoint, &["sched_process_exit"]),
+                hook("image_exec", Attach::RawTracepoint, &["sched_process_exec"]),
+            ],
+        }],
     },
     Probe {
         id: ProbeId::Cgroups,

@@ -161,12 +161,11 @@ impl Tables {
     /// See [`Tables::identify`].
     pub fn identify_at(&self, address: u64) -> io::Result<FileKey> {
         calls::test_run(self.identify.as_fd(), [address, 0, 0, 0])?;
-        let [found, inode, device, generation] = self.results.get(&IDENTIFIED, 0).map_err(io::Error::other)?;
+        let [found, inode, written, place] = self.results.get(&IDENTIFIED, 0).map_err(io::Error::other)?;
         if found != 0 {
             return Err(io::ErrorKind::NotFound.into());
         }
-        let small = |number: u64| u32::try_from(number).map_err(io::Error::other);
-        Ok(FileKey { inode, device: small(device)?, generation: small(generation)? })
+        Ok(FileKey { inode, written, device: (place >> 32) as u32, generation: place as u32 })
     }
 
     /// Waits until every walk that runs now has ended.

@@ -1,47 +1,65 @@
-//! Opened files of mappings, kept so that symbols can be read after the process, its container and its mounts are gone.
+//! Files with code in which stacks were found, by the number that frames know them by, kept open so that symbols can be read after the
+//! process, its container and its mounts are gone.
 //!
-//! A bounded, least-recently-used store; opening is done by [`super::opener`]. An open file pins its inode, so that an inode number
-//! cannot come to mean another file while it is here, and also its file system, which cannot be unmounted then. So a file is let go when
-//! no running program maps it any more ([`FileStore::idle`], [`FileStore::let_go`]); whoever wants its names learns them before, and finds
-//! them again by the id that the store remembers.
+//! A bounded store; opening is done by [`super::opener`], by whoever is told that a walk met a file. An open file pins its inode, and also its file
+//! system, which cannot be unmounted then. So a file is let go when it is idle ([`FileStore::idle`], [`FileStore::let_go`]): whoever wants its
+//! names learns them before, and it is opened again when a walk meets it again. What it was called stays known.
 
-use super::identity::FileIdentity;
-use super::image::MappedFile;
 use super::sys;
-use crate::host::clock::monotonic_ns;
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::sync::Arc;
-use std::time::SystemTime;
+use tracer_common::unwind::FileKey;
 
 /// Descriptors used at most, and never more than a quarter of what the process may have.
 const MAX_FILES: usize = 512;
-/// Files that could not be opened are not tried again until this many others failed.
-const MAX_REFUSED: usize = 4096;
-
-/// Files that are closed and whose ids are remembered.
-const MAX_CLOSED: usize = 4096;
-
-/// Least time between two looks whether a file is as it was, nanoseconds.
-const CHECKED_EVERY_NS: u64 = 100_000_000;
+/// Files of which the name is known, open or not.
+const MAX_KNOWN: usize = 16_384;
 
 /// An opened file.
 #[derive(Clone, Debug)]
 pub struct OpenFile {
-    /// Unique within the store, never used again: what caches may be keyed by.
-    pub id: u64,
-    /// Which file.
-    pub identity: FileIdentity,
+    /// [`FileKey::number`]: what caches may be keyed by, since other bytes in the same place have another one.
+    pub number: u32,
     /// Bytes when it was opened.
     pub size: u64,
     /// What it was like then, as far as the file system says.
     pub version: Option<FileVersion>,
-    /// When it was last written to before that, monotonic nanoseconds; 0 if that is not known, or was before the host began.
-    pub written_ns: u64,
     /// The file, open for reading. Its owner can change or cut it at any time: never map it.
     pub file: Arc<File>,
+}
+
+/// A file as it is known.
+#[derive(Clone, Debug)]
+pub struct CodeFile {
+    /// Path as the kernel shows it: in the process's mount namespace. Hostile bytes.
+    pub path: Arc<[u8]>,
+    /// The file, while it is open.
+    pub open: Option<OpenFile>,
+}
+
+impl CodeFile {
+    /// Last component of the path, without the kernel's mark for deleted files.
+    #[must_use]
+    pub fn base_name(&self) -> &[u8] {
+        let path = self.path.strip_suffix(b" (deleted)").unwrap_or(&self.path);
+        path.rsplit(|&b| b == b'/').next().unwrap_or(path)
+    }
+}
+
+/// Where a process has mapped a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mapped {
+    /// Thread-group id.
+    pub tgid: u32,
+    /// First address.
+    pub start: u64,
+    /// Address after the last.
+    pub end: u64,
+    /// Identity of the process's image; 0 for none.
+    pub process: u64,
 }
 
 /// What happened to files, by cause.
@@ -49,26 +67,16 @@ pub struct OpenFile {
 pub struct FileCounters {
     /// Opened.
     pub opened: u64,
-    /// Not reachable any more: the process and its mounts were gone.
+    /// Not reachable any more: the process had ended or unmapped it.
     pub gone: u64,
     /// Not a regular file, or on a file system served by a user process, which could stop the reader for ever.
     pub refused: u64,
     /// Pushed out by others.
     pub evicted: u64,
-    /// Closed because no running program mapped them any more.
+    /// Closed because nobody seems to run them any more.
     pub let_go: u64,
-    /// Not tried, because too many waited to be opened.
-    pub queue_full: u64,
-}
-
-#[derive(Debug)]
-struct Kept {
-    open: OpenFile,
-    last_used: u64,
-    /// When a program last mapped it, as far as the store was asked, monotonic nanoseconds.
-    mapped_ns: u64,
-    /// When it was last looked whether it is as it was, alike.
-    checked_ns: u64,
+    /// Not tried, because too many waited to be opened; or two files that have one number.
+    pub not_tried: u64,
 }
 
 /// What tells whether a file is as it was: its size, when it was last written to, and when anything of it last changed.
@@ -76,7 +84,6 @@ struct Kept {
 pub struct FileVersion {
     size: u64,
     written: (i64, i64),
-    changed: (i64, i64),
 }
 
 impl FileVersion {
@@ -86,46 +93,31 @@ impl FileVersion {
     /// The file system's.
     pub fn of(file: &File) -> io::Result<FileVersion> {
         let metadata = file.metadata()?;
-        let (written, changed) = ((metadata.mtime(), metadata.mtime_nsec()), (metadata.ctime(), metadata.ctime_nsec()));
-        Ok(FileVersion { size: metadata.len(), written, changed })
-    }
-
-    /// Whether nothing was written in between: names and links may have changed.
-    #[must_use]
-    pub fn has_bytes_of(&self, other: &FileVersion) -> bool {
-        (self.size, self.written) == (other.size, other.written)
-    }
-
-    /// When it was last written to, monotonic nanoseconds; 0 for what is before the host began, or in the future.
-    fn written_ns(&self) -> u64 {
-        let written =
-            u64::try_from(self.written.0).unwrap_or(0).saturating_mul(1_000_000_000).saturating_add(self.written.1.unsigned_abs());
-        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |now| now.as_nanos() as u64);
-        now.checked_sub(written).and_then(|ago| monotonic_ns().checked_sub(ago)).unwrap_or(0)
+        Ok(FileVersion { size: metadata.len(), written: (metadata.mtime(), metadata.mtime_nsec()) })
     }
 }
 
-/// A file that was here.
-#[derive(Clone, Copy, Debug)]
-struct Closed {
-    id: u64,
-    identity: FileIdentity,
-    version: Option<FileVersion>,
-    written_ns: u64,
+#[derive(Debug)]
+struct Known {
+    key: FileKey,
+    path: Arc<[u8]>,
+    open: Option<OpenFile>,
+    /// `None` for what stays open.
+    by: Option<Mapped>,
+    last_used: u64,
+    /// No walk met it lately.
+    is_unmet: bool,
 }
 
 /// See the module.
 #[derive(Debug)]
 pub struct FileStore {
     capacity: usize,
-    kept: HashMap<(u64, u64), Vec<Kept>>,
-    count: usize,
-    closed: HashMap<(u64, u64), Vec<Closed>>,
-    /// Places of closed files, the first closed first.
-    closed_order: VecDeque<((u64, u64), u64)>,
-    refused: HashMap<(u64, u64), ()>,
+    known: HashMap<u32, Known>,
+    open: usize,
+    /// Keys of files that were closed since somebody last asked.
+    closed: Vec<FileKey>,
     clock: u64,
-    next_id: u64,
     counters: FileCounters,
 }
 
@@ -137,162 +129,87 @@ impl Default for FileStore {
 }
 
 impl FileStore {
-    /// A store of at most that many files.
+    /// A store of at most that many open files.
     #[must_use]
     pub fn new(capacity: usize) -> FileStore {
-        FileStore {
-            capacity,
-            kept: HashMap::new(),
-            count: 0,
-            closed: HashMap::new(),
-            closed_order: VecDeque::new(),
-            refused: HashMap::new(),
-            clock: 0,
-            next_id: 1,
-            counters: FileCounters::default(),
-        }
+        FileStore { capacity, known: HashMap::new(), open: 0, closed: Vec::new(), clock: 0, counters: FileCounters::default() }
     }
 
-    /// A program has mapped the file: whether an attempt to open it would tell anything new. Of a file that is here it may, from time to time:
-    /// that it was written to.
-    pub fn wants(&mut self, identity: &FileIdentity) -> bool {
-        if identity.inode == 0 || self.refused.contains_key(&identity.place()) {
+    /// The file with that number, if it was ever here.
+    pub fn get(&mut self, number: u32) -> Option<CodeFile> {
+        self.clock += 1;
+        let known = self.known.get_mut(&number)?;
+        known.last_used = self.clock;
+        Some(CodeFile { path: Arc::clone(&known.path), open: known.open.clone() })
+    }
+
+    /// The number of the file with that path which was looked up last.
+    #[must_use]
+    pub fn number_of(&self, path: &[u8]) -> Option<u32> {
+        let with_path = self.known.iter().filter(|(_, known)| *known.path == *path);
+        with_path.max_by_key(|(_, known)| known.last_used).map(|(number, _)| *number)
+    }
+
+    /// Whether that very file is open.
+    #[must_use]
+    pub fn is_open(&self, key: &FileKey) -> bool {
+        self.known.get(&key.number()).is_some_and(|known| known.key == *key && known.open.is_some())
+    }
+
+    /// Keeps a file that a process has mapped, in the place of the one that was not used longest; without `file`, what it is called; without `by`,
+    /// for good. False for one whose number is another file's.
+    pub fn insert(&mut self, key: &FileKey, path: &[u8], by: Option<Mapped>, file: Option<(Arc<File>, u64)>) -> bool {
+        let number = key.number();
+        if self.known.get(&number).is_some_and(|known| known.key != *key) {
+            self.counters.not_tried += 1;
             return false;
         }
-        match self.find(identity) {
-            Some(kept) => {
-                kept.mapped_ns = monotonic_ns();
-                let is_due = kept.mapped_ns.saturating_sub(kept.checked_ns) >= CHECKED_EVERY_NS;
-                if is_due {
-                    kept.checked_ns = kept.mapped_ns;
-                }
-                is_due
-            }
-            None => true,
-        }
-    }
-
-    fn find(&mut self, identity: &FileIdentity) -> Option<&mut Kept> {
         self.clock += 1;
-        let clock = self.clock;
-        let found = self.kept.get_mut(&identity.place())?.iter_mut().find(|kept| kept.open.identity.agrees_with(identity))?;
-        found.last_used = clock;
-        Some(found)
+        self.close(number);
+        while file.is_some() && self.open >= self.capacity && self.evict() {}
+        if self.known.len() >= MAX_KNOWN {
+            self.forget_half();
+        }
+        let open = file.map(|(file, size)| OpenFile { number, size, version: FileVersion::of(&file).ok(), file });
+        self.counters.opened += u64::from(open.is_some());
+        self.open += usize::from(open.is_some());
+        self.known.insert(number, Known { key: *key, path: path.into(), open, by, last_used: self.clock, is_unmet: false });
+        true
     }
 
-    /// The opened file, if it is here.
-    pub fn get(&mut self, identity: &FileIdentity) -> Option<OpenFile> {
-        self.find(identity).map(|kept| kept.open.clone())
-    }
-
-    /// Closes a file that was written to since: what is read of it from now on belongs to another id.
-    pub fn let_go_of_changed(&mut self, identity: &FileIdentity) {
-        self.close(|kept| kept.open.identity.agrees_with(identity));
-    }
-
-    /// Files that were opened after the one with that id, the smallest first, and the id of the last of them.
+    /// Open files, but for those that stay open.
     #[must_use]
-    pub fn opened_after(&self, id: u64) -> (Vec<OpenFile>, u64) {
-        let last = self.next_id - 1;
-        if last <= id {
-            return (Vec::new(), last);
+    pub fn opened(&self) -> Vec<FileKey> {
+        self.known.values().filter(|known| known.open.is_some() && known.by.is_some()).map(|known| known.key).collect()
+    }
+
+    /// Says which of the open files no walk met lately.
+    pub fn note_unmet(&mut self, unmet: &HashSet<u32>) {
+        for (number, known) in &mut self.known {
+            known.is_unmet = known.open.is_some() && unmet.contains(number);
         }
-        let mut opened: Vec<OpenFile> = self.kept.values().flatten().map(|kept| &kept.open).filter(|open| open.id > id).cloned().collect();
-        opened.sort_by_key(|open| open.size);
-        (opened, last)
     }
 
-    /// The opened file, if it is here with the bytes that were mapped at that moment.
-    pub fn get_mapped(&mut self, identity: &FileIdentity, mapped_ns: u64) -> Option<OpenFile> {
-        self.get(identity).filter(|open| open.written_ns <= mapped_ns)
-    }
-
-    /// The id of a file that was here and is closed: the last one of that identity with the bytes that were mapped at that moment.
+    /// Numbers of at most so many files that are idle: no walk met them lately, and the process for which they were opened `has_ended`. While it
+    /// runs, the file system is in use anyway.
     #[must_use]
-    pub fn closed_id(&self, identity: &FileIdentity, mapped_ns: u64) -> Option<u64> {
-        let closed = self.closed.get(&identity.place())?;
-        closed.iter().rev().find(|closed| closed.identity.agrees_with(identity) && closed.written_ns <= mapped_ns).map(|closed| closed.id)
+    pub fn idle(&self, most: usize, has_ended: impl Fn(u64) -> bool) -> HashSet<u32> {
+        let is_idle = |known: &Known| known.is_unmet && known.by.is_some_and(|by| has_ended(by.process));
+        self.known.iter().filter(|(_, known)| is_idle(known)).map(|(number, _)| *number).take(most).collect()
     }
 
-    /// Keeps an opened file, in the place of the one that was not used longest. One that was here before, and did not change since, has
-    /// the id that it had.
-    pub fn insert(&mut self, mapped: &MappedFile, file: File, size: u64) {
-        if self.get(&mapped.identity).is_some() {
-            return;
-        }
-        while self.count >= self.capacity && self.evict() {}
-        let mut identity = mapped.identity;
-        identity.generation = identity.generation.or_else(|| sys::inode_generation(&file));
-        let version = FileVersion::of(&file).ok().map(|version| FileVersion { size, ..version });
-        let id = self.reopened(&identity, version).unwrap_or_else(|| {
-            self.next_id += 1;
-            self.next_id - 1
-        });
-        let open =
-            OpenFile { id, identity, size, version, written_ns: version.map_or(0, |version| version.written_ns()), file: Arc::new(file) };
-        self.clock += 1;
-        let now = monotonic_ns();
-        let kept = Kept { open, last_used: self.clock, mapped_ns: now, checked_ns: now };
-        self.kept.entry(identity.place()).or_default().push(kept);
-        self.count += 1;
-        self.counters.opened += 1;
-    }
-
-    /// The id that this very file had before it was closed.
-    fn reopened(&mut self, identity: &FileIdentity, version: Option<FileVersion>) -> Option<u64> {
-        let closed = self.closed.get_mut(&identity.place())?;
-        let at = closed.iter().position(|closed| closed.identity == *identity && version.is_some() && closed.version == version)?;
-        let id = closed.remove(at).id;
-        self.closed_order.retain(|entry| *entry != (identity.place(), id));
-        Some(id)
-    }
-
-    /// Files that no program has mapped since that moment, as far as the store was asked.
-    pub fn idle(&self, before_ns: u64) -> impl Iterator<Item = &OpenFile> {
-        self.kept.values().flatten().filter(move |kept| kept.mapped_ns < before_ns).map(|kept| &kept.open)
-    }
-
-    /// Closes those of these files that no program has mapped since that moment, so that no file system is kept busy for ever.
-    pub fn let_go(&mut self, ids: &HashSet<u64>, before_ns: u64) {
-        let count = self.count;
-        self.close(|kept| ids.contains(&kept.open.id) && kept.mapped_ns < before_ns);
-        self.counters.let_go += (count - self.count) as u64;
-    }
-
-    /// Closes files, and remembers their ids.
-    fn close(&mut self, chosen: impl Fn(&Kept) -> bool) {
-        for (place, kept) in &mut self.kept {
-            for Kept { open, .. } in kept.extract_if(.., |kept| chosen(kept)) {
-                self.closed.entry(*place).or_default().push(Closed {
-                    id: open.id,
-                    identity: open.identity,
-                    version: open.version,
-                    written_ns: open.written_ns,
-                });
-                self.closed_order.push_back((*place, open.id));
-            }
-        }
-        self.kept.retain(|_, kept| !kept.is_empty());
-        self.count = self.kept.values().map(Vec::len).sum();
-        while self.closed_order.len() > MAX_CLOSED
-            && let Some((place, id)) = self.closed_order.pop_front()
-        {
-            if let Some(closed) = self.closed.get_mut(&place) {
-                closed.retain(|closed| closed.id != id);
-                if closed.is_empty() {
-                    self.closed.remove(&place);
-                }
+    /// Closes those of these files that no walk met since.
+    pub fn let_go(&mut self, numbers: &HashSet<u32>) {
+        for number in numbers {
+            if self.known.get(number).is_some_and(|known| known.is_unmet) && self.close(*number) {
+                self.counters.let_go += 1;
             }
         }
     }
 
-    /// A file was found and is not to be read.
-    pub fn refuse(&mut self, identity: &FileIdentity) {
-        self.counters.refused += 1;
-        if self.refused.len() >= MAX_REFUSED {
-            self.refused.clear();
-        }
-        self.refused.insert(identity.place(), ());
+    /// Keys of files that were closed since this was last asked.
+    pub fn take_closed(&mut self) -> Vec<FileKey> {
+        std::mem::take(&mut self.closed)
     }
 
     /// A file was not found.
@@ -300,9 +217,14 @@ impl FileStore {
         self.counters.gone += 1;
     }
 
+    /// A file was found and is not to be read.
+    pub fn note_refused(&mut self) {
+        self.counters.refused += 1;
+    }
+
     /// A file was not looked for.
-    pub fn note_queue_full(&mut self) {
-        self.counters.queue_full += 1;
+    pub fn note_not_tried(&mut self) {
+        self.counters.not_tried += 1;
     }
 
     /// Counts by cause.
@@ -314,20 +236,36 @@ impl FileStore {
     /// Files held open.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.count
+        self.open
     }
 
     /// No file is held.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.count == 0
+        self.open == 0
+    }
+
+    fn close(&mut self, number: u32) -> bool {
+        let Some(known) = self.known.get_mut(&number).filter(|known| known.open.is_some()) else { return false };
+        (known.open, known.is_unmet) = (None, false);
+        self.open -= 1;
+        self.closed.push(known.key);
+        true
     }
 
     fn evict(&mut self) -> bool {
-        let Some(last_used) = self.kept.values().flatten().map(|kept| kept.last_used).min() else { return false };
-        self.close(|kept| kept.last_used == last_used);
+        let open = self.known.iter().filter(|(_, known)| known.open.is_some() && known.by.is_some());
+        let Some(number) = open.min_by_key(|(_, known)| known.last_used).map(|(number, _)| *number) else { return false };
         self.counters.evicted += 1;
-        true
+        self.close(number)
+    }
+
+    /// Of the files that are closed, the half that was not asked for longest.
+    fn forget_half(&mut self) {
+        let mut used: Vec<u64> = self.known.values().map(|known| known.last_used).collect();
+        used.sort_unstable();
+        let middle = used.get(used.len() / 2).copied().unwrap_or(0);
+        self.known.retain(|_, known| known.open.is_some() || known.last_used > middle);
     }
 }
 
@@ -335,143 +273,111 @@ impl FileStore {
 mod tests {
     use super::*;
 
-    fn mapped(inode: u64, generation: Option<u64>) -> MappedFile {
-        MappedFile { identity: FileIdentity { device: 1, inode, generation }, path: Box::from(*b"/x") }
+    fn key(inode: u64) -> FileKey {
+        FileKey { inode, written: 1, device: 1, generation: 1 }
     }
 
-    fn some_file() -> File {
-        File::open("/proc/self/exe").unwrap()
+    const BY: Option<Mapped> = Some(Mapped { tgid: 1, start: 0, end: 1, process: 7 });
+
+    fn some_file() -> Option<(Arc<File>, u64)> {
+        Some((Arc::new(File::open("/proc/self/exe").unwrap()), 1))
     }
 
-    #[test]
-    fn files_are_given_once_after_they_were_opened_and_the_smallest_first() {
-        let mut store = FileStore::new(8);
-        let open = || File::open("/dev/null").unwrap();
-        let sizes = |opened: &[OpenFile]| opened.iter().map(|open| open.size).collect::<Vec<_>>();
-        assert_eq!(store.opened_after(0).1, 0);
-        for (inode, size) in [(1, 30), (2, 10), (3, 20)] {
-            store.insert(&mapped(inode, Some(1)), open(), size);
-        }
-        let (opened, last) = store.opened_after(0);
-        assert_eq!((sizes(&opened), last), (vec![10, 20, 30], 3));
-        assert!(store.opened_after(last).0.is_empty());
-        store.insert(&mapped(4, Some(1)), open(), 5);
-        assert_eq!(sizes(&store.opened_after(last).0), [5]);
+    fn inserted(store: &mut FileStore, inode: u64) -> u32 {
+        assert!(store.insert(&key(inode), b"/x", BY, some_file()));
+        key(inode).number()
     }
 
     #[test]
-    fn a_file_that_was_written_to_has_another_id() {
-        use std::io::Write as _;
-        let mut store = FileStore::new(4);
-        let mut file = tempfile::NamedTempFile::new().unwrap();
-        let identity = mapped(1, Some(1)).identity;
-        store.insert(&mapped(1, Some(1)), file.reopen().unwrap(), 0);
-        let open = store.get(&identity).unwrap();
-        let (before, version) = (open.id, open.version.unwrap());
-        assert_eq!(FileVersion::of(&open.file).unwrap(), version);
-        file.write_all(b"other code").unwrap();
-        assert!(!FileVersion::of(&open.file).unwrap().has_bytes_of(&version));
-        store.let_go_of_changed(&identity);
-        assert!(store.wants(&identity));
-        store.insert(&mapped(1, Some(1)), file.reopen().unwrap(), 10);
-        let after = store.get(&identity).unwrap();
-        assert_ne!(after.id, before);
-        // Who mapped it before it was written to has what was learnt of it then, and nothing of what is there now.
-        let earlier = after.written_ns - 1_000_000_000;
-        assert!(store.get_mapped(&identity, earlier).is_none() && store.get_mapped(&identity, after.written_ns).is_some());
-        assert_eq!(store.opened_after(before).0.len(), 1);
-    }
-
-    #[test]
-    fn the_file_not_used_longest_goes_first() {
+    fn the_number_of_open_files_is_bounded_and_the_least_used_goes() {
         let mut store = FileStore::new(2);
-        for inode in 1..=2 {
-            store.insert(&mapped(inode, Some(0)), some_file(), 1);
-        }
-        assert!(store.get(&mapped(1, None).identity).is_some());
-        store.insert(&mapped(3, Some(0)), some_file(), 1);
-        let has = |store: &mut FileStore, inode| store.get(&mapped(inode, Some(0)).identity).is_some();
-        assert_eq!((has(&mut store, 1), has(&mut store, 2), has(&mut store, 3)), (true, false, true));
+        let [first, second] = [1, 2].map(|inode| inserted(&mut store, inode));
+        assert!(store.get(first).unwrap().open.is_some());
+        let third = inserted(&mut store, 3);
         assert_eq!((store.len(), store.counters().evicted), (2, 1));
+        assert!(store.get(second).unwrap().open.is_none() && store.get(first).unwrap().open.is_some());
+        assert_eq!(&*store.get(second).unwrap().path, b"/x", "what it was called stays known");
+        assert_eq!(store.take_closed(), [key(2)], "it is to be told when it is met again");
+        assert!(store.take_closed().is_empty() && store.is_open(&key(3)) && !store.is_open(&key(2)));
+        assert_ne!(third, first);
     }
 
     #[test]
-    fn another_generation_is_another_file() {
-        let mut store = FileStore::new(4);
-        store.insert(&mapped(1, Some(7)), some_file(), 1);
-        assert!(store.wants(&mapped(1, Some(8)).identity));
-        assert!(!store.wants(&mapped(1, Some(7)).identity) && !store.wants(&mapped(1, None).identity));
-        store.insert(&mapped(1, Some(8)), some_file(), 1);
-        let id = |store: &mut FileStore, generation| store.get(&mapped(1, Some(generation)).identity).unwrap().id;
-        assert_ne!(id(&mut store, 7), id(&mut store, 8));
+    fn idle_files_are_let_go_and_those_that_came_back_are_not() {
+        let mut store = FileStore::new(8);
+        let numbers = [1, 2, 3].map(|inode| inserted(&mut store, inode));
+        store.note_unmet(&numbers[..2].iter().copied().collect());
+        assert!(store.idle(10, |process| process != 7).is_empty(), "its process runs");
+        let idle = store.idle(10, |process| process == 7);
+        assert_eq!(idle.len(), 2);
+        assert_eq!(store.idle(1, |_| true).len(), 1);
+        // Looked at again before they were let go: one is run.
+        store.note_unmet(&[numbers[1]].into());
+        store.let_go(&idle);
+        assert_eq!((store.len(), store.counters().let_go), (2, 1));
+        assert!(store.is_open(&key(1)) && !store.is_open(&key(2)));
+        inserted(&mut store, 2);
+        assert!(store.is_open(&key(2)) && store.idle(10, |_| true).is_empty());
+        assert!(store.insert(&key(9), b"/y", BY, None));
+        assert_eq!((store.number_of(b"/y"), store.number_of(b"/z")), (Some(key(9).number()), None));
+        assert_eq!(store.number_of(b"/x"), Some(numbers[1]), "the latest of several");
     }
 
     #[test]
-    fn refused_files_are_not_tried_again_and_anonymous_memory_never() {
-        let mut store = FileStore::new(4);
-        store.refuse(&mapped(5, None).identity);
-        assert!(!store.wants(&mapped(5, None).identity) && !store.wants(&FileIdentity::NONE));
-        assert_eq!(store.counters().refused, 1);
-    }
-
-    fn idle(store: &FileStore, before_ns: u64) -> HashSet<u64> {
-        store.idle(before_ns).map(|open| open.id).collect()
-    }
-
-    #[test]
-    fn a_file_that_nobody_maps_is_closed_and_keeps_its_id() {
-        let mut store = FileStore::new(4);
-        store.insert(&mapped(1, Some(0)), some_file(), 1);
-        let id = store.get(&mapped(1, None).identity).unwrap().id;
-        let later = monotonic_ns() + 1;
-        assert_eq!((idle(&store, 0), idle(&store, later)), (HashSet::new(), HashSet::from([id])));
-        store.let_go(&HashSet::from([id]), 0);
-        assert_eq!(store.len(), 1, "a program has mapped it since");
-        store.let_go(&HashSet::from([id]), later);
-        assert!(store.is_empty() && store.get(&mapped(1, Some(0)).identity).is_none());
-        assert_eq!(
-            (store.closed_id(&mapped(1, None).identity, u64::MAX), store.closed_id(&mapped(1, Some(9)).identity, u64::MAX)),
-            (Some(id), None)
-        );
-        assert!(store.wants(&mapped(1, Some(0)).identity), "it is opened again where a program maps it again");
-        assert_eq!((store.counters().let_go, store.counters().evicted), (1, 0));
-    }
-
-    #[test]
-    fn a_file_that_is_opened_again_has_its_id_unless_it_changed() {
-        let mut store = FileStore::new(4);
-        let id = |store: &mut FileStore| store.get(&mapped(1, Some(0)).identity).unwrap().id;
-        store.insert(&mapped(1, Some(0)), some_file(), 1);
-        let first = id(&mut store);
-        store.let_go(&HashSet::from([first]), u64::MAX);
-        store.insert(&mapped(1, Some(0)), some_file(), 1);
-        assert_eq!((id(&mut store), store.closed_id(&mapped(1, Some(0)).identity, u64::MAX)), (first, None));
-        store.let_go(&HashSet::from([first]), u64::MAX);
-        store.insert(&mapped(1, Some(0)), some_file(), 2);
-        assert_ne!(id(&mut store), first, "its size is another");
-    }
-
-    #[test]
-    fn ids_of_closed_files_are_bounded() {
-        let mut store = FileStore::new(2);
-        for inode in 0..MAX_CLOSED as u64 + 10 {
-            store.insert(&mapped(inode + 1, Some(0)), some_file(), 1);
-        }
-        assert_eq!((store.closed.len(), store.closed_order.len(), store.len()), (MAX_CLOSED, MAX_CLOSED, 2));
-        assert_eq!(store.closed_id(&mapped(1, Some(0)).identity, u64::MAX), None);
-        assert!(store.closed_id(&mapped(MAX_CLOSED as u64, Some(0)).identity, u64::MAX).is_some());
-    }
-
-    #[test]
-    fn a_file_that_is_opened_and_closed_again_and_again_pushes_out_no_other_id() {
+    fn what_is_kept_for_good_is_neither_pushed_out_nor_looked_at() {
         let mut store = FileStore::new(1);
-        for inode in [1, 2, 3] {
-            store.insert(&mapped(inode, Some(0)), some_file(), 1);
+        assert!(store.insert(&key(1), b"[vdso]", None, some_file()));
+        assert!(store.opened().is_empty());
+        inserted(&mut store, 2);
+        inserted(&mut store, 3);
+        assert!(store.is_open(&key(1)) && store.is_open(&key(3)) && !store.is_open(&key(2)));
+    }
+
+    #[test]
+    fn a_file_that_is_opened_anew_is_open_once() {
+        let mut store = FileStore::new(8);
+        inserted(&mut store, 1);
+        inserted(&mut store, 1);
+        assert_eq!(store.len(), 1);
+    }
+
+    #[test]
+    fn other_bytes_are_another_file_and_a_number_of_two_is_not_taken() {
+        let mut store = FileStore::new(8);
+        let number = inserted(&mut store, 1);
+        let written = FileKey { written: 2, ..key(1) };
+        assert_ne!(written.number(), number);
+        assert!(!store.is_open(&written));
+        store.known.get_mut(&number).unwrap().key = key(99);
+        assert!(!store.insert(&key(1), b"/y", BY, some_file()));
+        assert_eq!(store.counters().not_tried, 1);
+    }
+
+    #[test]
+    fn a_file_that_is_not_to_be_read_has_its_name() {
+        let mut store = FileStore::new(8);
+        assert!(store.insert(&key(7), b"/mnt/fuse/program (deleted)", BY, None));
+        let known = store.get(key(7).number()).unwrap();
+        assert_eq!((known.base_name(), known.open.is_none()), (&b"program"[..], true));
+    }
+
+    #[test]
+    fn names_of_closed_files_are_bounded() {
+        let mut store = FileStore::new(4);
+        for inode in 0..2 * MAX_KNOWN as u64 {
+            assert!(store.insert(&key(inode), b"/x", BY, None));
         }
-        for round in 0..MAX_CLOSED as u64 + 10 {
-            store.insert(&mapped(2 + round % 2, Some(0)), some_file(), 1);
-        }
-        assert!(store.closed_id(&mapped(1, Some(0)).identity, u64::MAX).is_some());
-        assert_eq!((store.closed_order.len(), store.len()), (2, 1));
+        assert!(store.known.len() <= MAX_KNOWN, "{}", store.known.len());
+        assert!(store.get(key(2 * MAX_KNOWN as u64 - 1).number()).is_some());
+    }
+
+    #[test]
+    fn a_file_that_was_written_to_has_another_version() {
+        use std::io::Write as _;
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        let before = FileVersion::of(file.as_file()).unwrap();
+        assert_eq!(FileVersion::of(&file.reopen().unwrap()).unwrap(), before);
+        file.write_all(b"other code").unwrap();
+        assert_ne!(FileVersion::of(file.as_file()).unwrap(), before);
     }
 }

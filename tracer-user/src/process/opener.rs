@@ -1,87 +1,43 @@
-//! Opens the files of new mappings while their process lives, on a thread of its own: a path can lie on a file system whose
-//! server never answers, and then only this thread stands still; requests that find its queue full are counted.
+//! Opens files that processes have mapped. A path can lie on a file system whose server never answers: whoever asks does so on a thread of its own.
 //!
-//! The path is the process's, hostile like all of it. It is looked up by the kernel inside of the process's own root
-//! (RESOLVE_IN_ROOT: an absolute symlink in a container means the container's file, not ours), first without opening (opening a
-//! device or a FIFO has effects), and opened only if it is a regular file and the one that was mapped.
+//! What is found is looked at without opening it first (opening a device or a FIFO has effects), and opened only if it is a regular file. Paths
+//! are the process's, hostile like all of it: they are looked up by the kernel inside of the process's own root (RESOLVE_IN_ROOT: an absolute
+//! symlink in a container means the container's file, not ours).
 
-use super::event::MapEvent;
-use super::files::{FileStore, FileVersion};
-use super::image::MappedFile;
 use super::sys;
 use crate::host::proc::Process;
 use rustix::fs::OFlags;
 use std::fs::{File, Metadata, OpenOptions};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
-use std::path::Path;
-use std::sync::{Mutex, PoisonError};
+use std::os::unix::ffi::OsStringExt as _;
+use std::os::unix::fs::OpenOptionsExt;
 
-/// A request to open the file of a mapping.
-#[derive(Clone, Debug)]
-pub struct OpenRequest {
-    /// The mapping as it was reported.
-    pub map: MapEvent,
-    /// Ancestors of the process, nearest first: they mostly share its mounts and may live longer.
-    pub ancestors: Vec<u32>,
+/// A file that was found.
+#[derive(Debug)]
+pub struct Found {
+    /// It, not opened yet (O_PATH).
+    pub file: OwnedFd,
+    /// Path as the kernel shows it.
+    pub path: Box<[u8]>,
 }
 
-/// How a file was reached, which says how far a differing device is believed.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Reached {
-    /// Through the process itself. btrfs and overlayfs show another device in a mapping than in a stat: inode and path must do.
-    ByOwn,
-    /// Through another root: device and inode must both agree.
-    ByOther,
+/// The file that a process has mapped at these addresses.
+///
+/// # Errors
+/// The process is gone, or has something else there.
+pub fn find_mapped(process: &Process, start: u64, end: u64) -> io::Result<Found> {
+    let file = sys::mapped_file(process, start, end)?;
+    let path = std::fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd()))?;
+    Ok(Found { file, path: path.into_os_string().into_vec().into() })
 }
 
-/// Tries to open the file and puts it in the store, or counts why not.
-pub fn open(request: &OpenRequest, store: &Mutex<FileStore>) {
-    let locked = || store.lock().unwrap_or_else(PoisonError::into_inner);
-    let mapped = MappedFile { identity: request.map.file, path: request.map.path.as_slice().into() };
-    // A library may be written over while nobody runs it, with its inode as before.
-    let opened = locked().get(&mapped.identity);
-    match opened.map(|open| FileVersion::of(&open.file).ok() == open.version) {
-        Some(true) => return,
-        Some(false) => locked().let_go_of_changed(&mapped.identity),
-        None if !locked().wants(&mapped.identity) => return,
-        None => {}
-    }
-    // The lock is not held here: each of these steps can take its time.
-    match find(request).map(|found| read_only(&found)) {
-        Some(Ok((file, size))) => locked().insert(&mapped, file, size),
-        Some(Err(_)) => locked().refuse(&mapped.identity),
-        None => locked().note_gone(),
-    }
-}
-
-/// The mapped file as an O_PATH descriptor.
-fn find(request: &OpenRequest) -> Option<OwnedFd> {
-    let map = &request.map;
-    let direct = Process::open(map.tgid).and_then(|process| sys::mapped_file(&process, map.start, map.end)).ok();
-    if let Some(found) = direct.filter(|found| is_the_mapped(found, map, Reached::ByOwn)) {
-        return Some(found);
-    }
-    let path = map.path.strip_suffix(b" (deleted)").unwrap_or(&map.path);
-    if !path.starts_with(b"/") {
-        return None;
-    }
-    let root_of = |tgid: u32| Process::open(tgid)?.root();
-    let own = std::iter::once_with(|| (root_of(map.tgid), Reached::ByOwn));
-    let ancestors = request.ancestors.iter().map(|tgid| (root_of(*tgid), Reached::ByOther));
-    let host = std::iter::once_with(|| (sys::directory(Path::new("/")), Reached::ByOther));
-    own.chain(ancestors).chain(host).find_map(|(root, reached)| {
-        let root = root.ok()?;
-        // Before Linux 5.6 there is no openat2 and no safe way through a foreign root: the file stays closed.
-        let found = sys::find_in_root(root.as_fd(), path, OFlags::empty()).ok()?;
-        is_the_mapped(&found, map, reached).then_some(found)
-    })
-}
-
-fn is_the_mapped(found: &OwnedFd, map: &MapEvent, reached: Reached) -> bool {
-    let Ok(metadata) = metadata(found) else { return false };
-    metadata.ino() == map.file.inode && (metadata.dev() == map.file.device || reached == Reached::ByOwn)
+/// The same, opened for reading.
+///
+/// # Errors
+/// As above, and for what is no regular file of the kernel's own file systems.
+pub fn open_mapped(process: &Process, start: u64, end: u64) -> io::Result<File> {
+    Ok(read_only(&find_mapped(process, start, end)?.file)?.0)
 }
 
 fn metadata(found: &OwnedFd) -> io::Result<Metadata> {
@@ -114,8 +70,8 @@ pub(crate) fn open_in_root_of(process: &Process, path: &str) -> io::Result<(File
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::process::FileIdentity;
-    use std::os::unix::fs::symlink;
+    use std::os::unix::ffi::OsStrExt as _;
+    use std::os::unix::fs::{MetadataExt as _, symlink};
 
     fn look_up(root: &std::path::Path, path: &str) -> io::Result<OwnedFd> {
         sys::find_in_root(sys::directory(root)?.as_fd(), path.as_bytes(), OFlags::empty())
@@ -147,29 +103,17 @@ mod tests {
     }
 
     #[test]
-    fn another_file_at_the_path_is_not_taken() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("program");
-        std::fs::write(&path, "x").unwrap();
-        let metadata = std::fs::metadata(&path).unwrap();
-        let request = |inode, device| OpenRequest {
-            map: MapEvent {
-                tgid: u32::MAX - 1,
-                start: 0,
-                end: 1,
-                offset: 0,
-                executable: true,
-                file: FileIdentity { device, inode, generation: None },
-                path: path.as_os_str().as_encoded_bytes().to_vec(),
-            },
-            ancestors: vec![],
-        };
-        let store = Mutex::new(FileStore::new(4));
-        open(&request(metadata.ino() + 1, metadata.dev()), &store);
-        open(&request(metadata.ino(), metadata.dev() + 1), &store);
-        assert_eq!(store.lock().unwrap().counters().gone, 2);
-        assert!(store.lock().unwrap().is_empty());
-        open(&request(metadata.ino(), metadata.dev()), &store);
-        assert_eq!(store.lock().unwrap().len(), 1);
+    fn a_mapping_of_this_process_is_opened_with_its_path() {
+        let own = Process::own().unwrap();
+        let maps = own.maps().unwrap();
+        let here = name as *const () as u64;
+        let vma = maps.vmas.iter().find(|vma| (vma.start..vma.end).contains(&here)).unwrap();
+        let found = find_mapped(&own, vma.start, vma.end).unwrap();
+        assert_eq!(*found.path, *std::env::current_exe().unwrap().as_os_str().as_bytes());
+        let (file, _) = read_only(&found.file).unwrap();
+        assert_eq!(file.metadata().unwrap().ino(), vma.inode);
+        assert!(find_mapped(&own, vma.start, vma.end + 4096).is_err());
     }
+
+    fn name() {}
 }

@@ -9,7 +9,7 @@ use rustix::time::Timespec;
 use std::ffi::CStr;
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd as _, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::time::Duration;
 
@@ -29,6 +29,7 @@ pub fn poll_readable(descriptors: &[impl AsRawFd], timeout: Duration) -> io::Res
 }
 
 /// A directory, for look-ups below it only.
+#[cfg(test)]
 pub fn directory(path: &Path) -> io::Result<OwnedFd> {
     Ok(rustix::fs::open(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?)
 }
@@ -37,6 +38,11 @@ pub fn directory(path: &Path) -> io::Result<OwnedFd> {
 pub fn mapped_file(process: &Process, start: u64, end: u64) -> io::Result<OwnedFd> {
     let path = format!("map_files/{start:x}-{end:x}");
     Ok(rustix::fs::openat(process.directory(), path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?)
+}
+
+/// The program that a process executes, without opening it.
+pub fn program(process: &Process) -> io::Result<OwnedFd> {
+    Ok(rustix::fs::openat(process.directory(), "exe", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?)
 }
 
 /// Finds `path` below `root` as if `root` were the root directory, also through absolute symlinks (openat2, Linux 5.6), without
@@ -60,16 +66,6 @@ pub fn memory_file(name: &CStr) -> io::Result<File> {
 /// The type number of the file system that a descriptor lies on.
 pub fn file_system_type(fd: BorrowedFd<'_>) -> io::Result<i64> {
     Ok(rustix::fs::fstatfs(fd)?.f_type)
-}
-
-/// The generation of an inode, where the file system tells it.
-pub fn inode_generation(file: &File) -> Option<u64> {
-    // FS_IOC_GETVERSION, _IOR('v', 1, long): the kernel writes an int, whatever the number says.
-    const GET_VERSION: libc::c_ulong = 0x8008_7601;
-    let mut generation: [u32; 2] = [0; 2];
-    // SAFETY: the kernel writes at most a long into the eight bytes given.
-    let result = unsafe { libc::ioctl(file.as_fd().as_raw_fd(), GET_VERSION, generation.as_mut_ptr()) };
-    (result == 0).then_some(u64::from(generation[0]))
 }
 
 /// Has this thread run when nothing else wants to.

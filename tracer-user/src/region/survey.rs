@@ -9,11 +9,9 @@ use super::memory::{NoMemory, PageMap, ProcessMemory, ReadPages as _};
 use super::threads::{self as thread_functions, Fields};
 use super::{Class, PAGE_BYTES, jvm};
 use crate::host::proc::Process;
-use crate::process::FileIdentity;
+use crate::process::opener::open_mapped;
 use std::collections::{BTreeSet, HashMap};
-use std::fs::File;
 use std::io;
-use std::sync::Arc;
 
 /// Most pages counted one by one in mappings that hold several regions: 64 GiB.
 const MOST_COUNTED_PAGES: u64 = 16 << 20;
@@ -22,9 +20,6 @@ const MOST_COUNTED_PAGES: u64 = 16 << 20;
 /// for reading that its threads need for writing to map anything, some 14 ms for a GiB of small pages. Its pages are counted from the page
 /// map instead, for which the lock is taken anew for every 2 MiB.
 const MOST_WALKED_BYTES: u64 = 256 << 20;
-
-/// Gives the opened file of a mapping.
-pub type Opened<'a> = dyn FnMut(&FileIdentity) -> Option<Arc<File>> + 'a;
 
 /// The regions of a process.
 #[derive(Clone, Debug, Default)]
@@ -69,24 +64,24 @@ pub struct Arenas {
 }
 
 impl Survey {
-    /// Reads a living process, and leaves its memory open for more questions. `opened` gives files that are open already, `reserved` ranges
-    /// whose class the stack that reserved them tells.
+    /// Reads a living process, and leaves its memory open for more questions. `reserved` are ranges whose class the
+    /// stack that reserved them tells.
     ///
     /// # Errors
     /// When it is gone, or not ours to read.
-    pub fn of_process(process: &Process, opened: &mut Opened<'_>, reserved: &[Claim]) -> io::Result<(Survey, ProcessMemory)> {
+    pub fn of_process(process: &Process, reserved: &[Claim]) -> io::Result<(Survey, ProcessMemory)> {
         let mut memory = ProcessMemory::open(process)?;
         let maps = mapped(process, MOST_WALKED_BYTES)?;
         let comm = process.comm()?;
         let environment = Environment::of_process(process).ok();
         let layout = layout(&maps, environment.as_ref());
-        let jvm::Description { claims: mut known, java_frames } = describe_jvm(&maps, &mut memory, opened);
+        let jvm::Description { claims: mut known, java_frames } = describe_jvm(process, &maps, &mut memory);
         known.extend_from_slice(reserved);
         let classified = classify(&maps.vmas, &mut memory, layout, &known);
         let resident = resident(&maps, &classified.regions, memory.pages());
         let threads = process.status().ok().and_then(|status| status.threads);
         let free = blocks::free_blocks(&mut memory, &classified.heaps, layout);
-        let opened = |vma: &Vma| opened(&FileIdentity { device: vma.device, inode: vma.inode, generation: None });
+        let opened = |vma: &Vma| open_mapped(process, vma.start, vma.end).ok();
         let fields = thread_functions::libraries(&maps).filter_map(opened).find_map(|library| Fields::read(&library));
         let functions = fields.map(|fields| fields.functions(&mut memory, &classified.regions)).unwrap_or_default();
         let thread_functions = thread_functions::by_host_id(process, functions);
@@ -133,12 +128,15 @@ fn mapped(process: &Process, most_walked: u64) -> io::Result<Maps> {
 }
 
 /// What a JVM in the process says of itself.
-fn describe_jvm(maps: &Maps, memory: &mut ProcessMemory, opened: &mut Opened<'_>) -> jvm::Description {
+fn describe_jvm(process: &Process, maps: &Maps, memory: &mut ProcessMemory) -> jvm::Description {
     let beginning = maps.vmas.iter().find(|vma| vma.offset == 0 && vma.inode != 0 && jvm::is_jvm(&vma.name));
     let Some(vma) = beginning else { return jvm::Description::default() };
-    match opened(&FileIdentity { device: vma.device, inode: vma.inode, generation: None }) {
-        Some(library) => jvm::describe(memory, vma.start, &library),
-        None => jvm::Description::default(),
+    match open_mapped(process, vma.start, vma.end) {
+        Ok(library) => jvm::describe(memory, vma.start, &library),
+        Err(error) => {
+            log::debug!("a JVM's library cannot be read: {error}");
+            jvm::Description::default()
+        }
     }
 }
 
@@ -215,7 +213,7 @@ mod tests {
 
     #[test]
     fn this_very_process() {
-        let (survey, _) = Survey::of_process(&Process::own().unwrap(), &mut |_| None, &[]).unwrap();
+        let (survey, _) = Survey::of_process(&Process::own().unwrap(), &[]).unwrap();
         let regions = survey.classified.regions.iter().zip(&survey.resident);
         let sum: u64 = regions.filter_map(|(_, bytes)| *bytes).sum();
         let known = anonymous_bytes(std::process::id()).unwrap();

@@ -77,22 +77,11 @@ pub fn by_host_id(process: &Process, functions: HashMap<u32, u64>) -> HashMap<u3
 #[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
-    use crate::region::{Survey, survey::Opened};
-
-    #[inline(never)]
-    fn opened(identity: &crate::process::FileIdentity) -> Option<std::sync::Arc<File>> {
-        use std::os::unix::fs::MetadataExt as _;
-        let maps = Process::own().unwrap().maps().unwrap();
-        let vma = libraries(&maps).find(|vma| vma.inode == identity.inode)?;
-        let file = File::open(std::str::from_utf8(&vma.name).unwrap()).unwrap();
-        assert_eq!(file.metadata().unwrap().ino(), identity.inode);
-        Some(file.into())
-    }
+    use crate::region::Survey;
 
     #[test]
     fn the_threads_of_this_very_process() {
-        let open: &mut Opened<'_> = &mut opened;
-        let (survey, _) = Survey::of_process(&Process::own().unwrap(), open, &[]).unwrap();
+        let (survey, _) = Survey::of_process(&Process::own().unwrap(), &[]).unwrap();
         // SAFETY: plain system call.
         let tid = unsafe { libc::gettid() } as u32;
         let function = survey.thread_functions[&tid];

@@ -93,6 +93,28 @@ pub struct BinaryRow {
     /// Frames of this report that are in it, sorted; a name that two files have is a frame of both. None for the kernel, whose frames end in
     /// `_[k]`.
     pub frames: Vec<String>,
+    /// Where the code of the file is, by which its frames can be named later.
+    #[serde(default)]
+    pub code: Vec<CodeRow>,
+}
+
+/// Code of a file that is mapped in one piece.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CodeRow {
+    /// First byte in the file.
+    pub offset: u64,
+    /// Bytes in the file.
+    pub bytes: u64,
+    /// The file's own address of the first.
+    pub address: u64,
+}
+
+impl CodeRow {
+    /// The file's own address of a place in it.
+    #[must_use]
+    pub fn address_of(&self, offset: u64) -> Option<u64> {
+        offset.checked_sub(self.offset).filter(|at| *at < self.bytes).and_then(|at| self.address.checked_add(at))
+    }
 }
 
 impl BinaryRow {

@@ -50,7 +50,7 @@ pub enum ElfError {
 
 /// The functions at file offsets, innermost first; `None` where there is none.
 pub fn functions(open: &OpenFile, offsets: &[u64], options: &ElfOptions) -> Result<Vec<Option<Vec<Frame>>>, ElfError> {
-    let is_as_it_was = |version: FileVersion| FileVersion::of(&open.file).is_ok_and(|now| now.has_bytes_of(&version));
+    let is_as_it_was = |version: FileVersion| FileVersion::of(&open.file).is_ok_and(|now| now == version);
     if !open.version.is_none_or(is_as_it_was) {
         return Err(ElfError::Refused(Refusal::Changed));
     }
@@ -72,6 +72,16 @@ pub fn functions(open: &OpenFile, offsets: &[u64], options: &ElfOptions) -> Resu
         }
     }
     Ok(functions)
+}
+
+/// The functions at a debug file's own addresses, innermost first; `None` where there is none.
+pub fn functions_at(file: &File, addresses: &[u64], directories: &[PathBuf]) -> Result<Vec<Option<Vec<Frame>>>, ElfError> {
+    let (copy, debug) = copy(file)?;
+    let attempt = |debug| guarded(|| symbolize(&copy, Input::VirtOffset(addresses), debug, directories));
+    match attempt(debug) {
+        Err(ElfError::Malformed) if debug => attempt(false),
+        result => result,
+    }
 }
 
 /// A panic in a parser that met a hostile file must cost this file, not the trace. Nothing of the parser outlives the call, so that no broken

@@ -1,6 +1,7 @@
 //! In which files the frames of a report are. Pure.
 
 use super::BinaryId;
+use crate::report::CodeRow;
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     sync::Arc,
@@ -20,13 +21,24 @@ pub struct Binary {
     pub build_id: Option<String>,
     /// Names of the frames that are in it, sorted. One that is in two files is a frame of both.
     pub frames: Vec<String>,
+    /// Where its code is.
+    pub code: Vec<CodeRow>,
+}
+
+/// What a file says of itself, as far as outputs tell.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct About {
+    /// Hexadecimal digits.
+    pub build_id: Option<String>,
+    /// Where its code is.
+    pub code: Vec<CodeRow>,
 }
 
 /// Files by their ids, and the frames that were found in each.
 #[derive(Debug, Default)]
 pub struct FoundIn {
     paths: HashMap<BinaryId, String>,
-    build_ids: HashMap<BinaryId, String>,
+    about: HashMap<BinaryId, About>,
     frames: HashMap<BinaryId, HashSet<Arc<str>>>,
     names: usize,
 }
@@ -36,10 +48,10 @@ impl FoundIn {
     pub fn refresh(&mut self) -> bool {
         self.frames.clear();
         self.names = 0;
-        let are_many = self.paths.len().max(self.build_ids.len()) >= MOST_BINARIES;
+        let are_many = self.paths.len().max(self.about.len()) >= MOST_BINARIES;
         if are_many {
             self.paths.clear();
-            self.build_ids.clear();
+            self.about.clear();
         }
         are_many
     }
@@ -59,27 +71,32 @@ impl FoundIn {
         }
     }
 
-    /// The build id of a file was read.
-    pub fn has_build_id(&mut self, binary: BinaryId, build_id: Option<String>) {
-        if let Some(build_id) = build_id.filter(|_| self.build_ids.len() < MOST_BINARIES) {
-            self.build_ids.insert(binary, build_id);
+    /// It was read what a file says of itself.
+    pub fn learn(&mut self, binary: BinaryId, about: About) {
+        if self.about.len() < MOST_BINARIES {
+            self.about.insert(binary, about);
         }
     }
 
     /// The files. Two openings of one build under one path are one file.
     #[must_use]
     pub fn binaries(&self) -> Vec<Binary> {
-        let mut rows: BTreeMap<(&str, Option<&str>), BTreeSet<&str>> = BTreeMap::new();
+        /// What is kept of the openings of one build under one path.
+        type Row<'f> = (BTreeSet<&'f str>, &'f About);
+        let nothing = About::default();
+        let mut rows: BTreeMap<(&str, Option<&str>), Row<'_>> = BTreeMap::new();
         for (id, names) in &self.frames {
             if let Some(path) = self.paths.get(id) {
-                let row = rows.entry((path, self.build_ids.get(id).map(String::as_str))).or_default();
-                row.extend(names.iter().map(|name| &**name));
+                let about = self.about.get(id).unwrap_or(&nothing);
+                let (frames, _) = rows.entry((path, about.build_id.as_deref())).or_insert_with(|| (BTreeSet::new(), about));
+                frames.extend(names.iter().map(|name| &**name));
             }
         }
-        let row = |((path, build_id), frames): ((&str, Option<&str>), BTreeSet<&str>)| Binary {
+        let row = |((path, build_id), (frames, about)): ((&str, Option<&str>), Row<'_>)| Binary {
             path: path.to_owned(),
             build_id: build_id.map(str::to_owned),
             frames: frames.into_iter().map(str::to_owned).collect(),
+            code: about.code.clone(),
         };
         rows.into_iter().map(row).collect()
     }
@@ -98,12 +115,13 @@ mod tests {
             found.add(BinaryId(id), path.as_bytes(), &names[name]);
         }
         for (id, build_id) in [(1, "aa"), (2, "bb"), (3, "aa")] {
-            found.has_build_id(BinaryId(id), Some(build_id.to_owned()));
+            found.learn(BinaryId(id), About { build_id: Some(build_id.to_owned()), ..About::default() });
         }
         let binary = |path: &str, build_id: &str, frames: &[&str]| Binary {
             path: path.to_owned(),
             build_id: Some(build_id.to_owned()),
             frames: frames.iter().map(|name| (*name).to_owned()).collect(),
+            code: vec![],
         };
         assert_eq!(found.binaries(), [binary("/bin/a", "aa", &["[a+0x10]", "main", "run"]), binary("/bin/b", "bb", &["main", "run"])]);
         assert!(!found.refresh());

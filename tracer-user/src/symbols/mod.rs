@@ -10,6 +10,7 @@
 //! Never here: who ran what (see [`crate::process`]), escaping for an output, decisions about bytes.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, reason = "tests"))]
 
+mod debug_files;
 mod demangle;
 mod elf;
 pub mod elf_guard;
@@ -22,10 +23,11 @@ pub mod reader;
 pub mod stack;
 mod user;
 
+pub use debug_files::{DebugFiles, NotNamed};
 pub use found::Binary;
 pub use patience::Waiting;
 pub use stack::{Status, judge_user_stack};
-pub use user::{SymbolCounters, Symbolizer, SymbolizerOptions, Unknown, UserStack};
+pub use user::{SymbolCounters, Symbolizer, SymbolizerOptions, Traced, Unknown, UserStack};
 
 use std::sync::Arc;
 

@@ -90,6 +90,11 @@ impl<K: PartialEq, J: Clone + Send + 'static, A: Send + 'static> Reader<K, J, A>
         self.asked.iter().any(|(key, _)| is_it(key))
     }
 
+    /// Jobs that are under way.
+    pub fn asked(&self) -> usize {
+        self.asked.len()
+    }
+
     /// Takes the answers until all are there, or for that long; `None` is as long as it takes. Whether all are there.
     pub fn wait(&mut self, longest: Option<Duration>, mut take: impl FnMut(K, Outcome<J, A>)) -> bool {
         let end = longest.and_then(|longest| Instant::now().checked_add(longest));

@@ -1,29 +1,27 @@
-//! User addresses of an image to frames: finds the mapping, groups by file, has each file read once on the thread of [`super::reader`],
-//! remembers the answers.
+//! User frames to functions: groups places by file, has each file read once on the thread of [`super::reader`], remembers the answers.
 
 use super::elf::{self, ElfError, ElfOptions};
-use super::found::{Binary, FoundIn};
+use super::found::{About, Binary, FoundIn};
 use super::kernel::KernelSymbols;
 use super::patience::{Patience, Waiting};
 use super::perf_map::{self, PerfMap};
 use super::reader::{Limits, Outcome, Reader, Work};
 use super::stack::{self, Place, Status, judge_user_stack};
 use super::{BinaryId, Frame, FrameKind};
-use crate::host::proc;
 use crate::host::{elf as host_elf, privileges};
 use crate::kernel_half::stack::Walked;
-use crate::process::{FileIdentity, FileStore, Image, Mapping, OpenFile, sys};
+use crate::process::{CodeFile, FileStore, OpenFile, sys};
+use crate::report::CodeRow;
 use crate::text;
+use object::elf::PF_X;
 use std::cell::Cell;
 use std::collections::{BTreeSet, HashMap, HashSet};
-use std::ffi::CString;
-use std::fs;
+use std::fs::{self, File};
 use std::os::fd::AsRawFd as _;
-use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
-use tracer_common::stack::LEFT_OUT;
+use tracer_common::stack::{FAR, UserFrame};
 
 /// Answers remembered: some 10 MB when full, less where names repeat.
 const MAX_CACHED: usize = 65_536;
@@ -32,8 +30,10 @@ const MAX_PERF_MAPS: usize = 64;
 const MAX_PERF_BYTES: usize = 32 << 20;
 /// Users of processes, files that were given up, and things counted, remembered.
 const MAX_REMEMBERED: usize = 4096;
-/// The store's ids begin at 1; this stands for the kernel's code page.
-const VDSO_ID: u64 = 0;
+/// Pieces of code that are kept of a file: linkers make one.
+const MOST_CODE: usize = 4;
+/// Bytes of a file's headers that are read for them.
+const MOST_HEADERS: u64 = 1 << 20;
 /// Bounds of reading. A file of the largest size that is read takes a few seconds on a slow machine.
 const LIMITS: Limits = Limits { longest: Duration::from_secs(10), given_up: 4, waiting: 1024 };
 
@@ -109,24 +109,35 @@ struct Answer {
     root_call: bool,
 }
 
-/// A place in a file: the store's id of it, the offset, and whether it is a return address.
-type Spot = (u64, u64, bool);
+/// A place in a file: its number, the offset, and whether it is a return address.
+type Spot = (u32, u64, bool);
 /// Which image of which process: thread-group id and first moment.
 type ImageKey = (u32, u64);
+
+/// The process whose stack is named: code that it wrote itself is known by its addresses alone.
+#[derive(Clone, Copy, Debug)]
+pub struct Traced {
+    /// Thread-group id.
+    pub tgid: u32,
+    /// When its image was first seen, monotonic nanoseconds.
+    pub since_ns: u64,
+    /// It runs no more.
+    pub has_ended: bool,
+}
 
 /// Places that are not remembered yet, of many stacks, to be looked up at once: to open and parse a file costs far more than to
 /// look one place more up in it, and the kernel writes all of its names for each that is asked for.
 #[derive(Debug, Default)]
 pub struct Unknown {
-    files: HashMap<u64, (OpenFile, BTreeSet<(u64, bool)>)>,
+    files: HashMap<u32, (OpenFile, BTreeSet<(u64, bool)>)>,
     kernel: BTreeSet<u64>,
 }
 
 /// What is counted once, however often it is met.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Note {
-    Unread(u64),
-    NotOpen(FileIdentity),
+    Unread(u32),
+    NotOpen(u32),
     Foreign(ImageKey),
     Cut(ImageKey),
 }
@@ -134,7 +145,7 @@ enum Note {
 /// What the reader is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Key {
-    File(u64),
+    File(u32),
     PerfMap(ImageKey),
 }
 
@@ -153,7 +164,7 @@ enum Read {
 
 /// What was found in a file.
 struct FileRead {
-    build_id: Option<String>,
+    about: About,
     wanted: Vec<(u64, bool)>,
     /// For each place its functions, innermost first.
     functions: Result<Vec<Option<Vec<Frame>>>, ElfError>,
@@ -168,7 +179,6 @@ pub struct Symbolizer {
     /// Names of the remembered answers, each once.
     names: HashSet<Arc<str>>,
     kernel: KernelSymbols,
-    vdso: Option<OpenFile>,
     reader: Reader<Key, Job, Read>,
     patience: Patience,
     /// Places that were late since the last [`Symbolizer::refresh`]: each is counted once.
@@ -182,7 +192,7 @@ pub struct Symbolizer {
     owners: HashMap<ImageKey, u32>,
     found: FoundIn,
     /// Files that are closed: what is remembered of them cannot be looked up again.
-    settled: HashSet<u64>,
+    settled: HashSet<u32>,
     counters: SymbolCounters,
 }
 
@@ -203,7 +213,6 @@ impl Symbolizer {
             cache: HashMap::new(),
             names: HashSet::new(),
             kernel: KernelSymbols::default(),
-            vdso: None,
             reader: Reader::new("memtrail-symbol", limits, work),
             patience: Patience::new(Instant::now()),
             late: HashSet::new(),
@@ -217,15 +226,15 @@ impl Symbolizer {
         }
     }
 
-    /// The frames of a user stack, innermost first. `addresses` are as recorded: the first is where the task was, the others are
-    /// return addresses. Every address gives at least one frame.
-    pub fn user(&mut self, image: &Image, addresses: &[u64], files: &Mutex<FileStore>) -> Vec<Frame> {
-        self.places(image, addresses, files).into_iter().flat_map(|found| found.frames).collect()
+    /// Functions of a user stack, innermost first. `frames` are as recorded: the first is where the task was, the others are return addresses.
+    /// Every frame gives at least one function.
+    pub fn user(&mut self, traced: Traced, frames: &[u64], files: &Mutex<FileStore>) -> Vec<Frame> {
+        self.places(traced, frames, files).into_iter().flat_map(|found| found.frames).collect()
     }
 
     /// The same with the judgement how far it reaches; what lies beyond the root is left out.
-    pub fn user_stack(&mut self, image: &Image, addresses: &[u64], walked: Walked, files: &Mutex<FileStore>) -> UserStack {
-        let found = self.places(image, addresses, files);
+    pub fn user_stack(&mut self, traced: Traced, frames: &[u64], walked: Walked, files: &Mutex<FileStore>) -> UserStack {
+        let found = self.places(traced, frames, files);
         let places: Vec<Place<'_>> =
             found.iter().filter_map(|f| Some(Place { frame: f.frames.last()?, mapped: f.mapped, root_call: f.root_call })).collect();
         let (status, real) = judge_user_stack(&places, walked);
@@ -261,8 +270,8 @@ impl Symbolizer {
     }
 
     /// Notes that these files are going to be closed: their answers outlive those of files that can be read again.
-    pub fn settle(&mut self, ids: impl Iterator<Item = u64>) {
-        self.settled.extend(ids);
+    pub fn settle(&mut self, numbers: impl Iterator<Item = u32>) {
+        self.settled.extend(numbers);
     }
 
     /// What could not be named.
@@ -272,8 +281,8 @@ impl Symbolizer {
     }
 
     /// Notes what of a user stack is not remembered yet. See [`Unknown`].
-    pub fn gather_user(&mut self, image: &Image, addresses: &[u64], files: &Mutex<FileStore>, unknown: &mut Unknown) {
-        let spots = self.spots(image, addresses, files);
+    pub fn gather_user(&mut self, frames: &[u64], files: &Mutex<FileStore>, unknown: &mut Unknown) {
+        let spots = self.spots(frames, files);
         self.gather(&spots, unknown);
     }
 
@@ -289,14 +298,14 @@ impl Symbolizer {
         let job = |(open, wanted): (OpenFile, BTreeSet<(u64, bool)>)| (open, wanted.into_iter().collect::<Vec<_>>());
         let mut files: Vec<(OpenFile, Vec<(u64, bool)>)> = unknown.files.into_values().map(job).collect();
         let is_any = !files.is_empty();
-        files.retain(|(open, wanted)| !self.reader.ask(Key::File(open.id), Job::File(open.clone(), wanted.clone())));
+        files.retain(|(open, wanted)| !self.reader.ask(Key::File(open.number), Job::File(open.clone(), wanted.clone())));
         self.take(is_any);
         // Those of which other places were being read already.
         let mut is_any = false;
         for (open, mut wanted) in files {
-            wanted.retain(|(offset, returns)| !self.cache.contains_key(&(open.id, *offset, *returns)));
-            if !wanted.is_empty() && !self.given_up.contains(&Key::File(open.id)) {
-                is_any |= self.reader.ask(Key::File(open.id), Job::File(open, wanted));
+            wanted.retain(|(offset, returns)| !self.cache.contains_key(&(open.number, *offset, *returns)));
+            if !wanted.is_empty() && !self.given_up.contains(&Key::File(open.number)) {
+                is_any |= self.reader.ask(Key::File(open.number), Job::File(open, wanted));
             }
         }
         self.take(is_any);
@@ -316,8 +325,8 @@ impl Symbolizer {
 
     /// Whether one of these files is being read.
     #[must_use]
-    pub fn is_reading_any(&self, mut ids: impl Iterator<Item = u64>) -> bool {
-        ids.any(|file| self.reader.is_asked(|key| *key == Key::File(file)))
+    pub fn is_reading_any(&self, mut numbers: impl Iterator<Item = u32>) -> bool {
+        numbers.any(|file| self.reader.is_asked(|key| *key == Key::File(file)))
     }
 
     /// Takes what the reader has. If something of it is `needed` now, waits for it as far as there is patience.
@@ -353,61 +362,71 @@ impl Symbolizer {
         log::warn!("{of} have no names: reading them does not come to an end");
     }
 
-    /// The mapping, its file if that is open, and the address to look up for each recorded one.
-    fn spots<'i>(&mut self, image: &'i Image, addresses: &[u64], files: &Mutex<FileStore>) -> Vec<Spotted<'i>> {
-        looked_up(addresses)
-            .enumerate()
-            .map(|(n, address)| {
-                let mapping = image.mapping(address);
-                let (open, id) = mapping.map_or((None, None), |mapping| self.open_file(mapping, files));
-                Spotted { mapping, open, id, address, returns: n > 0 }
-            })
-            .collect()
+    /// What each frame stands for, with its file if that is known.
+    fn spots(&mut self, frames: &[u64], files: &Mutex<FileStore>) -> Vec<Spotted> {
+        let mut known: HashMap<u32, Option<CodeFile>> = HashMap::new();
+        let mut spots = Vec::with_capacity(frames.len());
+        for (n, frame) in frames.iter().enumerate() {
+            // A call can be the last instruction of its function: what was called from lies before the return address.
+            let before = u64::from(n > 0);
+            let at = match UserFrame::of(*frame) {
+                UserFrame::LeftOut => At::LeftOut,
+                UserFrame::At(0) | UserFrame::InFile { offset: FAR, .. } => At::Nowhere,
+                UserFrame::At(address) => At::Memory(address.saturating_sub(before)),
+                UserFrame::InFile { file, offset } => {
+                    let look_up = || files.lock().unwrap_or_else(PoisonError::into_inner).get(file);
+                    let known = known.entry(file).or_insert_with(look_up).clone();
+                    if known.is_none() {
+                        self.counters.not_open += self.is_new(Note::NotOpen(file));
+                    }
+                    At::File { number: file, offset: offset.saturating_sub(before), known }
+                }
+            };
+            spots.push(Spotted { at, returns: n > 0 });
+        }
+        spots
     }
 
-    fn places(&mut self, image: &Image, addresses: &[u64], files: &Mutex<FileStore>) -> Vec<Named> {
-        let spots = self.spots(image, addresses, files);
+    fn places(&mut self, traced: Traced, frames: &[u64], files: &Mutex<FileStore>) -> Vec<Named> {
+        let spots = self.spots(frames, files);
         let mut unknown = Unknown::default();
         self.gather(&spots, &mut unknown);
         self.learn(unknown);
-        spots
-            .into_iter()
-            .map(|Spotted { mapping, open, id, address, returns }| {
-                if address == LEFT_OUT - 1 {
-                    return Named { frames: vec![Frame::new(FrameKind::Unknown, "[frames left out]")], mapped: true, root_call: false };
-                }
-                let Some(mapping) = mapping else { return Named { frames: vec![Frame::unknown()], mapped: false, root_call: false } };
-                let offset = mapping.file_offset(address);
-                let answer = match (&open, id) {
-                    (Some(open), _) => self.answer(open.id, offset, returns),
-                    // It was closed: what was learnt before is all that can be known.
-                    (None, Some(id)) => self.cache.get(&(id, offset, returns)).cloned(),
-                    (None, None) => None,
-                };
-                let answer = answer.unwrap_or_default();
-                let frames = match answer.frames {
-                    Some(frames) => frames.to_vec(),
-                    None => vec![self.jit_name(image, mapping, address).unwrap_or_else(|| {
-                        let name = place_name(mapping, address, returns);
-                        Frame {
-                            binary: open.as_ref().map(|open| BinaryId(open.id)),
-                            offset: if open.is_some() { offset } else { 0 },
-                            ..name
-                        }
-                    })],
-                };
-                for frame in &frames {
-                    if let Some(binary) = frame.binary {
-                        self.found.add(binary, &mapping.file.path, &frame.name);
-                    }
-                }
-                Named { frames, mapped: true, root_call: answer.root_call && stack::is_c_library(mapping.file.base_name()) }
-            })
-            .collect()
+        spots.into_iter().map(|spot| self.named(traced, spot)).collect()
+    }
+
+    fn named(&mut self, traced: Traced, Spotted { at, returns }: Spotted) -> Named {
+        let (number, offset, file) = match at {
+            At::LeftOut => return Named::one(Frame::new(FrameKind::Unknown, "[frames left out]"), true),
+            At::Nowhere => return Named::one(Frame::unknown(), false),
+            At::File { known: None, .. } => return Named::one(Frame::unknown(), true),
+            At::Memory(address) => {
+                // Code that was written at run time moves about: its address would split what belongs together.
+                let jit = || Frame::new(FrameKind::Unknown, "[jit]");
+                return Named::one(self.jit_name(traced, address).unwrap_or_else(jit), true);
+            }
+            At::File { number, offset, known: Some(file) } => (number, offset, file),
+        };
+        // Of one that was closed, what was learnt before is all that can be known.
+        let answer = match &file.open {
+            Some(_) => self.answer(number, offset, returns),
+            None => self.cache.get(&(number, offset, returns)).cloned(),
+        };
+        let answer = answer.unwrap_or_default();
+        let frames = answer.frames.map_or_else(
+            || vec![Frame { binary: Some(BinaryId(number.into())), offset, ..place_name(file.base_name(), offset, returns) }],
+            |frames| frames.to_vec(),
+        );
+        for frame in &frames {
+            if let Some(binary) = frame.binary {
+                self.found.add(binary, &file.path, &frame.name);
+            }
+        }
+        Named { frames, mapped: true, root_call: answer.root_call && stack::is_c_library(file.base_name()) }
     }
 
     /// What is known of a place in an open file, which was asked for.
-    fn answer(&mut self, file: u64, offset: u64, returns: bool) -> Option<Answer> {
+    fn answer(&mut self, file: u32, offset: u64, returns: bool) -> Option<Answer> {
         let answer = self.cache.get(&(file, offset, returns)).cloned();
         if answer.is_none()
             && !self.given_up.contains(&Key::File(file))
@@ -419,18 +438,17 @@ impl Symbolizer {
         answer
     }
 
-    fn gather(&self, spots: &[Spotted<'_>], unknown: &mut Unknown) {
-        for Spotted { mapping, open, address, returns, .. } in spots {
-            let Some((mapping, open)) = mapping.zip(open.as_ref()) else { continue };
-            let place = (mapping.file_offset(*address), *returns);
-            if !self.given_up.contains(&Key::File(open.id)) && !self.cache.contains_key(&(open.id, place.0, place.1)) {
-                unknown.files.entry(open.id).or_insert_with(|| (open.clone(), BTreeSet::new())).1.insert(place);
+    fn gather(&self, spots: &[Spotted], unknown: &mut Unknown) {
+        for Spotted { at, returns } in spots {
+            let At::File { number, offset, known: Some(CodeFile { open: Some(open), .. }) } = at else { continue };
+            if !self.given_up.contains(&Key::File(*number)) && !self.cache.contains_key(&(*number, *offset, *returns)) {
+                unknown.files.entry(*number).or_insert_with(|| (open.clone(), BTreeSet::new())).1.insert((*offset, *returns));
             }
         }
     }
 
     /// Takes in what was found in a file.
-    fn learn_file(&mut self, id: u64, read: FileRead) {
+    fn learn_file(&mut self, id: u32, read: FileRead) {
         if self.cache.len() + read.wanted.len() > MAX_CACHED {
             self.forget_answers();
         }
@@ -445,10 +463,11 @@ impl Symbolizer {
         if let Err(error) = &read.functions {
             log::debug!("symbols: a file {error}");
         }
-        self.found.has_build_id(BinaryId(id), read.build_id);
+        self.found.learn(BinaryId(id.into()), read.about);
         let mut functions = read.functions.unwrap_or_default().into_iter();
         for ((offset, returns), root_call) in read.wanted.into_iter().zip(read.root_calls) {
-            let in_file = |frame: Frame| Frame { binary: Some(BinaryId(id)), offset, name: interned(&mut self.names, frame.name), ..frame };
+            let in_file =
+                |frame: Frame| Frame { binary: Some(BinaryId(id.into())), offset, name: interned(&mut self.names, frame.name), ..frame };
             let frames = functions.next().flatten().map(|frames| frames.into_iter().map(in_file).collect());
             self.cache.insert((id, offset, returns), Answer { frames, root_call });
         }
@@ -469,7 +488,7 @@ impl Symbolizer {
         if self.cache.len() > MAX_CACHED / 2 {
             self.cache.clear();
         }
-        let left: HashSet<u64> = self.cache.keys().map(|(file, ..)| *file).collect();
+        let left: HashSet<u32> = self.cache.keys().map(|(file, ..)| *file).collect();
         self.settled.retain(|file| left.contains(file));
         self.names.clear();
     }
@@ -499,44 +518,15 @@ impl Symbolizer {
         self.perf_maps.insert(image, map);
     }
 
-    /// The file, if it is open, and its id, also if it was closed since.
-    fn open_file(&mut self, mapping: &Mapping, files: &Mutex<FileStore>) -> (Option<OpenFile>, Option<u64>) {
-        let file = &mapping.file;
-        if file.is_vdso() {
-            if self.vdso.is_none() {
-                self.vdso = own_vdso();
-            }
-            return (self.vdso.clone(), self.vdso.as_ref().map(|open| open.id));
-        }
-        if file.identity.inode == 0 {
-            return (None, None);
-        }
-        let mut files = files.lock().unwrap_or_else(PoisonError::into_inner);
-        // Of other bytes than those that were mapped nothing can be said.
-        let open = files.get_mapped(&file.identity, mapping.from_ns);
-        let id = open.as_ref().map(|open| open.id).or_else(|| files.closed_id(&file.identity, mapping.from_ns));
-        drop(files);
-        if id.is_none() {
-            self.counters.not_open += self.is_new(Note::NotOpen(file.identity));
-        }
-        (open, id)
-    }
-
     /// The name that a JIT gave to its code.
-    fn jit_name(&mut self, image: &Image, mapping: &Mapping, address: u64) -> Option<Frame> {
-        // JITs use anonymous memory or files in memory; ordinary libraries have no perf map entries.
-        let in_memory =
-            mapping.file.is_anonymous() || mapping.file.path.starts_with(b"/memfd:") || mapping.file.path.starts_with(b"/dev/zero");
-        if !in_memory {
-            return None;
-        }
-        let key = (image.tgid, image.from_ns);
+    fn jit_name(&mut self, traced: Traced, address: u64) -> Option<Frame> {
+        let key = (traced.tgid, traced.since_ns);
         if self.given_up.contains(&Key::PerfMap(key)) {
             return None;
         }
         if !self.perf_maps.contains_key(&key) {
             let owner = self.owners.get(&key).copied();
-            let wanted = perf_map::Wanted { tgid: image.tgid, has_ended: image.to_ns.is_some(), owner };
+            let wanted = perf_map::Wanted { tgid: traced.tgid, has_ended: traced.has_ended, owner };
             // They can be large: one at a time.
             let is_perf_map = |asked: &Key| matches!(asked, Key::PerfMap(_));
             if self.reader.is_asked(is_perf_map) {
@@ -551,7 +541,7 @@ impl Symbolizer {
             None if self.given_up.contains(&Key::PerfMap(key)) => None,
             Some(map) => map.as_ref()?.name(address).map(|name| Frame::new(FrameKind::User, name)),
             None => {
-                self.counters.late += u64::from(self.late.len() < MAX_CACHED && self.late.insert((u64::MAX, image.tgid.into(), false)));
+                self.counters.late += u64::from(self.late.len() < MAX_CACHED && self.late.insert((u32::MAX, traced.tgid.into(), false)));
                 None
             }
         }
@@ -592,23 +582,42 @@ fn read(job: Job, options: &ElfOptions) -> Read {
                 code.is_some_and(|(before, after)| stack::is_root_call(&before, &after))
             };
             let root_calls = wanted.iter().map(root_call).collect();
-            let build_id = host_elf::build_id_of_file(&open.file);
+            let about = about(&open.file);
             // A large file's index is the most that this program ever holds: not that of two.
             sys::give_memory_back();
-            Read::File(FileRead { build_id, wanted, functions, root_calls })
+            Read::File(FileRead { about, wanted, functions, root_calls })
         }
     }
 }
 
-/// Where an address lies.
-struct Spotted<'i> {
-    mapping: Option<&'i Mapping>,
-    open: Option<OpenFile>,
-    /// The store's id of the file, also where it is closed.
-    id: Option<u64>,
-    /// What is looked up.
-    address: u64,
+/// What a file says of itself.
+fn about(file: &File) -> About {
+    let code = |elf: &host_elf::Elf<'_, File>| {
+        let mapped = elf.loaded().filter(|segment| segment.flags & PF_X != 0).take(MOST_CODE);
+        mapped.map(|segment| CodeRow { offset: segment.offset, bytes: segment.in_file, address: segment.address }).collect()
+    };
+    let code = host_elf::Elf::open(file, MOST_HEADERS).map(|elf| code(&elf)).unwrap_or_default();
+    About { build_id: host_elf::build_id_of_file(file), code }
+}
+
+/// A frame, and whether it is a return address.
+struct Spotted {
+    at: At,
     returns: bool,
+}
+
+/// What is looked up for a frame.
+enum At {
+    LeftOut,
+    /// In no code.
+    Nowhere,
+    /// Code that has no file.
+    Memory(u64),
+    File {
+        number: u32,
+        offset: u64,
+        known: Option<CodeFile>,
+    },
 }
 
 /// What stands there.
@@ -618,96 +627,97 @@ struct Named {
     root_call: bool,
 }
 
+impl Named {
+    fn one(frame: Frame, mapped: bool) -> Named {
+        Named { frames: vec![frame], mapped, root_call: false }
+    }
+}
+
 /// What to look up for recorded addresses, innermost first: the first is where the task was, the others are return addresses. A call
 /// can be the last instruction of its function: what was called from lies before the return address.
 fn looked_up(addresses: &[u64]) -> impl Iterator<Item = u64> {
     addresses.iter().enumerate().map(|(n, &address)| if n == 0 { address } else { address.saturating_sub(1) })
 }
 
-/// `[binary+0xoffset]`: the address as recorded, in the file.
-fn place_name(mapping: &Mapping, looked_up: u64, returns: bool) -> Frame {
-    if mapping.file.is_anonymous() {
-        // Code that was written at run time moves about: its address would split what belongs together.
-        return Frame::new(FrameKind::Unknown, "[jit]");
-    }
-    let name = String::from_utf8_lossy(mapping.file.base_name());
+/// `[binary+0xoffset]`: the place as recorded.
+fn place_name(base_name: &[u8], looked_up: u64, returns: bool) -> Frame {
+    let name = String::from_utf8_lossy(base_name);
     let name = name.trim_start_matches('[').trim_end_matches(']');
     // A name of any length would push the offset out of the bound of a frame.
     let name: String = name.chars().take(100).collect();
-    let offset = mapping.file_offset(looked_up).wrapping_add(u64::from(returns));
+    let offset = looked_up.wrapping_add(u64::from(returns));
     Frame::new(FrameKind::Unknown, &format!("[{name}+{offset:#x}]"))
-}
-
-/// The kernel's code page, which is the same in every 64-bit process, from this one.
-fn own_vdso() -> Option<OpenFile> {
-    let (_, bytes) = proc::own_vdso().ok().flatten()?;
-    let file = sys::memory_file(&CString::new("memtrail-vdso").ok()?).ok()?;
-    file.write_all_at(&bytes, 0).ok()?;
-    Some(OpenFile {
-        id: VDSO_ID,
-        identity: crate::process::FileIdentity::NONE,
-        size: bytes.len() as u64,
-        version: None,
-        written_ns: 0,
-        file: Arc::new(file),
-    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::process::MappedFile;
-    use crate::process::listing::read_process;
-    use crate::process::{Change, ProcessEvent, Registry};
-    use std::fs::File;
+    use crate::host::proc::Process;
     use std::sync::mpsc::{Receiver, Sender, channel};
+    use tracer_common::unwind::FileKey;
 
     const PATIENT: Limits = Limits { longest: Duration::from_secs(60), given_up: 2, waiting: 64 };
 
-    /// This process with its program and its C library open, and an address in each.
+    const HERE: Traced = Traced { tgid: 1, since_ns: 1, has_ended: false };
+
+    /// The program of this process and its C library, open, and a frame in each.
     struct Own {
-        image: Image,
         files: Mutex<FileStore>,
-        program: u64,
-        library: u64,
+        program: UserFrame,
+        library: UserFrame,
     }
 
     impl Own {
         fn new() -> Own {
-            let mut registry = Registry::default();
-            registry.apply(ProcessEvent { at_ns: u64::MAX / 2, change: Change::Listed(read_process(std::process::id()).unwrap()) });
-            let image = registry.image_at(std::process::id(), u64::MAX).unwrap().clone();
-            let files = Mutex::new(FileStore::new(8));
-            let own = image.mapping(Own::new as *const () as u64).unwrap();
-            let library = image.mappings.iter().find(|mapping| mapping.file.base_name().starts_with(b"libc.so")).unwrap();
-            for mapping in [own, library] {
-                let path = std::str::from_utf8(&mapping.file.path).unwrap();
-                files.lock().unwrap().insert(&mapping.file, File::open(path).unwrap(), 1);
-            }
-            let (program, library) = (own.start + 0x10, library.start + 0x10);
-            Own { image, files, program, library }
+            let maps = Process::own().unwrap().maps().unwrap();
+            let mut files = FileStore::new(8);
+            let mut frame = |name: &str| {
+                let vma = maps.vmas.iter().find(|vma| vma.execute && String::from_utf8_lossy(&vma.name).contains(name)).unwrap();
+                let key = FileKey { inode: vma.inode, ..FileKey::default() };
+                let file = File::open(std::str::from_utf8(&vma.name).unwrap()).unwrap();
+                assert!(files.insert(&key, &vma.name, None, Some((Arc::new(file), 1))));
+                UserFrame::InFile { file: key.number(), offset: vma.offset + 0x10 }
+            };
+            let (program, library) = (frame("/memtrail-"), frame("/libc.so"));
+            Own { files: Mutex::new(files), program, library }
+        }
+
+        /// As recorded: the second is a return address.
+        fn frames(&self) -> [u64; 2] {
+            let UserFrame::InFile { file, offset } = self.library else { panic!("in a file") };
+            [self.program.number(), UserFrame::InFile { file, offset: offset + 1 }.number()]
+        }
+
+        fn number(frame: UserFrame) -> u32 {
+            let UserFrame::InFile { file, .. } = frame else { panic!("in a file") };
+            file
         }
 
         fn names(&self, symbolizer: &mut Symbolizer, waiting: Waiting) -> Vec<String> {
             symbolizer.refresh(waiting);
-            let addresses = [self.program, self.library + 1];
-            symbolizer.user(&self.image, &addresses, &self.files).iter().map(|frame| frame.name.as_ref().to_owned()).collect()
+            symbolizer.user(HERE, &self.frames(), &self.files).iter().map(|frame| frame.name.as_ref().to_owned()).collect()
+        }
+
+        fn name(frame: UserFrame) -> String {
+            format!("function of {}", Own::number(frame))
         }
     }
 
-    /// A symboliser whose files with this id are not read before something is sent.
-    fn blocked_at(blocked: u64, limits: Limits) -> (Symbolizer, Sender<()>) {
+    /// A symboliser whose file with this number is not read before something is sent.
+    fn blocked_at(blocked: u32, limits: Limits) -> (Symbolizer, Sender<()>) {
         let (sender, receiver): (Sender<()>, Receiver<()>) = channel();
         let receiver = Mutex::new(receiver);
         let work = move |job| {
             let Job::File(open, wanted) = job else { return Read::PerfMap(perf_map::Found::Nothing, None) };
-            if open.id == blocked {
+            if open.number == blocked {
                 // An error is the end of the test.
                 let _ended = receiver.lock().unwrap().recv();
             }
-            let functions = wanted.iter().map(|_| Some(vec![Frame::new(FrameKind::User, &format!("function of {}", open.id))])).collect();
+            let functions =
+                wanted.iter().map(|_| Some(vec![Frame::new(FrameKind::User, &format!("function of {}", open.number))])).collect();
             let root_calls = vec![false; wanted.len()];
-            Read::File(FileRead { build_id: Some(format!("id of {}", open.id)), wanted, functions: Ok(functions), root_calls })
+            let about = About { build_id: Some(format!("id of {}", open.number)), ..About::default() };
+            Read::File(FileRead { about, wanted, functions: Ok(functions), root_calls })
         };
         (Symbolizer::reading_by(Arc::new(work), limits), sender)
     }
@@ -715,7 +725,7 @@ mod tests {
     #[test]
     fn what_is_late_is_shown_by_its_place_and_counted_and_has_its_name_the_next_time() {
         let own = Own::new();
-        let (mut symbolizer, door) = blocked_at(2, PATIENT);
+        let (mut symbolizer, door) = blocked_at(Own::number(own.library), PATIENT);
         let began = Instant::now();
         let late = own.names(&mut symbolizer, Waiting::Batch);
         assert!(began.elapsed() < Duration::from_secs(30), "{:?}", began.elapsed());
@@ -724,16 +734,16 @@ mod tests {
         let first = symbolizer.counters().late;
         assert!(first >= 1);
         // The same place once more in the same batch is not lost twice.
-        symbolizer.user(&own.image, &[own.program, own.library + 1], &own.files);
+        symbolizer.user(HERE, &own.frames(), &own.files);
         assert_eq!(symbolizer.counters().late, first);
         let is_reading = |symbolizer: &mut Symbolizer| {
             let mut unknown = Unknown::default();
-            symbolizer.gather_user(&own.image, &[own.program, own.library + 1], &own.files, &mut unknown);
+            symbolizer.gather_user(&own.frames(), &own.files, &mut unknown);
             symbolizer.is_reading(&unknown)
         };
         assert!(is_reading(&mut symbolizer), "it is late, and not lost");
         door.send(()).unwrap();
-        assert_eq!(own.names(&mut symbolizer, Waiting::ForAll), ["function of 1", "function of 2"]);
+        assert_eq!(own.names(&mut symbolizer, Waiting::ForAll), [own.program, own.library].map(Own::name));
         assert_eq!(symbolizer.counters().late, first);
         assert!(!is_reading(&mut symbolizer));
         let losses: HashMap<_, _> = symbolizer.counters().losses().into();
@@ -743,12 +753,12 @@ mod tests {
     #[test]
     fn a_file_that_does_not_let_itself_be_read_costs_its_own_names_only() {
         let own = Own::new();
-        let (mut symbolizer, _door) = blocked_at(1, Limits { longest: Duration::from_millis(300), ..PATIENT });
+        let (mut symbolizer, _door) = blocked_at(Own::number(own.program), Limits { longest: Duration::from_millis(300), ..PATIENT });
         let names = own.names(&mut symbolizer, Waiting::ForAll);
-        assert!(names[0].starts_with("[memtrail-") && names[1] == "function of 2", "{names:?}");
+        assert!(names[0].starts_with("[memtrail-") && names[1] == Own::name(own.library), "{names:?}");
         assert_eq!((symbolizer.counters().given_up, symbolizer.counters().late), (1, 0));
         let mut unknown = Unknown::default();
-        symbolizer.gather_user(&own.image, &[own.program], &own.files, &mut unknown);
+        symbolizer.gather_user(&own.frames()[..1], &own.files, &mut unknown);
         assert!(!symbolizer.is_reading(&unknown), "what was given up is not waited for");
         // It is not read again.
         let began = Instant::now();
@@ -772,13 +782,10 @@ mod tests {
             Read::PerfMap(perf_map::Found::Nothing, None)
         };
         let mut symbolizer = Symbolizer::reading_by(Arc::new(work), Limits { longest: Duration::from_millis(300), ..PATIENT });
-        let mut mapping = own.image.mapping(own.program).unwrap().clone();
-        mapping.file = Arc::new(MappedFile { identity: FileIdentity::NONE, path: Box::from(*b"//anon") });
-        let image = Image { mappings: Arc::new(vec![mapping]), ..own.image.clone() };
         let _held = never.lock().unwrap();
         for waiting in [Waiting::ForAll, Waiting::Report] {
             symbolizer.refresh(waiting);
-            assert_eq!(&*symbolizer.user(&image, &[own.program], &own.files)[0].name, "[jit]");
+            assert_eq!(&*symbolizer.user(HERE, &[0x7f00_0000_1000], &own.files)[0].name, "[jit]");
         }
         assert_eq!((*asked.lock().unwrap(), symbolizer.counters().given_up), (1, 1));
     }
@@ -788,15 +795,34 @@ mod tests {
         let own = Own::new();
         let (mut symbolizer, _door) = blocked_at(0, PATIENT);
         symbolizer.refresh(Waiting::ForAll);
-        let frames = symbolizer.user(&own.image, &[own.program, own.library + 1], &own.files);
-        let offsets = [own.program, own.library].map(|address| own.image.mapping(address).unwrap().file_offset(address));
-        assert_eq!(
-            frames.iter().map(|frame| (frame.binary, frame.offset)).collect::<Vec<_>>(),
-            [(Some(BinaryId(1)), offsets[0]), (Some(BinaryId(2)), offsets[1])]
-        );
+        let frames = symbolizer.user(HERE, &own.frames(), &own.files);
+        for (frame, found) in [own.program, own.library].into_iter().zip(&frames) {
+            let UserFrame::InFile { file, offset } = frame else { panic!("in a file") };
+            assert_eq!((found.binary, found.offset), (Some(BinaryId(file.into())), offset));
+        }
         let binaries: Vec<_> = symbolizer.binaries().into_iter().map(|binary| (binary.build_id.unwrap(), binary.frames)).collect();
-        assert!(binaries.contains(&("id of 1".to_owned(), vec!["function of 1".to_owned()])), "{binaries:?}");
-        assert!(binaries.contains(&("id of 2".to_owned(), vec!["function of 2".to_owned()])), "{binaries:?}");
-        assert!(symbolizer.user(&own.image, &[8], &own.files).iter().all(|frame| frame.binary.is_none() && frame.offset == 0));
+        for frame in [own.program, own.library] {
+            assert!(binaries.contains(&(format!("id of {}", Own::number(frame)), vec![Own::name(frame)])), "{binaries:?}");
+        }
+        let nowhere = [0, UserFrame::InFile { file: 7, offset: 8 }.number(), UserFrame::InFile { file: 7, offset: FAR }.number()];
+        let frames = symbolizer.user(HERE, &nowhere, &own.files);
+        assert!(frames.iter().all(|frame| frame.binary.is_none() && frame.offset == 0 && &*frame.name == "[unknown]"));
+        assert_eq!(symbolizer.counters().not_open, 1, "a file of which nobody told is counted once");
+    }
+
+    #[test]
+    fn a_file_that_is_closed_keeps_the_names_that_were_learnt_and_its_own() {
+        let own = Own::new();
+        let (mut symbolizer, _door) = blocked_at(0, PATIENT);
+        let (known, number) = (own.names(&mut symbolizer, Waiting::ForAll), Own::number(own.program));
+        let key = FileKey { inode: 5, ..FileKey::default() };
+        let mut files = FileStore::new(2);
+        assert!(files.insert(&key, b"/usr/bin/gone (deleted)", None, None));
+        let place = UserFrame::InFile { file: key.number(), offset: 0x1234 };
+        let closed = Mutex::new(files);
+        let frames = symbolizer.user(HERE, &[place.number()], &closed);
+        assert_eq!((&*frames[0].name, frames[0].offset), ("[gone+0x1234]", 0x1234));
+        symbolizer.settle([number].into_iter());
+        assert_eq!(own.names(&mut symbolizer, Waiting::ForAll), known);
     }
 }

@@ -14,7 +14,7 @@ use crate::{
         stack::{Stack, Walked},
         tables::{self, SweepVerdict},
     },
-    region::{Survey, intervals::Intervals},
+    region::{Survey, Vma, intervals::Intervals},
     report,
     snapshot::{
         Arenas, CgroupNames, Charges, File, Files, FrameId, KeyWords, Malloc, MappedRange, Names, Place, Process, Region, Space,
@@ -224,10 +224,12 @@ impl<'a> Words<'a> {
         }
     }
 
-    /// Functions that threads of these processes began with, by process and address.
-    pub fn functions(&mut self, addresses: impl Iterator<Item = (u64, u64)>) {
-        for (process, address) in addresses {
-            let stack = Stack { status: Walked::Ended, frames: [address].into() };
+    /// Functions that threads of these processes began with, by process and address; and what is mapped there.
+    pub fn functions<'v>(&mut self, addresses: impl Iterator<Item = (u64, u64, &'v Vma)>) {
+        for (process, address, vma) in addresses {
+            let mut in_file = || self.symbols.place(&vma.name, address.wrapping_sub(vma.start).wrapping_add(vma.offset));
+            let frame = if vma.inode == 0 { Some(address) } else { in_file() };
+            let stack = Stack { status: Walked::Ended, frames: [frame.unwrap_or(0)].into() };
             let record = self.tables.processes.get(&process);
             let name = record.and_then(|record| self.symbols.user(record, Some(&stack)).frames.pop());
             if let Some(name) = name.filter(|name| name != "[unknown]") {

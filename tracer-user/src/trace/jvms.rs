@@ -10,7 +10,6 @@ use super::{
 };
 use crate::{
     cgroup::CgroupId,
-    host::clock::monotonic_ns,
     kernel_half::tables,
     region::{
         Class,
@@ -31,22 +30,22 @@ impl Session {
         members: &HashMap<u32, CgroupId>,
         processes: &HashMap<u64, ProcessRecord>,
     ) -> Result<Reserved, SessionError> {
-        let (Some(mappings), Some(feed)) = (&self.mappings, &self.feed) else { return Ok(Reserved::new()) };
-        let is_jvm = |tgid: u32| {
-            let registry = feed.registry();
-            let image = registry.image_at(tgid, monotonic_ns());
-            image.is_some_and(|image| image.mappings.iter().any(|mapping| jvm::is_jvm(&mapping.file.path)))
+        let Some(mappings) = &self.mappings else { return Ok(Reserved::new()) };
+        let stacks = tables::stacks(&self.running.bpf)?;
+        let mut names = Names::new(self.unwinding.files(), &mut self.symbolizer);
+        // What a JVM maps, it maps by its library.
+        let is_jvm = |space: &Space| {
+            let mut mapped_by = space.stacks().filter_map(|stack| stacks.get(&stack));
+            mapped_by.any(|stack| names.goes_through(stack, jvm::is_jvm))
         };
-        let jvms: Vec<u32> = members.keys().copied().filter(|tgid| is_jvm(*tgid)).take(MOST_JVMS).collect();
-        let spaces: Vec<(u32, Space)> =
-            mappings.with(|spaces| jvms.iter().filter_map(|tgid| Some((*tgid, spaces.of(*tgid)?.settled()))).collect());
+        let spaces: Vec<(u32, Space)> = mappings.with(|spaces| {
+            let of = members.keys().filter_map(|tgid| Some((*tgid, spaces.of(*tgid).filter(|space| is_jvm(space))?)));
+            of.take(MOST_JVMS).map(|(tgid, space)| (tgid, space.settled())).collect()
+        });
         if spaces.is_empty() {
             return Ok(Reserved::new());
         }
-        let stacks = tables::stacks(&self.running.bpf)?;
-        let mut names = Names::new(self.feed.as_ref(), &mut self.symbolizer);
-        let named = spaces.iter().flat_map(|(_, space)| space.stacks().map(|stack| (space.process, stack)));
-        names.learn_stacks(named, processes, &stacks);
+        names.learn_stacks(spaces.iter().flat_map(|(_, space)| space.stacks()), &stacks);
         let mut classes: HashMap<(u64, u64), Option<Class>> = HashMap::new();
         let mut claims = |space: &Space| -> Vec<Claim> {
             let Some(process) = processes.get(&space.process) else { return Vec::new() };

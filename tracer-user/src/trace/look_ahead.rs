@@ -1,14 +1,9 @@
 //! When processes are looked into ahead of an OOM kill: at an interval at which their cgroup is close to its limit.
 
-use super::{
-    regions::Reserved,
-    session::{Session, SessionError},
-};
+use super::{regions::Reserved, session::Session};
 use crate::{
     cgroup::{CgroupId, StatReading},
     host::clock::monotonic_ns,
-    kernel_half::tables,
-    process::Feed,
 };
 use std::collections::HashSet;
 
@@ -26,11 +21,10 @@ impl Session {
         let members = self.members(readings.iter().map(|(id, _)| *id).filter(below));
         let registry = &self.registry;
         self.ahead.note(due, |id| registry.get(id).is_some(), now_ns, busy_ns);
-        let reserved = tables::processes(&self.running.bpf).map_err(SessionError::from);
-        let reserved = reserved.and_then(|processes| self.reserved_by_jvms(&members, &processes)).unwrap_or_else(|error| {
+        let reserved = self.processes().and_then(|processes| self.reserved_by_jvms(&members, &processes)).unwrap_or_else(|error| {
             log::warn!("what JVMs reserved has no class: {error}");
             Reserved::new()
         });
-        self.ahead.begin(&self.surveying, members, self.feed.as_ref().map(Feed::opened_files), reserved, now_ns);
+        self.ahead.begin(&self.surveying, members, reserved, now_ns);
     }
 }

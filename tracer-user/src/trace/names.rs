@@ -1,128 +1,97 @@
-//! Names for a report: addresses through the process feed and the symboliser, in the form that [`super::words`] asks for.
+//! Names for a report: frames through the files that are known and the symboliser, in the form that [`super::words`] asks for.
 
 use super::words::{Resolved, Symbols};
 use crate::{
-    host::{
-        elf,
-        proc::{self, comm},
-    },
+    host::{elf, proc::comm},
     kernel_half::stack::Stack,
-    process::{Feed, Image, thread},
+    process::{FileStore, thread},
     report::BinaryRow,
-    symbols::{Binary, Symbolizer, SymbolizerOptions, Unknown, UserStack, Waiting},
+    symbols::{Binary, Symbolizer, SymbolizerOptions, Traced, Unknown, UserStack, Waiting},
 };
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    sync::Mutex,
+};
 use tracer_common::{
     attribution::{KEY_OWN, KeyRecord},
     process::ProcessRecord,
-    stack::Bases,
+    stack::UserFrame,
 };
 
-/// Looks names up in what the feed has seen.
+/// Looks names up.
 pub struct Names<'a> {
-    feed: Option<&'a Feed>,
+    files: &'a Mutex<FileStore>,
     symbolizer: &'a mut Symbolizer,
 }
 
 impl<'a> Names<'a> {
-    /// Names as of now, for stacks that leave the tables or are those of an OOM kill: files are waited for a moment only. Without a feed,
-    /// user frames stay unknown.
-    pub fn new(feed: Option<&'a Feed>, symbolizer: &'a mut Symbolizer) -> Names<'a> {
+    /// Names as of now, for stacks that leave the tables or are those of an OOM kill: files are waited for a moment only.
+    pub fn new(files: &'a Mutex<FileStore>, symbolizer: &'a mut Symbolizer) -> Names<'a> {
         symbolizer.refresh(Waiting::Batch);
-        Names { feed, symbolizer }
+        Names { files, symbolizer }
     }
 
     /// The same for a report, which waits longer.
-    pub fn for_report(feed: Option<&'a Feed>, symbolizer: &'a mut Symbolizer) -> Names<'a> {
+    pub fn for_report(files: &'a Mutex<FileStore>, symbolizer: &'a mut Symbolizer) -> Names<'a> {
         symbolizer.refresh(Waiting::Report);
-        Names { feed, symbolizer }
+        Names { files, symbolizer }
     }
 
     /// Looks up the stacks of these keys, so that each file is read once for all of them.
-    pub fn learn<'k>(
-        &mut self,
-        keys: impl Iterator<Item = &'k KeyRecord>,
-        processes: &HashMap<u64, ProcessRecord>,
-        stacks: &HashMap<u64, Stack>,
-    ) {
+    pub fn learn<'k>(&mut self, keys: impl Iterator<Item = &'k KeyRecord>, stacks: &HashMap<u64, Stack>) {
         let mut unknown = Unknown::default();
         for KeyRecord { key, .. } in keys.filter(|record| record.key.flags & KEY_OWN == 0) {
             if let Some(stack) = stacks.get(&key.kernel_stack) {
                 self.symbolizer.gather_kernel(&stack.frames, &mut unknown);
             }
-            self.gather(processes.get(&key.process), stacks.get(&key.user_stack), &mut unknown);
+            self.gather(stacks.get(&key.user_stack), &mut unknown);
         }
         self.symbolizer.learn(unknown);
     }
 
-    /// Whether functions of the key's stack are being read: they have names at a later moment.
-    pub fn is_reading(&mut self, KeyRecord { key, .. }: &KeyRecord, process: Option<&ProcessRecord>, stacks: &HashMap<u64, Stack>) -> bool {
-        self.is_reading_stack(process, stacks.get(&key.user_stack))
-    }
-
-    /// The same of functions of a user stack.
-    pub fn is_reading_stack(&mut self, process: Option<&ProcessRecord>, stack: Option<&Stack>) -> bool {
+    /// Whether functions of a user stack are being read: they have names at a later moment.
+    pub fn is_reading(&mut self, stack: Option<&Stack>) -> bool {
         if !self.symbolizer.is_busy() {
             return false;
         }
         let mut unknown = Unknown::default();
-        self.gather(process, stack, &mut unknown);
+        self.gather(stack, &mut unknown);
         self.symbolizer.is_reading(&unknown)
     }
 
-    /// Looks up user stacks alike: process and stack by identity.
-    pub fn learn_stacks(
-        &mut self,
-        wanted: impl Iterator<Item = (u64, u64)>,
-        processes: &HashMap<u64, ProcessRecord>,
-        stacks: &HashMap<u64, Stack>,
-    ) {
+    /// Looks up user stacks alike, by identity.
+    pub fn learn_stacks(&mut self, wanted: impl Iterator<Item = u64>, stacks: &HashMap<u64, Stack>) {
         let mut unknown = Unknown::default();
-        for (process, stack) in wanted {
-            self.gather(processes.get(&process), stacks.get(&stack), &mut unknown);
+        for stack in wanted {
+            self.gather(stacks.get(&stack), &mut unknown);
         }
         self.symbolizer.learn(unknown);
     }
 
-    /// Looks up user stacks of programs that map one of these files, by device and inode: afterwards their names are known without the
-    /// files.
-    pub fn learn_of_files(
-        &mut self,
-        files: &HashSet<(u64, u64)>,
-        wanted: impl Iterator<Item = (u64, u64)>,
-        processes: &HashMap<u64, ProcessRecord>,
-        stacks: &HashMap<u64, Stack>,
-    ) {
+    /// Looks up user stacks that go through one of these files, by number: afterwards their names are known without the files.
+    pub fn learn_of_files(&mut self, files: &HashSet<u32>, stacks: &HashMap<u64, Stack>) {
         let mut unknown = Unknown::default();
-        let mut images: HashMap<u64, Option<Image>> = HashMap::new();
-        let maps_one = |image: &Image| image.mappings.iter().any(|mapping| files.contains(&mapping.file.identity.place()));
-        for (identity, stack) in wanted {
-            let (Some(process), Some(stack), Some(feed)) = (processes.get(&identity), stacks.get(&stack), self.feed) else { continue };
-            if let Some(image) = images.entry(identity).or_insert_with(|| self.image(process).filter(maps_one)) {
-                self.symbolizer.gather_user(image, &user_addresses(process, stack), feed.file_store(), &mut unknown);
-            }
+        let is_in_one = |frame: &u64| matches!(UserFrame::of(*frame), UserFrame::InFile { file, .. } if files.contains(&file));
+        for stack in stacks.values().filter(|stack| stack.frames.iter().any(is_in_one)) {
+            self.gather(Some(stack), &mut unknown);
         }
         self.symbolizer.learn(unknown);
+    }
+
+    /// Whether a user stack goes through a file of which that is true, by its path.
+    pub fn goes_through(&self, stack: &Stack, is_it: impl Fn(&[u8]) -> bool) -> bool {
+        let mut files = self.files.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        stack.frames.iter().any(|frame| match UserFrame::of(*frame) {
+            UserFrame::InFile { file, .. } => files.get(file).is_some_and(|known| is_it(&known.path)),
+            _ => false,
+        })
     }
 
     /// Notes what of a user stack is not known yet.
-    fn gather(&mut self, process: Option<&ProcessRecord>, stack: Option<&Stack>, unknown: &mut Unknown) {
-        if let (Some(process), Some(stack)) = (process, stack)
-            && let (Some(image), Some(feed)) = (self.image(process), self.feed)
-        {
-            self.symbolizer.gather_user(&image, &user_addresses(process, stack), feed.file_store(), unknown);
+    fn gather(&mut self, stack: Option<&Stack>, unknown: &mut Unknown) {
+        if let Some(stack) = stack {
+            self.symbolizer.gather_user(&stack.frames, self.files, unknown);
         }
-    }
-
-    /// Whether what a process ran is remembered.
-    pub fn knows(&self, process: &ProcessRecord) -> bool {
-        self.image(process).is_some()
-    }
-
-    /// What a process ran when it was first seen.
-    fn image(&self, process: &ProcessRecord) -> Option<Image> {
-        // The guard is held only for the copy: the reader of the rings waits for it.
-        self.feed.and_then(|feed| feed.registry().image_at(process.tgid, process.first_seen_ns).cloned())
     }
 
     /// A symboliser with its defaults. Says what it will not be able to name.
@@ -138,14 +107,9 @@ impl<'a> Names<'a> {
 
 impl Symbols for Names<'_> {
     fn user(&mut self, process: &ProcessRecord, stack: Option<&Stack>) -> Resolved {
-        let none = || Resolved { frames: Vec::new(), status: "none".to_owned() };
-        let Some(stack) = stack else { return none() };
-        let addresses = user_addresses(process, stack);
-        let (Some(image), Some(feed)) = (self.image(process), self.feed) else {
-            let frames = addresses.iter().rev().map(|_| "[unknown]".to_owned()).collect();
-            return Resolved { frames, status: "cut: process unknown".to_owned() };
-        };
-        let UserStack { frames, status } = self.symbolizer.user_stack(&image, &addresses, stack.status, feed.file_store());
+        let Some(stack) = stack else { return Resolved { frames: Vec::new(), status: "none".to_owned() } };
+        let traced = Traced { tgid: process.tgid, since_ns: process.first_seen_ns, has_ended: is_gone(process) };
+        let UserStack { frames, status } = self.symbolizer.user_stack(traced, &stack.frames, stack.status, self.files);
         Resolved { frames: frames.into_iter().rev().map(|frame| frame.name.as_ref().to_owned()).collect(), status: status.text() }
     }
 
@@ -156,25 +120,30 @@ impl Symbols for Names<'_> {
         names
     }
 
+    fn place(&mut self, path: &[u8], offset: u64) -> Option<u64> {
+        let file = self.files.lock().unwrap_or_else(std::sync::PoisonError::into_inner).number_of(path)?;
+        Some(UserFrame::InFile { file, offset }.number())
+    }
+
     fn comm(&mut self, process: &ProcessRecord) -> String {
-        self.image(process).map_or_else(|| comm::text(&process.comm), |image| comm::text(&image.comm))
+        comm::text(&process.comm)
     }
 
     fn thread(&mut self, process: &ProcessRecord, tid: u32, at_ns: u64) -> Option<String> {
-        if self.is_gone(process) {
+        if is_gone(process) {
             return None;
         }
         thread::name_at(process.tgid, tid, at_ns)
     }
 
     fn is_gone(&mut self, process: &ProcessRecord) -> bool {
-        is_gone(self.feed, process)
+        is_gone(process)
     }
 
     fn binaries(&self) -> Vec<BinaryRow> {
-        let kernel = BinaryRow { path: BinaryRow::KERNEL.to_owned(), build_id: elf::build_id_of_kernel(), frames: Vec::new() };
+        let kernel = BinaryRow { path: BinaryRow::KERNEL.to_owned(), build_id: elf::build_id_of_kernel(), ..BinaryRow::default() };
         let files = self.symbolizer.binaries().into_iter();
-        files.map(|Binary { path, build_id, frames }| BinaryRow { path, build_id, frames }).chain([kernel]).collect()
+        files.map(|Binary { path, build_id, frames, code }| BinaryRow { path, build_id, frames, code }).chain([kernel]).collect()
     }
 }
 
@@ -184,13 +153,10 @@ pub fn losses(symbolizer: &Symbolizer) -> BTreeMap<String, Option<u64>> {
     symbolizer.counters().losses().into_iter().map(|(cause, count)| (cause.to_owned(), Some(count))).collect()
 }
 
-/// Whether the process image has ended, as far as the feed knows; else whether that very process is gone: ids are used again.
+/// Whether the process image has ended.
 #[must_use]
-pub fn is_gone(feed: Option<&Feed>, process: &ProcessRecord) -> bool {
-    match feed.and_then(|feed| feed.registry().image_at(process.tgid, process.first_seen_ns).map(|image| image.to_ns.is_some())) {
-        Some(ended) => ended,
-        None => !proc::runs_since(process.tgid, process.start_ns),
-    }
+pub fn is_gone(process: &ProcessRecord) -> bool {
+    process.ended_ns != 0
 }
 
 /// Innermost frames that are the tracing itself: BPF programs, and what runs them. They say nothing of the traced code, and the
@@ -211,12 +177,6 @@ fn tracing_frames(innermost_first: &[String]) -> usize {
         "__bpf_prog_",
     ];
     innermost_first.iter().take_while(|name| RUNNERS.iter().any(|runner| name.starts_with(runner))).count()
-}
-
-/// Where the frames of a user stack are in this process; what has no address is unknown, as zero is.
-fn user_addresses(process: &ProcessRecord, stack: &Stack) -> Vec<u64> {
-    let bases = Bases { code_start: process.code_start, code_length: 0, mmap_base: process.mmap_base };
-    stack.frames.iter().map(|frame| bases.absolute(*frame).unwrap_or(0)).collect()
 }
 
 #[cfg(test)]

@@ -8,7 +8,6 @@ use crate::{
     analyse::accounts,
     cgroup::CgroupId,
     host::{clock::monotonic_ns, proc},
-    process::feed::OpenedFiles,
     region::{Survey, classify::Claim, place::Sampled, survey},
 };
 use std::{
@@ -108,21 +107,15 @@ pub struct Tables<'a> {
 }
 
 /// Reads the processes that have live anonymous samples, and the large ones of `members`: processes of wanted cgroups.
-/// `opened` gives files that are open already, for their symbols; `reserved` ranges of processes whose class is told by who reserved them.
-pub fn read(
-    thread: &Surveying,
-    tables: &Tables<'_>,
-    members: &HashMap<u32, CgroupId>,
-    opened: Option<OpenedFiles>,
-    reserved: Reserved,
-) -> Surveys {
+/// `reserved` are ranges of processes whose class is told by who reserved them.
+pub fn read(thread: &Surveying, tables: &Tables<'_>, members: &HashMap<u32, CgroupId>, reserved: Reserved) -> Surveys {
     let began_ns = monotonic_ns();
     let (samples, elsewhere) = samples_by_process(tables);
     let tgids = most_memory_first(&samples, members, tables);
     let mut surveys = Surveys { left_out: tgids.len() as u64, ..Surveys::default() };
     let (sender, messages) = sync_channel(1);
     let mut work = Work::of(tgids.into_iter().take(MOST_PROCESSES), sender);
-    (work.opened, work.reserved, work.samples, work.elsewhere) = (opened, reserved, samples, elsewhere);
+    (work.reserved, work.samples, work.elsewhere) = (reserved, samples, elsewhere);
     let Some(mut reading) = thread.begin(work) else {
         log::warn!("regions stay unknown: processes that do not let their memory be read hold up the others");
         return surveys;

@@ -373,17 +373,7 @@ mod tests {
     }
 
     fn process(tgid: u32) -> ProcessRecord {
-        ProcessRecord {
-            start_ns: 0,
-            first_seen_ns: 0,
-            exec_id: 0,
-            code_start: 0,
-            mmap_base: 0,
-            tgid,
-            ns_tgid: 0,
-            kernel_thread: 0,
-            comm: [0; 16],
-        }
+        ProcessRecord { start_ns: 0, first_seen_ns: 0, exec_id: 0, ended_ns: 0, tgid, ns_tgid: 0, kernel_thread: 0, comm: [0; 16] }
     }
 
     fn stack() -> Stack {

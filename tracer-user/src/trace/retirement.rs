@@ -16,7 +16,10 @@ use crate::{
         tables::{self, TableId},
     },
 };
-use std::collections::{HashMap, HashSet};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{Mutex, MutexGuard, PoisonError},
+};
 use tracer_common::{
     attribution::KeyRecord,
     dirty::{DirtyKey, DirtyRecord},
@@ -35,21 +38,21 @@ const RETIREMENT_BATCH: usize = 2048;
 const MOST_LET_GO: usize = 64;
 
 impl Session {
-    /// Takes what nobody needs any more out of the kernel's tables, and pins the processes that own live bytes.
+    /// Takes what nobody needs any more out of the kernel's tables.
     pub(super) fn retire(&mut self) -> Result<(), SessionError> {
         let began_ns = monotonic_ns();
         // What has nothing live now may have had when an open picture was taken.
         if tables::control(&self.running.bpf)?.open_pictures != 0 {
             return Ok(());
         }
-        // Before the tables: a program that runs no more has left there whatever it left.
-        let idle = self.feed.as_ref().map(|feed| feed.idle_files(MOST_LET_GO)).unwrap_or_default();
+        // Before the tables: whatever stacks go through these files is there.
+        let unmet = lock(self.unwinding.files()).idle(usize::MAX, |_| true);
         // Processes after what names them: whatever is named has its record by then, unless it is gone.
         let mapped = self.mappings.as_ref().map(|mappings| mappings.with(|spaces| spaces.named().1)).unwrap_or_default();
         let mappings = if self.mappings.is_some() { kernel_half::mappings::records(&self.running.bpf)? } else { HashMap::new() };
         let keys = tables::keys(&self.running.bpf)?;
         let stacks = tables::stacks(&self.running.bpf)?;
-        let processes = tables::processes(&self.running.bpf)?;
+        let processes = self.processes()?;
         let dirtied = tables::dirtied(&self.running.bpf)?;
         let read_ns = monotonic_ns();
         self.occupancy = [
@@ -60,33 +63,22 @@ impl Session {
         ]
         .map(|(table, entries)| (table.name().to_owned(), entries as u64))
         .into();
-        let asked_for: Vec<(u64, u64)> = mappings.values().map(|record| (record.key.process, record.key.user_stack)).collect();
         self.marks.named = self.retire_mappings(mappings, &mapped, &processes)?;
-        let feed = self.feed.as_ref();
-        if let Some(feed) = feed {
-            let mut registry = feed.registry();
-            registry.clear_pins();
-            let named = keys.values().map(|record| &record.key.process).chain(dirtied.keys().map(|key| &key.process));
-            for process in named.chain(&self.marks.named.1).filter_map(|process| processes.get(process)) {
-                registry.pin(process.tgid, process.first_seen_ns);
-            }
-        }
-        if let Some(feed) = feed
-            && !idle.ids.is_empty()
-        {
-            let of_keys = keys.values().map(|record| (record.key.process, record.key.user_stack));
-            let named = of_keys.chain(dirtied.keys().map(|key| (key.process, key.user_stack))).chain(asked_for);
-            Names::new(Some(feed), &mut self.symbolizer).learn_of_files(&idle.places, named, &processes, &stacks);
+        let has_ended = |process: u64| processes.get(&process).is_none_or(is_gone);
+        let mut idle = lock(self.unwinding.files()).idle(MOST_LET_GO, has_ended);
+        idle.retain(|number| unmet.contains(number));
+        if !idle.is_empty() {
+            Names::new(self.unwinding.files(), &mut self.symbolizer).learn_of_files(&idle, &stacks);
             // They stay open until what is being read of them is there or is given up.
-            if !self.symbolizer.is_reading_any(idle.ids.iter().copied()) {
-                self.symbolizer.settle(idle.ids.iter().copied());
-                feed.let_go(&idle);
+            if !self.symbolizer.is_reading_any(idle.iter().copied()) {
+                self.symbolizer.settle(idle.iter().copied());
+                lock(self.unwinding.files()).let_go(&idle);
             }
         }
-        let leaving = self.marks.pass(&keys, &stacks, &processes, &dirtied, |process| is_gone(feed, process), monotonic_ns());
+        let leaving = self.marks.pass(&keys, &stacks, &processes, &dirtied, is_gone, monotonic_ns());
         // Rows are made once and for all, so they wait for their names, unless the tables need the room.
         let may_wait = !self.is_filling();
-        let mut names = Names::new(feed, &mut self.symbolizer);
+        let mut names = Names::new(self.unwinding.files(), &mut self.symbolizer);
         let mut left = 0;
         for (n, identity) in leaving.keys.iter().enumerate() {
             if n % RETIREMENT_BATCH == 0 {
@@ -96,9 +88,9 @@ impl Session {
                     break;
                 }
                 let batch = leaving.keys[n..].iter().take(RETIREMENT_BATCH);
-                names.learn(batch.filter_map(|identity| keys.get(identity)), &processes, &stacks);
+                names.learn(batch.filter_map(|identity| keys.get(identity)), &stacks);
             }
-            if may_wait && keys.get(identity).is_some_and(|record| names.is_reading(record, processes.get(&record.key.process), &stacks)) {
+            if may_wait && keys.get(identity).is_some_and(|record| names.is_reading(stacks.get(&record.key.user_stack))) {
                 continue;
             }
             left += 1;
@@ -162,8 +154,7 @@ impl Session {
         processes: &HashMap<u64, ProcessRecord>,
     ) -> Result<(HashSet<u64>, HashSet<u64>), SessionError> {
         let Some(mappings) = &self.mappings else { return Ok(Default::default()) };
-        let feed = self.feed.as_ref();
-        let gone = |process: &u64| processes.get(process).is_none_or(|process| is_gone(feed, process));
+        let gone = |process: &u64| processes.get(process).is_none_or(is_gone);
         let (mut stacks, mut named) = mappings.with(|spaces| {
             spaces.retain(|process| !before.contains(&process) || !gone(&process));
             spaces.named()
@@ -197,4 +188,9 @@ impl Session {
         log::debug!("retirement: {} files left", leaving.len());
         Ok(())
     }
+}
+
+/// A poisoned lock only says that some thread panicked: the store stays usable.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -28,7 +28,10 @@ use crate::{
         registry::{Cgroup, State},
     },
     containers::KnownNames,
-    host::clock::{self, monotonic_ns},
+    host::{
+        clock::{self, monotonic_ns},
+        proc,
+    },
     kernel_half::{
         BpfError, Loader,
         diagnosis::{self, Listener},
@@ -38,7 +41,6 @@ use crate::{
         tables::{self, TableId},
         unwind::Tables,
     },
-    process::{Feed, FeedOptions},
     report::{Interval, IntervalCgroup, distribution::Increment},
     symbols::Symbolizer,
     text::date,
@@ -51,6 +53,7 @@ use crate::{
 use std::{
     collections::{BTreeMap, HashMap, HashSet, VecDeque},
     os::fd::OwnedFd,
+    sync::PoisonError,
     time::SystemTime,
 };
 use tracer_common::{
@@ -58,6 +61,7 @@ use tracer_common::{
     event::{CgroupChange, CgroupEvent},
     kind::Kind,
     loss::Loss,
+    process::ProcessRecord,
 };
 
 /// Most cgroups known at once, dead ones included.
@@ -126,11 +130,10 @@ pub struct Session {
     pub(super) mappings: Option<Mappings>,
     /// OOM kills so far.
     pub(super) oom: OomLog,
-    /// Processes and their mappings; `None` where perf events are refused.
-    pub(super) feed: Option<Feed>,
+    /// Names of functions.
     pub(super) symbolizer: Symbolizer,
-    /// Makes the tables by which user stacks are walked; `None` where they are walked by frame pointers.
-    pub(super) unwinding: Option<Builder>,
+    /// Opens the files that walks meet, and makes the tables by which user stacks are walked.
+    pub(super) unwinding: Builder,
     pub(super) slopes: HashMap<(CgroupId, String), Slope>,
     /// Dirty and writeback bytes of the last readings, newest last.
     pub(super) unwritten: HashMap<CgroupId, VecDeque<u64>>,
@@ -212,15 +215,6 @@ impl Session {
         let rates = host.rates(&options, &host.sizes(&options).map_err(StartError::Sizes)?);
         let bytes = owners::bytes_of(&local_figures(&registry, &readings));
         phases.end("cgroups listed");
-        // On before anything counts: a process may live shorter than it takes to attach.
-        let feed = match Feed::start(FeedOptions::default()) {
-            Ok(feed) => Some(feed),
-            Err(error) => {
-                log::warn!("no process records, so user frames stay unknown: {error}");
-                None
-            }
-        };
-        phases.end("process records on");
         let mut running = start::start(&host, loader, &options, |bpf| {
             following.write(bpf)?;
             owners::write(bpf, &filter, &rates, &bytes, registry.iter().map(|c| (c.id, &c.path)))?;
@@ -230,7 +224,7 @@ impl Session {
         following.settle(&mut running.bpf)?;
         phases.end("started");
         let ring = events::cgroup::ring(&mut running.bpf)?;
-        let unwinding = unwinding(&mut running, feed.as_ref())?;
+        let unwinding = unwinding(&mut running)?;
         let listener = if diagnosis::wanted() { Some(Listener::new(&mut running.bpf)?) } else { None };
         // Cgroups made between the first listing and the attachment have no event.
         registry.repair(&listing(&hierarchy)?);
@@ -254,7 +248,6 @@ impl Session {
             ahead: regions::ahead::Ahead::default(),
             mappings,
             oom,
-            feed,
             symbolizer: Names::symbolizer(),
             unwinding,
             slopes: HashMap::new(),
@@ -285,7 +278,7 @@ impl Session {
         session.first = local_figures(&session.registry, &readings);
         session.point(&readings)?;
         phases.end("first figures read");
-        if session.unwinding.as_ref().is_some_and(|builder| !builder.settle(LONGEST_SETTLING)) {
+        if !session.unwinding.settle(LONGEST_SETTLING) {
             log::debug!("not all tables for unwinding are there yet");
         }
         phases.end("tables for unwinding made");
@@ -336,11 +329,20 @@ impl Session {
 
     /// Has the tables made by which stacks of a program are walked, before it starts. Waits for a moment: what is late then is made while it runs.
     pub fn prepare_for(&self, program: &std::path::Path) {
-        if let Some(builder) = &self.unwinding
-            && !builder.prepare(program, LONGEST_PREPARATION)
-        {
+        if !self.unwinding.prepare(program, LONGEST_PREPARATION) {
             log::debug!("the tables for unwinding {} are late", program.display());
         }
+    }
+
+    /// The processes that charged something. Where nobody sees their ends, those that are gone by now have ended.
+    pub(super) fn processes(&self) -> Result<HashMap<u64, ProcessRecord>, SessionError> {
+        let mut processes = tables::processes(&self.running.bpf)?;
+        if !self.running.attached.has(ProbeId::Images) {
+            for process in processes.values_mut().filter(|process| !proc::runs_since(process.tgid, process.start_ns)) {
+                process.ended_ns = monotonic_ns();
+            }
+        }
+        Ok(processes)
     }
 
     /// The running kernel half.
@@ -567,35 +569,25 @@ impl Session {
         let (kills, victims) = self.oom.lost();
         losses.insert("oom_autopsies_dropped".to_owned(), Some(kills));
         losses.insert("oom_victims_without_kill".to_owned(), Some(victims));
-        if let Some(feed) = &self.feed {
-            let counters = feed.registry().counters();
-            losses.insert("process_records".to_owned(), Some(counters.lost_records));
-            losses.insert("process_feed_failed".to_owned(), Some(u64::from(feed.counters().failed)));
-            let files = feed.files().counters();
-            losses.insert("symbol_file_gone".to_owned(), Some(files.gone));
-            losses.insert("symbol_file_refused".to_owned(), Some(files.refused));
-            losses.insert("symbol_file_evicted".to_owned(), Some(files.evicted));
-            losses.insert("symbol_file_not_tried".to_owned(), Some(files.queue_full));
-        }
+        let files = self.unwinding.files().lock().unwrap_or_else(PoisonError::into_inner).counters();
+        losses.insert("symbol_file_gone".to_owned(), Some(files.gone));
+        losses.insert("symbol_file_refused".to_owned(), Some(files.refused));
+        losses.insert("symbol_file_evicted".to_owned(), Some(files.evicted));
+        losses.insert("symbol_file_not_tried".to_owned(), Some(files.not_tried));
         if let Some(mappings) = &self.mappings {
             losses.insert("mapping_ranges_dropped".to_owned(), Some(mappings.with(|spaces| spaces.dropped())));
         }
-        if let Some(builder) = &self.unwinding {
-            losses.extend(builder.counters().losses().map(|(cause, count)| (cause.to_owned(), Some(count))));
-        }
+        losses.extend(self.unwinding.counters().losses().map(|(cause, count)| (cause.to_owned(), Some(count))));
         losses.extend(super::names::losses(&self.symbolizer));
         losses.insert("recursion_misses".to_owned(), stats::recursion_misses(&self.running.bpf));
         Ok(losses)
     }
 }
 
-/// Starts to make tables for unwinding, if walks are going to use them.
-fn unwinding(running: &mut Running, feed: Option<&Feed>) -> Result<Option<Builder>, SessionError> {
-    if running.settings.unwind == 0 {
-        return Ok(None);
-    }
+/// Starts to open the files that walks meet, and to make tables for unwinding if walks are going to use them.
+fn unwinding(running: &mut Running) -> Result<Builder, SessionError> {
     let (tables, misses) = Tables::take(&mut running.bpf)?;
-    Builder::start(tables, misses, feed.map(Feed::newly_opened)).map(Some).map_err(SessionError::Thread)
+    Builder::start(tables, misses, running.settings.unwind != 0).map_err(SessionError::Thread)
 }
 
 fn listing(hierarchy: &Hierarchy) -> Result<Listing, SessionError> {

@@ -16,7 +16,8 @@ use crate::{
         probes::ProbeId,
         tables::{self, TableId},
     },
-    process::{Feed, give_memory_back},
+    process::give_memory_back,
+    region::{Survey, Vma, maps},
     report::{Cost, MappingSummary, Migration, Report, Table},
     snapshot::{self, Cgroups, DirtiedBefore, Known, Retired, Snapshot, Space, Spaces, Taken, Tracing},
     symbols::Waiting,
@@ -28,7 +29,7 @@ use std::{
 };
 use tracer_common::{FRAME_BYTES, mapping::MappingRecord, sampling::MIN_LOG2_MEAN};
 
-/// Longest wait for process records before a report.
+/// Longest wait for files that walks met, before a report.
 const SETTLE: std::time::Duration = std::time::Duration::from_secs(2);
 
 /// With fewer readings of dirty page cache nothing can be said of how long it lasts.
@@ -77,13 +78,11 @@ impl Session {
         self.drain_oom()?;
         // What a runtime writes a moment after it has made the cgroup.
         self.settle_names()?;
-        if let Some(feed) = &self.feed {
-            // Names of processes that began a moment ago; without them their frames would be unknown.
-            if !feed.settle(SETTLE) {
-                log::warn!("process records are behind: some names may be missing");
-            }
+        // Programs that began a moment ago; without their files their frames would be unknown.
+        if !self.unwinding.settle_files(SETTLE) {
+            log::warn!("files are opened slowly: some names may be missing");
         }
-        phases.end("process records in");
+        phases.end("files open");
         self.name_late(Waiting::Report);
         // What intervals needed for a moment is not needed beside what a report needs.
         give_memory_back();
@@ -98,7 +97,7 @@ impl Session {
         let above = self.above(&readings);
         let mut keys = tables::keys(&self.running.bpf)?;
         let samples = tables::samples(&self.running.bpf)?;
-        let processes = tables::processes(&self.running.bpf)?;
+        let processes = self.processes()?;
         let mut dirtied = tables::dirtied(&self.running.bpf)?;
         let files = self.files_of(&samples, &dirtied)?;
         let members = self.members(readings.iter().map(|(id, _)| *id));
@@ -109,7 +108,6 @@ impl Session {
             &self.surveying,
             &regions::Tables { keys: &keys, samples: &samples, processes: &processes, mappings: &records },
             &members,
-            self.feed.as_ref().map(Feed::opened_files),
             reserved,
         );
         let spaces = self.spaces(&surveys, records)?;
@@ -155,11 +153,11 @@ impl Session {
         let cgroups = self.cgroups(beside.readings, beside.above);
         let wanted = |id: CgroupId| cgroups.wanted(id);
         let names = if beside.is_report { Names::for_report } else { Names::new };
-        let mut symbols = names(self.feed.as_ref(), &mut self.symbolizer);
+        let mut symbols = names(self.unwinding.files(), &mut self.symbolizer);
         let of_wanted = tables.keys.iter().filter(|(identity, record)| wanted(CgroupId(record.key.owner)) && in_words(**identity));
-        symbols.learn(of_wanted.map(|(_, record)| record), tables.processes, tables.stacks);
+        symbols.learn(of_wanted.map(|(_, record)| record), tables.stacks);
         let mut named: Vec<(u64, u64)> = beside.spaces.iter().flat_map(stacks_of).collect();
-        symbols.learn_stacks(named.iter().copied(), tables.processes, tables.stacks);
+        symbols.learn_stacks(named.iter().map(|(_, stack)| *stack), tables.stacks);
         named.extend(tables.dirtied.keys().filter(|key| wanted(CgroupId(key.owner))).map(|key| (key.process, key.user_stack)));
         let mut words = Words::new(&mut symbols, tables);
         words.processes(named.iter().map(|(process, _)| *process));
@@ -340,8 +338,10 @@ fn stacks_of(spaces: &Spaces) -> impl Iterator<Item = (u64, u64)> + '_ {
     spaces.processes.values().flat_map(of_space).chain(of_records)
 }
 
-/// Addresses of the functions that threads began with, with their process.
-fn functions_of(spaces: &Spaces, surveys: &Surveys) -> Vec<(u64, u64)> {
-    let known = surveys.processes.iter().filter_map(|process| Some((spaces.processes.get(&process.tgid)?.process, process)));
-    known.flat_map(|(identity, process)| process.survey.thread_functions.values().map(move |address| (identity, *address))).collect()
+/// Addresses of the functions that threads began with, with their process, and what it has mapped there.
+fn functions_of<'s>(spaces: &Spaces, surveys: &'s Surveys) -> Vec<(u64, u64, &'s Vma)> {
+    let known = surveys.processes.iter().filter_map(|process| Some((spaces.processes.get(&process.tgid)?.process, &process.survey)));
+    let functions = known.flat_map(|(identity, survey)| survey.thread_functions.values().map(move |address| (identity, *address, survey)));
+    let mapped = |survey: &'s Survey, address| maps::index_at(&survey.maps.vmas, address).and_then(|at| survey.maps.vmas.get(at));
+    functions.filter_map(|(identity, address, survey)| Some((identity, address, mapped(survey, address)?))).collect()
 }

@@ -26,6 +26,8 @@ pub trait Symbols {
     fn user(&mut self, process: &ProcessRecord, stack: Option<&Stack>) -> Resolved;
     /// A kernel stack, outermost first, without the `_[k]` that outputs know it by.
     fn kernel(&mut self, stack: &Stack) -> Vec<String>;
+    /// The frame at an offset of a file that stacks went through, by its path; `None` where none did.
+    fn place(&mut self, path: &[u8], offset: u64) -> Option<u64>;
     /// The name of a process by now: that of its first charge may be older than its exec.
     fn comm(&mut self, process: &ProcessRecord) -> String;
     /// The name of one of its threads, if it still runs and ran at that moment (monotonic nanoseconds) already.

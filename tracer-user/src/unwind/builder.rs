@@ -1,28 +1,27 @@
-//! The thread that makes tables. It asks another one, which has a deadline for each file, to open and read them, so that no file server and no
-//! hostile file keeps it from the next; it fills the tables itself, since that takes a right that nobody who reads files should have.
+//! The thread that hears of files which walks met: it has them opened and kept (see [`crate::process::files`]), has tables made of them, and fills
+//! the kernel half's tables itself, since that takes a right that nobody who reads files should have. Others open and read ([`super::jobs`]).
 
-use super::opener;
+use super::jobs::{Content, Job, Places, Read, read, read_when_idle};
 use super::rows::{self, Rows, RowsError};
 use super::store::{Put, Store, Target, Use};
 use crate::host::elf::ElfError;
 use crate::host::privileges;
-use crate::host::proc::{self, Process};
+use crate::host::proc;
 use crate::kernel_half::{events::Ring, unwind::Tables};
-use crate::process::{FileVersion, NewFiles, sys};
+use crate::process::{FileStore, Mapped, sys};
 use crate::symbols::reader::{Limits, Outcome, Reader};
-use std::cell::Cell;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
-use tracer_common::unwind::{FILES, FileKey, FileTable, Miss, PageRows, Rule};
+use tracer_common::unwind::{BY_ADDRESS, CLOSED, FILES, FileKey, FileTable, Miss, PageRows, Rule, SPECIAL, WITHOUT};
 
-/// Bounds of reading: the largest files take a second.
+/// Bounds of opening and reading: the largest files take a second.
 const LIMITS: Limits = Limits { longest: Duration::from_secs(10), given_up: 2, waiting: 256 };
 /// How long the thread sleeps where nothing is asked for.
 const REST: Duration = Duration::from_millis(20);
@@ -30,15 +29,21 @@ const REST: Duration = Duration::from_millis(20);
 const BUSY: Duration = Duration::from_millis(2);
 /// Bytes of a file that is read ahead.
 const MOST_AHEAD: u64 = 64 << 20;
+/// Jobs that wait while processes are listed: others must find room.
+const MOST_LISTED: usize = 64;
 /// Time between two looks through the table of files, and files that may be left in it then: walks add to it meanwhile.
 const LOOK_THROUGH: Duration = Duration::from_secs(60);
 const MOST_FILES: usize = FILES as usize / 4 * 3;
+/// How often it is looked which of the open files walks still meet.
+const LOOK_FOR_IDLE: Duration = Duration::from_secs(1);
+/// A file that a walk met so long ago was met lately, seconds of the kernel half's (2^30 nanoseconds).
+const MET_LATELY_S: u32 = 2;
 /// What is said, with `-v`, when walks need no longer wait for files of the programs that ran at the start.
 const TABLES_ARE_THERE: &str = "stacks of the programs that ran at the start are whole from now on";
 /// Files that could not be had are not tried again by the same mapping.
 const MOST_REFUSED: usize = 4096;
-/// Files of which is remembered what they were like.
-const MOST_VERSIONS: usize = 8192;
+/// What the kernel half puts above the pages of a special mapping of 32-bit code, in its generation.
+const NARROW: u32 = 1 << 16;
 
 /// How the tables do.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -64,13 +69,23 @@ impl Counters {
 #[derive(Default)]
 struct Shared {
     counters: Mutex<Counters>,
+    files: Mutex<FileStore>,
     stop: AtomicBool,
 }
 
-/// Tables that somebody waits for.
+/// What somebody waits for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Waited {
+    /// Tables of a command that is going to be started, besides those of running programs.
+    Program(PathBuf),
+    /// Tables of running programs.
+    Tables,
+    /// Files that walks met before now are open.
+    Files,
+}
+
 struct Ahead {
-    /// Of a command that is going to be started, besides those of running programs.
-    program: Option<PathBuf>,
+    waited: Waited,
     done: SyncSender<()>,
 }
 
@@ -81,14 +96,27 @@ pub struct Builder {
 }
 
 impl Builder {
-    /// Starts it. Tables of the files that `opened` gives are made ahead, as long as there is room.
+    /// Starts it. Without `with_tables`, files are opened and kept for their names alone.
     ///
     /// # Errors
     /// There can be no thread.
-    pub fn start(tables: Tables, misses: Ring<Miss>, opened: Option<NewFiles>) -> io::Result<Builder> {
+    pub fn start(tables: Tables, misses: Ring<Miss>, with_tables: bool) -> io::Result<Builder> {
+        let own = File::open("/proc/self/exe").ok().and_then(|own| place_of(&own));
+        Builder::without(own, tables, misses, with_tables)
+    }
+
+    /// The same with tables of this program, for a benchmark of walks of its own stacks.
+    ///
+    /// # Errors
+    /// As above.
+    pub fn start_with_own(tables: Tables, misses: Ring<Miss>) -> io::Result<Builder> {
+        Builder::without(None, tables, misses, true)
+    }
+
+    fn without(own: Option<(u64, u64)>, tables: Tables, misses: Ring<Miss>, with_tables: bool) -> io::Result<Builder> {
         let shared = Arc::new(Shared::default());
         let (ahead, asked) = channel();
-        let thread = Thread::new(tables, misses, opened, asked, Arc::clone(&shared));
+        let thread = Thread::new(own, tables, misses, with_tables, asked, Arc::clone(&shared));
         std::thread::Builder::new().name("memtrail-unwind".into()).spawn(move || thread.run())?;
         Ok(Builder { shared, ahead })
     }
@@ -96,24 +124,35 @@ impl Builder {
     /// Has tables made of a program and all that it maps at its start, and waits for that as long as said. Whether they are there.
     #[must_use]
     pub fn prepare(&self, program: &Path, longest: Duration) -> bool {
-        self.wait_for(Some(program.to_owned()), longest)
+        self.wait_for(Waited::Program(program.to_owned()), longest)
     }
 
     /// Waits until the tables of all files that running programs map are there, as long as said. Whether they are.
     #[must_use]
     pub fn settle(&self, longest: Duration) -> bool {
-        self.wait_for(None, longest)
+        self.wait_for(Waited::Tables, longest)
     }
 
-    fn wait_for(&self, program: Option<PathBuf>, longest: Duration) -> bool {
-        let (done, waited) = sync_channel(1);
-        self.ahead.send(Ahead { program, done }).is_ok() && waited.recv_timeout(longest).is_ok()
+    /// Waits until the files that walks have met before now are open or gone, as long as said. Whether they are.
+    #[must_use]
+    pub fn settle_files(&self, longest: Duration) -> bool {
+        self.wait_for(Waited::Files, longest)
+    }
+
+    fn wait_for(&self, waited: Waited, longest: Duration) -> bool {
+        let (done, answer) = sync_channel(1);
+        self.ahead.send(Ahead { waited, done }).is_ok() && answer.recv_timeout(longest).is_ok()
+    }
+
+    /// Files that walks met, for single look-ups.
+    pub fn files(&self) -> &Mutex<FileStore> {
+        &self.shared.files
     }
 
     /// How the tables do.
     #[must_use]
     pub fn counters(&self) -> Counters {
-        *self.shared.counters.lock().unwrap_or_else(PoisonError::into_inner)
+        *lock(&self.shared.counters)
     }
 }
 
@@ -123,82 +162,85 @@ impl Drop for Builder {
     }
 }
 
-/// What the reading thread is asked for.
-#[derive(Clone)]
-enum Job {
-    /// The file of a mapping.
-    Mapped(Miss),
-    /// A file that is open.
-    Open(Arc<File>),
-    /// The files that a program will map.
-    Program(PathBuf),
-}
-
-/// What it answers.
-enum Read {
-    /// A file and its rows.
-    File(Arc<File>, Result<Rows, RowsError>),
-    /// Files to be read.
-    Files(Vec<File>),
-    /// It could not be opened.
-    Gone(io::Error),
+/// A poisoned lock only says that some thread panicked: the data are counters and caches, which stay usable.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// What a job is for.
 #[derive(Clone, Debug, PartialEq)]
 enum Wanted {
-    /// A file that a walk met.
+    /// A file that a walk met is opened.
+    Open(FileKey, Mapped),
+    /// It is read.
     Met(FileKey),
     /// One that was identified before it is read.
     Ahead(FileKey),
     /// A program.
     Program(PathBuf),
+    /// A program that a process begins to execute.
+    Executed(FileKey, Mapped),
+    /// What a process maps.
+    Process(u32),
 }
 
 struct Thread {
     tables: Tables,
     misses: Ring<Miss>,
-    opened: Option<NewFiles>,
+    with_tables: bool,
     asked: Receiver<Ahead>,
     shared: Arc<Shared>,
     store: Store,
+    /// Opens what walks met: the process may be gone in a moment.
+    opener: Reader<Wanted, Job, Read>,
     /// Reads what walks met.
     reader: Reader<Wanted, Job, Read>,
     /// Reads what they may meet: a walk does not wait for that.
     ahead: Reader<Wanted, Job, Read>,
     /// Files that cannot be read by anyone.
     refused: HashSet<FileKey>,
-    /// What files were like when they were read.
-    versions: HashMap<FileKey, FileVersion>,
-    /// Commands that wait.
+    /// Processes whose files are to be listed.
+    to_list: Vec<u32>,
+    /// Places of files that were listed.
+    listed: Places,
+    /// Who waits.
     waiting: Vec<Ahead>,
     counters: Counters,
-    /// When the table of files was last looked through.
+    /// When the table of files was last looked through, and files that walks meet no more were last looked for.
     looked_through: Instant,
-    /// This program's own file.
+    looked_for_idle: Instant,
+    /// This program's own file, whose stacks are nobody's concern.
     own: Option<(u64, u64)>,
 }
 
 impl Thread {
-    fn new(tables: Tables, misses: Ring<Miss>, opened: Option<NewFiles>, asked: Receiver<Ahead>, shared: Arc<Shared>) -> Thread {
+    fn new(
+        own: Option<(u64, u64)>,
+        tables: Tables,
+        misses: Ring<Miss>,
+        with_tables: bool,
+        asked: Receiver<Ahead>,
+        shared: Arc<Shared>,
+    ) -> Thread {
         let store = Store::new(tables.chunks(), tables.pages(), tables.rules());
-        let reader = Reader::new("memtrail-frames", LIMITS, Arc::new(read));
-        let ahead = Reader::new("memtrail-ahead", LIMITS, Arc::new(read_when_idle));
         Thread {
             tables,
             misses,
-            opened,
+            with_tables,
             asked,
             shared,
             store,
-            reader,
-            ahead,
+            opener: Reader::new("memtrail-open", LIMITS, Arc::new(read)),
+            reader: Reader::new("memtrail-frames", LIMITS, Arc::new(read)),
+            ahead: Reader::new("memtrail-ahead", LIMITS, Arc::new(read_when_idle)),
             refused: HashSet::new(),
-            versions: HashMap::new(),
+            to_list: Vec::new(),
+            listed: Places::default(),
             waiting: Vec::new(),
-            looked_through: Instant::now(),
-            own: File::open("/proc/self/exe").ok().and_then(|own| place_of(&own)),
             counters: Counters::default(),
+            looked_through: Instant::now(),
+            looked_for_idle: Instant::now(),
+            own,
         }
     }
 
@@ -208,140 +250,259 @@ impl Thread {
         let descriptor = match self.misses.descriptor() {
             Ok(descriptor) => descriptor,
             Err(error) => {
-                log::warn!("no tables for unwinding are made: {error}");
+                log::warn!("files with code are not opened, so that their functions have no names: {error}");
                 return;
             }
         };
         while !self.shared.stop.load(Ordering::Acquire) {
             let rest = if self.is_reading() { BUSY } else { REST };
             if let Err(error) = sys::poll_readable(std::slice::from_ref(&descriptor), rest) {
-                log::warn!("no more tables for unwinding are made: {error}");
+                log::warn!("no more files with code are opened, so that their functions have no names: {error}");
                 return;
             }
             self.round();
         }
     }
 
-    /// What nearly every program maps is read before anybody asks: it is mapped here, too.
+    /// The kernel's own code page, which no file holds, and the files of the programs that run.
     fn begin(&mut self) {
         if let Ok(Some((start, page))) = proc::own_vdso()
             && let Ok(key) = self.tables.identify_at(start)
         {
-            self.put(&key, rows::read(&page[..]), Use::Met);
-        }
-        let Ok(own) = Process::own() else { return };
-        let Ok(maps) = own.maps() else { return };
-        for vma in maps.vmas.iter().filter(|vma| vma.execute && vma.name.starts_with(b"/")) {
-            let file = sys::mapped_file(&own, vma.start, vma.end).and_then(|found| crate::process::opener::read_only(&found));
-            if let Ok((file, _)) = file {
-                self.ask_ahead(Arc::new(file));
+            match sys::memory_file(c"memtrail-vdso").and_then(|file| file.write_all_at(&page, 0).map(|()| file)) {
+                Ok(file) => {
+                    lock(&self.shared.files).insert(&key, b"[vdso]", None, Some((Arc::new(file), page.len() as u64)));
+                }
+                Err(error) => log::debug!("functions of the vDSO have no names: {error}"),
             }
+            if self.with_tables {
+                self.put(&key, rows::read(&page[..]), Use::Met);
+            } else {
+                self.store.without(&mut self.tables, &key);
+            }
+        }
+        if self.with_tables {
+            self.to_list = proc::tgids().map(Iterator::collect).unwrap_or_default();
         }
     }
 
     fn is_reading(&self) -> bool {
-        self.reader.is_asked(|_| true) || self.ahead.is_asked(|_| true)
+        [&self.opener, &self.reader, &self.ahead].iter().any(|reader| reader.is_asked(|_| true)) || !self.to_list.is_empty()
     }
 
-    fn ask_ahead(&mut self, file: Arc<File>) {
-        // This program's own stacks are nobody's concern.
-        if place_of(&file) == self.own {
-            return;
+    /// Asks for the table of a file that nobody has met yet, and says which file it is.
+    fn ask_ahead(&mut self, file: Arc<File>) -> Option<FileKey> {
+        // Larger files take seconds of a slow machine, and few walks meet them: those are read by need.
+        if self.own.is_some() && place_of(&file) == self.own || file.metadata().is_ok_and(|metadata| metadata.len() > MOST_AHEAD) {
+            return None;
         }
-        let Ok(key) = self.tables.identify(&file) else { return };
-        self.note_version(&key, &file);
+        let key = self.tables.identify(&file).ok()?;
         if !self.store.has(&key) && !self.refused.contains(&key) {
             self.ahead.ask(Wanted::Ahead(key), Job::Open(file));
         }
-    }
-
-    /// Notes what a file is like. If it was written to since its table was made, that one is gone.
-    fn note_version(&mut self, key: &FileKey, file: &File) {
-        let Ok(version) = FileVersion::of(file) else { return };
-        if self.versions.len() >= MOST_VERSIONS {
-            self.versions.clear();
-        }
-        if self.versions.insert(*key, version).is_some_and(|before| before != version) {
-            log::debug!("unwinding: {key:x?} was written to");
-            self.refused.remove(key);
-            self.store.remove(&mut self.tables, key);
-        }
+        Some(key)
     }
 
     fn round(&mut self) {
-        let own = std::process::id();
-        for miss in self.misses.by_ref() {
-            // This process's own stacks are nobody's concern.
-            if self.refused.contains(&miss.key) {
-                self.store.without(&mut self.tables, &miss.key);
-            } else if miss.tgid != own && !self.store.has(&miss.key) {
-                self.reader.ask(Wanted::Met(miss.key), Job::Mapped(miss));
-            }
+        let own = self.own.map(|_| std::process::id());
+        let misses: Vec<Miss> = self.misses.by_ref().filter(|miss| Some(miss.tgid) != own).collect();
+        for miss in misses {
+            self.met(miss);
         }
-        if self.looked_through.elapsed() >= LOOK_THROUGH {
-            self.looked_through = Instant::now();
-            self.store.forget(&mut self.tables, MOST_FILES, now_s());
+        let closed = lock(&self.shared.files).take_closed();
+        for key in closed {
+            self.change_state(&key, |state| state | CLOSED);
         }
-        let opened = self.opened.as_mut().map(|opened| opened()).unwrap_or_default();
-        // Larger ones take seconds of a slow machine, and few walks meet them: those are read by need.
-        for file in opened.into_iter().filter(|file| file.metadata().is_ok_and(|metadata| metadata.len() <= MOST_AHEAD)) {
-            self.ask_ahead(file);
-        }
+        self.look_around();
+        self.list();
         for ahead in self.asked.try_iter() {
-            if let Some(program) = &ahead.program {
-                self.reader.ask(Wanted::Program(program.clone()), Job::Program(program.clone()));
+            if let Waited::Program(program) = &ahead.waited {
+                self.ahead.ask(Wanted::Program(program.clone()), Job::Program(program.clone()));
             }
             self.waiting.push(ahead);
         }
         let mut outcomes = Vec::new();
-        for reader in [&mut self.reader, &mut self.ahead] {
+        for reader in [&mut self.opener, &mut self.reader, &mut self.ahead] {
             reader.wait(Some(Duration::ZERO), |wanted, outcome| outcomes.push((wanted, outcome)));
         }
         for (wanted, outcome) in outcomes {
             self.take(wanted, outcome);
         }
-        if !self.waiting.is_empty() && !self.is_reading() {
-            for Ahead { program, done } in self.waiting.drain(..) {
-                if program.is_none() {
-                    log::info!("{TABLES_ARE_THERE}");
+        let (is_reading, is_opening) = (self.is_reading(), self.opener.is_asked(|_| true));
+        self.waiting.retain(|Ahead { waited, done }| {
+            if is_opening || is_reading && *waited != Waited::Files {
+                return true;
+            }
+            if *waited == Waited::Tables {
+                log::info!("{TABLES_ARE_THERE}");
+            }
+            // Who waited may have given up.
+            let _ = done.try_send(());
+            false
+        });
+        self.counters.rules_left_out = self.store.rules_left_out();
+        *lock(&self.shared.counters) = self.counters;
+    }
+
+    /// A walk has met a file that is not open, or has no table.
+    fn met(&mut self, miss: Miss) {
+        let key = miss.key;
+        if key.inode == SPECIAL {
+            // What uprobes run instructions at is one page; the code page of 32-bit programs is not this program's.
+            let name: &[u8] = if key.generation & NARROW != 0 { b"[vdso]" } else { b"[uprobes]" };
+            lock(&self.shared.files).insert(&key, name, None, None);
+            self.store.without(&mut self.tables, &key);
+            return;
+        }
+        let open = lock(&self.shared.files).get(key.number()).and_then(|known| known.open);
+        match open.filter(|_| lock(&self.shared.files).is_open(&key)) {
+            Some(open) => self.opened(&key, open.file),
+            None => {
+                let mapped = Mapped { tgid: miss.tgid, start: miss.start, end: miss.end, process: miss.process };
+                let is_it = |wanted: &Wanted| matches!(wanted, Wanted::Open(asked, _) | Wanted::Executed(asked, _) if *asked == key);
+                let (wanted, job) = match miss.start {
+                    0 => (Wanted::Executed(key, mapped), Job::Executed(miss.tgid)),
+                    _ => (Wanted::Open(key, mapped), Job::Mapped(miss)),
+                };
+                if !self.opener.is_asked(is_it) && !self.opener.ask(wanted, job) {
+                    lock(&self.shared.files).note_not_tried();
                 }
-                // Who waited may have given up.
-                let _ = done.try_send(());
             }
         }
-        self.counters.rules_left_out = self.store.rules_left_out();
-        *self.shared.counters.lock().unwrap_or_else(PoisonError::into_inner) = self.counters;
+    }
+
+    /// The file is open: walks need not tell of it any more, and its table is to be made.
+    fn opened(&mut self, key: &FileKey, file: Arc<File>) {
+        if !self.with_tables || self.refused.contains(key) {
+            self.store.without(&mut self.tables, key);
+        } else if self.store.has(key) {
+            self.change_state(key, |state| state & !CLOSED);
+        } else {
+            self.reader.ask(Wanted::Met(*key), Job::Open(file));
+        }
+    }
+
+    fn change_state(&mut self, key: &FileKey, change: impl Fn(u32) -> u32) {
+        let Some(table) = self.tables.file(key) else { return };
+        let state = change(table.state);
+        if state != table.state {
+            // The entry is there, so there is room for it; if it has gone meanwhile, a walk makes it anew.
+            // Who meets it next may tell of it at once.
+            let _ = self.tables.set_file(key, &FileTable { state, asked_s: 0, ..table });
+        }
+    }
+
+    /// What is done from time to time.
+    fn look_around(&mut self) {
+        if self.looked_through.elapsed() >= LOOK_THROUGH {
+            self.looked_through = Instant::now();
+            self.store.forget(&mut self.tables, MOST_FILES, now_s());
+        }
+        if self.looked_for_idle.elapsed() < LOOK_FOR_IDLE {
+            return;
+        }
+        self.looked_for_idle = Instant::now();
+        let (open, now_s) = (lock(&self.shared.files).opened(), now_s());
+        let was_met = |key: &FileKey| self.tables.file(key).is_some_and(|table| now_s.saturating_sub(table.used_s) <= MET_LATELY_S);
+        let unmet = open.iter().filter(|key| !was_met(key)).map(FileKey::number).collect();
+        lock(&self.shared.files).note_unmet(&unmet);
+    }
+
+    /// Has files of running processes read, a few processes at a time.
+    fn list(&mut self) {
+        while let Some(tgid) = self.to_list.last().copied() {
+            if self.ahead.asked() >= MOST_LISTED || !self.ahead.ask(Wanted::Process(tgid), Job::Process(tgid, Arc::clone(&self.listed))) {
+                return;
+            }
+            self.to_list.pop();
+        }
     }
 
     fn take(&mut self, wanted: Wanted, outcome: Outcome<Job, Read>) {
         match (wanted, outcome) {
+            (Wanted::Program(_), Outcome::Answer(Read::Files(files))) => {
+                let by = Mapped { tgid: std::process::id(), start: 0, end: 0, process: 0 };
+                for file in files {
+                    self.take_program(Arc::new(file), by);
+                }
+            }
+            (Wanted::Executed(_, by), Outcome::Answer(Read::Files(files))) => {
+                for file in files {
+                    self.take_program(Arc::new(file), by);
+                }
+            }
             (_, Outcome::Answer(Read::Files(files))) => {
                 for file in files {
                     self.ask_ahead(Arc::new(file));
                 }
             }
-            // The mapping may have gone, and another file come to its addresses.
-            (Wanted::Met(key), Outcome::Answer(Read::File(file, rows))) => match self.tables.identify(&file) {
-                Ok(found) if found == key => {
-                    self.note_version(&key, &file);
-                    self.put(&key, rows, Use::Met);
-                }
-                found => {
-                    log::debug!("unwinding: {key:x?} is {found:x?} by now");
-                    self.counters.gone += 1;
-                }
-            },
-            (Wanted::Ahead(key), Outcome::Answer(Read::File(_, rows))) => self.put(&key, rows, Use::Ahead),
-            (Wanted::Program(_), Outcome::Answer(Read::File(..))) => {}
-            (wanted, Outcome::Answer(Read::Gone(error))) => {
-                log::debug!("unwinding: {wanted:x?}: {error}");
-                self.counters.gone += 1;
+            (Wanted::Open(key, by), Outcome::Answer(Read::Mapped(path, content))) => self.take_mapped(&key, by, &path, content),
+            (Wanted::Met(key), Outcome::Answer(Read::Rows(rows))) => self.put(&key, rows, Use::Met),
+            (Wanted::Ahead(key), Outcome::Answer(Read::Rows(rows))) => {
+                let is_open = lock(&self.shared.files).is_open(&key);
+                self.put(&key, rows, if is_open { Use::Met } else { Use::Ahead });
+            }
+            (Wanted::Open(key, _), Outcome::Answer(Read::Gone(error))) => {
+                log::debug!("{key:x?} is gone: {error}");
+                self.note_gone(&key);
+            }
+            (Wanted::Open(key, _), Outcome::GivenUp(_)) => {
+                // Each time would cost a thread.
+                lock(&self.shared.files).note_refused();
+                self.store.without(&mut self.tables, &key);
             }
             (Wanted::Met(key) | Wanted::Ahead(key), Outcome::GivenUp(_)) => {
                 self.counters.unread += 1;
                 self.refuse(&key);
             }
-            (Wanted::Program(_), Outcome::GivenUp(_)) => {}
+            // What a command would map is not known then, and what a process maps; and no job has another's answer.
+            _ => {}
+        }
+    }
+
+    fn note_gone(&mut self, key: &FileKey) {
+        self.counters.gone += u64::from(!self.store.has(key));
+        lock(&self.shared.files).note_gone();
+    }
+
+    /// A file of a program that is going to run or has just begun: it may be over before anybody can open the file as a mapping of its.
+    fn take_program(&mut self, file: Arc<File>, by: Mapped) {
+        let Some(key) = self.ask_ahead(Arc::clone(&file)).filter(|key| !lock(&self.shared.files).is_open(key)) else { return };
+        let path = std::fs::read_link(format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&*file)));
+        let (Ok(path), Ok(metadata)) = (path, file.metadata()) else { return };
+        let path = path.as_os_str().as_encoded_bytes();
+        lock(&self.shared.files).insert(&key, path, Some(by), Some((file, metadata.len())));
+        self.change_state(&key, |state| state & !CLOSED);
+    }
+
+    fn take_mapped(&mut self, key: &FileKey, by: Mapped, path: &[u8], content: Content) {
+        match content {
+            Content::File(file, size) => match self.tables.identify(&file) {
+                Ok(found) if found == *key => {
+                    let is_kept = lock(&self.shared.files).insert(key, path, Some(by), Some((Arc::clone(&file), size)));
+                    if is_kept {
+                        log::debug!("{} is {key:x?}", crate::text::escape_bytes(path));
+                        self.opened(key, file);
+                    }
+                    // Where this one is, others are that are met next.
+                    if self.with_tables {
+                        self.ahead.ask(Wanted::Process(by.tgid), Job::Process(by.tgid, Arc::clone(&self.listed)));
+                    }
+                }
+                // The mapping may have gone, and another file come to its addresses; or it was written to.
+                found => {
+                    log::debug!("{key:x?} is {found:x?} by now");
+                    self.note_gone(key);
+                }
+            },
+            Content::Memory => self.change_state(key, |_| WITHOUT | BY_ADDRESS),
+            Content::Refused => {
+                let mut files = lock(&self.shared.files);
+                files.note_refused();
+                files.insert(key, path, Some(by), None);
+                drop(files);
+                self.store.without(&mut self.tables, key);
+            }
         }
     }
 
@@ -375,44 +536,16 @@ impl Thread {
         }
     }
 
+    /// There can be no table of a file. Of one that nobody met, the first walk tells all the same, for its names.
     fn refuse(&mut self, key: &FileKey) {
-        self.store.without(&mut self.tables, key);
+        if lock(&self.shared.files).is_open(key) {
+            self.store.without(&mut self.tables, key);
+        }
         if self.refused.len() >= MOST_REFUSED {
             self.refused.clear();
         }
         self.refused.insert(*key);
     }
-}
-
-/// The same where nobody waits: the host's own work goes first.
-fn read_when_idle(job: Job) -> Read {
-    thread_local!(static DONE: Cell<bool> = const { Cell::new(false) });
-    if !DONE.replace(true)
-        && let Err(error) = sys::give_way()
-    {
-        log::debug!("tables that are made ahead take the host's time: {error}");
-    }
-    read(job)
-}
-
-/// Does one job, on the reading thread.
-fn read(job: Job) -> Read {
-    thread_local!(static DONE: Cell<bool> = const { Cell::new(false) });
-    if !DONE.replace(true) {
-        privileges::keep_only_or_warn(&[privileges::PROCESSES]);
-    }
-    let file = match job {
-        Job::Mapped(miss) => match opener::open_mapped(&miss) {
-            Ok(file) => Arc::new(file),
-            Err(error) => return Read::Gone(error),
-        },
-        Job::Open(file) => file,
-        Job::Program(path) => return Read::Files(opener::open_program(&path)),
-    };
-    let rows = rows::read(&*file);
-    // What a large file took is not kept for the next.
-    sys::give_memory_back();
-    Read::File(file, rows)
 }
 
 /// Device and inode.

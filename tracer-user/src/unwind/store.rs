@@ -4,7 +4,7 @@ use super::rows::Rows;
 use super::space::{Blocks, Entries, Extent};
 use std::collections::HashMap;
 use std::io;
-use tracer_common::unwind::{FileKey, FileTable, PAGE_BYTES, PageRows, Rule, WITHOUT};
+use tracer_common::unwind::{CLOSED, FileKey, FileTable, PAGE_BYTES, PageRows, Rule, WITHOUT};
 
 /// A file that a walk used this long ago makes no room for another, seconds of the kernel half's (2^30 nanoseconds).
 const USED_LATELY_S: u32 = 10;
@@ -147,8 +147,10 @@ impl Store {
             first_page: first_page as u32,
             pages: pages as u32,
             entry: placed.entry as u32,
-            state: 0,
-            asked_s: now_s,
+            // Who meets a file that was read ahead tells of it: it is not kept open.
+            state: if used == Use::Met { 0 } else { CLOSED },
+            // At once, also in the second in which the table was made.
+            asked_s: 0,
             used_s: if used == Use::Met { now_s } else { 0 },
         };
         if !target.set_file(key, &table) {
@@ -373,7 +375,7 @@ mod tests {
     }
 
     fn key(inode: u64) -> FileKey {
-        FileKey { inode, device: 8 << 20, generation: 7 }
+        FileKey { inode, written: 1, device: 8 << 20, generation: 7 }
     }
 
     fn rule(cfa: i32) -> Rule {

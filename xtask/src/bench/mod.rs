@@ -12,12 +12,12 @@ mod lifecycle;
 mod storm;
 mod table;
 
-use std::{path::PathBuf, thread::sleep, time::Duration};
+use std::{path::PathBuf, process::Command, thread::sleep, time::Duration};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use clap::ValueEnum;
 
-use crate::{programs, workspace};
+use crate::{command, programs, workspace};
 use condition::{Bench, Condition};
 use figures::{Rounds, Samples};
 use storm::Storm;
@@ -50,6 +50,10 @@ enum Row {
     Mmap,
     /// System calls that touch no memory
     Getppid,
+    /// Programs that are started and end at once
+    Starts,
+    /// A walk of one stack of 36 frames
+    Walk,
     /// Attach, detach, memory, and the idle collector
     Lifecycle,
 }
@@ -87,6 +91,9 @@ pub fn command(args: &Args) -> Result<()> {
     if !storms.is_empty() {
         let results = rounds(&bench, &storms, args.rounds)?;
         table::storms(&results);
+    }
+    if wanted(&Row::Walk) {
+        print!("{}", command::output(Command::new(&bench.memtrail).arg("bench-walk"))?);
     }
     if wanted(&Row::Lifecycle) {
         lifecycle::measure(&bench, args.rounds)?;

@@ -26,13 +26,14 @@ pub struct Storm {
 }
 
 /// All of them.
-pub const ALL: [Storm; 6] = [
+pub const ALL: [Storm; 7] = [
     storm(Row::Fault, "fault-storm", "fault", &["--bytes", "64M", "--rounds", "2"], "ns_per_fault"),
     Storm { on_disk: true, ..storm(Row::File, "file-storm", "page", WRITES, "ns_per_page") },
     Storm { on_disk: true, ..storm(Row::LargeWrites, "large-write-storm", "page", WRITES, "ns_per_page") },
     storm(Row::Tmpfs, "tmpfs-storm", "page", WRITES, "ns_per_page"),
     storm(Row::Mmap, "mmap-storm", "pair", &["--rounds", "100000"], "ns_per_pair"),
     storm(Row::Getppid, "getppid-storm", "call", &["--rounds", "500000"], "ns_per_call"),
+    storm(Row::Starts, "start-storm", "start", &["--rounds", "400"], "ns_per_start"),
 ];
 
 const WRITES: &[&str] = &["--bytes", "32M", "--rounds", "4"];

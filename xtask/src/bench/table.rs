@@ -16,6 +16,7 @@ const RATIO_GOAL: f64 = 1.5;
 const SHARE_GOAL: f64 = 10.0;
 const GETPPID_GOAL: f64 = 3.0;
 const MMAP_GOAL: f64 = 25.0;
+const STARTS_GOAL: f64 = 6.0;
 
 /// Where it was measured.
 pub fn heading(cpu: u32) -> Result<String> {
@@ -78,6 +79,7 @@ fn goals(row: Row, share: f64, ratio: Option<f64>) -> String {
     let goal = match row {
         Row::Getppid => Some(GETPPID_GOAL),
         Row::Mmap => Some(MMAP_GOAL),
+        Row::Starts => Some(STARTS_GOAL),
         Row::LargeWrites => Some(SHARE_GOAL),
         _ => None,
     };

@@ -27,6 +27,7 @@ const PACKAGES: &[&str] = &["gcc", "libc6-dev", "python3-venv"];
 const PACKAGES_LONG: &[&str] = &[
     "apache2-utils",
     "caddy",
+    "debuginfod",
     "default-jdk-headless",
     "g++",
     "git",

@@ -8,10 +8,10 @@ use aya::{
 };
 use std::os::fd::{AsFd as _, OwnedFd};
 
-/// Entry 0: the sweep; 1: folios kept by the baseline; 2: a file.
-pub static RUN_RESULTS: ArrayTable<[u64; 4]> = ArrayTable::named("RUN_RESULTS").fixed(3);
+/// Entry 0: the sweep; 1: folios kept by the baseline; 2: a file; 3: a walk.
+pub static RUN_RESULTS: ArrayTable<[u64; 4]> = ArrayTable::named("RUN_RESULTS").fixed(4);
 
-/// Result of a program that is run by hand: 0 the sweep, 1 the baseline.
+/// Result of a program that is run by hand, by its entry.
 pub fn run_result(half: &KernelHalf, index: u32) -> Result<[u64; 4], BpfError> {
     RUN_RESULTS.get(half, index)
 }

@@ -87,7 +87,7 @@ impl Session {
         for id in below {
             places.entry(id).or_insert_with(|| self.place(id, kill.at_ns));
         }
-        let mut names = Names::new(self.feed.as_ref(), &mut self.symbolizer);
+        let mut names = Names::new(self.unwinding.files(), &mut self.symbolizer);
         let user_stack = tables
             .stacks
             .get(&kill.user_stack)
@@ -222,8 +222,8 @@ impl Session {
         largest.sort_by(|a, b| b.1.live.cmp(&a.1.live).then_with(|| a.0.cmp(&b.0)));
         // Rows of equal words are added up below; twice as many keys make rows enough.
         largest.truncate(4 * MOST_STACKS);
-        let mut names = Names::new(self.feed.as_ref(), &mut self.symbolizer);
-        names.learn(largest.iter().filter_map(|(identity, _)| tables.keys.get(identity)), &tables.processes, &tables.stacks);
+        let mut names = Names::new(self.unwinding.files(), &mut self.symbolizer);
+        names.learn(largest.iter().filter_map(|(identity, _)| tables.keys.get(identity)), &tables.stacks);
         let mut rows: Vec<(u64, LiveStack, u64, &KeyRecord)> = Vec::new();
         for (identity, sum) in largest {
             let Some(record) = tables.keys.get(&identity) else { continue };

@@ -23,8 +23,6 @@ pub(super) struct Known<'a> {
 /// A stack of a kill without all its names, with all that is needed to name it.
 pub(super) struct Late {
     at: At,
-    /// Identity of the process.
-    identity: u64,
     process: ProcessRecord,
     stacks: HashMap<u64, Stack>,
 }
@@ -42,28 +40,24 @@ impl Late {
     pub(super) fn row(row: usize, record: &KeyRecord, tables: &Known<'_>, names: &mut Names<'_>) -> Option<Late> {
         let key = &record.key;
         let process = tables.processes.get(&key.process)?;
-        if !names.is_reading(record, Some(process), tables.stacks) {
+        if !names.is_reading(tables.stacks.get(&key.user_stack)) {
             return None;
         }
         let at = At::Row(row, Box::new(*record));
-        Some(Late { at, identity: key.process, process: *process, stacks: kept(&[key.user_stack, key.kernel_stack], tables) })
+        Some(Late { at, process: *process, stacks: kept(&[key.user_stack, key.kernel_stack], tables) })
     }
 
     /// The trigger's own stack, if its names are still looked for.
     pub(super) fn trigger(identity: u64, user_stack: u64, tables: &Known<'_>, names: &mut Names<'_>) -> Option<Late> {
         let process = tables.processes.get(&identity)?;
-        if !names.is_reading_stack(Some(process), tables.stacks.get(&user_stack)) {
+        if !names.is_reading(tables.stacks.get(&user_stack)) {
             return None;
         }
-        Some(Late { at: At::Trigger(user_stack), identity, process: *process, stacks: kept(&[user_stack], tables) })
+        Some(Late { at: At::Trigger(user_stack), process: *process, stacks: kept(&[user_stack], tables) })
     }
 
-    /// Identity of its process, the process, identity of the user stack, and the stack.
-    pub(super) fn wanted(&self) -> Option<(u64, ProcessRecord, u64, &Stack)> {
-        self.user_stack().map(|(identity, stack)| (self.identity, self.process, identity, stack))
-    }
-
-    fn user_stack(&self) -> Option<(u64, &Stack)> {
+    /// Its user stack, by identity.
+    pub(super) fn user_stack(&self) -> Option<(u64, &Stack)> {
         let identity = match &self.at {
             At::Row(_, record) => record.key.user_stack,
             At::Trigger(identity) => *identity,
@@ -73,9 +67,6 @@ impl Late {
 
     /// Puts the words of now in their place; whether some names are still looked for.
     pub(super) fn name(&self, case: &mut KillFacts, names: &mut Names<'_>) -> bool {
-        if !names.knows(&self.process) {
-            return false;
-        }
         let user_stack = self.user_stack().map(|(_, stack)| stack);
         match &self.at {
             At::Row(row, record) => {
@@ -86,7 +77,7 @@ impl Late {
             }
             At::Trigger(_) => case.user_stack = Some(names.user(&self.process, user_stack).frames),
         }
-        names.is_reading_stack(Some(&self.process), user_stack)
+        names.is_reading(user_stack)
     }
 }
 

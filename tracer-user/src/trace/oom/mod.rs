@@ -41,7 +41,7 @@ use facts::Tables;
 use killed::Kept;
 use late::Late;
 use std::{collections::HashMap, time::Duration};
-use tracer_common::{attribution::KeyRecord, loss::Loss, oom::UNKNOWN, process::ProcessRecord};
+use tracer_common::{attribution::KeyRecord, loss::Loss, oom::UNKNOWN};
 
 /// Longest that a kill waits for names until it is told of.
 const NAMES: Duration = Duration::from_secs(5);
@@ -93,12 +93,11 @@ impl Session {
             }
         }
         let frozen_ns = monotonic_ns();
-        let tables = Tables { keys, stacks: tables::stacks(bpf)?, processes: tables::processes(bpf)? };
+        let tables = Tables { keys, stacks: tables::stacks(bpf)?, processes: HashMap::new() };
+        let tables = Tables { processes: self.processes()?, ..tables };
         let read = pictures.len();
-        if let Some(feed) = &self.feed
-            && !feed.settle(Duration::from_millis(500))
-        {
-            ::log::debug!("process records are behind the kill: some names may be missing");
+        if !self.unwinding.settle_files(Duration::from_millis(500)) {
+            ::log::debug!("files are opened slowly: some names of the kill may be missing");
         }
         // Cgroups that were made and killed since the last reading are in the other ring.
         self.drain_events()?;
@@ -115,7 +114,7 @@ impl Session {
                 }
                 Event::Victim(victim) => {
                     let stack = tables.stacks.get(&victim.kernel_stack);
-                    let mut names = Names::new(self.feed.as_ref(), &mut self.symbolizer);
+                    let mut names = Names::new(self.unwinding.files(), &mut self.symbolizer);
                     let stack = stack.map(|stack| names.kernel(stack));
                     self.oom.add_victim(&victim, stack);
                     self.add_place(&victim);
@@ -181,18 +180,16 @@ impl Session {
         if self.oom.cases.iter().all(|kept| kept.late.is_empty()) {
             return;
         }
-        let feed = self.feed.as_ref();
+        let files = self.unwinding.files();
         let mut names = match waiting {
-            Waiting::Batch => Names::new(feed, &mut self.symbolizer),
-            Waiting::ForAll | Waiting::Report => Names::for_report(feed, &mut self.symbolizer),
+            Waiting::Batch => Names::new(files, &mut self.symbolizer),
+            Waiting::ForAll | Waiting::Report => Names::for_report(files, &mut self.symbolizer),
         };
         // All at once: a file is read once for all that is asked of it.
         let late = self.oom.cases.iter().flat_map(|kept| &kept.late);
-        let wanted = late.filter_map(Late::wanted);
-        let stacks: HashMap<u64, Stack> = wanted.clone().map(|(.., identity, stack)| (identity, stack.clone())).collect();
-        let processes: HashMap<u64, ProcessRecord> = wanted.clone().map(|(identity, process, ..)| (identity, process)).collect();
-        let wanted: Vec<(u64, u64)> = wanted.map(|(process, _, stack, _)| (process, stack)).collect();
-        names.learn_stacks(wanted.into_iter(), &processes, &stacks);
+        let wanted = late.filter_map(Late::user_stack);
+        let stacks: HashMap<u64, Stack> = wanted.map(|(identity, stack)| (identity, stack.clone())).collect();
+        names.learn_stacks(stacks.keys().copied(), &stacks);
         for kept in &mut self.oom.cases {
             let mut late = std::mem::take(&mut kept.late);
             match kept.facts() {

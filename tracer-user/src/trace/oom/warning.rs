@@ -99,7 +99,8 @@ impl Session {
     fn evidence_of(&mut self, due: Vec<(CgroupId, Warning)>) -> Result<Vec<Autopsy>, SessionError> {
         let page = u64::from(self.host.facts.page_size);
         let bpf = &self.running.bpf;
-        let tables = Tables { keys: tables::keys(bpf)?, stacks: tables::stacks(bpf)?, processes: tables::processes(bpf)? };
+        let tables = Tables { keys: tables::keys(bpf)?, stacks: tables::stacks(bpf)?, processes: HashMap::new() };
+        let tables = Tables { processes: self.processes()?, ..tables };
         let samples = tables::samples(bpf)?;
         self.name_the_dead(&tables.keys, &samples)?;
         let now_ns = monotonic_ns();

@@ -8,7 +8,6 @@ use super::{
 use crate::host::clock::monotonic_ns;
 use crate::{
     cgroup::{CgroupId, StatReading, stat::Limit},
-    process::feed::OpenedFiles,
     region::{Survey, survey},
 };
 use std::{
@@ -107,14 +106,7 @@ impl Ahead {
     }
 
     /// Begins a look at the largest of the `members`, processes with their cgroups.
-    pub(in crate::trace) fn begin(
-        &mut self,
-        thread: &Surveying,
-        members: HashMap<u32, CgroupId>,
-        opened: Option<OpenedFiles>,
-        reserved: Reserved,
-        now_ns: u64,
-    ) {
+    pub(in crate::trace) fn begin(&mut self, thread: &Surveying, members: HashMap<u32, CgroupId>, reserved: Reserved, now_ns: u64) {
         let mut sizes: Vec<(u64, u32)> = members
             .keys()
             .filter_map(|tgid| Some((survey::anonymous_bytes(*tgid)?, *tgid)))
@@ -128,7 +120,7 @@ impl Ahead {
         // Two messages a process at most, and one at the end: the thread never waits for the next interval.
         let (sender, messages) = sync_channel(2 * MOST_AT_ONCE + 1);
         let mut work = Work::of(tgids.into_iter(), sender);
-        (work.opened, work.reserved) = (opened, reserved);
+        work.reserved = reserved;
         self.pending = thread.begin(work).map(|reading| Pending { messages, reading, members, began_ns: now_ns });
     }
 

@@ -89,8 +89,7 @@ fn samples_are_placed_by_address_in_what_the_process_was() {
     let process = |first_seen_ns| ProcessRecord {
         start_ns: 1,
         first_seen_ns,
-        code_start: 0,
-        mmap_base: 0,
+        ended_ns: 0,
         exec_id: 1,
         tgid: 30,
         ns_tgid: 30,

@@ -5,13 +5,11 @@
 use super::{Reserved, Touched};
 use crate::{
     host::{clock, privileges, proc},
-    process::{FileIdentity, feed::OpenedFiles},
     region::{
         Survey,
         classify::Claim,
         memory::ProcessMemory,
         place::{self, Sampled},
-        survey::Opened,
     },
 };
 use std::{
@@ -32,9 +30,9 @@ const MOST_SILENT: usize = 8;
 /// Most samples looked for in processes that did not touch them.
 const MOST_ELSEWHERE: usize = 65_536;
 
-/// Reads one process, which began at that time on the boot clock, if that is known. It is given files that are open already, and ranges whose
-/// class is told by who reserved them.
-type Reader = dyn Fn(u32, Option<u64>, &mut Opened<'_>, &[Claim]) -> std::io::Result<(Survey, ProcessMemory)> + Send + Sync;
+/// Reads one process, which began at that time on the boot clock, if that is known. It is given ranges whose class is told by
+/// who reserved them.
+type Reader = dyn Fn(u32, Option<u64>, &[Claim]) -> std::io::Result<(Survey, ProcessMemory)> + Send + Sync;
 
 /// Starts the threads that look into processes, each for one reading. It is started before the others give up their privileges, which a
 /// thread has from the one that starts it.
@@ -51,7 +49,6 @@ type Job = (Arc<Mutex<Work>>, u64);
 
 /// What is to be read, and what was.
 pub(super) struct Work {
-    pub(super) opened: Option<OpenedFiles>,
     pub(super) reserved: Reserved,
     pub(super) samples: HashMap<u32, Touched>,
     /// Samples that are not where they were touched.
@@ -142,7 +139,6 @@ impl Work {
     /// Reads these processes, in this order.
     pub(super) fn of(tgids: impl Iterator<Item = u32>, sender: SyncSender<Message>) -> Work {
         Work {
-            opened: None,
             reserved: Reserved::new(),
             samples: HashMap::new(),
             elsewhere: Vec::new(),
@@ -234,10 +230,8 @@ impl Worker {
             work.at = Some((tgid, clock::monotonic_ns()));
             let Touched { samples: touched, start_ns, .. } = work.samples.remove(&tgid).unwrap_or_default();
             let reserved = work.reserved.remove(&tgid);
-            let opened = work.opened.clone();
             drop(work);
-            let mut opened = |identity: &FileIdentity| opened.as_ref().and_then(|opened| opened(identity));
-            let read = (self.reader)(tgid, start_ns, &mut opened, &reserved.unwrap_or_default());
+            let read = (self.reader)(tgid, start_ns, &reserved.unwrap_or_default());
             let placed = match read {
                 Ok((survey, mut memory)) => {
                     let placing = place::place(touched, &survey.maps.vmas, memory.pages());
@@ -298,12 +292,12 @@ impl Worker {
 }
 
 /// Reads the process of that id, if it is the one that began then.
-fn survey(tgid: u32, start_ns: Option<u64>, opened: &mut Opened<'_>, reserved: &[Claim]) -> std::io::Result<(Survey, ProcessMemory)> {
+fn survey(tgid: u32, start_ns: Option<u64>, reserved: &[Claim]) -> std::io::Result<(Survey, ProcessMemory)> {
     let process = proc::Process::open(tgid)?;
     if start_ns.is_some_and(|start_ns| !process.began_at(start_ns)) {
         return Err(std::io::Error::new(std::io::ErrorKind::NotFound, "another process has its id now"));
     }
-    Survey::of_process(&process, opened, reserved)
+    Survey::of_process(&process, reserved)
 }
 
 /// A poisoned lock only says that some thread panicked: what it guards stays usable.

@@ -8,12 +8,12 @@ use std::{
 fn surveying() -> (Surveying, std::sync::mpsc::Sender<()>) {
     let (release, released) = channel::<()>();
     let released = Mutex::new(released);
-    let reader = move |tgid: u32, _: Option<u64>, opened: &mut Opened<'_>, reserved: &[Claim]| {
+    let reader = move |tgid: u32, _: Option<u64>, reserved: &[Claim]| {
         if tgid == 2 {
             // An error says that the test is over.
             let _ = released.lock().unwrap().recv();
         }
-        Survey::of_process(&proc::Process::own()?, opened, reserved)
+        Survey::of_process(&proc::Process::own()?, reserved)
     };
     (Surveying::start_with(Arc::new(reader)).unwrap(), release)
 }

@@ -1,0 +1,134 @@
+//! What is done on threads with deadlines: files are found, opened and read there, so that no file server and no hostile file holds the thread up
+//! that fills the tables.
+
+use super::{
+    opener,
+    rows::{self, Rows, RowsError},
+};
+use crate::{
+    host::{privileges, proc::Process},
+    process::{opener::find_mapped, opener::read_only, sys},
+};
+use std::{
+    cell::Cell,
+    collections::HashSet,
+    fs::File,
+    io,
+    os::unix::fs::FileExt as _,
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+};
+use tracer_common::unwind::Miss;
+
+/// Device and inode of files that were listed.
+pub type Places = Arc<Mutex<HashSet<(u64, u64)>>>;
+
+/// What a thread is asked for.
+#[derive(Clone)]
+pub enum Job {
+    /// The file of a mapping.
+    Mapped(Miss),
+    /// The rows of a file that is open.
+    Open(Arc<File>),
+    /// The files that a program will map.
+    Program(PathBuf),
+    /// The same of a process that has just begun to execute its program.
+    Executed(u32),
+    /// The files that a process has mapped, but for those whose place is there.
+    Process(u32, Places),
+}
+
+/// What it answers.
+pub enum Read {
+    /// A file of a mapping.
+    Mapped(Box<[u8]>, Content),
+    /// What a file says of its code.
+    Rows(Result<Rows, RowsError>),
+    /// Files to be read.
+    Files(Vec<File>),
+    /// It could not be found.
+    Gone(io::Error),
+}
+
+/// What was found behind a mapping.
+pub enum Content {
+    /// A file, open, and its bytes.
+    File(Arc<File>, u64),
+    /// A file in which a program keeps what it writes itself.
+    Memory,
+    /// What is not to be read.
+    Refused,
+}
+
+/// The same as [`read`] where nobody waits: the host's own work goes first.
+pub fn read_when_idle(job: Job) -> Read {
+    thread_local!(static DONE: Cell<bool> = const { Cell::new(false) });
+    if !DONE.replace(true)
+        && let Err(error) = sys::give_way()
+    {
+        log::debug!("tables that are made ahead take the host's time: {error}");
+    }
+    read(job)
+}
+
+/// Does one job, on the reading thread.
+pub fn read(job: Job) -> Read {
+    thread_local!(static DONE: Cell<bool> = const { Cell::new(false) });
+    if !DONE.replace(true) {
+        privileges::keep_only_or_warn(&[privileges::PROCESSES]);
+    }
+    match job {
+        Job::Mapped(miss) => mapped(&miss).unwrap_or_else(Read::Gone),
+        Job::Open(file) => {
+            let rows = rows::read(&*file);
+            // What a large file took is not kept for the next.
+            sys::give_memory_back();
+            Read::Rows(rows)
+        }
+        Job::Program(path) => Read::Files(opener::open_program(&path)),
+        Job::Executed(tgid) => Read::Files(opener::open_executed(tgid)),
+        Job::Process(tgid, seen) => {
+            let mut seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
+            Read::Files(opener::open_of_process(tgid, &mut seen))
+        }
+    }
+}
+
+fn mapped(miss: &Miss) -> io::Result<Read> {
+    let found = find_mapped(&Process::open(miss.tgid)?, miss.start, miss.end)?;
+    let content = match read_only(&found.file) {
+        Ok((file, size)) if is_memory(&found.path) && !is_elf(&file) => {
+            drop((file, size));
+            Content::Memory
+        }
+        Ok((file, size)) => Content::File(Arc::new(file), size),
+        Err(_) if is_memory(&found.path) => Content::Memory,
+        Err(error) => {
+            log::debug!("a file with code is not read: {error}");
+            Content::Refused
+        }
+    };
+    Ok(Read::Mapped(found.path, content))
+}
+
+/// Whether a path is one of memory: what stands there is a process's own making, unless it is a program.
+fn is_memory(path: &[u8]) -> bool {
+    path.starts_with(b"/memfd:") || path.starts_with(b"/dev/zero")
+}
+
+fn is_elf(file: &File) -> bool {
+    let mut magic = [0; 4];
+    file.read_exact_at(&mut magic, 0).is_ok() && magic == *b"\x7fELF"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn code_in_memory_is_told_from_programs_there() {
+        assert!(is_memory(b"/memfd:doublemapper (deleted)") && is_memory(b"/dev/zero (deleted)") && !is_memory(b"/usr/bin/memfd:"));
+        assert!(is_elf(&File::open("/proc/self/exe").expect("this program")));
+        assert!(!is_elf(&File::open("/proc/self/maps").expect("a list")));
+    }
+}
