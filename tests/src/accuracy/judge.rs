@@ -150,6 +150,11 @@ pub fn judge(row: &Row, mode: Mode, tier: &str, bound: Bound, expected: Expected
         Mode::Default => (widest(observed.mean_bytes, baseline.unsigned_abs()) / SIGMAS).ceil() as u64,
     };
     let both_stderr = live_stderr.saturating_add(baseline_stderr);
+    // A program that the kernel passed over, because it was at work on that CPU already, could not count; the sweep sets samples right after that,
+    // but nothing sets counters right: what exact counters missed for that, no program has seen to be charged.
+    let missed = ledger.missed.map_or(0, i64::unsigned_abs);
+    let passed_over = observed.recursion_misses.saturating_mul(row.folio).min(PASSED_OVER.of(largest));
+    let laid_to_passed_over = missed.saturating_sub(bytes);
     let wide = |figure: Option<u64>| figure.map(i128::from);
 
     let mut complaints = Complaints { mode: Mode::Exact, failures: Vec::new(), gross: false };
@@ -157,21 +162,17 @@ pub fn judge(row: &Row, mode: Mode, tier: &str, bound: Bound, expected: Expected
     complaints.mode = mode;
     complaints.check("live", wide(ledger.live), live.into(), bytes, live_stderr);
     complaints.check_stderr("live", ledger.live_stderr, observed.mean_bytes, ledger.live);
-    check_charged(&mut complaints, row, bound, expected, observed);
+    check_charged(&mut complaints, row, bound, expected, observed, laid_to_passed_over.min(passed_over));
     complaints.check("baseline", wide(ledger.baseline), baseline.into(), bytes, baseline_stderr);
     // A kind without unmapped bytes may leave the line unknown.
     if expected.unmapped != 0 || ledger.unmapped.is_some() {
         complaints.check("unmapped", wide(ledger.unmapped), expected.unmapped.into(), bytes, both_stderr);
     }
     complaints.check("unattributed", ledger.unattributed.map(i128::from), 0, bytes, both_stderr);
-    // Exact counters have no sampling error; a tier without them says null. A program that the kernel passed over, because it was at
-    // work on that CPU already, could not count; the sweep sets samples right after that, but nothing sets counters right.
-    let missed = ledger.missed.map_or(0, i64::unsigned_abs);
-    let passed_over = observed.recursion_misses.saturating_mul(row.folio).min(PASSED_OVER.of(largest));
+    // Exact counters have no sampling error; a tier without them says null.
     if missed > bytes + passed_over {
         complaints.failures.push(format!("missed {}, allowed {bytes} and {passed_over} for what was passed over", known(ledger.missed)));
     }
-    let laid_to_passed_over = missed.saturating_sub(bytes);
     complaints.check("report's stat", wide(ledger.stat), observed.stat_end.into(), bytes, 0);
     if let KindRow { stat: Some(stat), baseline: Some(baseline), live: Some(live), unattributed: Some(unattributed), .. } = ledger {
         let sum = i128::from(baseline) + i128::from(live) - i128::from(ledger.unmapped.unwrap_or(0)) + i128::from(unattributed);
@@ -190,9 +191,9 @@ pub fn judge(row: &Row, mode: Mode, tier: &str, bound: Bound, expected: Expected
     Filled { title, expected, observed, bound: bytes, laid_to_passed_over, failures: complaints.failures, gross: complaints.gross }
 }
 
-fn check_charged(complaints: &mut Complaints, row: &Row, bound: Bound, expected: Expected, observed: Observed) {
+fn check_charged(complaints: &mut Complaints, row: &Row, bound: Bound, expected: Expected, observed: Observed, passed_over: u64) {
     let ledger = observed.ledger;
-    let bytes = bound.of(expected.charged) + observed.batching;
+    let bytes = bound.of(expected.charged) + observed.batching + passed_over;
     let stderr = ledger.charged_stderr.unwrap_or(0);
     complaints.check_stderr("charged", ledger.charged_stderr, observed.mean_bytes, ledger.charged);
     let function = Some(i128::from(observed.function_charged));
@@ -300,6 +301,25 @@ mod tests {
         for (number, case) in cases.into_iter().enumerate() {
             assert!(!failures(Mode::Exact, case).is_empty(), "case {number}");
         }
+    }
+
+    #[test]
+    fn what_no_program_saw_to_be_charged_is_missed_as_well() {
+        let (expected, right) = right();
+        let bound = judge(row("anon").unwrap(), Mode::Exact, "kprobe", USUAL.typed, expected, right).bound;
+        let of_charged = USUAL.typed.of(expected.charged);
+        let is_right = |short: u64, missed: u64, misses: u64| {
+            let mut observed = right;
+            (observed.ledger.missed, observed.recursion_misses) = (Some(missed as i64), misses);
+            observed.ledger.charged = Some(expected.charged - short);
+            observed.function_charged = expected.charged - short;
+            judge(row("anon").unwrap(), Mode::Exact, "kprobe", USUAL.typed, expected, observed).failures.is_empty()
+        };
+        assert!(is_right(of_charged, 0, 0) && !is_right(of_charged + 4096, 0, 0));
+        assert!(is_right(of_charged + 8 * 4096, bound + 8 * 4096, 8));
+        assert!(!is_right(of_charged + 9 * 4096, bound + 8 * 4096, 8), "more than the counters missed");
+        assert!(!is_right(of_charged + 8 * 4096, 0, 8), "the counters saw it");
+        assert!(!is_right(of_charged + 8 * 4096, bound + 8 * 4096, 7), "more than was passed over");
     }
 
     #[test]
