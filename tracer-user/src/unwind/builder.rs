@@ -25,8 +25,8 @@ use tracer_common::unwind::{BY_ADDRESS, CLOSED, FILES, FileKey, FileTable, Miss,
 const LIMITS: Limits = Limits { longest: Duration::from_secs(10), given_up: 2, waiting: 256 };
 /// How long the thread sleeps where nothing is asked for.
 const REST: Duration = Duration::from_millis(20);
-/// The same while files are read.
-const BUSY: Duration = Duration::from_millis(2);
+/// The same while files are opened and read: a program may be over in some milliseconds.
+const BUSY: Duration = Duration::from_micros(300);
 /// Bytes of a file that is read ahead.
 const MOST_AHEAD: u64 = 64 << 20;
 /// Jobs that wait while processes are listed: others must find room.
@@ -426,9 +426,18 @@ impl Thread {
                     self.take_program(Arc::new(file), by);
                 }
             }
-            (Wanted::Executed(_, by), Outcome::Answer(Read::Files(files))) => {
-                for file in files {
-                    self.take_program(Arc::new(file), by);
+            (Wanted::Executed(key, by), Outcome::Answer(Read::Files(files))) => {
+                let mut is_found = false;
+                for file in files.into_iter().map(Arc::new) {
+                    self.take_program(Arc::clone(&file), by);
+                    // The program itself runs already: its table does not wait until nothing else wants to run.
+                    if self.tables.identify(&file).is_ok_and(|found| found == key) {
+                        is_found = true;
+                        self.opened(&key, file);
+                    }
+                }
+                if !is_found {
+                    self.note_gone(&key);
                 }
             }
             (_, Outcome::Answer(Read::Files(files))) => {
