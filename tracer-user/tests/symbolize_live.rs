@@ -32,8 +32,7 @@ fn snapshot(tgid: u32) -> Live {
     let mut files = FileStore::default();
     for vma in code.iter().filter(|vma| vma.inode != 0) {
         let file = Arc::new(open_mapped(&process, vma.start, vma.end).unwrap());
-        let size = file.metadata().unwrap().len();
-        assert!(files.insert(&key(vma), &vma.name, None, Some((file, size))));
+        assert!(files.insert(&key(vma), &vma.name, None, Some(file)));
     }
     Live { tgid, code, files: Mutex::new(files) }
 }
@@ -268,7 +267,7 @@ fn the_kernels_code_page_has_names() {
     file.write_all(&page).unwrap();
     let key = FileKey { inode: u64::MAX, ..FileKey::default() };
     let mut files = FileStore::default();
-    assert!(files.insert(&key, b"[vdso]", None, Some((Arc::new(file), page.len() as u64))));
+    assert!(files.insert(&key, b"[vdso]", None, Some(Arc::new(file))));
     let (files, traced) = (Mutex::new(files), Traced { tgid: 1, since_ns: 1, has_ended: false });
     let mut symbolizer = Symbolizer::new(without_debug_files());
     let frame = |offset: u64| UserFrame::InFile { file: key.number(), offset }.number();
@@ -315,7 +314,7 @@ fn hostile_files_cost_their_own_symbols_only() {
         fs::write(&path, &bytes).unwrap();
         let mut files = FileStore::new(4);
         let file = Arc::new(fs::File::open(&path).unwrap());
-        assert!(files.insert(&key(vma), &vma.name, None, Some((file, bytes.len() as u64))));
+        assert!(files.insert(&key(vma), &vma.name, None, Some(file)));
         let stack = live.frames(&[address, address + 1]);
         let frames = Symbolizer::new(without_debug_files()).user(live.traced(), &stack, &Mutex::new(files));
         assert!(frames.len() >= 2, "round {round}");
@@ -340,7 +339,7 @@ fn a_file_that_claims_gigabytes_of_headers_is_not_copied() {
     let file = fs::OpenOptions::new().read(true).write(true).open(&path).unwrap();
     file.set_len(5 << 30).unwrap();
     let mut files = FileStore::new(4);
-    assert!(files.insert(&key(vma), &vma.name, None, Some((Arc::new(file), 5 << 30))));
+    assert!(files.insert(&key(vma), &vma.name, None, Some(Arc::new(file))));
     // Bytes that this process has written so far, the tests beside this one included, which write little.
     let written = || -> u64 {
         let io = fs::read_to_string("/proc/self/io").unwrap();

@@ -2,10 +2,7 @@
 
 use harness::cgroup::TestCgroup;
 use harness::workload::Workload;
-use memtrail::kernel_half::{
-    calibrate,
-    start::{Follow, StartOptions},
-};
+use memtrail::kernel_half::{calibrate, start::StartOptions};
 use memtrail::text::glob::Glob;
 use memtrail::trace::{filter::Filter, session::Session};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -38,19 +35,7 @@ fn touch() {
 fn native_page_structs_are_found_whatever_else_happens() {
     let times = if std::env::var_os("MEMTRAIL_TEST_LONG").is_some() { TIMES_LONG } else { TIMES };
     let cgroup = TestCgroup::new("calibration").unwrap();
-    let options = StartOptions {
-        exact: false,
-        kernel_frames: false,
-        provider: None,
-        map_memory: 256 << 20,
-        unwind_memory: memtrail::kernel_half::sizes::DEFAULT_UNWIND_MEMORY,
-        traced_bytes: None,
-        hierarchy: 0,
-        filtered: false,
-        follow: Follow::No,
-        owners: 0,
-        forced: memtrail::kernel_half::sizes::Forced::default(),
-    };
+    let options = StartOptions { map_memory: 256 << 20, ..StartOptions::default() };
     let filter = Filter::new(vec![Glob::parse(cgroup.path()).unwrap()]);
     let mut session = Session::start(filter, memtrail::containers::KnownNames::new("/".as_ref()), options).unwrap();
     let running = session.running_mut();

@@ -4,13 +4,7 @@
 use harness::cgroup::TestCgroup;
 use harness::workload::Workload;
 use memtrail::cgroup::Hierarchy;
-use memtrail::kernel_half::{
-    KernelHalf,
-    probes::Tier,
-    sizes::Forced,
-    start::{Follow, StartOptions},
-    tables,
-};
+use memtrail::kernel_half::{KernelHalf, probes::Tier, start::StartOptions, tables};
 use memtrail::text::glob::Glob;
 use memtrail::trace::{filter::Filter, session::Session};
 use std::os::unix::fs::MetadataExt;
@@ -43,20 +37,13 @@ fn native_counters_that_leave_while_they_are_added_to_lose_nothing() {
     workload.run_to("ready").unwrap();
     let options = StartOptions {
         exact: true,
-        kernel_frames: false,
         provider: harness::memtrail::forced_provider().map(|name| match name.as_str() {
             "fentry" => Tier::Fentry,
             "kprobe" => Tier::Kprobe,
             _ => Tier::Tracepoint,
         }),
         map_memory: 2 << 30,
-        unwind_memory: memtrail::kernel_half::sizes::DEFAULT_UNWIND_MEMORY,
-        traced_bytes: None,
-        hierarchy: 0,
-        filtered: false,
-        follow: Follow::No,
-        owners: 0,
-        forced: Forced::default(),
+        ..StartOptions::default()
     };
     let filter = Filter::new(vec![Glob::parse(cgroup.path()).unwrap()]);
     let mut session = Session::start(filter, memtrail::containers::KnownNames::new("/".as_ref()), options).unwrap();

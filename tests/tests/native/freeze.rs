@@ -7,7 +7,7 @@ use memtrail::cgroup::Hierarchy;
 use memtrail::kernel_half::{picture, sizes::Forced};
 use memtrail::text::glob::Glob;
 use memtrail::{
-    kernel_half::start::{Follow, Running, StartOptions},
+    kernel_half::start::{Running, StartOptions},
     trace::{filter::Filter, session::Session},
 };
 use std::os::unix::fs::MetadataExt;
@@ -26,19 +26,7 @@ fn start(cgroup: &TestCgroup) -> Session {
         "kprobe" => memtrail::kernel_half::probes::Tier::Kprobe,
         _ => memtrail::kernel_half::probes::Tier::Tracepoint,
     });
-    let options = StartOptions {
-        exact: true,
-        kernel_frames: false,
-        provider,
-        map_memory: 2 << 30,
-        unwind_memory: memtrail::kernel_half::sizes::DEFAULT_UNWIND_MEMORY,
-        traced_bytes: None,
-        hierarchy: 0,
-        filtered: false,
-        follow: Follow::No,
-        owners: 0,
-        forced,
-    };
+    let options = StartOptions { exact: true, provider, map_memory: 2 << 30, forced, ..StartOptions::default() };
     Session::start(Filter::new(vec![Glob::parse(cgroup.path()).unwrap()]), memtrail::containers::KnownNames::new("/".as_ref()), options)
         .unwrap()
 }

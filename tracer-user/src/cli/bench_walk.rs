@@ -4,8 +4,7 @@
 use crate::{
     kernel_half::{
         Loader,
-        sizes::Forced,
-        start::{self, Follow, Host, Running, StartOptions},
+        start::{self, Host, Running, StartOptions},
         tables,
         unwind::Tables,
     },
@@ -44,20 +43,7 @@ fn deeper<T>(frames: u64, at_the_bottom: &mut dyn FnMut() -> T) -> T {
 pub fn run() -> Result<u8> {
     let host = Host::look()?;
     let loader = Loader::prepare()?;
-    let options = StartOptions {
-        exact: false,
-        kernel_frames: false,
-        provider: None,
-        map_memory: 80 << 20,
-        unwind_memory: 16 << 20,
-        traced_bytes: None,
-        hierarchy: 0,
-        filtered: false,
-        follow: Follow::No,
-        owners: 0,
-        forced: Forced::default(),
-    };
-    let mut running = start::start(&host, loader, &options, |_| Ok(None))?;
+    let mut running = start::start(&host, loader, &StartOptions::default(), |_| Ok(None))?;
     let (taken, misses) = Tables::take(&mut running.bpf)?;
     let builder = Builder::start_with_own(taken, misses).context("the thread of tables")?;
     let own = std::env::current_exe().context("this program")?;

@@ -17,7 +17,7 @@ use crate::{
     containers::KnownNames,
     kernel_half::{
         sizes,
-        start::{Follow, Host, StartOptions},
+        start::{Host, StartOptions},
     },
     output::{self, Source, format},
     report::{Cgroup, Report, StackRow},
@@ -120,17 +120,12 @@ fn options(args: &DemoArgs) -> StartOptions {
     let known: u64 = [Workload::Arenas, Workload::Log, Workload::Tmpfs].iter().map(|workload| workload.bytes()).sum();
     StartOptions {
         exact: true,
-        kernel_frames: false,
         provider: args.provider.map(Into::into),
         // The tables of so few bytes are small; what is left grows with the host's memory, 64 MiB for each TiB.
         map_memory: 16 * sizes::DEFAULT_MAP_MEMORY,
-        unwind_memory: sizes::DEFAULT_UNWIND_MEMORY,
         traced_bytes: Some(known + SLACK),
-        hierarchy: 0,
         filtered: true,
-        follow: Follow::No,
-        owners: 0,
-        forced: sizes::Forced::default(),
+        ..StartOptions::default()
     }
 }
 

@@ -80,19 +80,7 @@ pub fn run(args: &DoctorArgs) -> Result<u8> {
             None
         }
     };
-    let options = StartOptions {
-        exact: false,
-        kernel_frames: false,
-        provider: args.provider.map(Tier::from),
-        map_memory: sizes::DEFAULT_MAP_MEMORY,
-        unwind_memory: sizes::DEFAULT_UNWIND_MEMORY,
-        traced_bytes: None,
-        hierarchy: 0,
-        filtered: false,
-        follow: Follow::Tried,
-        owners: 0,
-        forced: sizes::Forced::default(),
-    };
+    let options = StartOptions { provider: args.provider.map(Tier::from), follow: Follow::Tried, ..StartOptions::default() };
     let (mut plan, mut attach_ms, mut preemptible, mut instructions) = (Vec::new(), None, None, BTreeMap::new());
     match start::start(&host, loader, &options, |_| Ok(None)) {
         Ok(running) => {

@@ -2,11 +2,7 @@
 
 use crate::{
     containers::KnownNames,
-    kernel_half::{
-        probes::Tier,
-        sizes::Forced,
-        start::{Follow, StartOptions},
-    },
+    kernel_half::{probes::Tier, sizes::Forced, start::StartOptions},
     text::units,
 };
 use clap::ValueEnum;
@@ -53,12 +49,8 @@ impl TracingArgs {
             provider: self.provider.map(Tier::from),
             map_memory: self.map_memory,
             unwind_memory: self.unwind_memory,
-            traced_bytes: None,
-            hierarchy: 0,
-            filtered: false,
-            follow: Follow::No,
-            owners: 0,
             forced,
+            ..StartOptions::default()
         }
     }
 }

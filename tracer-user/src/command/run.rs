@@ -3,11 +3,12 @@
 use super::signals::Caught;
 use super::sys::{self, ChildEnds, Stage};
 use super::{CommandError, Exit, Place, Program};
+use crate::host::lock;
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, PipeReader, PipeWriter, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 /// Held from the making of the pipes to the closing of the child's ends: a child forked in between by another thread would keep copies, and the
@@ -33,7 +34,7 @@ impl Gated {
         let system = |what| move |source| CommandError::System { what, source };
         let procs = place.map(|place| File::options().write(true).open(place.directory().join("cgroup.procs"))).transpose();
         let procs = procs.map_err(CommandError::Cgroup)?;
-        let forking = FORKING.lock().unwrap_or_else(PoisonError::into_inner);
+        let forking = lock(&FORKING);
         let (childs_gate, gate) = io::pipe().map_err(system("cannot make a pipe"))?;
         let (report, childs_report) = io::pipe().map_err(system("cannot make a pipe"))?;
         let ends = ChildEnds {

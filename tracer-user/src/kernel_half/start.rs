@@ -86,6 +86,25 @@ pub struct StartOptions {
     pub forced: Forced,
 }
 
+/// Everything on the host, by samples, with tables of the usual size.
+impl Default for StartOptions {
+    fn default() -> StartOptions {
+        StartOptions {
+            exact: false,
+            kernel_frames: false,
+            provider: None,
+            map_memory: sizes::DEFAULT_MAP_MEMORY,
+            unwind_memory: sizes::DEFAULT_UNWIND_MEMORY,
+            traced_bytes: None,
+            hierarchy: 0,
+            filtered: false,
+            follow: Follow::No,
+            owners: 0,
+            forced: Forced::default(),
+        }
+    }
+}
+
 /// Whether only what certain processes cause is recorded.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Follow {

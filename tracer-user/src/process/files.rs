@@ -23,8 +23,6 @@ const MAX_KNOWN: usize = 16_384;
 pub struct OpenFile {
     /// [`FileKey::number`]: what caches may be keyed by, since other bytes in the same place have another one.
     pub number: u32,
-    /// Bytes when it was opened.
-    pub size: u64,
     /// What it was like then, as far as the file system says.
     pub version: Option<FileVersion>,
     /// The file, open for reading. Its owner can change or cut it at any time: never map it.
@@ -158,7 +156,7 @@ impl FileStore {
 
     /// Keeps a file that a process has mapped, in the place of the one that was not used longest; without `file`, what it is called; without `by`,
     /// for good. False for one whose number is another file's.
-    pub fn insert(&mut self, key: &FileKey, path: &[u8], by: Option<Mapped>, file: Option<(Arc<File>, u64)>) -> bool {
+    pub fn insert(&mut self, key: &FileKey, path: &[u8], by: Option<Mapped>, file: Option<Arc<File>>) -> bool {
         let number = key.number();
         if self.known.get(&number).is_some_and(|known| known.key != *key) {
             self.counters.not_tried += 1;
@@ -170,9 +168,13 @@ impl FileStore {
         if self.known.len() >= MAX_KNOWN {
             self.forget_half();
         }
-        let open = file.map(|(file, size)| OpenFile { number, size, version: FileVersion::of(&file).ok(), file });
+        let open = file.map(|file| OpenFile { number, version: FileVersion::of(&file).ok(), file });
         self.counters.opened += u64::from(open.is_some());
         self.open += usize::from(open.is_some());
+        if open.is_some() {
+            // Opened anew, it is not to be told again.
+            self.closed.retain(|closed| closed != key);
+        }
         self.known.insert(number, Known { key: *key, path: path.into(), open, by, last_used: self.clock, is_unmet: false });
         true
     }
@@ -279,8 +281,8 @@ mod tests {
 
     const BY: Option<Mapped> = Some(Mapped { tgid: 1, start: 0, end: 1, process: 7 });
 
-    fn some_file() -> Option<(Arc<File>, u64)> {
-        Some((Arc::new(File::open("/proc/self/exe").unwrap()), 1))
+    fn some_file() -> Option<Arc<File>> {
+        Some(Arc::new(File::open("/proc/self/exe").unwrap()))
     }
 
     fn inserted(store: &mut FileStore, inode: u64) -> u32 {
@@ -339,6 +341,7 @@ mod tests {
         inserted(&mut store, 1);
         inserted(&mut store, 1);
         assert_eq!(store.len(), 1);
+        assert!(store.take_closed().is_empty(), "it is open");
     }
 
     #[test]

@@ -28,7 +28,7 @@ pub struct Found {
 /// The process is gone, or has something else there.
 pub fn find_mapped(process: &Process, start: u64, end: u64) -> io::Result<Found> {
     let file = sys::mapped_file(process, start, end)?;
-    let path = std::fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd()))?;
+    let path = sys::path_of(&file)?;
     Ok(Found { file, path: path.into_os_string().into_vec().into() })
 }
 
@@ -37,7 +37,7 @@ pub fn find_mapped(process: &Process, start: u64, end: u64) -> io::Result<Found>
 /// # Errors
 /// As above, and for what is no regular file of the kernel's own file systems.
 pub fn open_mapped(process: &Process, start: u64, end: u64) -> io::Result<File> {
-    Ok(read_only(&find_mapped(process, start, end)?.file)?.0)
+    read_only(&find_mapped(process, start, end)?.file)
 }
 
 fn metadata(found: &OwnedFd) -> io::Result<Metadata> {
@@ -45,7 +45,7 @@ fn metadata(found: &OwnedFd) -> io::Result<Metadata> {
 }
 
 /// Opens what an O_PATH descriptor stands for, if it is a regular file of the kernel's own file systems.
-pub(crate) fn read_only(found: &OwnedFd) -> io::Result<(File, u64)> {
+pub(crate) fn read_only(found: &OwnedFd) -> io::Result<File> {
     const FUSE_SUPER_MAGIC: i64 = 0x6573_5546;
     let metadata = metadata(found)?;
     if !metadata.is_file() {
@@ -55,14 +55,13 @@ pub(crate) fn read_only(found: &OwnedFd) -> io::Result<(File, u64)> {
         return Err(io::Error::new(io::ErrorKind::Unsupported, "served by a user process"));
     }
     let flags = libc::O_NONBLOCK | libc::O_NOCTTY | libc::O_CLOEXEC;
-    let file = OpenOptions::new().read(true).custom_flags(flags).open(format!("/proc/self/fd/{}", found.as_raw_fd()))?;
-    Ok((file, metadata.len()))
+    OpenOptions::new().read(true).custom_flags(flags).open(format!("/proc/self/fd/{}", found.as_raw_fd()))
 }
 
 /// Finds and opens a regular file below a process's root, for files that are not mapped (perf maps). A symlink is none.
 pub(crate) fn open_in_root_of(process: &Process, path: &str) -> io::Result<(File, Metadata)> {
     let found = sys::find_in_root(process.root()?.as_fd(), path.as_bytes(), OFlags::NOFOLLOW)?;
-    let (file, _) = read_only(&found)?;
+    let file = read_only(&found)?;
     let metadata = file.metadata()?;
     Ok((file, metadata))
 }
@@ -85,7 +84,8 @@ mod tests {
         symlink("/etc/passwd", dir.path().join("link")).unwrap();
         symlink("../../../../etc/passwd", dir.path().join("up")).unwrap();
         for path in ["/link", "/up"] {
-            let (file, size) = read_only(&look_up(dir.path(), path).unwrap()).unwrap();
+            let file = read_only(&look_up(dir.path(), path).unwrap()).unwrap();
+            let size = file.metadata().unwrap().len();
             assert_eq!((io::read_to_string(file).unwrap().as_str(), size), ("inside", 6), "{path}");
         }
         symlink("/proc/self/exe", dir.path().join("magic")).unwrap();
@@ -110,7 +110,7 @@ mod tests {
         let vma = maps.vmas.iter().find(|vma| (vma.start..vma.end).contains(&here)).unwrap();
         let found = find_mapped(&own, vma.start, vma.end).unwrap();
         assert_eq!(*found.path, *std::env::current_exe().unwrap().as_os_str().as_bytes());
-        let (file, _) = read_only(&found.file).unwrap();
+        let file = read_only(&found.file).unwrap();
         assert_eq!(file.metadata().unwrap().ino(), vma.inode);
         assert!(find_mapped(&own, vma.start, vma.end + 4096).is_err());
     }

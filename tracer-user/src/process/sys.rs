@@ -10,7 +10,7 @@ use std::ffi::CStr;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// Waits until one of the descriptors is readable or the time is over. True if one is.
@@ -43,6 +43,11 @@ pub fn mapped_file(process: &Process, start: u64, end: u64) -> io::Result<OwnedF
 /// The program that a process executes, without opening it.
 pub fn program(process: &Process) -> io::Result<OwnedFd> {
     Ok(rustix::fs::openat(process.directory(), "exe", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?)
+}
+
+/// What the kernel calls the file that a descriptor stands for.
+pub fn path_of(file: &impl AsRawFd) -> io::Result<PathBuf> {
+    std::fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd()))
 }
 
 /// Finds `path` below `root` as if `root` were the root directory, also through absolute symlinks (openat2, Linux 5.6), without

@@ -8,7 +8,7 @@ use super::perf_map::{self, PerfMap};
 use super::reader::{Limits, Outcome, Reader, Work};
 use super::stack::{self, Place, Status, judge_user_stack};
 use super::{BinaryId, Frame, FrameKind};
-use crate::host::{elf as host_elf, privileges};
+use crate::host::{elf as host_elf, lock, privileges};
 use crate::kernel_half::stack::Walked;
 use crate::process::{CodeFile, FileStore, OpenFile, sys};
 use crate::report::CodeRow;
@@ -16,10 +16,9 @@ use crate::text;
 use object::elf::PF_X;
 use std::cell::Cell;
 use std::collections::{BTreeSet, HashMap, HashSet};
-use std::fs::{self, File};
-use std::os::fd::AsRawFd as _;
+use std::fs::File;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tracer_common::stack::{FAR, UserFrame};
 
@@ -354,7 +353,7 @@ impl Symbolizer {
         }
         let of = match job {
             Job::File(open, _) => {
-                let path = fs::read_link(format!("/proc/self/fd/{}", open.file.as_raw_fd())).unwrap_or_default();
+                let path = sys::path_of(&*open.file).unwrap_or_default();
                 format!("functions in {}", text::escape_bytes(path.as_os_str().as_encoded_bytes()))
             }
             Job::PerfMap(wanted) => format!("compiled code of process {}", wanted.tgid),
@@ -374,7 +373,7 @@ impl Symbolizer {
                 UserFrame::At(0) | UserFrame::InFile { offset: FAR, .. } => At::Nowhere,
                 UserFrame::At(address) => At::Memory(address.saturating_sub(before)),
                 UserFrame::InFile { file, offset } => {
-                    let look_up = || files.lock().unwrap_or_else(PoisonError::into_inner).get(file);
+                    let look_up = || lock(files).get(file);
                     let known = known.entry(file).or_insert_with(look_up).clone();
                     if known.is_none() {
                         self.counters.not_open += self.is_new(Note::NotOpen(file));
@@ -675,7 +674,7 @@ mod tests {
                 let vma = maps.vmas.iter().find(|vma| vma.execute && String::from_utf8_lossy(&vma.name).contains(name)).unwrap();
                 let key = FileKey { inode: vma.inode, ..FileKey::default() };
                 let file = File::open(std::str::from_utf8(&vma.name).unwrap()).unwrap();
-                assert!(files.insert(&key, &vma.name, None, Some((Arc::new(file), 1))));
+                assert!(files.insert(&key, &vma.name, None, Some(Arc::new(file))));
                 UserFrame::InFile { file: key.number(), offset: vma.offset + 0x10 }
             };
             let (program, library) = (frame("/memtrail-"), frame("/libc.so"));

@@ -16,6 +16,7 @@ pub use spaces::{Origin, Space, Spaces};
 
 use crate::{
     host::clock::monotonic_ns,
+    host::lock,
     host::privileges,
     host::proc::Process,
     kernel_half::{BpfError, KernelHalf, events::mapping::MappingEvents},
@@ -235,7 +236,7 @@ impl Drop for Mappings {
 impl Shared {
     /// A poisoned lock only says that some thread panicked: the intervals stay usable.
     fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.inner)
     }
 
     fn stopped(&self) -> bool {

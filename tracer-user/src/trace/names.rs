@@ -2,7 +2,7 @@
 
 use super::words::{Resolved, Symbols};
 use crate::{
-    host::{elf, proc::comm},
+    host::{elf, lock, proc::comm},
     kernel_half::stack::Stack,
     process::{FileStore, thread},
     report::BinaryRow,
@@ -80,7 +80,7 @@ impl<'a> Names<'a> {
 
     /// Whether a user stack goes through a file of which that is true, by its path.
     pub fn goes_through(&self, stack: &Stack, is_it: impl Fn(&[u8]) -> bool) -> bool {
-        let mut files = self.files.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut files = lock(self.files);
         stack.frames.iter().any(|frame| match UserFrame::of(*frame) {
             UserFrame::InFile { file, .. } => files.get(file).is_some_and(|known| is_it(&known.path)),
             _ => false,
@@ -121,7 +121,7 @@ impl Symbols for Names<'_> {
     }
 
     fn place(&mut self, path: &[u8], offset: u64) -> Option<u64> {
-        let file = self.files.lock().unwrap_or_else(std::sync::PoisonError::into_inner).number_of(path)?;
+        let file = lock(self.files).number_of(path)?;
         Some(UserFrame::InFile { file, offset }.number())
     }
 

@@ -10,16 +10,13 @@ use super::{
 use crate::report::UNKNOWN_PROCESS;
 use crate::{
     cgroup::{CgroupId, registry::State},
-    host::clock::monotonic_ns,
+    host::{clock::monotonic_ns, lock},
     kernel_half::{
         self,
         tables::{self, TableId},
     },
 };
-use std::{
-    collections::{HashMap, HashSet},
-    sync::{Mutex, MutexGuard, PoisonError},
-};
+use std::collections::{HashMap, HashSet};
 use tracer_common::{
     attribution::KeyRecord,
     dirty::{DirtyKey, DirtyRecord},
@@ -188,9 +185,4 @@ impl Session {
         log::debug!("retirement: {} files left", leaving.len());
         Ok(())
     }
-}
-
-/// A poisoned lock only says that some thread panicked: the store stays usable.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -30,7 +30,7 @@ use crate::{
     containers::KnownNames,
     host::{
         clock::{self, monotonic_ns},
-        proc,
+        lock, proc,
     },
     kernel_half::{
         BpfError, Loader,
@@ -53,7 +53,6 @@ use crate::{
 use std::{
     collections::{BTreeMap, HashMap, HashSet, VecDeque},
     os::fd::OwnedFd,
-    sync::PoisonError,
     time::SystemTime,
 };
 use tracer_common::{
@@ -569,7 +568,7 @@ impl Session {
         let (kills, victims) = self.oom.lost();
         losses.insert("oom_autopsies_dropped".to_owned(), Some(kills));
         losses.insert("oom_victims_without_kill".to_owned(), Some(victims));
-        let files = self.unwinding.files().lock().unwrap_or_else(PoisonError::into_inner).counters();
+        let files = lock(self.unwinding.files()).counters();
         losses.insert("symbol_file_gone".to_owned(), Some(files.gone));
         losses.insert("symbol_file_refused".to_owned(), Some(files.refused));
         losses.insert("symbol_file_evicted".to_owned(), Some(files.evicted));

@@ -5,6 +5,7 @@ use super::jobs::{Content, Job, Places, Read, read, read_when_idle};
 use super::rows::{self, Rows, RowsError};
 use super::store::{Put, Store, Target, Use};
 use crate::host::elf::ElfError;
+use crate::host::lock;
 use crate::host::privileges;
 use crate::host::proc;
 use crate::kernel_half::{events::Ring, unwind::Tables};
@@ -17,7 +18,7 @@ use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tracer_common::unwind::{BY_ADDRESS, CLOSED, FILES, FileKey, FileTable, Miss, PageRows, Rule, SPECIAL, WITHOUT};
 
@@ -162,11 +163,6 @@ impl Drop for Builder {
     }
 }
 
-/// A poisoned lock only says that some thread panicked: the data are counters and caches, which stay usable.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 /// What a job is for.
 #[derive(Clone, Debug, PartialEq)]
 enum Wanted {
@@ -271,7 +267,7 @@ impl Thread {
         {
             match sys::memory_file(c"memtrail-vdso").and_then(|file| file.write_all_at(&page, 0).map(|()| file)) {
                 Ok(file) => {
-                    lock(&self.shared.files).insert(&key, b"[vdso]", None, Some((Arc::new(file), page.len() as u64)));
+                    lock(&self.shared.files).insert(&key, b"[vdso]", None, Some(Arc::new(file)));
                 }
                 Err(error) => log::debug!("functions of the vDSO have no names: {error}"),
             }
@@ -290,17 +286,17 @@ impl Thread {
         [&self.opener, &self.reader, &self.ahead].iter().any(|reader| reader.is_asked(|_| true)) || !self.to_list.is_empty()
     }
 
-    /// Asks for the table of a file that nobody has met yet, and says which file it is.
-    fn ask_ahead(&mut self, file: Arc<File>) -> Option<FileKey> {
+    fn is_own(&self, file: &File) -> bool {
+        self.own.is_some() && place_of(file) == self.own
+    }
+
+    /// Asks for the table of a file that nobody has met yet.
+    fn ask_ahead(&mut self, key: FileKey, file: Arc<File>) {
         // Larger files take seconds of a slow machine, and few walks meet them: those are read by need.
-        if self.own.is_some() && place_of(&file) == self.own || file.metadata().is_ok_and(|metadata| metadata.len() > MOST_AHEAD) {
-            return None;
-        }
-        let key = self.tables.identify(&file).ok()?;
-        if !self.store.has(&key) && !self.refused.contains(&key) {
+        let is_large = file.metadata().is_ok_and(|metadata| metadata.len() > MOST_AHEAD);
+        if !is_large && !self.store.has(&key) && !self.refused.contains(&key) {
             self.ahead.ask(Wanted::Ahead(key), Job::Open(file));
         }
-        Some(key)
     }
 
     fn round(&mut self) {
@@ -423,18 +419,13 @@ impl Thread {
             (Wanted::Program(_), Outcome::Answer(Read::Files(files))) => {
                 let by = Mapped { tgid: std::process::id(), start: 0, end: 0, process: 0 };
                 for file in files {
-                    self.take_program(Arc::new(file), by);
+                    self.take_program(Arc::new(file), by, None);
                 }
             }
             (Wanted::Executed(key, by), Outcome::Answer(Read::Files(files))) => {
                 let mut is_found = false;
-                for file in files.into_iter().map(Arc::new) {
-                    self.take_program(Arc::clone(&file), by);
-                    // The program itself runs already: its table does not wait until nothing else wants to run.
-                    if self.tables.identify(&file).is_ok_and(|found| found == key) {
-                        is_found = true;
-                        self.opened(&key, file);
-                    }
+                for file in files {
+                    is_found |= self.take_program(Arc::new(file), by, Some(key)) == Some(key);
                 }
                 if !is_found {
                     self.note_gone(&key);
@@ -442,7 +433,11 @@ impl Thread {
             }
             (_, Outcome::Answer(Read::Files(files))) => {
                 for file in files {
-                    self.ask_ahead(Arc::new(file));
+                    if !self.is_own(&file)
+                        && let Ok(key) = self.tables.identify(&file)
+                    {
+                        self.ask_ahead(key, Arc::new(file));
+                    }
                 }
             }
             (Wanted::Open(key, by), Outcome::Answer(Read::Mapped(path, content))) => self.take_mapped(&key, by, &path, content),
@@ -455,7 +450,7 @@ impl Thread {
                 log::debug!("{key:x?} is gone: {error}");
                 self.note_gone(&key);
             }
-            (Wanted::Open(key, _), Outcome::GivenUp(_)) => {
+            (Wanted::Open(key, _) | Wanted::Executed(key, _), Outcome::GivenUp(_)) => {
                 // Each time would cost a thread.
                 lock(&self.shared.files).note_refused();
                 self.store.without(&mut self.tables, &key);
@@ -474,21 +469,32 @@ impl Thread {
         lock(&self.shared.files).note_gone();
     }
 
-    /// A file of a program that is going to run or has just begun: it may be over before anybody can open the file as a mapping of its.
-    fn take_program(&mut self, file: Arc<File>, by: Mapped) {
-        let Some(key) = self.ask_ahead(Arc::clone(&file)).filter(|key| !lock(&self.shared.files).is_open(key)) else { return };
-        let path = std::fs::read_link(format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&*file)));
-        let (Ok(path), Ok(metadata)) = (path, file.metadata()) else { return };
-        let path = path.as_os_str().as_encoded_bytes();
-        lock(&self.shared.files).insert(&key, path, Some(by), Some((file, metadata.len())));
-        self.change_state(&key, |state| state & !CLOSED);
+    /// A file of a program that is going to run or has just begun: it may be over before anybody can open the file as a mapping of its. Which file
+    /// it is.
+    fn take_program(&mut self, file: Arc<File>, by: Mapped, executed: Option<FileKey>) -> Option<FileKey> {
+        let key = self.tables.identify(&file).ok()?;
+        // Another process that executes it, as a workload of the demo does, is not this one.
+        if executed != Some(key) && self.is_own(&file) {
+            return Some(key);
+        }
+        if !lock(&self.shared.files).is_open(&key) {
+            let path = sys::path_of(&*file).ok()?;
+            lock(&self.shared.files).insert(&key, path.as_os_str().as_encoded_bytes(), Some(by), Some(Arc::clone(&file)));
+        }
+        // The program itself runs already: its table does not wait until nothing else wants to run.
+        if executed == Some(key) || self.store.has(&key) {
+            self.opened(&key, file);
+        } else {
+            self.ask_ahead(key, file);
+        }
+        Some(key)
     }
 
     fn take_mapped(&mut self, key: &FileKey, by: Mapped, path: &[u8], content: Content) {
         match content {
-            Content::File(file, size) => match self.tables.identify(&file) {
+            Content::File(file) => match self.tables.identify(&file) {
                 Ok(found) if found == *key => {
-                    let is_kept = lock(&self.shared.files).insert(key, path, Some(by), Some((Arc::clone(&file), size)));
+                    let is_kept = lock(&self.shared.files).insert(key, path, Some(by), Some(Arc::clone(&file)));
                     if is_kept {
                         log::debug!("{} is {key:x?}", crate::text::escape_bytes(path));
                         self.opened(key, file);

@@ -6,7 +6,7 @@ use super::{
     rows::{self, Rows, RowsError},
 };
 use crate::{
-    host::{privileges, proc::Process},
+    host::{lock, privileges, proc::Process},
     process::{opener::find_mapped, opener::read_only, sys},
 };
 use std::{
@@ -16,7 +16,7 @@ use std::{
     io,
     os::unix::fs::FileExt as _,
     path::PathBuf,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex},
 };
 use tracer_common::unwind::Miss;
 
@@ -52,8 +52,8 @@ pub enum Read {
 
 /// What was found behind a mapping.
 pub enum Content {
-    /// A file, open, and its bytes.
-    File(Arc<File>, u64),
+    /// A file, open.
+    File(Arc<File>),
     /// A file in which a program keeps what it writes itself.
     Memory,
     /// What is not to be read.
@@ -87,21 +87,15 @@ pub fn read(job: Job) -> Read {
         }
         Job::Program(path) => Read::Files(opener::open_program(&path)),
         Job::Executed(tgid) => Read::Files(opener::open_executed(tgid)),
-        Job::Process(tgid, seen) => {
-            let mut seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
-            Read::Files(opener::open_of_process(tgid, &mut seen))
-        }
+        Job::Process(tgid, seen) => Read::Files(opener::open_of_process(tgid, &mut lock(&seen))),
     }
 }
 
 fn mapped(miss: &Miss) -> io::Result<Read> {
     let found = find_mapped(&Process::open(miss.tgid)?, miss.start, miss.end)?;
     let content = match read_only(&found.file) {
-        Ok((file, size)) if is_memory(&found.path) && !is_elf(&file) => {
-            drop((file, size));
-            Content::Memory
-        }
-        Ok((file, size)) => Content::File(Arc::new(file), size),
+        Ok(file) if is_memory(&found.path) && !is_elf(&file) => Content::Memory,
+        Ok(file) => Content::File(Arc::new(file)),
         Err(_) if is_memory(&found.path) => Content::Memory,
         Err(error) => {
             log::debug!("a file with code is not read: {error}");

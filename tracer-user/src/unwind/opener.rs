@@ -41,7 +41,7 @@ pub fn open_program(path: &Path) -> Vec<File> {
 pub fn open_executed(tgid: u32) -> Vec<File> {
     let program = || -> io::Result<(File, OwnedFd)> {
         let process = Process::open(tgid)?;
-        let (program, _) = opener::read_only(&sys::program(&process)?)?;
+        let program = opener::read_only(&sys::program(&process)?)?;
         Ok((program, process.root()?))
     };
     let Ok((program, root)) = program() else { return Vec::new() };
@@ -62,7 +62,7 @@ fn with_libraries(program: Option<File>, mut wanted: Vec<PathBuf>, look: &dyn Fn
                 }
                 let opened = look(&path).and_then(|found| opener::read_only(&found));
                 seen.push(path);
-                let Ok((file, _)) = opened else { continue };
+                let Ok(file) = opened else { continue };
                 file
             }
         };

@@ -167,15 +167,6 @@ impl Store {
         let _has_room = target.set_file(key, &FileTable { state: WITHOUT, ..FileTable::default() });
     }
 
-    /// Removes what is known of a file.
-    pub fn remove(&mut self, target: &mut impl Target, key: &FileKey) {
-        if self.has(key) {
-            self.take_back(target, key);
-        } else {
-            target.remove_file(key);
-        }
-    }
-
     /// Removes what is known of files that no walk met lately, so that the table of files does not fill with those of the past: entries without a
     /// table at once, and tables while more than `most` files are left. Programs that run meet theirs again.
     pub fn forget(&mut self, target: &mut impl Target, most: usize, now_s: u32) {

@@ -4,7 +4,7 @@
 
 use super::{Reserved, Touched};
 use crate::{
-    host::{clock, privileges, proc},
+    host::{clock, lock, privileges, proc},
     region::{
         Survey,
         classify::Claim,
@@ -15,7 +15,7 @@ use crate::{
 use std::{
     collections::{HashMap, HashSet, VecDeque},
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard,
         atomic::{AtomicU64, Ordering},
         mpsc::{SyncSender, channel, sync_channel},
     },
@@ -298,11 +298,6 @@ fn survey(tgid: u32, start_ns: Option<u64>, reserved: &[Claim]) -> std::io::Resu
         return Err(std::io::Error::new(std::io::ErrorKind::NotFound, "another process has its id now"));
     }
     Survey::of_process(&process, reserved)
-}
-
-/// A poisoned lock only says that some thread panicked: what it guards stays usable.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
