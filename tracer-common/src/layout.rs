@@ -320,6 +320,10 @@ kernel_layout! {
     task_stack = Member("task_struct", "stack");
     /// Size of the registers that are saved at its top.
     pt_regs_size = Size("pt_regs");
+    /// Registers of a task that the processor does not save by itself.
+    task_thread = Member("task_struct", "thread");
+    /// Where its thread-local storage is: for glibc and musl its `pthread_t`.
+    thread_fsbase = Member("thread_struct", "fsbase");
     /// Tree of mappings (6.1 and later).
     mm_mt = Member("mm_struct", "mm_mt");
     /// Its root entry.

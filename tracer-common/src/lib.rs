@@ -16,6 +16,7 @@ pub mod histogram;
 pub mod kind;
 pub mod layout;
 pub mod loss;
+pub mod managed;
 pub mod mapping;
 pub mod oom;
 pub mod owner;

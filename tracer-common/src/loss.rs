@@ -60,10 +60,14 @@ pub enum Loss {
     UnwindFileTableFull = 25,
     /// User space could not be told that a file's table is wanted: it is told a second later at the earliest.
     UnwindMissLost = 26,
+    /// User space could not be told of a function that an interpreter runs: it has no name until it is met again.
+    FunctionLost = 27,
+    /// Frames of an interpreter could not be read: they, or those further out, are missing in the stack.
+    ManagedUnreadable = 28,
 }
 
 /// Number of causes: entries of the `LOSSES` array.
-pub const LOSSES: usize = 27;
+pub const LOSSES: usize = 29;
 
 impl Loss {
     /// All causes, by number.
@@ -95,6 +99,8 @@ impl Loss {
         Loss::MappingEventLost,
         Loss::UnwindFileTableFull,
         Loss::UnwindMissLost,
+        Loss::FunctionLost,
+        Loss::ManagedUnreadable,
     ];
 
     /// The name used in every output.
@@ -128,6 +134,8 @@ impl Loss {
             Loss::MappingEventLost => "mapping_event_lost",
             Loss::UnwindFileTableFull => "unwind_file_table_full",
             Loss::UnwindMissLost => "unwind_miss_lost",
+            Loss::FunctionLost => "function_lost",
+            Loss::ManagedUnreadable => "managed_unreadable",
         }
     }
 }

@@ -5,7 +5,7 @@
 //! processes of one program share their stacks, and what a frame means does not end with its process. Frames of kernel stacks are plain
 //! addresses.
 
-use crate::mix64;
+use crate::{managed::ManagedFrame, mix64};
 
 /// Room for frames: the kernel's own default bound (`kernel.perf_event_max_stack`, 127) rounded up to whole chunks.
 pub const MAX_FRAMES: usize = 128;
@@ -21,6 +21,12 @@ pub const OUTERMOST: usize = 31;
 
 /// See [`StackRecord::status`].
 pub const OLDEST_SHIFT: u32 = 8;
+
+/// Set in [`StackRecord::status`] where managed frames were left out.
+pub const MANAGED_CUT: u32 = 1 << 15;
+
+/// Where in [`StackRecord::status`] the number of managed frames stands.
+pub const MANAGED_SHIFT: u32 = 16;
 
 /// What user space puts between them: frames were left out. No frame of the kernel half's is such a number, since no address is.
 pub const LEFT_OUT: u64 = (1 << 62) - 1;
@@ -63,12 +69,13 @@ impl StackStatus {
 pub struct StackRecord {
     /// A second, independent hash: two stacks with one identity and different checks are counted as a collision.
     pub check: u64,
-    /// Frames in use.
+    /// Frames in use, but for managed ones.
     pub length: u32,
     /// A [`StackStatus`] number; above it ([`OLDEST_SHIFT`]), if frames were left out, one more than the place in the outermost frames of the
-    /// first of them: they stand in a ring behind [`INNERMOST`] frames.
+    /// first of them: they stand in a ring behind [`INNERMOST`] frames; above that, how many managed frames stand behind all of these
+    /// ([`MANAGED_SHIFT`]), and whether there were more ([`MANAGED_CUT`]).
     pub status: u32,
-    /// Return addresses, innermost first, encoded as said above.
+    /// Return addresses, innermost first, encoded as said above; behind them managed frames, innermost first ([`ManagedFrame`]).
     pub frames: [u64; MAX_FRAMES],
 }
 crate::assert_size!(StackRecord, 16 + 8 * 128);
@@ -95,6 +102,8 @@ pub enum UserFrame {
     },
     /// At an address of the process: in memory that has no file, or in a file whose bytes mean nothing.
     At(u64),
+    /// Of a function that an interpreter runs.
+    Managed(ManagedFrame),
     /// Frames were left out here.
     LeftOut,
 }
@@ -107,6 +116,8 @@ impl UserFrame {
             UserFrame::LeftOut
         } else if number & IN_FILE != 0 {
             UserFrame::InFile { file: ((number & !IN_FILE) >> FILE_SHIFT) as u32, offset: number & FAR }
+        } else if let Some(managed) = ManagedFrame::of(number) {
+            UserFrame::Managed(managed)
         } else {
             UserFrame::At(number)
         }
@@ -118,6 +129,7 @@ impl UserFrame {
         match self {
             UserFrame::InFile { file, offset } => in_file(tag(file), offset),
             UserFrame::At(address) => address & !IN_FILE,
+            UserFrame::Managed(frame) => frame.number(),
             UserFrame::LeftOut => LEFT_OUT,
         }
     }

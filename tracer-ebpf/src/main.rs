@@ -10,6 +10,7 @@ mod globals;
 mod histogram;
 mod kernel;
 mod loss;
+mod managed;
 mod maps;
 mod probes;
 mod scratch;

@@ -13,6 +13,10 @@ use tracer_common::{
     file::FileRecord,
     histogram::{HistogramKey, WAITERS},
     loss::{LOSSES, LossCount},
+    managed::{
+        self, KnownFunction,
+        python::{PYTHONS as MOST_PYTHONS, Python},
+    },
     mapping::{CALLS, Mapper, MappingCall, MappingCounts, MappingRecord},
     oom::{OomCall, OomKill},
     owner::OwnerName,
@@ -209,6 +213,22 @@ pub static UNWIND_RULES: Array<Rule> = Array::with_max_entries(unwind::RULES, MM
 /// Files whose tables are wanted.
 #[map]
 pub static UNWIND_MISSES: RingBuf = RingBuf::with_byte_size(64 * 1024, 0);
+
+/// Builds of CPython, by the number that their files have in `UNWIND_FILES`.
+#[map]
+pub static PYTHONS: Array<Python> = Array::with_max_entries(MOST_PYTHONS, 0);
+
+/// Functions that interpreters run (see [`managed`]). Those that are not met for longest make room.
+#[map]
+pub static FUNCTIONS: LruHashMap<u64, KnownFunction> = LruHashMap::with_max_entries(managed::FUNCTIONS, 0);
+
+/// Where a runtime keeps what it knows of a thread, by thread-group id and thread id. The one that is idle for longest makes room.
+#[map]
+pub static RUNTIME_THREADS: LruHashMap<u64, u64> = LruHashMap::with_max_entries(managed::THREADS, 0);
+
+/// Functions that are met for the first time.
+#[map]
+pub static FUNCTION_EVENTS: RingBuf = RingBuf::with_byte_size(256 * 1024, 0);
 
 /// BPF_F_MMAPABLE (include/uapi/linux/bpf.h).
 const MMAPABLE: u32 = 1 << 10;

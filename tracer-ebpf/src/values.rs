@@ -5,6 +5,7 @@
 use tracer_common::{
     attribution::{KeyRecord, Sample},
     file::FileRecord,
+    managed::{FunctionEvent, KnownFunction, python::PIECE_BYTES},
     mapping::MappingRecord,
     stack::{MAX_FRAMES, StackRecord},
     unwind::{FileKey, FileTable, Miss, Registers, Rule, register},
@@ -50,6 +51,8 @@ pub struct Scratch {
     pub mapping: MappingRecord,
     /// A walk over a user stack.
     pub unwind: Unwind,
+    /// A walk over an interpreter's frames.
+    pub managed: Managed,
 }
 
 /// Words of the stack that are read at once.
@@ -96,6 +99,10 @@ pub struct Unwind {
     pub window_bytes: u64,
     /// 1: the task runs 32-bit code.
     pub is_narrow: u64,
+    /// One more than the number in `PYTHONS` of a file that the walk met; 0 for none.
+    pub python: u64,
+    /// Where the first byte of that file would be mapped.
+    pub python_base: u64,
     /// i_sb to i_ino of an inode.
     pub inode: [u64; 4],
     /// The mapping that the walk is in.
@@ -135,6 +142,38 @@ pub struct Range {
     pub key: FileKey,
     /// Its table.
     pub table: FileTable,
+}
+
+/// Words that are read of an interpreter's frame, and of a function's code object.
+pub const PIECE: usize = PIECE_BYTES / 8;
+
+/// Working memory of a walk over an interpreter's frames (see [`crate::managed`]).
+#[repr(C)]
+pub struct Managed {
+    /// Number in `PYTHONS`.
+    pub python: u64,
+    /// Identity of the process.
+    pub process: u64,
+    /// Address of the next frame.
+    pub frame: u64,
+    /// Where it is written.
+    pub place: u64,
+    /// Address of the frame's code object.
+    pub code: u64,
+    /// Where in its code it is.
+    pub at: u64,
+    /// Set in its number: [`tracer_common::managed::OUTERMOST`].
+    pub marks: u64,
+    /// A word that was read.
+    pub word: u64,
+    /// What is known of the function.
+    pub known: KnownFunction,
+    /// The beginning of the frame.
+    pub frame_words: [u64; PIECE],
+    /// The beginning of the code object.
+    pub code_words: [u64; PIECE],
+    /// A function that user space is told of.
+    pub event: FunctionEvent,
 }
 
 /// Working memory for a file's record of one program on one CPU (see [`crate::kernel::file`]).

@@ -7,6 +7,7 @@
 //! | [`host`] | facts about this host, its kernel and this process |
 //! | [`cgroup`], [`containers`], [`process`], [`files`], [`region`] | one subject each |
 //! | [`kernel_half`] | the probes, their plan, loading, tables and events |
+//! | [`managed`] | functions that interpreters run |
 //! | [`symbols`] | names of addresses |
 //! | [`snapshot`] | a moment of a trace as a value |
 //! | [`analyse`] | from snapshots to rows, verdicts, autopsies and comparisons |
@@ -23,6 +24,7 @@ pub mod containers;
 pub mod files;
 pub mod host;
 pub mod kernel_half;
+pub mod managed;
 pub mod output;
 pub mod process;
 pub mod recording;

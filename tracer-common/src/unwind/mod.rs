@@ -95,7 +95,8 @@ pub struct FileTable {
     pub pages: u32,
     /// Entry of the first.
     pub entry: u32,
-    /// Any of [`WITHOUT`], [`BY_ADDRESS`] and [`CLOSED`].
+    /// Any of [`WITHOUT`], [`BY_ADDRESS`] and [`CLOSED`]; above them ([`PYTHON_SHIFT`]), of a file that holds CPython, one more than its number in
+    /// `PYTHONS`.
     pub state: u32,
     /// When a walk last asked for it, seconds of the monotonic clock.
     pub asked_s: u32,
@@ -111,6 +112,8 @@ pub const WITHOUT: u32 = 1;
 pub const BY_ADDRESS: u32 = 2;
 /// User space has closed the file, and is told when a walk meets it again.
 pub const CLOSED: u32 = 4;
+/// See [`FileTable::state`].
+pub const PYTHON_SHIFT: u32 = 8;
 
 /// Where the rows of a page are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -3,7 +3,7 @@
 use crate::{
     globals::setting,
     kernel::task,
-    loss,
+    loss, managed,
     maps::{SCRATCH, STACKS},
     scratch::{Scratch, Slot},
     unwind,
@@ -13,7 +13,7 @@ use aya_ebpf::helpers::{bpf_get_current_task, generated::bpf_get_stack};
 use core::ffi::c_void;
 use tracer_common::{
     loss::Loss,
-    stack::{CHUNK, DEEPEST, MAX_FRAMES, StackStatus, check_step, identity_step},
+    stack::{CHUNK, DEEPEST, MANAGED_SHIFT, MAX_FRAMES, StackStatus, check_step, identity_step},
 };
 
 /// Flag of bpf_get_stack: the user stack (include/uapi/linux/bpf.h BPF_F_USER_STACK).
@@ -31,7 +31,7 @@ pub enum Side {
 pub fn record(ctx: *mut c_void, slot: Slot, side: Side, scratch: &mut Scratch) -> u64 {
     let mut walked = 0;
     if side == Side::User && setting!(unwind) != 0 {
-        walked = unwind::walk(slot as u64);
+        walked = managed::walk_managed(slot as u64, unwind::walk(slot as u64));
     }
     if walked == 0 {
         let flags = if side == Side::User { USER } else { 0 };
@@ -80,7 +80,8 @@ fn was_asked_for(side: Side) -> bool {
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn keep_stack(slot: u64, walked: u64, salt: u64) -> u64 {
-    let (length, status) = (walked & LENGTH, walked >> WALK_SHIFT);
+    let (native, status) = (walked & LENGTH, walked >> WALK_SHIFT);
+    let length = native + (status >> MANAGED_SHIFT & LENGTH);
     let Some(scratch) = SCRATCH.get_ptr_mut(slot as u32) else { return 0 };
     // SAFETY: a map value; the caller has marked it busy.
     let scratch = unsafe { &mut (*scratch).stack };
@@ -88,8 +89,8 @@ extern "C" fn keep_stack(slot: u64, walked: u64, salt: u64) -> u64 {
         return 0;
     }
     let class = if status & 0xff == StackStatus::Root as u64 { 1 << 40 } else { 0 };
-    let mut identity = salt ^ length ^ class;
-    let mut check = salt ^ length ^ class;
+    let seed = salt ^ length ^ class ^ native << 16;
+    let (mut identity, mut check) = (seed, seed);
     let mut chunk = 0;
     while chunk < MAX_FRAMES {
         if chunk as u64 >= length {
@@ -116,7 +117,7 @@ extern "C" fn keep_stack(slot: u64, walked: u64, salt: u64) -> u64 {
         return 0;
     }
     scratch.check = check;
-    scratch.length = length as u32;
+    scratch.length = native as u32;
     scratch.status = status as u32;
     match STACKS.insert(identity, &*scratch, 1) {
         Ok(()) => identity,

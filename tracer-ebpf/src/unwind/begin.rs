@@ -63,6 +63,7 @@ pub extern "C" fn begin(slot: u64) -> u64 {
     s.guessed = 0;
     s.window_bytes = 0;
     s.is_planted = 0;
+    s.python = 0;
     s.is_leaf = 1;
     s.registers.returns = 0;
     s.registers.bp_known = 1;

@@ -7,7 +7,7 @@ use super::{LOOK, begin::fetch, miss, state};
 use crate::{globals::layout, maps::UNWIND_FILES, values::Unwind};
 use tracer_common::{
     stack::tag,
-    unwind::{BY_ADDRESS, CLOSED, End, FileKey, SPECIAL, WITHOUT},
+    unwind::{BY_ADDRESS, CLOSED, End, FileKey, PYTHON_SHIFT, SPECIAL, WITHOUT},
 };
 
 /// Trees of 65,530 mappings and as many gaps, with nodes half full, are 9 levels deep.
@@ -247,6 +247,11 @@ fn recognise(s: &mut Unwind) {
     }
     if s.current.table.state & BY_ADDRESS != 0 {
         s.current.tag = 0;
+    }
+    let python = s.current.table.state >> PYTHON_SHIFT;
+    if python != 0 {
+        s.python = python as u64;
+        s.python_base = 0_u64.wrapping_sub(s.current.delta);
     }
 }
 

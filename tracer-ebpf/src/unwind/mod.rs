@@ -11,7 +11,7 @@
 //! working memory, since the programs that call them leave little of the stack. For the same reason [`walk`] alone calls the others: calls
 //! that nest less deeply need less of it.
 
-mod begin;
+pub mod begin;
 mod frame;
 mod mapping;
 mod miss;

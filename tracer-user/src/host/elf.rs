@@ -160,8 +160,16 @@ pub struct Needed {
     pub libraries: Vec<Vec<u8>>,
 }
 
-/// A symbol's name, hostile bytes, and the file's own address of it.
-pub type Symbol = (Vec<u8>, u64);
+/// A symbol.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Symbol {
+    /// Its name, hostile bytes.
+    pub name: Vec<u8>,
+    /// The file's own address of it; 0 if it is in another file.
+    pub address: u64,
+    /// How many bytes it has.
+    pub bytes: u64,
+}
 
 /// A table in the file.
 #[derive(Clone, Copy, Debug)]
@@ -411,7 +419,11 @@ fn symbols_in<H: FileHeader<Endian = LittleEndian>>(entries: &[u8], names: &[u8]
     let Ok((symbols, _)) = pod::slice_from_bytes::<H::Sym>(entries, count) else { return Vec::new() };
     let named = symbols.iter().filter_map(|symbol| {
         let name = until_zero(names.get(usize::try_from(symbol.st_name(LittleEndian)).ok()?..)?)?;
-        name.starts_with(prefix).then(|| (name.to_vec(), symbol.st_value(LittleEndian).into()))
+        name.starts_with(prefix).then(|| Symbol {
+            name: name.to_vec(),
+            address: symbol.st_value(LittleEndian).into(),
+            bytes: symbol.st_size(LittleEndian).into(),
+        })
     });
     named.collect()
 }

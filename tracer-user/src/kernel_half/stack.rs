@@ -1,7 +1,7 @@
 //! Stacks as user space keeps them: a record of the kernel's table has room for the longest, and most are an eighth of that.
 
 use tracer_common::{
-    stack::{INNERMOST, LEFT_OUT, MAX_FRAMES, OLDEST_SHIFT, StackRecord, StackStatus},
+    stack::{INNERMOST, LEFT_OUT, MANAGED_CUT, MANAGED_SHIFT, MAX_FRAMES, OLDEST_SHIFT, StackRecord, StackStatus},
     unwind::End,
 };
 
@@ -10,7 +10,7 @@ use tracer_common::{
 pub struct Stack {
     /// How the walk ended.
     pub status: Walked,
-    /// Frames as recorded (see [`tracer_common::stack`]), innermost first.
+    /// Frames as recorded (see [`tracer_common::stack`]), innermost first; behind those of the machine those of an interpreter, alike.
     pub frames: Box<[u64]>,
 }
 
@@ -50,10 +50,16 @@ impl Walked {
 impl From<&StackRecord> for Stack {
     fn from(record: &StackRecord) -> Stack {
         let length = (record.length as usize).min(MAX_FRAMES);
-        let frames = in_order(&record.frames[..length], (record.status >> OLDEST_SHIFT) as usize);
+        let managed = ((record.status >> MANAGED_SHIFT) as usize).min(MAX_FRAMES - length);
+        let native = in_order(&record.frames[..length], (record.status >> OLDEST_SHIFT & PLACE_BITS) as usize);
+        let left_out: &[u64] = if record.status & MANAGED_CUT != 0 { &[LEFT_OUT] } else { &[] };
+        let frames = [&*native, &record.frames[length..length + managed], left_out].concat().into();
         Stack { status: Walked::of(record.status & ((1 << OLDEST_SHIFT) - 1)), frames }
     }
 }
+
+/// What of a status is the place of the oldest frame in the ring.
+const PLACE_BITS: u32 = (1 << (MANAGED_SHIFT - OLDEST_SHIFT - 1)) - 1;
 
 /// The frames with the outermost ones, which may stand in a ring, in order, and a mark before them. `oldest` is one more than the place of the first
 /// of them in the ring; 0: nothing was left out.
@@ -103,5 +109,17 @@ mod tests {
         assert_eq!(Stack::from(&record), Stack { status: Walked::TooDeep, frames: [7, 8].into() });
         record.length = u32::MAX;
         assert_eq!(Stack::from(&record).frames.len(), MAX_FRAMES);
+    }
+
+    #[test]
+    fn managed_frames_stand_behind_those_of_the_machine() {
+        let mut record =
+            StackRecord { check: 1, length: 2, status: StackStatus::Root as u32 | 3 << MANAGED_SHIFT, frames: [0; MAX_FRAMES] };
+        record.frames[..6].copy_from_slice(&[7, 8, 1 << 62, 2 << 62 >> 1 | 5, 1 << 62 | 9, 77]);
+        assert_eq!(Stack::from(&record), Stack { status: Walked::Root, frames: record.frames[..5].into() });
+        record.status |= MANAGED_CUT;
+        assert_eq!(Stack::from(&record).frames.last(), Some(&LEFT_OUT));
+        record.status = u32::MAX;
+        assert_eq!(Stack::from(&record).frames.len(), MAX_FRAMES + 1, "whatever it says");
     }
 }

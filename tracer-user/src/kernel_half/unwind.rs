@@ -10,6 +10,7 @@ use super::{
     loaded::KernelHalf,
     tables::{
         calls,
+        managed::PYTHONS,
         runs::{self, RUN_RESULTS},
         unwind::{UNWIND_FILES, UNWIND_MISSES, UNWIND_PAGES, UNWIND_ROWS, UNWIND_RULES},
     },
@@ -27,6 +28,7 @@ use std::{
     ptr::null_mut,
     time::Duration,
 };
+use tracer_common::managed::python::Python;
 use tracer_common::unwind::{CHUNK_ROWS, Chunk, FileKey, FileTable, IDENTIFIED, Miss, PageRows, Rule};
 
 impl Decode for Miss {
@@ -48,6 +50,7 @@ pub struct Tables {
     pages: Values<PageRows>,
     rows: Values<u32>,
     rules: Values<Rule>,
+    pythons: Array<MapData, Python>,
     results: Array<MapData, [u64; 4]>,
     identify: OwnedFd,
 }
@@ -70,6 +73,7 @@ impl Tables {
             pages: Values::of(half, UNWIND_PAGES.name())?,
             rows: rows.in_parts(CHUNK_ROWS),
             rules: Values::of(half, UNWIND_RULES.name())?,
+            pythons: PYTHONS.part(half)?,
             results,
             identify,
         };
@@ -116,6 +120,14 @@ impl Tables {
     /// The kernel's, and rules that there are not.
     pub fn write_rules(&self, first: usize, rules: &[Rule]) -> io::Result<()> {
         self.rules.write(first, rules)
+    }
+
+    /// Says where a build of CPython keeps what is read.
+    ///
+    /// # Errors
+    /// The kernel's, and a number that there is not.
+    pub fn set_python(&mut self, number: u32, python: &Python) -> io::Result<()> {
+        self.pythons.set(number, python, 0).map_err(io::Error::other)
     }
 
     /// What the kernel half knows of a file.

@@ -9,6 +9,7 @@ use super::sys;
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::os::unix::fs::MetadataExt as _;
 use std::sync::Arc;
 use tracer_common::unwind::FileKey;
@@ -36,6 +37,8 @@ pub struct CodeFile {
     pub path: Arc<[u8]>,
     /// The file, while it is open.
     pub open: Option<OpenFile>,
+    /// Where in it the code is that runs an interpreter's frames, as offsets; `None` in a file without an interpreter that is known.
+    pub interpreter: Option<Arc<[Range<u64>]>>,
 }
 
 impl CodeFile {
@@ -112,6 +115,8 @@ struct Known {
 pub struct FileStore {
     capacity: usize,
     known: HashMap<u32, Known>,
+    /// Files with an interpreter, by number.
+    interpreters: HashMap<u32, Arc<[Range<u64>]>>,
     open: usize,
     /// Keys of files that were closed since somebody last asked.
     closed: Vec<FileKey>,
@@ -130,7 +135,15 @@ impl FileStore {
     /// A store of at most that many open files.
     #[must_use]
     pub fn new(capacity: usize) -> FileStore {
-        FileStore { capacity, known: HashMap::new(), open: 0, closed: Vec::new(), clock: 0, counters: FileCounters::default() }
+        FileStore {
+            capacity,
+            known: HashMap::new(),
+            interpreters: HashMap::new(),
+            open: 0,
+            closed: Vec::new(),
+            clock: 0,
+            counters: FileCounters::default(),
+        }
     }
 
     /// The file with that number, if it was ever here.
@@ -138,7 +151,13 @@ impl FileStore {
         self.clock += 1;
         let known = self.known.get_mut(&number)?;
         known.last_used = self.clock;
-        Some(CodeFile { path: Arc::clone(&known.path), open: known.open.clone() })
+        let interpreter = self.interpreters.get(&number).cloned();
+        Some(CodeFile { path: Arc::clone(&known.path), open: known.open.clone(), interpreter })
+    }
+
+    /// Notes where in a file the code is that runs an interpreter's frames. Who calls it does so for a bounded number of files.
+    pub fn note_interpreter(&mut self, key: &FileKey, code: &[Range<u64>]) {
+        self.interpreters.insert(key.number(), code.into());
     }
 
     /// The number of the file with that path which was looked up last.

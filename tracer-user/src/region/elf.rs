@@ -47,7 +47,9 @@ impl Dynamic {
         let read = || -> Result<Option<Dynamic>, ElfError> {
             let elf = Elf::open(file, MOST_BYTES)?;
             let segments = elf.loaded().copied().collect();
-            Ok(elf.dynamic_symbols(prefix)?.map(|symbols| Dynamic { segments, symbols: symbols.into_iter().collect() }))
+            Ok(elf
+                .dynamic_symbols(prefix)?
+                .map(|symbols| Dynamic { segments, symbols: symbols.into_iter().map(|symbol| (symbol.name, symbol.address)).collect() }))
         };
         read().unwrap_or_else(|error| {
             log::debug!("a library {error}");

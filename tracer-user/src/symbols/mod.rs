@@ -41,6 +41,8 @@ pub enum FrameKind {
     User,
     /// A function that the compiler put into its caller; it has no return address of its own.
     Inlined,
+    /// A function that an interpreter runs.
+    Managed,
     /// A function of the kernel.
     Kernel,
     /// Known by its place only: `[binary+0xoffset]`, or not at all: `[unknown]`.

@@ -10,6 +10,10 @@ use super::stack::{self, Place, Status, judge_user_stack};
 use super::{BinaryId, Frame, FrameKind};
 use crate::host::{elf as host_elf, lock, privileges};
 use crate::kernel_half::stack::Walked;
+use crate::managed::{
+    Functions,
+    interleave::{From, Slot, interleave},
+};
 use crate::process::{CodeFile, FileStore, OpenFile, sys};
 use crate::report::CodeRow;
 use crate::text;
@@ -20,7 +24,10 @@ use std::fs::File;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
-use tracer_common::stack::{FAR, UserFrame};
+use tracer_common::{
+    managed::ManagedFrame,
+    stack::{FAR, LEFT_OUT, UserFrame},
+};
 
 /// Answers remembered: some 10 MB when full, less where names repeat.
 const MAX_CACHED: usize = 65_536;
@@ -74,6 +81,8 @@ pub struct SymbolCounters {
     pub perf_maps_foreign: u64,
     /// Perf maps of which only the beginning was read.
     pub perf_maps_cut: u64,
+    /// Frames of interpreters whose functions are not known.
+    pub functions_not_told: u64,
     /// Times the remembered answers were thrown away because there were too many.
     pub cache_flushes: u64,
 }
@@ -81,13 +90,14 @@ pub struct SymbolCounters {
 impl SymbolCounters {
     /// What names are missing for, by the words of the reports. All are of names; none is of bytes.
     #[must_use]
-    pub fn losses(self) -> [(&'static str, u64); 5] {
+    pub fn losses(self) -> [(&'static str, u64); 6] {
         [
             ("symbols_late", self.late),
             ("symbol_files_unread", self.unreadable + self.refused + self.malformed + self.panicked + self.given_up),
             ("symbol_files_not_open", self.not_open),
             ("perf_maps_foreign", self.perf_maps_foreign),
             ("perf_maps_cut", self.perf_maps_cut),
+            ("functions_not_told", self.functions_not_told),
         ]
     }
 }
@@ -137,6 +147,7 @@ pub struct Unknown {
 enum Note {
     Unread(u32),
     NotOpen(u32),
+    NotTold(u64),
     Foreign(ImageKey),
     Cut(ImageKey),
 }
@@ -190,6 +201,8 @@ pub struct Symbolizer {
     /// Users of processes whose perf map was read while they lived.
     owners: HashMap<ImageKey, u32>,
     found: FoundIn,
+    /// What interpreters run.
+    functions: Arc<Mutex<Functions>>,
     /// Files that are closed: what is remembered of them cannot be looked up again.
     settled: HashSet<u32>,
     counters: SymbolCounters,
@@ -207,6 +220,12 @@ impl Symbolizer {
         Symbolizer::reading_by(Arc::new(work), LIMITS)
     }
 
+    /// The same that knows what interpreters run.
+    #[must_use]
+    pub fn with_functions(self, functions: Arc<Mutex<Functions>>) -> Symbolizer {
+        Symbolizer { functions, ..self }
+    }
+
     fn reading_by(work: Work<Job, Read>, limits: Limits) -> Symbolizer {
         Symbolizer {
             cache: HashMap::new(),
@@ -220,6 +239,7 @@ impl Symbolizer {
             perf_maps: HashMap::new(),
             owners: HashMap::new(),
             found: FoundIn::default(),
+            functions: Arc::default(),
             settled: HashSet::new(),
             counters: SymbolCounters::default(),
         }
@@ -228,12 +248,12 @@ impl Symbolizer {
     /// Functions of a user stack, innermost first. `frames` are as recorded: the first is where the task was, the others are return addresses.
     /// Every frame gives at least one function.
     pub fn user(&mut self, traced: Traced, frames: &[u64], files: &Mutex<FileStore>) -> Vec<Frame> {
-        self.places(traced, frames, files).into_iter().flat_map(|found| found.frames).collect()
+        self.places(traced, frames, Walked::Ended, files).into_iter().flat_map(|found| found.frames).collect()
     }
 
     /// The same with the judgement how far it reaches; what lies beyond the root is left out.
     pub fn user_stack(&mut self, traced: Traced, frames: &[u64], walked: Walked, files: &Mutex<FileStore>) -> UserStack {
-        let found = self.places(traced, frames, files);
+        let found = self.places(traced, frames, walked, files);
         let places: Vec<Place<'_>> =
             found.iter().filter_map(|f| Some(Place { frame: f.frames.last()?, mapped: f.mapped, root_call: f.root_call })).collect();
         let (status, real) = judge_user_stack(&places, walked);
@@ -281,7 +301,7 @@ impl Symbolizer {
 
     /// Notes what of a user stack is not remembered yet. See [`Unknown`].
     pub fn gather_user(&mut self, frames: &[u64], files: &Mutex<FileStore>, unknown: &mut Unknown) {
-        let spots = self.spots(frames, files);
+        let spots = self.spots(frames, Walked::Ended, files);
         self.gather(&spots, unknown);
     }
 
@@ -362,7 +382,32 @@ impl Symbolizer {
     }
 
     /// What each frame stands for, with its file if that is known.
-    fn spots(&mut self, frames: &[u64], files: &Mutex<FileStore>) -> Vec<Spotted> {
+    fn spots(&mut self, frames: &[u64], walked: Walked, files: &Mutex<FileStore>) -> Vec<Spotted> {
+        let is_managed = |frame: &u64| matches!(UserFrame::of(*frame), UserFrame::Managed(_));
+        let (native, managed) = frames.split_at(frames.iter().position(is_managed).unwrap_or(frames.len()));
+        let spots = self.native_spots(native, files);
+        if managed.is_empty() {
+            return spots;
+        }
+        let managed: Vec<UserFrame> = managed.iter().map(|frame| UserFrame::of(*frame)).collect();
+        let is_whole =
+            matches!(walked, Walked::Root | Walked::Ended) && !native.contains(&LEFT_OUT) && !managed.contains(&UserFrame::LeftOut);
+        let from = if is_whole { From::Root } else { From::Leaf };
+        let is_loop: Vec<bool> = spots.iter().map(Spotted::is_loop).collect();
+        let is_outermost: Vec<bool> =
+            managed.iter().map(|frame| matches!(frame, UserFrame::Managed(ManagedFrame { is_outermost: true, .. }))).collect();
+        let mut spots: Vec<Option<Spotted>> = spots.into_iter().map(Some).collect();
+        let spot = |slot| match slot {
+            Slot::Native(at) => spots[at].take(),
+            Slot::Managed(at) => Some(match managed[at] {
+                UserFrame::Managed(frame) => Spotted { at: At::Managed(frame), returns: false },
+                _ => Spotted { at: At::LeftOut, returns: false },
+            }),
+        };
+        interleave(&is_loop, &is_outermost, from).into_iter().filter_map(spot).collect()
+    }
+
+    fn native_spots(&mut self, frames: &[u64], files: &Mutex<FileStore>) -> Vec<Spotted> {
         let mut known: HashMap<u32, Option<CodeFile>> = HashMap::new();
         let mut spots = Vec::with_capacity(frames.len());
         for (n, frame) in frames.iter().enumerate() {
@@ -370,6 +415,7 @@ impl Symbolizer {
             let before = u64::from(n > 0);
             let at = match UserFrame::of(*frame) {
                 UserFrame::LeftOut => At::LeftOut,
+                UserFrame::Managed(frame) => At::Managed(frame),
                 UserFrame::At(0) | UserFrame::InFile { offset: FAR, .. } => At::Nowhere,
                 UserFrame::At(address) => At::Memory(address.saturating_sub(before)),
                 UserFrame::InFile { file, offset } => {
@@ -386,8 +432,8 @@ impl Symbolizer {
         spots
     }
 
-    fn places(&mut self, traced: Traced, frames: &[u64], files: &Mutex<FileStore>) -> Vec<Named> {
-        let spots = self.spots(frames, files);
+    fn places(&mut self, traced: Traced, frames: &[u64], walked: Walked, files: &Mutex<FileStore>) -> Vec<Named> {
+        let spots = self.spots(frames, walked, files);
         let mut unknown = Unknown::default();
         self.gather(&spots, &mut unknown);
         self.learn(unknown);
@@ -398,6 +444,7 @@ impl Symbolizer {
         let (number, offset, file) = match at {
             At::LeftOut => return Named::one(Frame::new(FrameKind::Unknown, "[frames left out]"), true),
             At::Nowhere => return Named::one(Frame::unknown(), false),
+            At::Managed(frame) => return Named::one(self.managed_name(frame), true),
             At::File { known: None, .. } => return Named::one(Frame::unknown(), true),
             At::Memory(address) => {
                 // Code that was written at run time moves about: its address would split what belongs together.
@@ -422,6 +469,18 @@ impl Symbolizer {
             }
         }
         Named { frames, mapped: true, root_call: answer.root_call && stack::is_c_library(file.base_name()) }
+    }
+
+    /// The name of a function that an interpreter runs.
+    fn managed_name(&mut self, frame: ManagedFrame) -> Frame {
+        let known = lock(&self.functions).get(frame.function);
+        match known {
+            Some(function) => Frame::new(FrameKind::Managed, &function.described(frame.place)),
+            None => {
+                self.counters.functions_not_told += self.is_new(Note::NotTold(frame.function));
+                Frame::new(FrameKind::Unknown, "[python]")
+            }
+        }
     }
 
     /// What is known of a place in an open file, which was asked for.
@@ -605,11 +664,21 @@ struct Spotted {
     returns: bool,
 }
 
+impl Spotted {
+    /// Whether it is an interpreter's own frame, for which those of its functions stand.
+    fn is_loop(&self) -> bool {
+        let At::File { offset, known: Some(CodeFile { interpreter: Some(code), .. }), .. } = &self.at else { return false };
+        code.iter().any(|range| range.contains(offset))
+    }
+}
+
 /// What is looked up for a frame.
 enum At {
     LeftOut,
     /// In no code.
     Nowhere,
+    /// What an interpreter runs.
+    Managed(ManagedFrame),
     /// Code that has no file.
     Memory(u64),
     File {

@@ -4,13 +4,14 @@ use super::words::{Resolved, Symbols};
 use crate::{
     host::{elf, lock, proc::comm},
     kernel_half::stack::Stack,
+    managed::Functions,
     process::{FileStore, thread},
     report::BinaryRow,
     symbols::{Binary, Symbolizer, SymbolizerOptions, Traced, Unknown, UserStack, Waiting},
 };
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
-    sync::Mutex,
+    sync::{Arc, Mutex},
 };
 use tracer_common::{
     attribution::{KEY_OWN, KeyRecord},
@@ -96,8 +97,8 @@ impl<'a> Names<'a> {
 
     /// A symboliser with its defaults. Says what it will not be able to name.
     #[must_use]
-    pub fn symbolizer() -> Symbolizer {
-        let mut symbolizer = Symbolizer::new(SymbolizerOptions::default());
+    pub fn symbolizer(functions: Arc<Mutex<Functions>>) -> Symbolizer {
+        let mut symbolizer = Symbolizer::new(SymbolizerOptions::default()).with_functions(functions);
         if let Some(warning) = symbolizer.kernel_warning() {
             log::warn!("{warning}");
         }

@@ -41,6 +41,7 @@ use crate::{
         tables::{self, TableId},
         unwind::Tables,
     },
+    managed::{self, Functions},
     report::{Interval, IntervalCgroup, distribution::Increment},
     symbols::Symbolizer,
     text::date,
@@ -53,6 +54,7 @@ use crate::{
 use std::{
     collections::{BTreeMap, HashMap, HashSet, VecDeque},
     os::fd::OwnedFd,
+    sync::{Arc, Mutex},
     time::SystemTime,
 };
 use tracer_common::{
@@ -133,6 +135,9 @@ pub struct Session {
     pub(super) symbolizer: Symbolizer,
     /// Opens the files that walks meet, and makes the tables by which user stacks are walked.
     pub(super) unwinding: Builder,
+    pub(super) runtimes: Arc<Mutex<Functions>>,
+    /// It ends with the session.
+    _runtimes: managed::listener::Listener,
     pub(super) slopes: HashMap<(CgroupId, String), Slope>,
     /// Dirty and writeback bytes of the last readings, newest last.
     pub(super) unwritten: HashMap<CgroupId, VecDeque<u64>>,
@@ -224,6 +229,8 @@ impl Session {
         phases.end("started");
         let ring = events::cgroup::ring(&mut running.bpf)?;
         let unwinding = unwinding(&mut running)?;
+        let runtimes = Arc::new(Mutex::new(Functions::by(events::managed::ring(&mut running.bpf)?)));
+        let listening = managed::listener::Listener::start(&runtimes).map_err(SessionError::Thread)?;
         let listener = if diagnosis::wanted() { Some(Listener::new(&mut running.bpf)?) } else { None };
         // Cgroups made between the first listing and the attachment have no event.
         registry.repair(&listing(&hierarchy)?);
@@ -247,8 +254,10 @@ impl Session {
             ahead: regions::ahead::Ahead::default(),
             mappings,
             oom,
-            symbolizer: Names::symbolizer(),
+            symbolizer: Names::symbolizer(Arc::clone(&runtimes)),
             unwinding,
+            runtimes,
+            _runtimes: listening,
             slopes: HashMap::new(),
             unwritten: HashMap::new(),
             started_ns: monotonic_ns(),
@@ -578,6 +587,7 @@ impl Session {
         }
         losses.extend(self.unwinding.counters().losses().map(|(cause, count)| (cause.to_owned(), Some(count))));
         losses.extend(super::names::losses(&self.symbolizer));
+        losses.insert("functions_forgotten".to_owned(), Some(lock(&self.runtimes).forgotten()));
         losses.insert("recursion_misses".to_owned(), stats::recursion_misses(&self.running.bpf));
         Ok(losses)
     }

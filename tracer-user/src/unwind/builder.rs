@@ -9,6 +9,7 @@ use crate::host::lock;
 use crate::host::privileges;
 use crate::host::proc;
 use crate::kernel_half::{events::Ring, unwind::Tables};
+use crate::managed::python::{Interpreter, NotKnown};
 use crate::process::{FileStore, Mapped, sys};
 use crate::symbols::reader::{Limits, Outcome, Reader};
 use std::collections::HashSet;
@@ -20,7 +21,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
-use tracer_common::unwind::{BY_ADDRESS, CLOSED, FILES, FileKey, FileTable, Miss, PageRows, Rule, SPECIAL, WITHOUT};
+use tracer_common::managed::python::{PYTHONS, Python};
+use tracer_common::unwind::{BY_ADDRESS, CLOSED, FILES, FileKey, FileTable, Miss, PYTHON_SHIFT, PageRows, Rule, SPECIAL, WITHOUT};
 
 /// Bounds of opening and reading: the largest files take a second.
 const LIMITS: Limits = Limits { longest: Duration::from_secs(10), given_up: 2, waiting: 256 };
@@ -193,6 +195,10 @@ struct Thread {
     reader: Reader<Wanted, Job, Read>,
     /// Reads what they may meet: a walk does not wait for that.
     ahead: Reader<Wanted, Job, Read>,
+    /// Builds of CPython, by the number that the kernel half knows them by.
+    pythons: Vec<Python>,
+    /// Interpreters of which it was said that they are not known.
+    not_known: HashSet<NotKnown>,
     /// Files that cannot be read by anyone.
     refused: HashSet<FileKey>,
     /// Processes whose files are to be listed.
@@ -229,6 +235,8 @@ impl Thread {
             opener: Reader::new("memtrail-open", LIMITS, Arc::new(read)),
             reader: Reader::new("memtrail-frames", LIMITS, Arc::new(read)),
             ahead: Reader::new("memtrail-ahead", LIMITS, Arc::new(read_when_idle)),
+            pythons: Vec::new(),
+            not_known: HashSet::new(),
             refused: HashSet::new(),
             to_list: Vec::new(),
             listed: Places::default(),
@@ -441,10 +449,14 @@ impl Thread {
                 }
             }
             (Wanted::Open(key, by), Outcome::Answer(Read::Mapped(path, content))) => self.take_mapped(&key, by, &path, content),
-            (Wanted::Met(key), Outcome::Answer(Read::Rows(rows))) => self.put(&key, rows, Use::Met),
-            (Wanted::Ahead(key), Outcome::Answer(Read::Rows(rows))) => {
+            (Wanted::Met(key), Outcome::Answer(Read::Rows(rows, interpreter))) => {
+                self.put(&key, rows, Use::Met);
+                self.take_interpreter(&key, interpreter);
+            }
+            (Wanted::Ahead(key), Outcome::Answer(Read::Rows(rows, interpreter))) => {
                 let is_open = lock(&self.shared.files).is_open(&key);
                 self.put(&key, rows, if is_open { Use::Met } else { Use::Ahead });
+                self.take_interpreter(&key, interpreter);
             }
             (Wanted::Open(key, _), Outcome::Answer(Read::Gone(error))) => {
                 log::debug!("{key:x?} is gone: {error}");
@@ -549,6 +561,35 @@ impl Thread {
                 self.refuse(key);
             }
         }
+    }
+
+    /// Tells the kernel half how frames of the interpreter in a file are read.
+    fn take_interpreter(&mut self, key: &FileKey, found: Result<Option<Interpreter>, NotKnown>) {
+        let interpreter = match found {
+            Ok(Some(interpreter)) => interpreter,
+            Ok(None) => return,
+            Err(error) => {
+                if self.not_known.insert(error.clone()) {
+                    log::warn!("{error}");
+                }
+                return;
+            }
+        };
+        let known = self.pythons.iter().position(|python| *python == interpreter.python);
+        let number = known.unwrap_or(self.pythons.len()) as u32;
+        if number >= PYTHONS {
+            log::warn!("more than {PYTHONS} builds of python: the stacks of some have native frames only");
+            return;
+        }
+        if known.is_none() {
+            if let Err(error) = self.tables.set_python(number, &interpreter.python) {
+                log::warn!("frames of python are not read: {error}");
+                return;
+            }
+            self.pythons.push(interpreter.python);
+        }
+        lock(&self.shared.files).note_interpreter(key, &interpreter.code);
+        self.change_state(key, |state| state & ((1 << PYTHON_SHIFT) - 1) | (number + 1) << PYTHON_SHIFT);
     }
 
     /// There can be no table of a file. Of one that nobody met, the first walk tells all the same, for its names.

@@ -7,6 +7,7 @@ use super::{
 };
 use crate::{
     host::{lock, privileges, proc::Process},
+    managed::python::{self, Interpreter, NotKnown},
     process::{opener::find_mapped, opener::read_only, sys},
 };
 use std::{
@@ -42,8 +43,8 @@ pub enum Job {
 pub enum Read {
     /// A file of a mapping.
     Mapped(Box<[u8]>, Content),
-    /// What a file says of its code.
-    Rows(Result<Rows, RowsError>),
+    /// What a file says of its code, and which interpreter it holds.
+    Rows(Result<Rows, RowsError>, Result<Option<Interpreter>, NotKnown>),
     /// Files to be read.
     Files(Vec<File>),
     /// It could not be found.
@@ -83,7 +84,7 @@ pub fn read(job: Job) -> Read {
             let rows = rows::read(&*file);
             // What a large file took is not kept for the next.
             sys::give_memory_back();
-            Read::Rows(rows)
+            Read::Rows(rows, python::recognise(&*file))
         }
         Job::Program(path) => Read::Files(opener::open_program(&path)),
         Job::Executed(tgid) => Read::Files(opener::open_executed(tgid)),

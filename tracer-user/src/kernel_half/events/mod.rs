@@ -1,6 +1,7 @@
 //! Events that the kernel half sends through its rings, decoded. Each ring gives a descriptor to wait on and its events one by one.
 
 pub mod cgroup;
+pub mod managed;
 pub mod mapping;
 pub mod oom;
 

@@ -9,6 +9,7 @@
 //! | [`owners`], [`followed`], [`control`] | what user space tells the kernel half |
 //! | [`losses`], [`rings`], [`runs`], [`frames`], [`inner`] | losses, events, results of programs run by hand, bits of frames, the kernel half's own |
 //! | [`unwind`] | how frames lead to their callers |
+//! | [`managed`] | interpreters, and the functions that they run |
 //! | [`sweep`] | a second look at the samples |
 //!
 //! `row` has what a declaration says, `handles` what can be done with a table, `busy` what an error means.
@@ -27,6 +28,7 @@ pub mod histograms;
 pub mod inner;
 pub mod keys;
 pub mod losses;
+pub mod managed;
 pub mod mappings;
 pub mod oom;
 pub mod owners;
@@ -134,6 +136,14 @@ tables! {
     UnwindRules => unwind::UNWIND_RULES.row();
     /// The ring of files whose tables are wanted.
     UnwindMisses => unwind::UNWIND_MISSES.row();
+    /// Builds of CPython.
+    Pythons => managed::PYTHONS.row();
+    /// Functions that interpreters run.
+    Functions => managed::FUNCTIONS.row();
+    /// What interpreters know of threads.
+    RuntimeThreads => managed::RUNTIME_THREADS.row();
+    /// The ring of functions that are met for the first time.
+    FunctionEvents => managed::FUNCTION_EVENTS.row();
     /// Values that found no room in a distribution.
     HistogramLosses => histograms::HISTOGRAM_LOSSES.row();
     /// Reclaims that run.

@@ -1,0 +1,217 @@
+//! What the kernel half told of functions, by number.
+
+use super::lines;
+use crate::kernel_half::events::Ring;
+use std::{collections::HashMap, io, os::fd::OwnedFd, sync::Arc};
+use tracer_common::managed::{FAR, FunctionEvent, LINES_BYTES, Text};
+#[cfg(test)]
+use tracer_common::managed::{FILE_BYTES, NAME_BYTES};
+
+/// Functions that are remembered: some 10 MB with their lines.
+const MOST_FUNCTIONS: usize = 65_536;
+/// Bytes of all tables of lines.
+const MOST_LINES: usize = 16 << 20;
+/// Directories below which the path of a file says whose it is: the rest of it is told.
+const LIBRARIES: [&str; 2] = ["/site-packages/", "/dist-packages/"];
+
+/// A function. All texts are hostile.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Function {
+    /// Its name, with those of the classes and functions that it is in where the runtime keeps them.
+    pub name: Box<str>,
+    /// The path of its file as the runtime has it; the end of a long one.
+    pub file: Box<str>,
+    /// The line on which it begins.
+    pub first_line: u32,
+    lines_format: u32,
+    lines: Box<[u8]>,
+    /// The table of lines has no more bytes than are here.
+    has_all_lines: bool,
+}
+
+impl Function {
+    /// The line of a place in its code; `None` if that is not known.
+    #[must_use]
+    pub fn line(&self, place: u32) -> Option<u32> {
+        if u64::from(place) == FAR {
+            return None;
+        }
+        lines::line(self.lines_format, &self.lines, self.has_all_lines, self.first_line, place)
+    }
+
+    /// `name (file:line)`: the file without the directories in which all files of its kind are, and the line of the place, or without it.
+    #[must_use]
+    pub fn described(&self, place: u32) -> String {
+        let file = short(&self.file);
+        match self.line(place) {
+            Some(line) => format!("{} ({file}:{line})", self.name),
+            None => format!("{} ({file})", self.name),
+        }
+    }
+}
+
+impl From<&FunctionEvent> for Function {
+    fn from(event: &FunctionEvent) -> Function {
+        let in_table = event.lines_bytes as usize;
+        // What is longer has filled all bytes but one.
+        let lines = &event.lines[..in_table.min(LINES_BYTES - 1)];
+        Function {
+            name: text(event.name_text, &event.name).into(),
+            file: text(event.file_text, &event.file).into(),
+            first_line: event.first_line,
+            lines_format: event.lines_format,
+            lines: lines.into(),
+            has_all_lines: lines.len() == in_table,
+        }
+    }
+}
+
+/// The characters that were read of a text: its last ones if it has more.
+fn text(text: Text, bytes: &[u8]) -> String {
+    let width = text.width as usize;
+    // Whole characters of any width have room.
+    let read = (text.characters as usize).saturating_mul(width).min(bytes.len() - 4);
+    let character = |unit: &[u8]| {
+        let number = unit.iter().rev().fold(0_u32, |number, byte| number << 8 | u32::from(*byte));
+        char::from_u32(number).unwrap_or(char::REPLACEMENT_CHARACTER)
+    };
+    let is_cut = text.characters as usize * width.max(1) > read;
+    let read = bytes[..read].chunks_exact(width.max(1)).map(character);
+    is_cut.then_some('…').into_iter().chain(read).collect()
+}
+
+/// The part of a path that tells files of one installation apart.
+fn short(path: &str) -> &str {
+    let in_packages = LIBRARIES.iter().find_map(|directory| path.rfind(directory).map(|at| &path[at + directory.len()..]));
+    let in_library = || {
+        let (_, rest) = path.rsplit_once("/lib/python3")?;
+        rest.split_once('/').map(|(_, rest)| rest)
+    };
+    in_packages.or_else(in_library).unwrap_or_else(|| path.rsplit('/').next().unwrap_or(path))
+}
+
+/// The functions, and the ring by which they come.
+#[derive(Default)]
+pub struct Functions {
+    events: Option<Ring<FunctionEvent>>,
+    known: HashMap<u64, Arc<Function>>,
+    lines: usize,
+    forgotten: u64,
+}
+
+impl Functions {
+    /// Those that come by this ring.
+    #[must_use]
+    pub fn by(events: Ring<FunctionEvent>) -> Functions {
+        Functions { events: Some(events), ..Functions::default() }
+    }
+
+    /// Readable while functions wait to be taken in; `None` without a ring.
+    pub fn descriptor(&self) -> Option<io::Result<OwnedFd>> {
+        self.events.as_ref().map(Ring::descriptor)
+    }
+
+    /// Takes in what the kernel half has told by now.
+    pub fn listen(&mut self) {
+        while let Some(event) = self.events.as_mut().and_then(Iterator::next) {
+            self.insert(event.number, Function::from(&event));
+        }
+    }
+
+    /// The function with that number, if it was told.
+    pub fn get(&mut self, number: u64) -> Option<Arc<Function>> {
+        if !self.known.contains_key(&number) {
+            self.listen();
+        }
+        self.known.get(&number).cloned()
+    }
+
+    /// Functions for which there was no room: they have no names in what is named later.
+    #[must_use]
+    pub fn forgotten(&self) -> u64 {
+        self.forgotten
+    }
+
+    fn insert(&mut self, number: u64, function: Function) {
+        let lines = function.lines.len();
+        if self.known.len() >= MOST_FUNCTIONS || self.lines + lines > MOST_LINES {
+            self.forgotten += u64::from(!self.known.contains_key(&number));
+            return;
+        }
+        self.lines += lines;
+        if let Some(before) = self.known.insert(number, Arc::new(function)) {
+            self.lines -= before.lines.len();
+        }
+    }
+}
+
+impl std::fmt::Debug for Functions {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Functions").field("known", &self.known.len()).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn event(name: &[u8], width: u32, file: &[u8]) -> FunctionEvent {
+        let held = |bytes: &[u8]| Text { characters: bytes.len() as u32 / width, width };
+        let mut event = FunctionEvent {
+            number: 7,
+            lines_format: 11,
+            first_line: 3,
+            code_bytes: 4,
+            lines_bytes: 0,
+            name_text: held(name),
+            file_text: Text { characters: file.len() as u32, width: 1 },
+            name: [0; NAME_BYTES],
+            file: [0; FILE_BYTES],
+            lines: [0; LINES_BYTES],
+        };
+        event.name[..name.len().min(NAME_BYTES)].copy_from_slice(&name[..name.len().min(NAME_BYTES)]);
+        event.file[..file.len()].copy_from_slice(file);
+        event
+    }
+
+    #[test]
+    fn characters_of_any_width_are_read_and_a_long_text_is_marked() {
+        let name = |bytes: &[u8], width| Function::from(&event(bytes, width, b"/app/a.py")).name.to_string();
+        assert_eq!(name(b"Handler.load_rows", 1), "Handler.load_rows");
+        assert_eq!(name(b"caf\xe9", 1), "café");
+        assert_eq!(name(&[0x4a, 0x30, 0x41, 0], 2), "\u{304a}A");
+        assert_eq!(name(&[0x00, 0xf6, 0x01, 0, 0x00, 0xd8, 0, 0], 4), "\u{1f600}\u{fffd}");
+        let long = Function::from(&event(&[b'x'; 200], 1, b""));
+        assert_eq!((long.name.chars().count(), long.name.starts_with('…')), (NAME_BYTES - 4 + 1, true));
+        let hostile =
+            FunctionEvent { name_text: Text { characters: u32::MAX, width: u32::MAX }, lines_bytes: u32::MAX, ..event(b"", 1, b"") };
+        assert!(Function::from(&hostile).name.len() < 16);
+        assert!(Function::from(&hostile).line(5).is_none());
+    }
+
+    #[test]
+    fn files_are_told_from_others_of_their_installation() {
+        let paths = [
+            ("/usr/lib/python3.11/json/decoder.py", "json/decoder.py"),
+            ("/venv/lib/python3.12/site-packages/django/db/query.py", "django/db/query.py"),
+            ("/usr/lib/python3/dist-packages/yaml/__init__.py", "yaml/__init__.py"),
+            ("/srv/app/handlers.py", "handlers.py"),
+            ("<frozen importlib._bootstrap>", "<frozen importlib._bootstrap>"),
+            ("app.py", "app.py"),
+        ];
+        for (path, expected) in paths {
+            assert_eq!(short(path), expected);
+        }
+    }
+
+    #[test]
+    fn functions_are_remembered_up_to_a_bound() {
+        let mut functions = Functions::default();
+        for number in 0..MOST_FUNCTIONS as u64 + 5 {
+            functions.insert(number, Function::from(&event(b"f", 1, b"a.py")));
+        }
+        assert_eq!((functions.known.len(), functions.forgotten()), (MOST_FUNCTIONS, 5));
+        assert_eq!(functions.get(1).unwrap().described(0), "f (a.py)");
+        assert!(functions.get(MOST_FUNCTIONS as u64 + 1).is_none());
+    }
+}
