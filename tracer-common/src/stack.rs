@@ -22,6 +22,15 @@ pub const OUTERMOST: usize = 31;
 /// See [`StackRecord::status`].
 pub const OLDEST_SHIFT: u32 = 8;
 
+/// Innermost and outermost frames of the machine that are kept where managed frames need their room.
+pub const INNERMOST_BESIDE: usize = 48;
+/// See [`INNERMOST_BESIDE`].
+pub const OUTERMOST_BESIDE: usize = 24;
+
+/// Set in [`StackRecord::status`] where frames of the machine made room for managed ones: between [`INNERMOST_BESIDE`] of them and the others some are left
+/// out.
+pub const GAP: u32 = 1 << 14;
+
 /// Set in [`StackRecord::status`] where managed frames were left out.
 pub const MANAGED_CUT: u32 = 1 << 15;
 
@@ -73,7 +82,7 @@ pub struct StackRecord {
     pub length: u32,
     /// A [`StackStatus`] number; above it ([`OLDEST_SHIFT`]), if frames were left out, one more than the place in the outermost frames of the
     /// first of them: they stand in a ring behind [`INNERMOST`] frames; above that, how many managed frames stand behind all of these
-    /// ([`MANAGED_SHIFT`]), and whether there were more ([`MANAGED_CUT`]).
+    /// ([`MANAGED_SHIFT`]), whether there were more ([`MANAGED_CUT`]), and whether others made room for them ([`GAP`]).
     pub status: u32,
     /// Return addresses, innermost first, encoded as said above; behind them managed frames, innermost first ([`ManagedFrame`]).
     pub frames: [u64; MAX_FRAMES],

@@ -156,7 +156,7 @@ pub struct Managed {
     pub process: u64,
     /// Address of the next frame.
     pub frame: u64,
-    /// Where it is written.
+    /// How many were found.
     pub place: u64,
     /// Address of the frame's code object.
     pub code: u64,
@@ -168,6 +168,8 @@ pub struct Managed {
     pub word: u64,
     /// What is known of the function.
     pub known: KnownFunction,
+    /// What was found, innermost first.
+    pub frames: [u64; MAX_FRAMES],
     /// The beginning of the frame.
     pub frame_words: [u64; PIECE],
     /// The beginning of the code object.

@@ -48,6 +48,7 @@ mod oom_loops;
 mod owners;
 mod packages;
 mod privileges;
+mod python;
 mod rates;
 mod regions;
 mod snapshots;

@@ -1,9 +1,9 @@
 //! One frame of CPython to the one that called it.
 
-use super::{FULL, LAST, LEARN, NEXT, fetch};
+use super::{FULL, LAST, LEARN, NEXT, fetch, state};
 use crate::{
     loss,
-    maps::{FUNCTIONS, PYTHONS, SCRATCH},
+    maps::{FUNCTIONS, PYTHONS},
     values::{Managed, PIECE},
 };
 use tracer_common::{
@@ -33,24 +33,22 @@ pub fn half(words: &[u64; PIECE], offset: u32) -> u32 {
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn read_frame(slot: u64) -> u64 {
-    let Some(scratch) = SCRATCH.get_ptr_mut(slot as u32) else { return LAST };
-    // SAFETY: a map value; the program that has the slot has marked it busy.
-    let (m, frames) = unsafe { (&mut (*scratch).managed, &mut (*scratch).stack.frames) };
+    let Some(m) = state(slot) else { return LAST };
     let Some(python) = PYTHONS.get(m.python as u32) else { return LAST };
     if m.frame == 0 {
         return LAST;
     }
     if !fetch(m.frame_words.as_mut_ptr(), python.frame_bytes & (PIECE_BYTES as u32 - 1), m.frame) {
-        return unreadable(m, frames);
+        return unreadable(m);
     }
     m.frame = word(&m.frame_words, python.frame_previous);
     let owner = word(&m.frame_words, python.frame_entry) >> ((python.frame_entry & 7) * 8) & 0xff;
     if python.entry == entry::OWNER && owner >= python.entry_value as u64 {
         // The evaluation loop's own: the frame before it is the one for which it was called.
         let before = m.place.wrapping_sub(1);
-        let is_managed = frames[(before & (MAX_FRAMES as u64 - 1)) as usize] >> 62 == 1;
+        let is_managed = m.frames[(before & (MAX_FRAMES as u64 - 1)) as usize] >> 62 == 1;
         if is_managed {
-            frames[(before & (MAX_FRAMES as u64 - 1)) as usize] |= OUTERMOST;
+            m.frames[(before & (MAX_FRAMES as u64 - 1)) as usize] |= OUTERMOST;
         }
         return NEXT;
     }
@@ -60,21 +58,23 @@ pub extern "C" fn read_frame(slot: u64) -> u64 {
     let is_outermost = python.entry == entry::EACH || python.entry == entry::FLAG && owner != 0;
     m.marks = if is_outermost { OUTERMOST } else { 0 };
     m.code = word(&m.frame_words, python.frame_code) & !(python.code_marks as u64);
-    m.at = if python.code_first == ABSENT {
-        half(&m.frame_words, python.frame_place) as u64
+    let at = if python.code_first == ABSENT {
+        half(&m.frame_words, python.frame_place) as i32 as i64
     } else {
         // Instructions are units of two bytes.
-        word(&m.frame_words, python.frame_place).wrapping_sub(m.code + python.code_first as u64) >> 1
+        word(&m.frame_words, python.frame_place).wrapping_sub(m.code + python.code_first as u64) as i64 >> 1
     };
+    // Before the first one: the frame has not begun.
+    m.at = if at < 0 { 0 } else { at as u64 };
     if !fetch(m.code_words.as_mut_ptr(), python.code_bytes & (PIECE_BYTES as u32 - 1), m.code) {
-        return unreadable(m, frames);
+        return unreadable(m);
     }
     m.known.check = check(m, python);
     if let Some(known) = FUNCTIONS.get_ptr(key_of_code(m.process, m.code)) {
         // SAFETY: a map value. One that is being replaced meanwhile belongs to the same code or does not agree.
         let (check, number) = unsafe { ((*known).check, (*known).number) };
         if check == m.known.check {
-            return put(m, frames, number);
+            return put(m, number);
         }
     }
     LEARN
@@ -90,20 +90,20 @@ fn check(m: &Managed, python: &Python) -> u64 {
 
 /// Records a frame of the function with that number.
 #[inline(always)]
-pub fn put(m: &mut Managed, frames: &mut [u64; MAX_FRAMES], function: u64) -> u64 {
+pub fn put(m: &mut Managed, function: u64) -> u64 {
     if m.place >= MAX_FRAMES as u64 {
         return FULL;
     }
-    frames[(m.place & (MAX_FRAMES as u64 - 1)) as usize] = number(function, m.at) | m.marks;
+    m.frames[(m.place & (MAX_FRAMES as u64 - 1)) as usize] = number(function, m.at) | m.marks;
     m.place += 1;
     if m.frame == 0 { LAST } else { NEXT }
 }
 
 /// Records that there are frames which cannot be read, and ends the walk.
 #[inline(always)]
-fn unreadable(m: &mut Managed, frames: &mut [u64; MAX_FRAMES]) -> u64 {
+fn unreadable(m: &mut Managed) -> u64 {
     loss::count(Loss::ManagedUnreadable, 0);
     m.at = FAR;
     m.frame = 0;
-    put(m, frames, 0)
+    put(m, 0)
 }

@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     loss,
-    maps::{FUNCTION_EVENTS, FUNCTIONS, PYTHONS, SCRATCH},
+    maps::{FUNCTION_EVENTS, FUNCTIONS, PYTHONS},
 };
 use aya_ebpf::helpers::generated::bpf_probe_read_user;
 use core::hint::black_box;
@@ -108,13 +108,11 @@ fn text<const BYTES: usize>(python: &Python, held: &mut u64, buffer: &mut [u8; B
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn tell_function(slot: u64) -> u64 {
-    let Some(scratch) = SCRATCH.get_ptr_mut(slot as u32) else { return LAST };
-    // SAFETY: a map value; the program that has the slot has marked it busy.
-    let (m, frames) = unsafe { (&mut (*scratch).managed, &mut (*scratch).stack.frames) };
+    let Some(m) = state(slot) else { return LAST };
     let Some(python) = PYTHONS.get(m.python as u32) else { return LAST };
     if m.event.name_text.width == 0 || m.event.file_text.width == 0 {
         loss::count(Loss::ManagedUnreadable, 0);
-        return frame::put(m, frames, 0);
+        return frame::put(m, 0);
     }
     m.event.first_line = half(&m.code_words, python.code_first_line);
     m.event.code_bytes = if python.code_first == ABSENT { 0 } else { half(&m.code_words, python.code_size) };
@@ -143,11 +141,11 @@ pub extern "C" fn tell_function(slot: u64) -> u64 {
         if FUNCTION_EVENTS.output::<FunctionEvent>(&m.event, 0).is_err() {
             // It is told when it is met again.
             loss::count(Loss::FunctionLost, 0);
-            return frame::put(m, frames, number);
+            return frame::put(m, number);
         }
         // Where there is no room it is told again.
         let _ = FUNCTIONS.insert(told, KnownFunction { check: number, number }, 0);
     }
     let _ = FUNCTIONS.insert(key_of_code(m.process, m.code), m.known, 0);
-    frame::put(m, frames, number)
+    frame::put(m, number)
 }

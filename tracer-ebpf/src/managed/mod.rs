@@ -17,7 +17,10 @@ use crate::{
     values::{Managed, WALK_SHIFT},
 };
 use aya_ebpf::helpers::generated::bpf_probe_read_user;
-use tracer_common::stack::{MANAGED_CUT, MANAGED_SHIFT, MAX_FRAMES};
+use core::hint::black_box;
+use tracer_common::stack::{
+    GAP, INNERMOST, INNERMOST_BESIDE, MANAGED_CUT, MANAGED_SHIFT, MAX_FRAMES, OLDEST_SHIFT, OUTERMOST, OUTERMOST_BESIDE,
+};
 
 /// Turns of the loop: frames that are recorded, and those of the evaluation loop's own between them.
 const TURNS: u64 = 192;
@@ -52,12 +55,11 @@ pub extern "C" fn walk_managed(slot: u64, walked: u64) -> u64 {
     let Some(scratch) = SCRATCH.get_ptr_mut(slot as u32) else { return walked };
     // SAFETY: a map value; the program that has the slot has marked it busy.
     let scratch = unsafe { &mut *scratch };
-    let native = walked & ((1 << WALK_SHIFT) - 1);
-    if scratch.unwind.python == 0 || native == 0 || native >= MAX_FRAMES as u64 {
+    if scratch.unwind.python == 0 || walked & LENGTH == 0 {
         return walked;
     }
     scratch.managed.python = scratch.unwind.python - 1;
-    scratch.managed.place = native;
+    scratch.managed.place = 0;
     if thread::find_thread(slot) == 0 {
         return walked;
     }
@@ -76,5 +78,58 @@ pub extern "C" fn walk_managed(slot: u64, walked: u64) -> u64 {
         turn += 1;
     }
     let cut = if next == LAST { 0 } else { MANAGED_CUT as u64 };
-    walked | (cut | scratch.managed.place.wrapping_sub(native) << MANAGED_SHIFT) << WALK_SHIFT
+    settle(slot, walked | cut << WALK_SHIFT)
 }
+
+/// Number of frames in what a walk gives.
+const LENGTH: u64 = (1 << WALK_SHIFT) - 1;
+
+/// Puts what was found behind the frames of the machine, some of which make room if they must.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn settle(slot: u64, walked: u64) -> u64 {
+    let Some(scratch) = SCRATCH.get_ptr_mut(slot as u32) else { return walked };
+    // SAFETY: as above.
+    let (m, frames) = unsafe { (&mut (*scratch).managed, &mut (*scratch).stack.frames) };
+    let mut walked = walked;
+    let mut native = walked & LENGTH;
+    const BESIDE: u64 = (INNERMOST_BESIDE + OUTERMOST_BESIDE) as u64;
+    if native + m.place > MAX_FRAMES as u64 && native > BESIDE {
+        // One more than the place of the oldest in the ring, or 0 if they stand in order.
+        let oldest = walked >> (WALK_SHIFT + OLDEST_SHIFT) & PLACE;
+        let mut at = 0;
+        while at < OUTERMOST_BESIDE as u64 {
+            let mut from = native - OUTERMOST_BESIDE as u64 + at;
+            if oldest != 0 {
+                let mut behind = oldest - 1 + (OUTERMOST - OUTERMOST_BESIDE) as u64 + at;
+                if behind >= OUTERMOST as u64 {
+                    behind -= OUTERMOST as u64;
+                }
+                from = INNERMOST as u64 + behind;
+            }
+            // Frames are moved down, from places that were read already.
+            frames[INNERMOST_BESIDE + black_box(at) as usize & (MAX_FRAMES - 1)] = frames[from as usize & (MAX_FRAMES - 1)];
+            at += 1;
+        }
+        native = BESIDE;
+        walked = walked & !(LENGTH | PLACE << (WALK_SHIFT + OLDEST_SHIFT)) | native | (GAP as u64) << WALK_SHIFT;
+    }
+    let room = MAX_FRAMES as u64 - native;
+    let mut managed = m.place;
+    if managed > room {
+        managed = room;
+        walked |= (MANAGED_CUT as u64) << WALK_SHIFT;
+    }
+    let mut at = 0;
+    while at < MAX_FRAMES as u64 {
+        if at >= managed {
+            break;
+        }
+        frames[(native + black_box(at)) as usize & (MAX_FRAMES - 1)] = m.frames[at as usize & (MAX_FRAMES - 1)];
+        at += 1;
+    }
+    walked | managed << (WALK_SHIFT + MANAGED_SHIFT)
+}
+
+/// What of a status is the place of the oldest frame in the ring.
+const PLACE: u64 = 63;

@@ -8,9 +8,10 @@ use crate::{
     globals::layout,
     maps::{PYTHONS, RUNTIME_THREADS, SCRATCH},
     unwind::begin::fetch as fetch_kernel,
+    values::Managed,
 };
 use aya_ebpf::helpers::{bpf_get_current_pid_tgid, bpf_get_current_task};
-use tracer_common::layout::ABSENT;
+use tracer_common::{layout::ABSENT, managed::python::Python};
 
 /// Threads and interpreters that are looked at: new threads stand at the beginning of their list.
 const STEPS: u64 = 128;
@@ -44,14 +45,20 @@ pub extern "C" fn find_thread(slot: u64) -> u64 {
         // Where there is no room it is looked for again.
         let _ = RUNTIME_THREADS.insert(own, thread, 0);
     }
-    if !fetch(&raw mut m.frame, 8, thread + python.thread_frame as u64) || m.frame == 0 {
-        return 0;
-    }
-    if python.frame_in != ABSENT && (!fetch(&raw mut m.frame, 8, m.frame + python.frame_in as u64) || m.frame == 0) {
+    if !has_frame(m, python, thread) {
         return 0;
     }
     m.process = crate::kernel::task::own_identity();
     1
+}
+
+/// Reads where a thread's innermost frame is; false if it has none.
+#[inline(always)]
+fn has_frame(m: &mut Managed, python: &Python, thread: u64) -> bool {
+    if !fetch(&raw mut m.frame, 8, thread + python.thread_frame as u64) || m.frame == 0 {
+        return false;
+    }
+    python.frame_in == ABSENT || fetch(&raw mut m.frame, 8, m.frame + python.frame_in as u64) && m.frame != 0
 }
 
 /// The record of the thread with that `pthread_t`; 0 if there is none.
@@ -85,7 +92,8 @@ extern "C" fn search_threads(slot: u64, id: u64) -> u64 {
         if !fetch(&raw mut m.word, 8, thread + python.thread_id as u64) {
             return 0;
         }
-        if m.word == id {
+        // One that is being made still has the id of the thread that makes it, in front of that one and without a frame.
+        if m.word == id && has_frame(m, python, thread) {
             return thread;
         }
         at = thread + python.next_thread as u64;

@@ -1,7 +1,7 @@
 //! Stacks as user space keeps them: a record of the kernel's table has room for the longest, and most are an eighth of that.
 
 use tracer_common::{
-    stack::{INNERMOST, LEFT_OUT, MANAGED_CUT, MANAGED_SHIFT, MAX_FRAMES, OLDEST_SHIFT, StackRecord, StackStatus},
+    stack::{GAP, INNERMOST, INNERMOST_BESIDE, LEFT_OUT, MANAGED_CUT, MANAGED_SHIFT, MAX_FRAMES, OLDEST_SHIFT, StackRecord, StackStatus},
     unwind::End,
 };
 
@@ -51,7 +51,11 @@ impl From<&StackRecord> for Stack {
     fn from(record: &StackRecord) -> Stack {
         let length = (record.length as usize).min(MAX_FRAMES);
         let managed = ((record.status >> MANAGED_SHIFT) as usize).min(MAX_FRAMES - length);
-        let native = in_order(&record.frames[..length], (record.status >> OLDEST_SHIFT & PLACE_BITS) as usize);
+        let native = &record.frames[..length];
+        let native = match native.split_at_checked(INNERMOST_BESIDE) {
+            Some((inner, outer)) if record.status & GAP != 0 => [inner, &[LEFT_OUT], outer].concat().into(),
+            _ => in_order(native, (record.status >> OLDEST_SHIFT & PLACE_BITS) as usize),
+        };
         let left_out: &[u64] = if record.status & MANAGED_CUT != 0 { &[LEFT_OUT] } else { &[] };
         let frames = [&*native, &record.frames[length..length + managed], left_out].concat().into();
         Stack { status: Walked::of(record.status & ((1 << OLDEST_SHIFT) - 1)), frames }
@@ -59,7 +63,7 @@ impl From<&StackRecord> for Stack {
 }
 
 /// What of a status is the place of the oldest frame in the ring.
-const PLACE_BITS: u32 = (1 << (MANAGED_SHIFT - OLDEST_SHIFT - 1)) - 1;
+const PLACE_BITS: u32 = 63;
 
 /// The frames with the outermost ones, which may stand in a ring, in order, and a mark before them. `oldest` is one more than the place of the first
 /// of them in the ring; 0: nothing was left out.
@@ -121,5 +125,8 @@ mod tests {
         assert_eq!(Stack::from(&record).frames.last(), Some(&LEFT_OUT));
         record.status = u32::MAX;
         assert_eq!(Stack::from(&record).frames.len(), MAX_FRAMES + 1, "whatever it says");
+        let frames: [u64; MAX_FRAMES] = std::array::from_fn(|at| at as u64 + 1);
+        record = StackRecord { check: 1, length: 72, status: StackStatus::Root as u32 | GAP | 56 << MANAGED_SHIFT, frames };
+        assert_eq!(*Stack::from(&record).frames, *[&frames[..48], &[LEFT_OUT], &frames[48..]].concat());
     }
 }

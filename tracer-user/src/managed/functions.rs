@@ -1,7 +1,7 @@
 //! What the kernel half told of functions, by number.
 
 use super::lines;
-use crate::kernel_half::events::Ring;
+use crate::{kernel_half::events::Ring, text::source};
 use std::{collections::HashMap, io, os::fd::OwnedFd, sync::Arc};
 use tracer_common::managed::{FAR, FunctionEvent, LINES_BYTES, Text};
 #[cfg(test)]
@@ -30,6 +30,12 @@ pub struct Function {
 }
 
 impl Function {
+    /// Whether it is none of a program's: from 3.13 on CPython runs a few instructions of its own before `__init__` of a class.
+    #[must_use]
+    pub fn is_of_interpreter(&self) -> bool {
+        &*self.name == "__init__" && &*self.file == "__init__"
+    }
+
     /// The line of a place in its code; `None` if that is not known.
     #[must_use]
     pub fn line(&self, place: u32) -> Option<u32> {
@@ -39,14 +45,10 @@ impl Function {
         lines::line(self.lines_format, &self.lines, self.has_all_lines, self.first_line, place)
     }
 
-    /// `name (file:line)`: the file without the directories in which all files of its kind are, and the line of the place, or without it.
+    /// `name (file:line)`: the file without the directories in which all files of its kind are, and the line of the place.
     #[must_use]
     pub fn described(&self, place: u32) -> String {
-        let file = short(&self.file);
-        match self.line(place) {
-            Some(line) => format!("{} ({file}:{line})", self.name),
-            None => format!("{} ({file})", self.name),
-        }
+        source::named(&self.name, short(&self.file), self.line(place))
     }
 }
 
@@ -211,7 +213,7 @@ mod tests {
             functions.insert(number, Function::from(&event(b"f", 1, b"a.py")));
         }
         assert_eq!((functions.known.len(), functions.forgotten()), (MOST_FUNCTIONS, 5));
-        assert_eq!(functions.get(1).unwrap().described(0), "f (a.py)");
+        assert_eq!(functions.get(1).unwrap().described(0), "f (a.py:?)");
         assert!(functions.get(MOST_FUNCTIONS as u64 + 1).is_none());
     }
 }

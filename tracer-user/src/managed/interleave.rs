@@ -22,6 +22,8 @@ pub enum From {
     Root,
     /// Outer frames are missing in one of them.
     Leaf,
+    /// Frames of the machine are missing before that one: those behind it are counted from the root, the others from the leaf.
+    Gap(usize),
 }
 
 /// The whole stack, innermost first: `is_loop` says of each frame of the machine whether it is the evaluation loop's, `is_outermost` of each of the
@@ -30,28 +32,38 @@ pub enum From {
 #[must_use]
 pub fn interleave(is_loop: &[bool], is_outermost: &[bool], from: From) -> Vec<Slot> {
     let calls = calls(is_outermost);
-    let loops = is_loop.iter().filter(|is_loop| **is_loop).count();
-    let mut slots = Vec::with_capacity(is_loop.len() + is_outermost.len());
-    // Calls and loops that have no other: at the inner end if they are counted from the root.
-    let (more_loops, more_calls) = (loops.saturating_sub(calls.len()), calls.len().saturating_sub(loops));
-    let (unpaired_loops, mut waiting) = match from {
-        From::Root => (0..more_loops, 0..more_calls),
-        From::Leaf => (loops - more_loops..loops, 0..0),
+    let loops: Vec<usize> = is_loop.iter().enumerate().filter(|(_, is_loop)| **is_loop).map(|(at, _)| at).collect();
+    let inner = match from {
+        From::Root => 0,
+        From::Leaf => loops.len(),
+        From::Gap(gap) => loops.iter().filter(|at| **at < gap).count(),
     };
-    let (mut met, mut call) = (0, waiting.end);
-    for (at, is_loop) in is_loop.iter().enumerate() {
-        if !is_loop || unpaired_loops.contains(&met) {
-            met += usize::from(*is_loop);
-            slots.push(Slot::Native(at));
-            continue;
+    // From the leaf on, and from the root on, as far as there are calls: one is never counted from both ends.
+    let inner = inner.min(calls.len());
+    let outer = (loops.len() - inner).min(calls.len() - inner);
+    let outer = if from == From::Leaf { 0 } else { outer };
+    let mut places: Vec<(usize, &[Range<usize>])> = (0..inner).map(|n| (loops[n], &calls[n..=n])).collect();
+    places.extend((0..outer).rev().map(|n| (loops[loops.len() - 1 - n], &calls[calls.len() - 1 - n..calls.len() - n])));
+    // Those that are left stand at the gap; without one, beside their neighbours.
+    let left = &calls[inner..calls.len() - outer];
+    let mut slots = Vec::with_capacity(is_loop.len() + is_outermost.len());
+    let put = |slots: &mut Vec<Slot>, calls: &[Range<usize>]| slots.extend(calls.iter().cloned().flatten().map(Slot::Managed));
+    let mut next = places.iter().enumerate().peekable();
+    for at in 0..is_loop.len() {
+        if from == From::Gap(at) {
+            put(&mut slots, left);
         }
-        met += 1;
-        for call in waiting.by_ref().chain(call..call + 1) {
-            slots.extend(calls[call].clone().map(Slot::Managed));
-        }
-        call += 1;
-        if from == From::Leaf && met == loops {
-            slots.extend(calls[call..].iter().cloned().flatten().map(Slot::Managed));
+        match next.next_if(|(_, (place, _))| *place == at) {
+            None => slots.push(Slot::Native(at)),
+            Some((number, (_, call))) => {
+                if from == From::Root && number == 0 {
+                    put(&mut slots, left);
+                }
+                put(&mut slots, call);
+                if from == From::Leaf && number + 1 == inner {
+                    put(&mut slots, left);
+                }
+            }
         }
     }
     slots
@@ -107,6 +119,15 @@ mod tests {
         assert_eq!(whole("nLnLn", "|||", From::Root), "nabncn");
         assert_eq!(whole("nLnLn", "|||", From::Leaf), "nanbcn");
         assert_eq!(whole("nnn", "|", From::Root), "nnn", "whose loop is nowhere has no place");
+    }
+
+    #[test]
+    fn around_a_gap_each_side_is_counted_from_its_end() {
+        // The mark of what is left out is a frame of the machine, too.
+        assert_eq!(whole("nLnL*nLnL", "|||||||", From::Gap(5)), "nanb*cdenfng");
+        assert_eq!(whole("nLnL*nLnL", "||||", From::Gap(5)), "nanb*ncnd");
+        assert_eq!(whole("nLnL*nLnL", "|", From::Gap(5)), "nanL*nLnL");
+        assert_eq!(whole("nn*nL", "|||", From::Gap(3)), "nn*abnc");
     }
 
     #[test]

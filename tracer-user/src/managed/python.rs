@@ -4,7 +4,10 @@
 //! (Debian's builds and pyenv's). Within a minor version they have not changed. From 3.13 on the interpreter says some of them itself
 //! (`_Py_DebugOffsets`, `Include/internal/pycore_debug_offsets.h`): where these do not agree, the build is not known.
 
-use crate::host::elf::{Elf, ElfError, Source, Symbol};
+use crate::{
+    host::elf::{Elf, ElfError, Source, Symbol},
+    process::Loop,
+};
 use object::elf::{PF_X, PT_GNU_EH_FRAME};
 use std::{collections::BTreeMap, ops::Range};
 use tracer_common::{
@@ -22,6 +25,10 @@ const LOOP: &[u8] = b"_PyEval_EvalFrameDefault";
 const MOST_BODY: u64 = 1 << 20;
 /// Jumps into a part of it that lies elsewhere, at the least.
 const FEWEST_JUMPS: u32 = 4;
+/// In these versions the loop's function says where its frames are before it has written there. It does so in its first instructions: the last one
+/// that was seen to was at 173, of 3.12.1.
+const PUBLISHED_EARLY: [u32; 2] = [11, 12];
+const MOST_BEGINNING: u64 = 192;
 /// What `_Py_DebugOffsets` begins with.
 const COOKIE: u64 = u64::from_le_bytes(*b"xdebugpy");
 
@@ -30,8 +37,8 @@ const COOKIE: u64 = u64::from_le_bytes(*b"xdebugpy");
 pub struct Interpreter {
     /// Where it keeps what is read.
     pub python: Python,
-    /// Offsets in the file of the code that runs the interpreter's frames.
-    pub code: Vec<Range<u64>>,
+    /// Its code.
+    pub code: Loop,
 }
 
 /// Why an interpreter is not known. The words follow its name.
@@ -76,7 +83,10 @@ pub fn recognise<S: Source + ?Sized>(source: &S) -> Result<Option<Interpreter>, 
             return Err(NotKnown::Layout(name()));
         }
     }
-    Ok(Some(Interpreter { python: Python { runtime: found.runtime, ..layout }, code: found.code }))
+    Ok(Some(Interpreter {
+        python: Python { runtime: found.runtime, ..layout },
+        code: Loop { parts: found.code, begins: if PUBLISHED_EARLY.contains(&minor) { MOST_BEGINNING } else { 0 } },
+    }))
 }
 
 /// What a file says of an interpreter in it.
@@ -130,7 +140,9 @@ fn find<S: Source + ?Sized>(source: &S) -> Result<Option<Found>, ElfError> {
 /// symbol, and nothing but the function jumps into the middle of it. From 3.13 on, most of the loop is there in some builds.
 fn parts<S: Source + ?Sized>(elf: &Elf<'_, S>, body: &Range<u64>) -> Result<Vec<Range<u64>>, ElfError> {
     let starts = described(elf)?;
-    let Some(segment) = elf.loaded().find(|segment| body.start.wrapping_sub(segment.address) < segment.in_file) else { return Ok(Vec::new()) };
+    let Some(segment) = elf.loaded().find(|segment| body.start.wrapping_sub(segment.address) < segment.in_file) else {
+        return Ok(Vec::new());
+    };
     let from = body.start - segment.address + segment.offset;
     let code = elf.bytes(from..from.saturating_add(body.end - body.start))?;
     let mut jumps: BTreeMap<usize, u32> = BTreeMap::new();

@@ -3,7 +3,10 @@
 //! Every name in an autopsy may come from a recording that somebody else made: it is escaped here again, which changes nothing of what is
 //! escaped already.
 
-use crate::{analyse::figures, text};
+use crate::{
+    analyse::figures,
+    text::{self, source},
+};
 use crate::{
     analyse::oom::{
         facts::{WINDOWS_S, window_text},
@@ -233,9 +236,10 @@ fn trigger(autopsy: &Autopsy, trigger: &Trigger, out: &mut Lines) {
 }
 
 fn innermost(frames: &[String]) -> String {
-    let from = frames.len().saturating_sub(FRAMES);
-    let cut = if from > 0 { "… > " } else { "" };
-    format!("{cut}{}", frames[from..].join(" > "))
+    let (shown, has_inner) = source::window(frames, FRAMES);
+    let outer = (shown.start > 0).then_some("…");
+    let inner = has_inner.then_some(source::INNER);
+    outer.into_iter().chain(frames[shown].iter().map(String::as_str)).chain(inner).collect::<Vec<_>>().join(" > ")
 }
 
 fn stacks(autopsy: &Autopsy, out: &mut Lines) {

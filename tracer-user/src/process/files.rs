@@ -16,6 +16,8 @@ use tracer_common::unwind::FileKey;
 
 /// Descriptors used at most, and never more than a quarter of what the process may have.
 const MAX_FILES: usize = 512;
+/// Files with an interpreter, open or not.
+const MAX_INTERPRETERS: usize = 4096;
 /// Files of which the name is known, open or not.
 const MAX_KNOWN: usize = 16_384;
 
@@ -37,8 +39,31 @@ pub struct CodeFile {
     pub path: Arc<[u8]>,
     /// The file, while it is open.
     pub open: Option<OpenFile>,
-    /// Where in it the code is that runs an interpreter's frames, as offsets; `None` in a file without an interpreter that is known.
-    pub interpreter: Option<Arc<[Range<u64>]>>,
+    /// The code that runs an interpreter's frames; `None` in a file without an interpreter that is known.
+    pub interpreter: Option<Arc<Loop>>,
+}
+
+/// The code of an interpreter that runs its frames, as offsets in a file.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Loop {
+    /// All of it, the beginning of the function first.
+    pub parts: Vec<Range<u64>>,
+    /// So many bytes from there on the interpreter's frames are not those of the stack.
+    pub begins: u64,
+}
+
+impl Loop {
+    /// Whether an offset is in it.
+    #[must_use]
+    pub fn contains(&self, offset: u64) -> bool {
+        self.parts.iter().any(|part| part.contains(&offset))
+    }
+
+    /// Whether it is where the interpreter's frames are not those of the stack yet.
+    #[must_use]
+    pub fn has_just_begun(&self, offset: u64) -> bool {
+        self.parts.first().is_some_and(|part| offset.wrapping_sub(part.start) < self.begins)
+    }
 }
 
 impl CodeFile {
@@ -116,7 +141,7 @@ pub struct FileStore {
     capacity: usize,
     known: HashMap<u32, Known>,
     /// Files with an interpreter, by number.
-    interpreters: HashMap<u32, Arc<[Range<u64>]>>,
+    interpreters: HashMap<u32, Arc<Loop>>,
     open: usize,
     /// Keys of files that were closed since somebody last asked.
     closed: Vec<FileKey>,
@@ -155,9 +180,13 @@ impl FileStore {
         Some(CodeFile { path: Arc::clone(&known.path), open: known.open.clone(), interpreter })
     }
 
-    /// Notes where in a file the code is that runs an interpreter's frames. Who calls it does so for a bounded number of files.
-    pub fn note_interpreter(&mut self, key: &FileKey, code: &[Range<u64>]) {
-        self.interpreters.insert(key.number(), code.into());
+    /// Notes the code of a file that runs an interpreter's frames. Files are forgotten all at once if they are too many: those in use are noted again
+    /// when they are read again.
+    pub fn note_interpreter(&mut self, key: &FileKey, code: Loop) {
+        if self.interpreters.len() >= MAX_INTERPRETERS {
+            self.interpreters.clear();
+        }
+        self.interpreters.insert(key.number(), Arc::new(code));
     }
 
     /// The number of the file with that path which was looked up last.

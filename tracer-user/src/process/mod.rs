@@ -11,5 +11,5 @@ pub mod opener;
 pub(crate) mod sys;
 pub mod thread;
 
-pub use files::{CodeFile, FileStore, FileVersion, Mapped, OpenFile};
+pub use files::{CodeFile, FileStore, FileVersion, Loop, Mapped, OpenFile};
 pub use sys::{give_large_blocks_back, give_memory_back};

@@ -14,7 +14,7 @@ use crate::managed::{
     Functions,
     interleave::{From, Slot, interleave},
 };
-use crate::process::{CodeFile, FileStore, OpenFile, sys};
+use crate::process::{CodeFile, FileStore, Loop, OpenFile, sys};
 use crate::report::CodeRow;
 use crate::text;
 use object::elf::PF_X;
@@ -389,10 +389,17 @@ impl Symbolizer {
         if managed.is_empty() {
             return spots;
         }
-        let managed: Vec<UserFrame> = managed.iter().map(|frame| UserFrame::of(*frame)).collect();
-        let is_whole =
-            matches!(walked, Walked::Root | Walked::Ended) && !native.contains(&LEFT_OUT) && !managed.contains(&UserFrame::LeftOut);
-        let from = if is_whole { From::Root } else { From::Leaf };
+        if spots.first().is_some_and(Spotted::has_just_begun) {
+            return spots;
+        }
+        let managed = self.of_program(managed);
+        let is_whole = matches!(walked, Walked::Root | Walked::Ended) && !managed.contains(&UserFrame::LeftOut);
+        let gap = native.iter().position(|frame| *frame == LEFT_OUT);
+        let from = match gap {
+            _ if !is_whole => From::Leaf,
+            Some(gap) => From::Gap(gap + 1),
+            None => From::Root,
+        };
         let is_loop: Vec<bool> = spots.iter().map(Spotted::is_loop).collect();
         let is_outermost: Vec<bool> =
             managed.iter().map(|frame| matches!(frame, UserFrame::Managed(ManagedFrame { is_outermost: true, .. }))).collect();
@@ -405,6 +412,18 @@ impl Symbolizer {
             }),
         };
         interleave(&is_loop, &is_outermost, from).into_iter().filter_map(spot).collect()
+    }
+
+    /// Frames of an interpreter, without those that are none of a program's.
+    fn of_program(&self, managed: &[u64]) -> Vec<UserFrame> {
+        let mut functions = lock(&self.functions);
+        let mut is_known = |frame: &UserFrame| match frame {
+            UserFrame::Managed(ManagedFrame { function, is_outermost: false, .. }) => {
+                functions.get(*function).is_none_or(|function| !function.is_of_interpreter())
+            }
+            _ => true,
+        };
+        managed.iter().map(|frame| UserFrame::of(*frame)).filter(|frame| is_known(frame)).collect()
     }
 
     fn native_spots(&mut self, frames: &[u64], files: &Mutex<FileStore>) -> Vec<Spotted> {
@@ -667,8 +686,17 @@ struct Spotted {
 impl Spotted {
     /// Whether it is an interpreter's own frame, for which those of its functions stand.
     fn is_loop(&self) -> bool {
+        self.in_loop(Loop::contains)
+    }
+
+    /// Whether it is one whose functions are not known yet.
+    fn has_just_begun(&self) -> bool {
+        self.in_loop(Loop::has_just_begun)
+    }
+
+    fn in_loop(&self, is_there: impl Fn(&Loop, u64) -> bool) -> bool {
         let At::File { offset, known: Some(CodeFile { interpreter: Some(code), .. }), .. } = &self.at else { return false };
-        code.iter().any(|range| range.contains(offset))
+        is_there(code, *offset)
     }
 }
 

@@ -4,6 +4,7 @@ mod columns;
 pub mod date;
 mod escape;
 pub mod glob;
+pub mod source;
 pub mod units;
 pub mod xml;
 

@@ -588,7 +588,7 @@ impl Thread {
             }
             self.pythons.push(interpreter.python);
         }
-        lock(&self.shared.files).note_interpreter(key, &interpreter.code);
+        lock(&self.shared.files).note_interpreter(key, interpreter.code);
         self.change_state(key, |state| state & ((1 << PYTHON_SHIFT) - 1) | (number + 1) << PYTHON_SHIFT);
     }
 

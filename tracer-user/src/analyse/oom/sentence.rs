@@ -6,7 +6,11 @@ use super::{
     loops,
 };
 use crate::report::autopsy::{Autopsy, Growth, LiveStack, Victim};
-use crate::{analyse::verdicts, report::FileRow, text::units};
+use crate::{
+    analyse::verdicts,
+    report::FileRow,
+    text::{source, units},
+};
 
 /// A kind or a stack is named if it holds at least this share of the usage.
 const SHARE: f64 = 0.25;
@@ -168,7 +172,8 @@ fn touched(file: &FileRow, most: u64) -> String {
 
 fn behind(row: &LiveStack, bytes: &str) -> String {
     let who = name(Some(&row.comm), row.pid);
-    let place = row.frames.iter().rev().find(|frame| !frame.ends_with("_[k]") && !frame.starts_with('['));
+    let of_machine = || row.frames.iter().rev().find(|frame| !frame.ends_with("_[k]") && !frame.starts_with('['));
+    let place = source::innermost(&row.frames).and_then(|at| row.frames.get(at)).or_else(of_machine);
     match place {
         Some(frame) => format!(", {bytes} of it by {who} through {frame}"),
         None => format!(", {bytes} of it by {who}"),

@@ -6,7 +6,7 @@
 
 use crate::output::Value;
 use crate::report::{BinaryRow, Cgroup, Report, StackRow};
-use crate::text::date;
+use crate::text::{date, source};
 use flate2::{Compression, GzBuilder};
 use prost::Message;
 use std::collections::HashMap;
@@ -137,6 +137,8 @@ struct Tables<'a> {
     strings: Vec<String>,
     string_numbers: HashMap<String, i64>,
     functions: Vec<Function>,
+    /// By name and file.
+    function_numbers: HashMap<(i64, i64), u64>,
     locations: Vec<Location>,
     location_numbers: HashMap<String, u64>,
     mappings: Vec<Mapping>,
@@ -200,9 +202,16 @@ impl<'a> Tables<'a> {
             (None, None) => (0, 0),
         };
         let id = self.locations.len() as u64 + 1;
-        let text = self.string(name);
-        self.functions.push(Function { id, name: text, system_name: text });
-        self.locations.push(Location { id, mapping_id, address, line: vec![Line { function_id: id }] });
+        let source = source::of(name);
+        let text = self.string(source.map_or(name, |source| source.function));
+        let filename = source.map_or(0, |source| self.string(source.file));
+        let function_id = *self.function_numbers.entry((text, filename)).or_insert_with(|| {
+            let id = self.functions.len() as u64 + 1;
+            self.functions.push(Function { id, name: text, system_name: text, filename });
+            id
+        });
+        let line = source.and_then(|source| source.line).map_or(0, i64::from);
+        self.locations.push(Location { id, mapping_id, address, line: vec![Line { function_id, line }] });
         self.location_numbers.insert(name.to_owned(), id);
         id
     }
@@ -323,6 +332,8 @@ struct Location {
 struct Line {
     #[prost(uint64, tag = "1")]
     function_id: u64,
+    #[prost(int64, tag = "2")]
+    line: i64,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -333,4 +344,6 @@ struct Function {
     name: i64,
     #[prost(int64, tag = "3")]
     system_name: i64,
+    #[prost(int64, tag = "4")]
+    filename: i64,
 }

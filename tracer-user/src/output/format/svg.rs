@@ -7,7 +7,7 @@ use super::folded;
 use crate::output::Value;
 use crate::report::Report;
 use crate::text::units;
-use crate::text::{self, xml};
+use crate::text::{self, source, xml};
 use inferno::flamegraph::color::{BackgroundColor, Color, PaletteMap};
 use inferno::flamegraph::{self, Options, TextTruncateDirection};
 use std::collections::{BTreeMap, HashMap};
@@ -34,21 +34,23 @@ enum Meaning {
     Shmem,
     Hugetlb,
     Kernel,
+    Managed,
     Cut,
     NoStack,
     Shared,
 }
 
 impl Meaning {
-    const LEGEND: [(Meaning, &'static str); 8] = [
+    const LEGEND: [(Meaning, &'static str); 9] = [
         (Meaning::Anon, "anon"),
         (Meaning::File, "file"),
         (Meaning::Shmem, "shmem"),
         (Meaning::Hugetlb, "hugetlb"),
         (Meaning::Shared, "several kinds"),
+        (Meaning::Managed, "managed code"),
         (Meaning::Kernel, "kernel code"),
         (Meaning::Cut, "cut stack"),
-        (Meaning::NoStack, "before start, unattributed"),
+        (Meaning::NoStack, "no stack"),
     ];
 
     const fn color(self) -> Color {
@@ -57,6 +59,7 @@ impl Meaning {
             Meaning::File => (99, 155, 222),
             Meaning::Shmem => (104, 184, 112),
             Meaning::Hugetlb => (170, 128, 207),
+            Meaning::Managed => (92, 190, 190),
             Meaning::Kernel => (226, 196, 84),
             Meaning::Cut => (222, 88, 98),
             Meaning::NoStack => (200, 202, 206),
@@ -171,6 +174,8 @@ fn palette<'a>(stacks: impl Iterator<Item = &'a String>) -> PaletteMap {
 fn color_of_name(name: &str) -> Color {
     if name.ends_with("_[k]") {
         darker(Meaning::Kernel.color(), variation(name))
+    } else if source::of(name).is_some() {
+        darker(Meaning::Managed.color(), variation(name))
     } else if name == "[cut]" || name.starts_with("[cut: ") {
         Meaning::Cut.color()
     } else if name == folded::BEFORE_START || name == folded::UNATTRIBUTED {

@@ -9,7 +9,7 @@ use crate::text::units;
 use crate::{
     analyse::figures,
     output::{Value, files, histograms},
-    text,
+    text::{self, source},
 };
 
 /// Most stacks of a cgroup, and frames of a stack.
@@ -361,7 +361,7 @@ impl Frames {
     }
 }
 
-/// The innermost user frames, or kernel frames where there are no others.
+/// The innermost user frames, or kernel frames where there are no others (see [`source::window`]).
 fn frames(row: &StackRow) -> Frames {
     // Where it was cut stands before the frames.
     let is_cut_root = |name: &String| row.status.starts_with("cut") && *name == format!("[{}]", row.status);
@@ -369,6 +369,8 @@ fn frames(row: &StackRow) -> Frames {
     if names.is_empty() {
         names = row.frames.iter().collect();
     }
-    let hidden = names.len().saturating_sub(FRAMES);
-    Frames { names: names[hidden..].iter().map(|name| text::escape(name)).collect(), more: hidden > 0 }
+    let (range, has_inner) = source::window(&names, FRAMES);
+    let hidden = range.start;
+    let shown = names[range].iter().map(|name| text::escape(name)).chain(has_inner.then(|| source::INNER.to_owned()));
+    Frames { names: shown.collect(), more: hidden > 0 }
 }

@@ -1,0 +1,92 @@
+//! Functions that CPython runs: each frame against what Python itself says, the names in an autopsy, and an interpreter that lies.
+
+use harness::cgroup::TestCgroup;
+use harness::memtrail::{Memtrail, Mode, record_args};
+use harness::workload::enter;
+use memtrail::text::source;
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdout, Command, Stdio};
+
+const PROGRAM: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/native/programs/stacks.py");
+/// Pages that it touches, each in a stack of its own making.
+const TOUCHES: u64 = 10_000;
+/// Paths of interpreters to be tried besides the distribution's, separated by colons.
+const MORE: &str = "MEMTRAIL_TEST_PYTHONS";
+
+/// The distribution's, and those that are named.
+fn interpreters() -> Vec<PathBuf> {
+    let named = std::env::var(MORE).unwrap_or_default();
+    let more = named.split(':').filter(|path| !path.is_empty()).map(PathBuf::from);
+    std::iter::once(PathBuf::from("/usr/bin/python3")).chain(more).collect()
+}
+
+fn start(cgroup: &TestCgroup, python: &Path, arguments: &[&str]) -> (Child, BufReader<ChildStdout>) {
+    let mut command = Command::new(python);
+    command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped());
+    enter(&mut command, cgroup).unwrap();
+    let mut child = command.spawn().expect("python3 is installed");
+    let said = BufReader::new(child.stdout.take().unwrap());
+    (child, said)
+}
+
+fn line(said: &mut BufReader<ChildStdout>) -> String {
+    let mut line = String::new();
+    said.read_line(&mut line).unwrap();
+    line.trim_end().to_owned()
+}
+
+/// Each page that was touched is charged in the very frames that Python says of the moment before, to the line.
+#[test]
+#[ignore = "root"]
+fn native_frames_of_python_are_those_that_it_says_itself() {
+    for python in interpreters() {
+        agree(&python);
+    }
+}
+
+fn agree(python: &Path) {
+    let cgroup = TestCgroup::new("python-stacks").unwrap();
+    let mut arguments = record_args(cgroup.path(), Mode::Exact);
+    let folder = tempfile::tempdir().unwrap();
+    let folded = folder.path().join("stacks.folded");
+    arguments.extend(["-v".to_owned(), "-o".to_owned(), folded.display().to_string()]);
+    let mut memtrail = Memtrail::start(&arguments).unwrap();
+    memtrail.wait_for_tables().unwrap();
+    let (mut child, mut said) = start(&cgroup, python, &[PROGRAM, &TOUCHES.to_string()]);
+    assert_eq!(line(&mut said), "ready");
+    writeln!(child.stdin.as_ref().unwrap()).unwrap();
+    let expected: BTreeMap<String, u64> = serde_json::from_str(&line(&mut said)).unwrap();
+    memtrail.stop().unwrap();
+    drop(child.stdin.take());
+    assert!(child.wait().unwrap().success());
+
+    let mut found: BTreeMap<String, u64> = BTreeMap::new();
+    let (mut pages, mut unnamed) = (0, BTreeSet::new());
+    for line in std::fs::read_to_string(&folded).unwrap().lines() {
+        let (stack, bytes) = line.rsplit_once(' ').unwrap();
+        let frames: Vec<&str> = stack.split(';').collect();
+        let named: Vec<&str> = frames.iter().copied().filter(|frame| source::of(frame).is_some()).collect();
+        // Memory that is mapped anew is the program's touches alone.
+        if named.last().is_some_and(|frame| frame.starts_with("touch (stacks.py:")) && frames.last() == Some(&"[shmem]") {
+            let of_line = bytes.parse::<u64>().unwrap() / 4096;
+            *found.entry(named.join(" > ")).or_default() += of_line;
+            pages += of_line;
+        } else if frames.iter().any(|frame| *frame == "[python]" || frame.contains("EvalFrameDefault")) {
+            unnamed.insert(stack.to_owned());
+        }
+    }
+    let is_wrong = |(stack, pages): &(&String, &u64)| expected.get(*stack).is_none_or(|expected| *pages > expected);
+    let wrong: Vec<_> = found.iter().filter(is_wrong).collect();
+    println!(
+        "{}: {} stacks, {pages} of {TOUCHES} pages in the frames that python says, {} stacks that it does not say; {} other stacks with frames of its loop",
+        python.display(),
+        found.len(),
+        wrong.len(),
+        unnamed.len()
+    );
+    let shown: Vec<_> = expected.keys().filter(|stack| !found.contains_key(*stack)).take(3).collect();
+    assert!(wrong.is_empty(), "{:#?}; not found: {shown:#?}", &wrong[..wrong.len().min(3)]);
+    assert!(pages >= TOUCHES * 99 / 100, "{pages}; not found: {shown:#?}");
+}
