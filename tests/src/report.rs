@@ -174,7 +174,7 @@ pub fn all_losses(report: &Value) -> Result<BTreeMap<String, u64>> {
         .filter(|(cause, n)| {
             *n > 0
                 && !cause.contains("recursion")
-                && !["symbol", "unwind_"].iter().any(|of_names| cause.starts_with(of_names))
+                && !["symbol", "unwind_", "function", "managed_"].iter().any(|of_names| cause.starts_with(of_names))
                 && !cause.starts_with("perf_maps_")
         })
         .collect())

@@ -90,3 +90,92 @@ fn agree(python: &Path) {
     assert!(wrong.is_empty(), "{:#?}; not found: {shown:#?}", &wrong[..wrong.len().min(3)]);
     assert!(pages >= TOUCHES * 99 / 100, "{pages}; not found: {shown:#?}");
 }
+
+/// A container that a Python program fills is killed, and the autopsy names the function.
+#[test]
+#[ignore = "root"]
+fn native_the_autopsy_of_a_python_program_names_its_functions() {
+    let program = "
+import sys, time
+class Cache:
+    def __init__(self):
+        self.rows = []
+    def cache_row(self):
+        self.rows.append(bytearray(1 << 20))
+def handle_upload(cache):
+    while True:
+        cache.cache_row()
+time.sleep(2)
+handle_upload(Cache())
+";
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("upload.py");
+    std::fs::write(&path, program).unwrap();
+    let cgroup = TestCgroup::new("python-oom").unwrap();
+    cgroup.limit(96 << 20).unwrap();
+    let memtrail = Memtrail::start(&record_args(cgroup.path(), Mode::Exact)).unwrap();
+    let (mut child, _said) = start(&cgroup, Path::new("/usr/bin/python3"), &[path.to_str().unwrap()]);
+    assert!(!child.wait().unwrap().success(), "it was not killed");
+    let outcome = memtrail.stop().unwrap();
+    let autopsies = outcome.report["oom"].as_array().unwrap();
+    assert_eq!(autopsies.len(), 1, "{}", outcome.report["oom"]);
+    let sentence = autopsies[0]["verdict"].as_str().unwrap();
+    println!("{sentence}");
+    assert!(sentence.contains("through Cache.cache_row (upload.py:7)"), "{sentence}");
+    let stack = autopsies[0]["stacks"][0]["frames"].as_array().unwrap();
+    let frames: Vec<&str> = stack.iter().filter_map(serde_json::Value::as_str).filter(|frame| source::of(frame).is_some()).collect();
+    assert_eq!(frames, ["<module> (upload.py:12)", "handle_upload (upload.py:10)", "Cache.cache_row (upload.py:7)"]);
+}
+
+/// What says it is an interpreter and lies loses no byte, is followed nowhere without a bound, and names nothing but itself.
+#[test]
+#[ignore = "root, and gcc"]
+fn native_an_interpreter_that_lies_is_not_followed() {
+    /// Pages for each kind of lie.
+    const PAGES: u64 = 200;
+    let folder = tempfile::tempdir().unwrap();
+    let program = folder.path().join("lying_python");
+    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/native/programs/lying_python.c");
+    let compiled = Command::new("gcc").args(["-O1", "-rdynamic", "-pthread", source, "-o"]).arg(&program).status().unwrap();
+    assert!(compiled.success());
+    let cgroup = TestCgroup::new("python-lies").unwrap();
+    let mut arguments = record_args(cgroup.path(), Mode::Exact);
+    let folded = folder.path().join("stacks.folded");
+    arguments.extend(["-o".to_owned(), folded.display().to_string()]);
+    let memtrail = Memtrail::start(&arguments).unwrap();
+    let (mut child, mut said) = start(&cgroup, &program, &[&PAGES.to_string()]);
+    assert_eq!(line(&mut said), "ready");
+    // Its table is made meanwhile.
+    std::thread::sleep(std::time::Duration::from_secs(2));
+    writeln!(child.stdin.as_ref().unwrap()).unwrap();
+    let done = line(&mut said);
+    let pages: u64 = done.strip_prefix("done ").unwrap().parse().unwrap();
+    let outcome = memtrail.stop().unwrap();
+    drop(child.stdin.take());
+    assert!(child.wait().unwrap().success());
+
+    let (mut touched, mut honest, mut deepest) = (0, 0, 0);
+    let text = std::fs::read_to_string(&folded).unwrap();
+    for line in text.lines() {
+        let (stack, bytes) = line.rsplit_once(' ').unwrap();
+        let frames: Vec<&str> = stack.split(';').collect();
+        if frames.last() != Some(&"[shmem]") {
+            continue;
+        }
+        touched += bytes.parse::<u64>().unwrap() / 4096;
+        deepest = deepest.max(frames.len());
+        if frames.windows(3).any(|frames| frames.iter().all(|frame| *frame == "honest (lies.py:?)" || *frame == "honest (lies.py:7)")) {
+            honest += bytes.parse::<u64>().unwrap() / 4096;
+        }
+    }
+    println!(
+        "{touched} of {pages} pages, {honest} below three frames that are told; at most {deepest} frames; {}",
+        outcome.report["losses"]
+    );
+    assert_eq!(touched, pages, "{text}");
+    assert!(honest >= PAGES, "those without a lie: {honest}");
+    // The frames of a stack, cgroup, process, kind, and the marks of what is left out.
+    assert!(deepest <= 128 + 6, "{deepest}");
+    assert!(!text.contains('\u{1b}') && !text.contains("[31m ("), "names are escaped");
+    assert!(outcome.report["losses"]["managed_unreadable"].as_u64().unwrap() > 0);
+}

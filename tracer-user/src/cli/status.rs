@@ -12,7 +12,7 @@ pub const USAGE: u8 = 2;
 pub const FAILED_WITH_COMMAND: u8 = 125;
 
 /// Causes of loss that cost no bytes of memory, but names or address space.
-const NO_BYTES: [&str; 23] = [
+const NO_BYTES: [&str; 27] = [
     "recursion_misses",
     "file_table_full",
     "mapping_table_full",
@@ -29,6 +29,10 @@ const NO_BYTES: [&str; 23] = [
     "symbol_files_not_open",
     "perf_maps_foreign",
     "perf_maps_cut",
+    "function_lost",
+    "functions_forgotten",
+    "functions_not_told",
+    "managed_unreadable",
     "mapping_ranges_dropped",
     "regions_cut_short",
     "symbol_file_evicted",
