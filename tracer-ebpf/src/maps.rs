@@ -16,6 +16,7 @@ use tracer_common::{
     managed::{
         self, KnownFunction,
         python::{PYTHONS as MOST_PYTHONS, Python},
+        v8::{V8, V8S as MOST_V8S},
     },
     mapping::{CALLS, Mapper, MappingCall, MappingCounts, MappingRecord},
     oom::{OomCall, OomKill},
@@ -217,6 +218,10 @@ pub static UNWIND_MISSES: RingBuf = RingBuf::with_byte_size(64 * 1024, 0);
 /// Builds of CPython, by the number that their files have in `UNWIND_FILES`.
 #[map]
 pub static PYTHONS: Array<Python> = Array::with_max_entries(MOST_PYTHONS, 0);
+
+/// Builds of V8, alike.
+#[map]
+pub static V8S: Array<V8> = Array::with_max_entries(MOST_V8S, 0);
 
 /// Functions that interpreters run (see [`managed`]). Those that are not met for longest make room.
 #[map]

@@ -55,6 +55,9 @@ pub struct Scratch {
     pub managed: Managed,
 }
 
+/// Above the bits of an address of user space.
+pub const FRAME_SHIFT: u32 = 56;
+
 /// Words of the stack that are read at once.
 pub const WINDOW: usize = 256;
 /// Mappings that a walk remembers, besides the one that it is in.
@@ -103,6 +106,12 @@ pub struct Unwind {
     pub python: u64,
     /// Where the first byte of that file would be mapped.
     pub python_base: u64,
+    /// One more than the number in `V8S` of a file that the walk met; 0 for none.
+    pub v8: u64,
+    /// Frames so far that may be of JavaScript.
+    pub script_frames: u64,
+    /// Where each of them stands, above its frame pointer ([`FRAME_SHIFT`]).
+    pub script_frame: [u64; MAX_FRAMES],
     /// i_sb to i_ino of an inode.
     pub inode: [u64; 4],
     /// The mapping that the walk is in.
@@ -136,6 +145,8 @@ pub struct Range {
     pub delta: u64,
     /// Its flags.
     pub flags: u64,
+    /// 1: there may be code of JavaScript.
+    pub may_be_script: u64,
     /// What frames in it have in common ([`tracer_common::stack::tag`]); 0: they are addresses.
     pub tag: u64,
     /// The file; all zeros for none.
@@ -172,8 +183,20 @@ pub struct Managed {
     pub frames: [u64; MAX_FRAMES],
     /// The beginning of the frame.
     pub frame_words: [u64; PIECE],
-    /// The beginning of the code object.
+    /// The beginning of the code object, or of what is shared by the closures of a function.
     pub code_words: [u64; PIECE],
+    /// The object that is looked at, and the type of it.
+    pub object: u64,
+    /// See [`Managed::object`].
+    pub object_type: u64,
+    /// Characters that are read by now, in bytes.
+    pub filled: u64,
+    /// A text that comes behind.
+    pub behind: u64,
+    /// Where in the object the text begins, in characters.
+    pub start: u64,
+    /// Another name, for where there is none.
+    pub other: u64,
     /// A function that user space is told of.
     pub event: FunctionEvent,
 }

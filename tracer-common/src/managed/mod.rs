@@ -8,10 +8,12 @@
 //! | table | what is in it |
 //! |---|---|
 //! | `PYTHONS` | where each build of CPython keeps what is read ([`python::Python`]), by the number in [`crate::unwind::FileTable::state`] |
+//! | `V8S` | the same of each build of V8 ([`v8::V8`]) |
 //! | `FUNCTIONS` | functions by process and address of their code, and those that user space was told of ([`KnownFunction`]) |
 //! | `RUNTIME_THREADS` | where the runtime keeps what it knows of a thread, by thread id |
 
 pub mod python;
+pub mod v8;
 
 use crate::mix64;
 
@@ -19,6 +21,9 @@ use crate::mix64;
 pub const MANAGED: u64 = 1 << 62;
 /// Set in that of a frame behind which the machine's stack goes on: the caller of the interpreter is not one of its frames.
 pub const OUTERMOST: u64 = 1 << 61;
+
+/// Set in that of a frame that stands in the place of the machine's own.
+pub const IN_PLACE: u64 = 1 << 60;
 
 /// Bits of a function's number.
 pub const FUNCTION_BITS: u32 = 40;
@@ -36,6 +41,8 @@ pub struct ManagedFrame {
     pub place: u32,
     /// The interpreter's function was called for this frame: what is further out is the machine's again.
     pub is_outermost: bool,
+    /// It stands in the place of the machine's own frame: its code was compiled, or the interpreter has a frame of its own for it.
+    pub is_in_place: bool,
 }
 
 impl ManagedFrame {
@@ -49,13 +56,16 @@ impl ManagedFrame {
             function: number & ((1 << FUNCTION_BITS) - 1),
             place: (number >> FUNCTION_BITS & FAR) as u32,
             is_outermost: number & OUTERMOST != 0,
+            is_in_place: number & IN_PLACE != 0,
         })
     }
 
     /// The number that stands for it.
     #[must_use]
     pub const fn number(self) -> u64 {
-        number(self.function, self.place as u64) | if self.is_outermost { OUTERMOST } else { 0 }
+        number(self.function, self.place as u64)
+            | if self.is_outermost { OUTERMOST } else { 0 }
+            | if self.is_in_place { IN_PLACE } else { 0 }
     }
 }
 
@@ -130,7 +140,7 @@ crate::assert_size!(Text, 8);
 pub struct FunctionEvent {
     /// Its number.
     pub number: u64,
-    /// Which table of lines it has: the `lines` of [`python::Python`].
+    /// Which table of lines it has: the `lines` of [`python::Python`], or [`v8::POSITIONS`].
     pub lines_format: u32,
     /// The line on which it begins.
     pub first_line: u32,
@@ -138,6 +148,10 @@ pub struct FunctionEvent {
     pub code_bytes: u32,
     /// Bytes that the table of its lines has; 0: it could not be read.
     pub lines_bytes: u32,
+    /// Thread-group id of the process that was met in it.
+    pub tgid: u32,
+    /// Nothing.
+    pub reserved: u32,
     /// What [`FunctionEvent::name`] holds.
     pub name_text: Text,
     /// What [`FunctionEvent::file`] holds.
@@ -149,7 +163,7 @@ pub struct FunctionEvent {
     /// The table of its lines.
     pub lines: [u8; LINES_BYTES],
 }
-crate::assert_size!(FunctionEvent, 40 + NAME_BYTES + FILE_BYTES + LINES_BYTES);
+crate::assert_size!(FunctionEvent, 48 + NAME_BYTES + FILE_BYTES + LINES_BYTES);
 
 #[cfg(test)]
 mod tests {
@@ -161,7 +175,7 @@ mod tests {
         let most = (1 << FUNCTION_BITS) - 1;
         for (function, place) in [(0, 0), (1, 7), (most, FAR as u32), (0x12_3456_789a, FAR as u32 - 1)] {
             for is_outermost in [false, true] {
-                let frame = ManagedFrame { function, place, is_outermost };
+                let frame = ManagedFrame { function, place, is_outermost, is_in_place: !is_outermost };
                 assert_eq!(ManagedFrame::of(frame.number()), Some(frame));
                 assert_eq!(UserFrame::of(frame.number()), UserFrame::Managed(frame));
             }
@@ -174,7 +188,7 @@ mod tests {
     #[test]
     fn a_place_or_number_that_is_too_large_stays_in_its_bits() {
         let frame = ManagedFrame::of(number(u64::MAX, u64::MAX)).unwrap();
-        assert_eq!(frame, ManagedFrame { function: (1 << FUNCTION_BITS) - 1, place: FAR as u32, is_outermost: false });
+        assert_eq!(frame, ManagedFrame { function: (1 << FUNCTION_BITS) - 1, place: FAR as u32, is_outermost: false, is_in_place: false });
         assert_ne!(number_of(0), 0);
         assert!(number_of(u64::MAX) >> FUNCTION_BITS == 0);
         assert_ne!(key_of_told(5), key_of_code(0, 5));

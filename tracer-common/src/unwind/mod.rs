@@ -95,8 +95,8 @@ pub struct FileTable {
     pub pages: u32,
     /// Entry of the first.
     pub entry: u32,
-    /// Any of [`WITHOUT`], [`BY_ADDRESS`] and [`CLOSED`]; above them ([`PYTHON_SHIFT`]), of a file that holds CPython, one more than its number in
-    /// `PYTHONS`.
+    /// Any of [`WITHOUT`], [`BY_ADDRESS`] and [`CLOSED`]; above them, of a file that holds CPython ([`PYTHON_SHIFT`]) or V8
+    /// ([`V8_SHIFT`]), one more than its number in `PYTHONS` or `V8S`, in 8 bits each.
     pub state: u32,
     /// When a walk last asked for it, seconds of the monotonic clock.
     pub asked_s: u32,
@@ -114,6 +114,10 @@ pub const BY_ADDRESS: u32 = 2;
 pub const CLOSED: u32 = 4;
 /// See [`FileTable::state`].
 pub const PYTHON_SHIFT: u32 = 8;
+/// See [`FileTable::state`].
+pub const V8_SHIFT: u32 = 16;
+/// Bits of the number of an interpreter there.
+pub const INTERPRETER: u32 = 0xff;
 
 /// Where the rows of a page are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

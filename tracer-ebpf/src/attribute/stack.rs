@@ -31,7 +31,9 @@ pub enum Side {
 pub fn record(ctx: *mut c_void, slot: Slot, side: Side, scratch: &mut Scratch) -> u64 {
     let mut walked = 0;
     if side == Side::User && setting!(unwind) != 0 {
-        walked = managed::walk_managed(slot as u64, unwind::walk(slot as u64));
+        walked = unwind::walk(slot as u64);
+        walked = managed::script::walk_scripts(slot as u64, walked);
+        walked = managed::walk_managed(slot as u64, walked);
     }
     if walked == 0 {
         let flags = if side == Side::User { USER } else { 0 };

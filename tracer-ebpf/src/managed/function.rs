@@ -3,19 +3,20 @@
 use super::{
     LAST, fetch, frame,
     frame::{half, word},
-    state,
+    script, state,
 };
 use crate::{
     loss,
     maps::{FUNCTION_EVENTS, FUNCTIONS, PYTHONS},
 };
-use aya_ebpf::helpers::generated::bpf_probe_read_user;
+use aya_ebpf::helpers::{bpf_get_current_pid_tgid, generated::bpf_probe_read_user};
 use core::hint::black_box;
 use tracer_common::{
     layout::ABSENT,
     loss::Loss,
     managed::{
         FILE_BYTES, FunctionEvent, KnownFunction, LINES_BYTES, NAME_BYTES, Text, key_of_code, key_of_told, number_of, python::Python,
+        v8::POSITIONS,
     },
     mix64,
 };
@@ -55,6 +56,21 @@ pub extern "C" fn clear_texts(slot: u64) -> u64 {
     while black_box(at) < WORDS {
         // SAFETY: inside of the texts, which stand at a multiple of 8 in their record.
         unsafe { texts.add((at & 63) as usize).write(0) };
+        at += 1;
+    }
+    0
+}
+
+/// Empties the path alone.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn clear_file(slot: u64) -> u64 {
+    let Some(m) = state(slot) else { return 0 };
+    let path: *mut u64 = (&raw mut m.event.file).cast();
+    let mut at = 0;
+    while black_box(at) < FILE_BYTES as u64 / 8 {
+        // SAFETY: as above.
+        unsafe { path.add((at & 31) as usize).write(0) };
         at += 1;
     }
     0
@@ -104,7 +120,7 @@ fn text<const BYTES: usize>(python: &Python, held: &mut u64, buffer: &mut [u8; B
     if failed != 0 { unreadable } else { Text { characters: characters as u32, width: width as u32 } }
 }
 
-/// Gives the function its number, tells user space of it if it was not told before, and records the frame.
+/// Gives the function of Python its number, tells user space of it if it was not told before, and records the frame.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn tell_function(slot: u64) -> u64 {
@@ -117,35 +133,60 @@ pub extern "C" fn tell_function(slot: u64) -> u64 {
     m.event.first_line = half(&m.code_words, python.code_first_line);
     m.event.code_bytes = if python.code_first == ABSENT { 0 } else { half(&m.code_words, python.code_size) };
     m.event.lines_format = python.lines;
+    m.event.lines_bytes = 0;
+    let lines = word(&m.code_words, python.code_lines);
+    if fetch(&raw mut m.word, 8, lines + python.bytes_length as u64) {
+        let bytes = if m.word < LINES_BYTES as u64 { m.word } else { LINES_BYTES as u64 - 1 };
+        // SAFETY: shorter than the buffer by the mask; the helper checks the address.
+        let failed = unsafe {
+            bpf_probe_read_user(
+                m.event.lines.as_mut_ptr().cast(),
+                (bytes & (LINES_BYTES as u64 - 1)) as u32,
+                (lines + python.bytes_data as u64) as *const _,
+            )
+        };
+        if failed == 0 {
+            m.event.lines_bytes = m.word as u32;
+        }
+    }
+    let number = announce(slot);
+    frame::put(m, number)
+}
+
+/// The same of one of JavaScript, without the frame. One that belongs to no script is a part of V8, and has no name but that of its machine code.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn tell_script(slot: u64) -> u64 {
+    let Some(m) = state(slot) else { return script::NONE };
+    if m.event.file_text.width == 0 {
+        return script::NONE;
+    }
+    m.event.code_bytes = 0;
+    m.event.lines_format = POSITIONS;
+    announce(slot);
+    script::KNOWN
+}
+
+/// Gives the function of the slot's event its number, and tells user space of it if it was not told before.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn announce(slot: u64) -> u64 {
     let number = number_of(hash_texts(slot));
+    let Some(m) = state(slot) else { return 0 };
     m.event.number = number;
+    m.event.tgid = (bpf_get_current_pid_tgid() >> 32) as u32;
+    m.event.reserved = 0;
     m.known.number = number;
     let told = key_of_told(number);
     if FUNCTIONS.get_ptr(told).is_none() {
-        m.event.lines_bytes = 0;
-        let lines = word(&m.code_words, python.code_lines);
-        if fetch(&raw mut m.word, 8, lines + python.bytes_length as u64) {
-            let bytes = if m.word < LINES_BYTES as u64 { m.word } else { LINES_BYTES as u64 - 1 };
-            // SAFETY: shorter than the buffer by the mask; the helper checks the address.
-            let failed = unsafe {
-                bpf_probe_read_user(
-                    m.event.lines.as_mut_ptr().cast(),
-                    (bytes & (LINES_BYTES as u64 - 1)) as u32,
-                    (lines + python.bytes_data as u64) as *const _,
-                )
-            };
-            if failed == 0 {
-                m.event.lines_bytes = m.word as u32;
-            }
-        }
         if FUNCTION_EVENTS.output::<FunctionEvent>(&m.event, 0).is_err() {
             // It is told when it is met again.
             loss::count(Loss::FunctionLost, 0);
-            return frame::put(m, number);
+            return number;
         }
         // Where there is no room it is told again.
         let _ = FUNCTIONS.insert(told, KnownFunction { check: number, number }, 0);
     }
     let _ = FUNCTIONS.insert(key_of_code(m.process, m.code), m.known, 0);
-    frame::put(m, number)
+    number
 }

@@ -5,11 +5,14 @@
 //! | [`thread`] | what CPython knows of the current thread, and its innermost frame |
 //! | [`frame`] | one frame to the one that called it |
 //! | [`function`] | which function a frame is in |
+//! | [`script`], [`object`] | the same of V8, whose functions have frames of the machine |
 //!
 //! All that is read may be hostile or changing: nothing is followed without a bound, and what cannot be read ends the walk.
 
 mod frame;
 mod function;
+mod object;
+pub mod script;
 mod thread;
 
 use crate::{

@@ -7,7 +7,7 @@ use super::{LOOK, begin::fetch, miss, state};
 use crate::{globals::layout, maps::UNWIND_FILES, values::Unwind};
 use tracer_common::{
     stack::tag,
-    unwind::{BY_ADDRESS, CLOSED, End, FileKey, PYTHON_SHIFT, SPECIAL, WITHOUT},
+    unwind::{BY_ADDRESS, CLOSED, End, FileKey, INTERPRETER, PYTHON_SHIFT, SPECIAL, V8_SHIFT, WITHOUT},
 };
 
 /// Trees of 65,530 mappings and as many gaps, with nodes half full, are 9 levels deep.
@@ -190,6 +190,7 @@ fn identify(s: &mut Unwind) -> u64 {
     }
     if file == 0 {
         if held(s, layout!(vma_ops)) == 0 {
+            s.current.may_be_script = 1;
             return FOUND;
         }
         // The kernel's own pages: the vDSO, or the place that uprobes run instructions at.
@@ -215,6 +216,7 @@ fn identify(s: &mut Unwind) -> u64 {
 #[inline(always)]
 fn forget(s: &mut Unwind) {
     s.current.tag = 0;
+    s.current.may_be_script = 0;
     s.current.key.inode = 0;
     s.current.key.written = 0;
     s.current.key.device = 0;
@@ -248,10 +250,15 @@ fn recognise(s: &mut Unwind) {
     if s.current.table.state & BY_ADDRESS != 0 {
         s.current.tag = 0;
     }
-    let python = s.current.table.state >> PYTHON_SHIFT;
+    let python = s.current.table.state >> PYTHON_SHIFT & INTERPRETER;
     if python != 0 {
         s.python = python as u64;
         s.python_base = 0_u64.wrapping_sub(s.current.delta);
+    }
+    let v8 = s.current.table.state >> V8_SHIFT & INTERPRETER;
+    if v8 != 0 {
+        s.v8 = v8 as u64;
+        s.current.may_be_script = 1;
     }
 }
 

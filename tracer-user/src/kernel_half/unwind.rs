@@ -10,7 +10,7 @@ use super::{
     loaded::KernelHalf,
     tables::{
         calls,
-        managed::PYTHONS,
+        managed::{PYTHONS, V8S},
         runs::{self, RUN_RESULTS},
         unwind::{UNWIND_FILES, UNWIND_MISSES, UNWIND_PAGES, UNWIND_ROWS, UNWIND_RULES},
     },
@@ -28,7 +28,7 @@ use std::{
     ptr::null_mut,
     time::Duration,
 };
-use tracer_common::managed::python::Python;
+use tracer_common::managed::{python::Python, v8::V8};
 use tracer_common::unwind::{CHUNK_ROWS, Chunk, FileKey, FileTable, IDENTIFIED, Miss, PageRows, Rule};
 
 impl Decode for Miss {
@@ -51,6 +51,7 @@ pub struct Tables {
     rows: Values<u32>,
     rules: Values<Rule>,
     pythons: Array<MapData, Python>,
+    v8s: Array<MapData, V8>,
     results: Array<MapData, [u64; 4]>,
     identify: OwnedFd,
 }
@@ -74,6 +75,7 @@ impl Tables {
             rows: rows.in_parts(CHUNK_ROWS),
             rules: Values::of(half, UNWIND_RULES.name())?,
             pythons: PYTHONS.part(half)?,
+            v8s: V8S.part(half)?,
             results,
             identify,
         };
@@ -128,6 +130,14 @@ impl Tables {
     /// The kernel's, and a number that there is not.
     pub fn set_python(&mut self, number: u32, python: &Python) -> io::Result<()> {
         self.pythons.set(number, python, 0).map_err(io::Error::other)
+    }
+
+    /// The same of a build of V8.
+    ///
+    /// # Errors
+    /// As above.
+    pub fn set_v8(&mut self, number: u32, v8: &V8) -> io::Result<()> {
+        self.v8s.set(number, v8, 0).map_err(io::Error::other)
     }
 
     /// What the kernel half knows of a file.

@@ -3,7 +3,7 @@
 use super::lines;
 use crate::{kernel_half::events::Ring, text::source};
 use std::{collections::HashMap, io, os::fd::OwnedFd, sync::Arc};
-use tracer_common::managed::{FAR, FunctionEvent, LINES_BYTES, Text};
+use tracer_common::managed::{FAR, FunctionEvent, LINES_BYTES, Text, v8::POSITIONS};
 #[cfg(test)]
 use tracer_common::managed::{FILE_BYTES, NAME_BYTES};
 
@@ -12,7 +12,7 @@ const MOST_FUNCTIONS: usize = 65_536;
 /// Bytes of all tables of lines.
 const MOST_LINES: usize = 16 << 20;
 /// Directories below which the path of a file says whose it is: the rest of it is told.
-const LIBRARIES: [&str; 2] = ["/site-packages/", "/dist-packages/"];
+const LIBRARIES: [&str; 3] = ["/site-packages/", "/dist-packages/", "/node_modules/"];
 
 /// A function. All texts are hostile.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,7 +48,9 @@ impl Function {
     /// `name (file:line)`: the file without the directories in which all files of its kind are, and the line of the place.
     #[must_use]
     pub fn described(&self, place: u32) -> String {
-        source::named(&self.name, short(&self.file), self.line(place))
+        let name = if self.name.is_empty() { "(anonymous)" } else { &self.name };
+        let file = if self.file.is_empty() { "[eval]" } else { short(&self.file) };
+        source::named(name, file, self.line(place))
     }
 }
 
@@ -56,6 +58,7 @@ impl From<&FunctionEvent> for Function {
     fn from(event: &FunctionEvent) -> Function {
         let in_table = event.lines_bytes as usize;
         // What is longer has filled all bytes but one.
+        let in_table = if event.lines_format == POSITIONS { 0 } else { in_table };
         let lines = &event.lines[..in_table.min(LINES_BYTES - 1)];
         Function {
             name: text(event.name_text, &event.name).into(),
@@ -84,6 +87,10 @@ fn text(text: Text, bytes: &[u8]) -> String {
 
 /// The part of a path that tells files of one installation apart.
 fn short(path: &str) -> &str {
+    // Node's own modules have a name of their own each.
+    if path.starts_with("node:") {
+        return path;
+    }
     let in_packages = LIBRARIES.iter().find_map(|directory| path.rfind(directory).map(|at| &path[at + directory.len()..]));
     let in_library = || {
         let (_, rest) = path.rsplit_once("/lib/python3")?;
@@ -165,6 +172,8 @@ mod tests {
             first_line: 3,
             code_bytes: 4,
             lines_bytes: 0,
+            tgid: 1,
+            reserved: 0,
             name_text: held(name),
             file_text: Text { characters: file.len() as u32, width: 1 },
             name: [0; NAME_BYTES],
@@ -200,6 +209,8 @@ mod tests {
             ("/srv/app/handlers.py", "handlers.py"),
             ("<frozen importlib._bootstrap>", "<frozen importlib._bootstrap>"),
             ("app.py", "app.py"),
+            ("node:internal/modules/cjs/loader", "node:internal/modules/cjs/loader"),
+            ("file:///srv/app/node_modules/pg/lib/client.mjs", "pg/lib/client.mjs"),
         ];
         for (path, expected) in paths {
             assert_eq!(short(path), expected);

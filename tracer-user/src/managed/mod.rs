@@ -4,6 +4,8 @@
 //! | module | what it does |
 //! |---|---|
 //! | [`python`] | tells from a file which CPython it holds, and where that keeps what is read; pure |
+//! | [`v8`] | the same of V8; pure |
+//! | [`elf`] | where functions begin in a file; pure |
 //! | [`lines`] | from a place in a function's code to its line; pure |
 //! | [`interleave`] | puts the interpreter's frames in the places of its own; pure |
 //! | [`functions`] | what was told of functions, by number |
@@ -12,10 +14,37 @@
 //! Never here: symbols of machine code (see [`crate::symbols`]); memory of a traced process, which the kernel half alone reads.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, reason = "tests"))]
 
+mod elf;
 pub mod functions;
 pub mod interleave;
 pub mod lines;
 pub mod listener;
 pub mod python;
+pub mod v8;
 
 pub use functions::{Function, Functions};
+
+use crate::{host::elf::Source, process::Loop};
+use tracer_common::managed;
+
+/// An interpreter in a file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Interpreter {
+    /// CPython, and the code that runs its frames.
+    Python(managed::python::Python, Loop),
+    /// V8.
+    V8(managed::v8::V8),
+}
+
+/// The interpreters in a file, or why one is not known.
+pub type Found = Vec<Result<Interpreter, String>>;
+
+/// The interpreters that a file holds.
+#[must_use]
+pub fn recognise<S: Source + ?Sized>(source: &S) -> Found {
+    let python = python::recognise(source).map(|found| found.map(|(python, code)| Interpreter::Python(python, code)));
+    let v8 = v8::recognise(source).map(|found| found.map(Interpreter::V8));
+    let python = python.map_err(|error| error.to_string()).transpose();
+    let v8 = v8.map_err(|error| error.to_string()).transpose();
+    python.into_iter().chain(v8).collect()
+}

@@ -4,11 +4,12 @@
 //! (Debian's builds and pyenv's). Within a minor version they have not changed. From 3.13 on the interpreter says some of them itself
 //! (`_Py_DebugOffsets`, `Include/internal/pycore_debug_offsets.h`): where these do not agree, the build is not known.
 
+use super::elf::described;
 use crate::{
     host::elf::{Elf, ElfError, Source, Symbol},
     process::Loop,
 };
-use object::elf::{PF_X, PT_GNU_EH_FRAME};
+use object::elf::PF_X;
 use std::{collections::BTreeMap, ops::Range};
 use tracer_common::{
     layout::ABSENT,
@@ -32,15 +33,6 @@ const MOST_BEGINNING: u64 = 192;
 /// What `_Py_DebugOffsets` begins with.
 const COOKIE: u64 = u64::from_le_bytes(*b"xdebugpy");
 
-/// An interpreter in a file.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Interpreter {
-    /// Where it keeps what is read.
-    pub python: Python,
-    /// Its code.
-    pub code: Loop,
-}
-
 /// Why an interpreter is not known. The words follow its name.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum NotKnown {
@@ -55,11 +47,11 @@ pub enum NotKnown {
     Layout(String),
 }
 
-/// The interpreter that a file holds; `None` if it holds none.
+/// The interpreter that a file holds, with the code that runs its frames; `None` if it holds none.
 ///
 /// # Errors
 /// It holds one that is not known.
-pub fn recognise<S: Source + ?Sized>(source: &S) -> Result<Option<Interpreter>, NotKnown> {
+pub fn recognise<S: Source + ?Sized>(source: &S) -> Result<Option<(Python, Loop)>, NotKnown> {
     let Ok(Some(found)) = find(source) else { return Ok(None) };
     let name = || found.version.map_or_else(|| "before 3.11".to_owned(), |version| format!("3.{}", version >> 16 & 0xff));
     let minor = match found.version {
@@ -83,10 +75,8 @@ pub fn recognise<S: Source + ?Sized>(source: &S) -> Result<Option<Interpreter>, 
             return Err(NotKnown::Layout(name()));
         }
     }
-    Ok(Some(Interpreter {
-        python: Python { runtime: found.runtime, ..layout },
-        code: Loop { parts: found.code, begins: if PUBLISHED_EARLY.contains(&minor) { MOST_BEGINNING } else { 0 } },
-    }))
+    let begins = if PUBLISHED_EARLY.contains(&minor) { MOST_BEGINNING } else { 0 };
+    Ok(Some((Python { runtime: found.runtime, ..layout }, Loop { parts: found.code, begins })))
 }
 
 /// What a file says of an interpreter in it.
@@ -162,22 +152,6 @@ fn parts<S: Source + ?Sized>(elf: &Elf<'_, S>, body: &Range<u64>) -> Result<Vec<
         }
     }
     Ok(jumps.into_iter().filter(|(_, jumps)| *jumps >= FEWEST_JUMPS).map(|(at, _)| starts[at]..starts[at + 1]).collect())
-}
-
-/// Where functions and parts of functions begin, sorted: the index of `.eh_frame` (LSB, chapter 10.6.2). None if there is no index, or one of another
-/// form than all linkers write.
-fn described<S: Source + ?Sized>(elf: &Elf<'_, S>) -> Result<Vec<u64>, ElfError> {
-    let Some(index) = elf.segments().iter().find(|segment| segment.kind == PT_GNU_EH_FRAME) else { return Ok(Vec::new()) };
-    let bytes = elf.bytes(index.offset..index.offset.saturating_add(index.in_file))?;
-    // Version 1; a pointer, the number of entries, and entries of two numbers that are relative to the index's beginning.
-    if bytes.get(..4) != Some(&[1, 0x1b, 0x03, 0x3b]) {
-        return Ok(Vec::new());
-    }
-    let entries = bytes.get(12..).unwrap_or_default().chunks_exact(8);
-    let start = |entry: &[u8]| index.address.wrapping_add_signed(i32::from_le_bytes([entry[0], entry[1], entry[2], entry[3]]).into());
-    let mut starts: Vec<u64> = entries.map(start).collect();
-    starts.sort_unstable();
-    Ok(starts)
 }
 
 /// What `_Py_DebugOffsets` says, at the beginning of the runtime's state.

@@ -383,7 +383,7 @@ impl Symbolizer {
 
     /// What each frame stands for, with its file if that is known.
     fn spots(&mut self, frames: &[u64], walked: Walked, files: &Mutex<FileStore>) -> Vec<Spotted> {
-        let is_managed = |frame: &u64| matches!(UserFrame::of(*frame), UserFrame::Managed(_));
+        let is_managed = |frame: &u64| matches!(UserFrame::of(*frame), UserFrame::Managed(ManagedFrame { is_in_place: false, .. }));
         let (native, managed) = frames.split_at(frames.iter().position(is_managed).unwrap_or(frames.len()));
         let spots = self.native_spots(native, files);
         if managed.is_empty() {

@@ -1,6 +1,7 @@
 //! The thread that hears of files which walks met: it has them opened and kept (see [`crate::process::files`]), has tables made of them, and fills
 //! the kernel half's tables itself, since that takes a right that nobody who reads files should have. Others open and read ([`super::jobs`]).
 
+use super::interpreters::{Interpreters, STATE};
 use super::jobs::{Content, Job, Places, Read, read, read_when_idle};
 use super::rows::{self, Rows, RowsError};
 use super::store::{Put, Store, Target, Use};
@@ -9,7 +10,7 @@ use crate::host::lock;
 use crate::host::privileges;
 use crate::host::proc;
 use crate::kernel_half::{events::Ring, unwind::Tables};
-use crate::managed::python::{Interpreter, NotKnown};
+use crate::managed::Found;
 use crate::process::{FileStore, Mapped, sys};
 use crate::symbols::reader::{Limits, Outcome, Reader};
 use std::collections::HashSet;
@@ -21,8 +22,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
-use tracer_common::managed::python::{PYTHONS, Python};
-use tracer_common::unwind::{BY_ADDRESS, CLOSED, FILES, FileKey, FileTable, Miss, PYTHON_SHIFT, PageRows, Rule, SPECIAL, WITHOUT};
+use tracer_common::unwind::{BY_ADDRESS, CLOSED, FILES, FileKey, FileTable, Miss, PageRows, Rule, SPECIAL, WITHOUT};
 
 /// Bounds of opening and reading: the largest files take a second.
 const LIMITS: Limits = Limits { longest: Duration::from_secs(10), given_up: 2, waiting: 256 };
@@ -195,10 +195,8 @@ struct Thread {
     reader: Reader<Wanted, Job, Read>,
     /// Reads what they may meet: a walk does not wait for that.
     ahead: Reader<Wanted, Job, Read>,
-    /// Builds of CPython, by the number that the kernel half knows them by.
-    pythons: Vec<Python>,
-    /// Interpreters of which it was said that they are not known.
-    not_known: HashSet<NotKnown>,
+    /// Interpreters that were found in files.
+    interpreters: Interpreters,
     /// Files that cannot be read by anyone.
     refused: HashSet<FileKey>,
     /// Processes whose files are to be listed.
@@ -235,8 +233,7 @@ impl Thread {
             opener: Reader::new("memtrail-open", LIMITS, Arc::new(read)),
             reader: Reader::new("memtrail-frames", LIMITS, Arc::new(read)),
             ahead: Reader::new("memtrail-ahead", LIMITS, Arc::new(read_when_idle)),
-            pythons: Vec::new(),
-            not_known: HashSet::new(),
+            interpreters: Interpreters::default(),
             refused: HashSet::new(),
             to_list: Vec::new(),
             listed: Places::default(),
@@ -449,14 +446,14 @@ impl Thread {
                 }
             }
             (Wanted::Open(key, by), Outcome::Answer(Read::Mapped(path, content))) => self.take_mapped(&key, by, &path, content),
-            (Wanted::Met(key), Outcome::Answer(Read::Rows(rows, interpreter))) => {
+            (Wanted::Met(key), Outcome::Answer(Read::Rows(rows, interpreters))) => {
                 self.put(&key, rows, Use::Met);
-                self.take_interpreter(&key, interpreter);
+                self.take_interpreters(&key, interpreters);
             }
-            (Wanted::Ahead(key), Outcome::Answer(Read::Rows(rows, interpreter))) => {
+            (Wanted::Ahead(key), Outcome::Answer(Read::Rows(rows, interpreters))) => {
                 let is_open = lock(&self.shared.files).is_open(&key);
                 self.put(&key, rows, if is_open { Use::Met } else { Use::Ahead });
-                self.take_interpreter(&key, interpreter);
+                self.take_interpreters(&key, interpreters);
             }
             (Wanted::Open(key, _), Outcome::Answer(Read::Gone(error))) => {
                 log::debug!("{key:x?} is gone: {error}");
@@ -563,33 +560,13 @@ impl Thread {
         }
     }
 
-    /// Tells the kernel half how frames of the interpreter in a file are read.
-    fn take_interpreter(&mut self, key: &FileKey, found: Result<Option<Interpreter>, NotKnown>) {
-        let interpreter = match found {
-            Ok(Some(interpreter)) => interpreter,
-            Ok(None) => return,
-            Err(error) => {
-                if self.not_known.insert(error.clone()) {
-                    log::warn!("{error}");
-                }
-                return;
-            }
-        };
-        let known = self.pythons.iter().position(|python| *python == interpreter.python);
-        let number = known.unwrap_or(self.pythons.len()) as u32;
-        if number >= PYTHONS {
-            log::warn!("more than {PYTHONS} builds of python: the stacks of some have native frames only");
-            return;
+    /// Tells the kernel half how functions of the interpreters in a file are read.
+    fn take_interpreters(&mut self, key: &FileKey, found: Found) {
+        let Some(told) = self.interpreters.tell(&mut self.tables, found) else { return };
+        if let Some(code) = told.code {
+            lock(&self.shared.files).note_interpreter(key, code);
         }
-        if known.is_none() {
-            if let Err(error) = self.tables.set_python(number, &interpreter.python) {
-                log::warn!("frames of python are not read: {error}");
-                return;
-            }
-            self.pythons.push(interpreter.python);
-        }
-        lock(&self.shared.files).note_interpreter(key, interpreter.code);
-        self.change_state(key, |state| state & ((1 << PYTHON_SHIFT) - 1) | (number + 1) << PYTHON_SHIFT);
+        self.change_state(key, |state| state & !STATE | told.state);
     }
 
     /// There can be no table of a file. Of one that nobody met, the first walk tells all the same, for its names.

@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     host::{lock, privileges, proc::Process},
-    managed::python::{self, Interpreter, NotKnown},
+    managed::{self, Found},
     process::{opener::find_mapped, opener::read_only, sys},
 };
 use std::{
@@ -43,8 +43,8 @@ pub enum Job {
 pub enum Read {
     /// A file of a mapping.
     Mapped(Box<[u8]>, Content),
-    /// What a file says of its code, and which interpreter it holds.
-    Rows(Result<Rows, RowsError>, Result<Option<Interpreter>, NotKnown>),
+    /// What a file says of its code, and which interpreters it holds.
+    Rows(Result<Rows, RowsError>, Found),
     /// Files to be read.
     Files(Vec<File>),
     /// It could not be found.
@@ -84,7 +84,7 @@ pub fn read(job: Job) -> Read {
             let rows = rows::read(&*file);
             // What a large file took is not kept for the next.
             sys::give_memory_back();
-            Read::Rows(rows, python::recognise(&*file))
+            Read::Rows(rows, managed::recognise(&*file))
         }
         Job::Program(path) => Read::Files(opener::open_program(&path)),
         Job::Executed(tgid) => Read::Files(opener::open_executed(tgid)),

@@ -7,10 +7,12 @@
 //! | [`space`], [`store`] | where tables stand, and which makes room; pure |
 //! | [`opener`] | opens the files that processes map, and those that a program will map |
 //! | [`builder`] | the thread that hears of files and fills the tables |
+//! | [`interpreters`] | tells the kernel half of interpreters in files |
 //! | [`jobs`] | what threads with deadlines do for it |
 
 pub mod builder;
 mod go;
+mod interpreters;
 mod jobs;
 pub mod opener;
 pub mod rows;

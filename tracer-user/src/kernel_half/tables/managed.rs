@@ -3,11 +3,14 @@
 use super::row::{ArrayTable, LruHashTable, RingTable};
 use tracer_common::{
     loss::Loss,
-    managed::{KnownFunction, python},
+    managed::{KnownFunction, python, v8},
 };
 
 /// Builds of CPython. They are written by [`crate::kernel_half::unwind`].
 pub static PYTHONS: ArrayTable<python::Python> = ArrayTable::named("PYTHONS").fixed(python::PYTHONS);
+
+/// Builds of V8, alike.
+pub static V8S: ArrayTable<v8::V8> = ArrayTable::named("V8S").fixed(v8::V8S);
 
 /// Functions by process and address, and those of which user space was told.
 pub static FUNCTIONS: LruHashTable<u64, KnownFunction> = LruHashTable::named("FUNCTIONS").fixed(tracer_common::managed::FUNCTIONS);

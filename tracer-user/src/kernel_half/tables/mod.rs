@@ -138,6 +138,8 @@ tables! {
     UnwindMisses => unwind::UNWIND_MISSES.row();
     /// Builds of CPython.
     Pythons => managed::PYTHONS.row();
+    /// Builds of V8.
+    V8s => managed::V8S.row();
     /// Functions that interpreters run.
     Functions => managed::FUNCTIONS.row();
     /// What interpreters know of threads.

@@ -1,0 +1,90 @@
+//! Interpreters that were found in files, as the kernel half knows them: by number.
+
+use crate::{
+    kernel_half::unwind::Tables,
+    managed::{Found, Interpreter},
+    process::Loop,
+};
+use std::collections::HashSet;
+use tracer_common::{
+    managed::{
+        python::{PYTHONS, Python},
+        v8::{V8, V8S},
+    },
+    unwind::{INTERPRETER, PYTHON_SHIFT, V8_SHIFT},
+};
+
+/// Builds of each kind, by number, and what was said of those that are not known.
+#[derive(Debug, Default)]
+pub struct Interpreters {
+    pythons: Vec<Python>,
+    v8s: Vec<V8>,
+    said: HashSet<String>,
+}
+
+/// What is told of a file with interpreters.
+#[derive(Debug, Default)]
+pub struct Told {
+    /// What its entry in the kernel half's table has besides ([`tracer_common::unwind::FileTable::state`]).
+    pub state: u32,
+    /// The code that runs an interpreter's frames, of one that has frames of its own.
+    pub code: Option<Loop>,
+}
+
+/// What of a file's state is said here.
+pub const STATE: u32 = INTERPRETER << PYTHON_SHIFT | INTERPRETER << V8_SHIFT;
+
+impl Interpreters {
+    /// Tells the kernel half how the functions of what was found in a file are read; `None` if nothing was.
+    pub fn tell(&mut self, tables: &mut Tables, found: Found) -> Option<Told> {
+        let mut told = Told::default();
+        for found in found {
+            match found {
+                Ok(Interpreter::Python(python, code)) => {
+                    let number = self.number(|all| &mut all.pythons, python, PYTHONS, |number| tables.set_python(number, &python))?;
+                    told.state |= (number + 1) << PYTHON_SHIFT;
+                    told.code = Some(code);
+                }
+                Ok(Interpreter::V8(v8)) => {
+                    let number = self.number(|all| &mut all.v8s, v8, V8S, |number| tables.set_v8(number, &v8))?;
+                    told.state |= (number + 1) << V8_SHIFT;
+                }
+                Err(error) => self.say(error),
+            }
+        }
+        (told.state != 0).then_some(told)
+    }
+
+    /// The number of a build, which is told if it is new.
+    fn number<T: PartialEq + Copy>(
+        &mut self,
+        of_kind: impl Fn(&mut Interpreters) -> &mut Vec<T>,
+        build: T,
+        most: u32,
+        tell: impl FnOnce(u32) -> std::io::Result<()>,
+    ) -> Option<u32> {
+        let all = of_kind(self);
+        if let Some(known) = all.iter().position(|known| *known == build) {
+            return Some(known as u32);
+        }
+        let number = all.len() as u32;
+        if number >= most {
+            self.say(format!("more than {most} builds of an interpreter: the stacks of some have native frames only"));
+            return None;
+        }
+        if let Err(error) = tell(number) {
+            self.say(format!("functions of an interpreter are not read: {error}"));
+            return None;
+        }
+        of_kind(self).push(build);
+        Some(number)
+    }
+
+    /// Once.
+    fn say(&mut self, text: String) {
+        if !self.said.contains(&text) {
+            log::warn!("{text}");
+            self.said.insert(text);
+        }
+    }
+}
