@@ -73,7 +73,7 @@ fn agree(python: &Path) {
             let of_line = bytes.parse::<u64>().unwrap() / 4096;
             *found.entry(named.join(" > ")).or_default() += of_line;
             pages += of_line;
-        } else if frames.iter().any(|frame| *frame == "[python]" || frame.contains("EvalFrameDefault")) {
+        } else if frames.iter().any(|frame| *frame == "[interpreted]" || frame.contains("EvalFrameDefault")) {
             unnamed.insert(stack.to_owned());
         }
     }

@@ -399,27 +399,27 @@ impl<'s, S: Source + ?Sized> Elf<'s, S> {
         Ok(Needed { interpreter, libraries })
     }
 
-    /// The dynamic symbols whose names begin with `prefix`; `None` if it has no section of them.
+    /// The dynamic symbols whose names are `wanted`; `None` if it has no section of them.
     ///
     /// # Errors
     /// What is wrong with the file.
-    pub fn dynamic_symbols(&self, prefix: &[u8]) -> Result<Option<Vec<Symbol>>, ElfError> {
+    pub fn dynamic_symbols(&self, wanted: impl Fn(&[u8]) -> bool) -> Result<Option<Vec<Symbol>>, ElfError> {
         let sections = self.sections()?;
         let Some(dynamic) = sections.iter().find(|section| section.kind == SHT_DYNSYM) else { return Ok(None) };
         let names = usize::try_from(dynamic.link).ok().and_then(|link| sections.get(link)).ok_or(ElfError::SectionNames)?;
         let (entries, names) = (self.bytes(dynamic.range.clone())?, self.bytes(names.range.clone())?);
         let symbols =
-            if self.is_64 { symbols_in::<Head64>(&entries, &names, prefix) } else { symbols_in::<Head32>(&entries, &names, prefix) };
+            if self.is_64 { symbols_in::<Head64>(&entries, &names, wanted) } else { symbols_in::<Head32>(&entries, &names, wanted) };
         Ok(Some(symbols))
     }
 }
 
-fn symbols_in<H: FileHeader<Endian = LittleEndian>>(entries: &[u8], names: &[u8], prefix: &[u8]) -> Vec<Symbol> {
+fn symbols_in<H: FileHeader<Endian = LittleEndian>>(entries: &[u8], names: &[u8], wanted: impl Fn(&[u8]) -> bool) -> Vec<Symbol> {
     let count = entries.len() / size_of::<H::Sym>();
     let Ok((symbols, _)) = pod::slice_from_bytes::<H::Sym>(entries, count) else { return Vec::new() };
     let named = symbols.iter().filter_map(|symbol| {
         let name = until_zero(names.get(usize::try_from(symbol.st_name(LittleEndian)).ok()?..)?)?;
-        name.starts_with(prefix).then(|| Symbol {
+        wanted(name).then(|| Symbol {
             name: name.to_vec(),
             address: symbol.st_value(LittleEndian).into(),
             bytes: symbol.st_size(LittleEndian).into(),

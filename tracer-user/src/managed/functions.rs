@@ -1,8 +1,16 @@
 //! What the kernel half told of functions, by number.
 
-use super::lines;
+use super::{
+    lines,
+    scripts::{self, Script},
+};
 use crate::{kernel_half::events::Ring, text::source};
-use std::{collections::HashMap, io, os::fd::OwnedFd, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    io,
+    os::fd::OwnedFd,
+    sync::Arc,
+};
 use tracer_common::managed::{FAR, FunctionEvent, LINES_BYTES, Text, v8::POSITIONS};
 #[cfg(test)]
 use tracer_common::managed::{FILE_BYTES, NAME_BYTES};
@@ -21,12 +29,23 @@ pub struct Function {
     pub name: Box<str>,
     /// The path of its file as the runtime has it; the end of a long one.
     pub file: Box<str>,
-    /// The line on which it begins.
+    /// The line on which it begins; 0 where a script says that.
     pub first_line: u32,
-    lines_format: u32,
-    lines: Box<[u8]>,
-    /// The table of lines has no more bytes than are here.
-    has_all_lines: bool,
+    lines: Lines,
+}
+
+/// How lines are known.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Lines {
+    /// By a table of the function's.
+    Table {
+        format: u32,
+        bytes: Box<[u8]>,
+        /// It has no more bytes than are here.
+        is_whole: bool,
+    },
+    /// By the text of its script, which is so long, in which it begins there. Where in it the frame is, is not known.
+    Script { length: u32, begins: u32 },
 }
 
 impl Function {
@@ -37,37 +56,46 @@ impl Function {
     }
 
     /// The line of a place in its code; `None` if that is not known.
-    #[must_use]
-    pub fn line(&self, place: u32) -> Option<u32> {
-        if u64::from(place) == FAR {
-            return None;
+    fn line(&self, place: u32, scripts: &HashMap<Script, scripts::Lines>) -> Option<u32> {
+        match &self.lines {
+            _ if u64::from(place) == FAR => None,
+            Lines::Table { format, bytes, is_whole } => lines::line(*format, bytes, *is_whole, self.first_line, place),
+            Lines::Script { begins, .. } => Some(scripts.get(&self.script()?)?.line(*begins)),
         }
-        lines::line(self.lines_format, &self.lines, self.has_all_lines, self.first_line, place)
+    }
+
+    /// The script that says its lines.
+    fn script(&self) -> Option<Script> {
+        let Lines::Script { length, .. } = self.lines else { return None };
+        Some(Script { name: self.file.clone(), length })
+    }
+
+    /// Bytes of its table of lines.
+    fn lines_bytes(&self) -> usize {
+        if let Lines::Table { bytes, .. } = &self.lines { bytes.len() } else { 0 }
     }
 
     /// `name (file:line)`: the file without the directories in which all files of its kind are, and the line of the place.
-    #[must_use]
-    pub fn described(&self, place: u32) -> String {
+    fn described(&self, place: u32, scripts: &HashMap<Script, scripts::Lines>) -> String {
         let name = if self.name.is_empty() { "(anonymous)" } else { &self.name };
         let file = if self.file.is_empty() { "[eval]" } else { short(&self.file) };
-        source::named(name, file, self.line(place))
+        source::named(name, file, self.line(place, scripts))
     }
 }
 
 impl From<&FunctionEvent> for Function {
     fn from(event: &FunctionEvent) -> Function {
-        let in_table = event.lines_bytes as usize;
-        // What is longer has filled all bytes but one.
-        let in_table = if event.lines_format == POSITIONS { 0 } else { in_table };
-        let lines = &event.lines[..in_table.min(LINES_BYTES - 1)];
-        Function {
-            name: text(event.name_text, &event.name).into(),
-            file: text(event.file_text, &event.file).into(),
-            first_line: event.first_line,
-            lines_format: event.lines_format,
-            lines: lines.into(),
-            has_all_lines: lines.len() == in_table,
-        }
+        let (first_line, lines) = if event.lines_format == POSITIONS {
+            (0, Lines::Script { length: event.lines_bytes, begins: event.first_line })
+        } else {
+            let in_table = event.lines_bytes as usize;
+            // What is longer has filled all bytes but one.
+            let bytes: Box<[u8]> = event.lines[..in_table.min(LINES_BYTES - 1)].into();
+            let is_whole = bytes.len() == in_table;
+            (event.first_line, Lines::Table { format: event.lines_format, bytes, is_whole })
+        };
+        let [name, file] = [text(event.name_text, &event.name), text(event.file_text, &event.file)].map(Box::from);
+        Function { name, file, first_line, lines }
     }
 }
 
@@ -104,6 +132,13 @@ fn short(path: &str) -> &str {
 pub struct Functions {
     events: Option<Ring<FunctionEvent>>,
     known: HashMap<u64, Arc<Function>>,
+    /// Lines of scripts.
+    scripts: HashMap<Script, scripts::Lines>,
+    /// Scripts that were met and are to be read, with a process that has them.
+    unread: Vec<(u32, Script)>,
+    /// Those that were asked for.
+    asked: HashSet<Script>,
+    /// Bytes of all lines.
     lines: usize,
     forgotten: u64,
 }
@@ -123,8 +158,32 @@ impl Functions {
     /// Takes in what the kernel half has told by now.
     pub fn listen(&mut self) {
         while let Some(event) = self.events.as_mut().and_then(Iterator::next) {
-            self.insert(event.number, Function::from(&event));
+            let function = Function::from(&event);
+            if let Some(script) = function.script().filter(|_| self.asked.len() < MOST_FUNCTIONS)
+                && self.asked.insert(script.clone())
+            {
+                self.unread.push((event.tgid, script));
+            }
+            self.insert(event.number, function);
         }
+    }
+
+    /// Scripts that were met since this was last asked, and a process that has each.
+    pub fn take_unread(&mut self) -> Vec<(u32, Script)> {
+        std::mem::take(&mut self.unread)
+    }
+
+    /// The lines of a script are known.
+    pub fn learn_lines(&mut self, script: Script, lines: scripts::Lines) {
+        if self.lines + lines.bytes() <= MOST_LINES {
+            self.lines += lines.bytes();
+            self.scripts.insert(script, lines);
+        }
+    }
+
+    /// What a frame in a function is called: `name (file:line)`; `None` if it was not told.
+    pub fn described(&mut self, number: u64, place: u32) -> Option<String> {
+        Some(self.get(number)?.described(place, &self.scripts))
     }
 
     /// The function with that number, if it was told.
@@ -142,14 +201,14 @@ impl Functions {
     }
 
     fn insert(&mut self, number: u64, function: Function) {
-        let lines = function.lines.len();
+        let lines = function.lines_bytes();
         if self.known.len() >= MOST_FUNCTIONS || self.lines + lines > MOST_LINES {
             self.forgotten += u64::from(!self.known.contains_key(&number));
             return;
         }
         self.lines += lines;
         if let Some(before) = self.known.insert(number, Arc::new(function)) {
-            self.lines -= before.lines.len();
+            self.lines -= before.lines_bytes();
         }
     }
 }
@@ -197,7 +256,7 @@ mod tests {
         let hostile =
             FunctionEvent { name_text: Text { characters: u32::MAX, width: u32::MAX }, lines_bytes: u32::MAX, ..event(b"", 1, b"") };
         assert!(Function::from(&hostile).name.len() < 16);
-        assert!(Function::from(&hostile).line(5).is_none());
+        assert!(Function::from(&hostile).line(5, &HashMap::new()).is_none());
     }
 
     #[test]
@@ -218,13 +277,24 @@ mod tests {
     }
 
     #[test]
+    fn a_script_is_asked_for_once_and_says_the_line_of_its_functions() {
+        let mut functions = Functions::default();
+        let of_script = FunctionEvent { lines_format: POSITIONS, first_line: 9, lines_bytes: 12, ..event(b"grow", 1, b"/app/a.js") };
+        functions.insert(3, Function::from(&of_script));
+        assert_eq!(functions.described(3, 0).unwrap(), "grow (a.js:?)");
+        let script = functions.get(3).unwrap().script().unwrap();
+        functions.learn_lines(script, scripts::Lines::of("one\ntwo\nfour", 12).unwrap());
+        assert_eq!(functions.described(3, 0).unwrap(), "grow (a.js:3)");
+    }
+
+    #[test]
     fn functions_are_remembered_up_to_a_bound() {
         let mut functions = Functions::default();
         for number in 0..MOST_FUNCTIONS as u64 + 5 {
             functions.insert(number, Function::from(&event(b"f", 1, b"a.py")));
         }
         assert_eq!((functions.known.len(), functions.forgotten()), (MOST_FUNCTIONS, 5));
-        assert_eq!(functions.get(1).unwrap().described(0), "f (a.py:?)");
+        assert_eq!(functions.described(1, 0).unwrap(), "f (a.py:?)");
         assert!(functions.get(MOST_FUNCTIONS as u64 + 1).is_none());
     }
 }

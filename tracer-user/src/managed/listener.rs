@@ -1,6 +1,6 @@
 //! The thread that takes in what the kernel half tells of functions, so that its ring does not fill between two reports.
 
-use super::Functions;
+use super::{Functions, scripts};
 use crate::{
     host::{lock, privileges},
     process::sys,
@@ -44,14 +44,23 @@ impl Drop for Listener {
     }
 }
 
-fn run(descriptor: &OwnedFd, functions: &Mutex<Functions>, stop: &AtomicBool) {
-    // It reads memory that it shares with the kernel half.
+fn run(descriptor: &OwnedFd, functions: &Arc<Mutex<Functions>>, stop: &AtomicBool) {
+    // It reads memory that it shares with the kernel half; who reads files needs more, and is started first.
+    let scripts = scripts::start(functions).inspect_err(|error| log::warn!("functions of scripts have no lines: {error}")).ok();
     privileges::keep_only_or_warn(&[]);
     while !stop.load(Ordering::Acquire) {
         if let Err(error) = sys::poll_readable(std::slice::from_ref(descriptor), REST) {
             log::warn!("functions of interpreters that are met from now on may have no names: {error}");
             return;
         }
-        lock(functions).listen();
+        let unread = {
+            let mut functions = lock(functions);
+            functions.listen();
+            functions.take_unread()
+        };
+        for script in scripts.iter().flat_map(|scripts| unread.iter().map(move |script| (scripts, script))) {
+            // Where too many wait, the functions of this one have no lines.
+            let _ = script.0.try_send(script.1.clone());
+        }
     }
 }

@@ -8,6 +8,7 @@
 //! | [`elf`] | where functions begin in a file; pure |
 //! | [`lines`] | from a place in a function's code to its line; pure |
 //! | [`interleave`] | puts the interpreter's frames in the places of its own; pure |
+//! | [`scripts`] | lines of JavaScript, by its files |
 //! | [`functions`] | what was told of functions, by number |
 //! | [`listener`] | the thread that hears of them |
 //!
@@ -20,11 +21,15 @@ pub mod interleave;
 pub mod lines;
 pub mod listener;
 pub mod python;
+pub mod scripts;
 pub mod v8;
 
 pub use functions::{Function, Functions};
 
-use crate::{host::elf::Source, process::Loop};
+use crate::{
+    host::elf::{Elf, Source},
+    process::Loop,
+};
 use tracer_common::managed;
 
 /// An interpreter in a file.
@@ -39,12 +44,32 @@ pub enum Interpreter {
 /// The interpreters in a file, or why one is not known.
 pub type Found = Vec<Result<Interpreter, String>>;
 
+/// Most bytes that are read of a file: those of its dynamic symbols, and of the index of its functions.
+const MOST_BYTES: u64 = 96 << 20;
+
 /// The interpreters that a file holds.
 #[must_use]
 pub fn recognise<S: Source + ?Sized>(source: &S) -> Found {
-    let python = python::recognise(source).map(|found| found.map(|(python, code)| Interpreter::Python(python, code)));
-    let v8 = v8::recognise(source).map(|found| found.map(Interpreter::V8));
+    let wants = |name: &[u8]| python::wants(name) || v8::wants(name);
+    let Ok(elf) = Elf::open(source, MOST_BYTES) else { return Found::new() };
+    let symbols = if elf.is_64() { elf.dynamic_symbols(wants).unwrap_or_default().unwrap_or_default() } else { Vec::new() };
+    if symbols.is_empty() {
+        return Found::new();
+    }
+    let python = python::recognise(&elf, &symbols).map(|found| found.map(|(python, code)| Interpreter::Python(python, code)));
+    let v8 = v8::recognise(&elf, &symbols).map(|found| found.map(Interpreter::V8));
     let python = python.map_err(|error| error.to_string()).transpose();
     let v8 = v8.map_err(|error| error.to_string()).transpose();
     python.into_iter().chain(v8).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_without_an_interpreter_has_none() {
+        assert_eq!(recognise(&std::fs::File::open("/proc/self/exe").unwrap()), Found::new());
+        assert_eq!(recognise(&b"\x7fELF"[..]), Found::new());
+    }
 }

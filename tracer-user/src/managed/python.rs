@@ -16,8 +16,6 @@ use tracer_common::{
     managed::python::{Python, entry},
 };
 
-/// Most bytes that are read of a file: those of its dynamic symbols.
-const MOST_BYTES: u64 = 32 << 20;
 /// The interpreter's state, its version, and the function in which it runs code.
 const RUNTIME: &[u8] = b"_PyRuntime";
 const VERSION: &[u8] = b"Py_Version";
@@ -51,8 +49,8 @@ pub enum NotKnown {
 ///
 /// # Errors
 /// It holds one that is not known.
-pub fn recognise<S: Source + ?Sized>(source: &S) -> Result<Option<(Python, Loop)>, NotKnown> {
-    let Ok(Some(found)) = find(source) else { return Ok(None) };
+pub fn recognise<S: Source + ?Sized>(elf: &Elf<'_, S>, symbols: &[Symbol]) -> Result<Option<(Python, Loop)>, NotKnown> {
+    let Ok(Some(found)) = find(elf, symbols) else { return Ok(None) };
     let name = || found.version.map_or_else(|| "before 3.11".to_owned(), |version| format!("3.{}", version >> 16 & 0xff));
     let minor = match found.version {
         Some(version) if version >> 24 == 3 => version >> 16 & 0xff,
@@ -97,12 +95,13 @@ struct Told {
     offsets: [u64; 3],
 }
 
-fn find<S: Source + ?Sized>(source: &S) -> Result<Option<Found>, ElfError> {
-    let elf = Elf::open(source, MOST_BYTES)?;
-    if !elf.is_64() {
-        return Ok(None);
-    }
-    let symbols = elf.dynamic_symbols(b"")?.unwrap_or_default();
+/// Whether a symbol of that name is looked at.
+#[must_use]
+pub fn wants(name: &[u8]) -> bool {
+    [RUNTIME, VERSION, LOOP].contains(&name)
+}
+
+fn find<S: Source + ?Sized>(elf: &Elf<'_, S>, symbols: &[Symbol]) -> Result<Option<Found>, ElfError> {
     let symbol = |name: &[u8]| symbols.iter().find(|symbol| symbol.name == name && symbol.address != 0);
     let (Some(runtime), Some(code)) = (symbol(RUNTIME), symbol(LOOP)) else { return Ok(None) };
     let text = elf.loaded().find(|segment| segment.flags & PF_X != 0 && code.address.wrapping_sub(segment.address) < segment.in_file);
@@ -115,7 +114,7 @@ fn find<S: Source + ?Sized>(source: &S) -> Result<Option<Found>, ElfError> {
     };
     let version = symbol(VERSION).and_then(|symbol| bytes_at(symbol, 4)?.try_into().ok()).map(u32::from_le_bytes);
     let body = code.address..code.address.saturating_add(code.bytes.min(MOST_BODY));
-    let apart = parts(&elf, &body).unwrap_or_default();
+    let apart = parts(elf, &body).unwrap_or_default();
     let in_file = |part: Range<u64>| to_offset(part.start)..to_offset(part.end);
     Ok(Some(Found {
         version,
@@ -284,18 +283,5 @@ mod tests {
             assert!(python.frame_bytes.max(python.code_bytes) < PIECE_BYTES as u32);
         }
         assert!(layout(8).is_none() && layout(15).is_none());
-    }
-
-    #[test]
-    #[ignore = "prints what is found in a file, for a person"]
-    fn shows_what_a_file_holds() {
-        let path = std::env::var("PYTHON_FILE").unwrap();
-        println!("{:x?}", recognise(&std::fs::File::open(path).unwrap()));
-    }
-
-    #[test]
-    fn a_file_without_an_interpreter_is_none() {
-        assert_eq!(recognise(&std::fs::File::open("/proc/self/exe").unwrap()), Ok(None));
-        assert_eq!(recognise(&b"\x7fELF"[..]), Ok(None));
     }
 }

@@ -10,8 +10,6 @@ use object::elf::PF_X;
 use std::ops::Range;
 use tracer_common::managed::v8::V8;
 
-/// Most bytes that are read of a file: those of its dynamic symbols.
-const MOST_BYTES: u64 = 64 << 20;
 /// What names of the variables begin with.
 const PREFIX: &[u8] = b"v8dbg_";
 /// Unused bits of a small number where pointers are not compressed.
@@ -28,8 +26,8 @@ pub struct NotKnown(u32);
 ///
 /// # Errors
 /// It holds one that is not known.
-pub fn recognise<S: Source + ?Sized>(source: &S) -> Result<Option<V8>, NotKnown> {
-    let Ok(Some((said, code))) = find(source) else { return Ok(None) };
+pub fn recognise<S: Source + ?Sized>(elf: &Elf<'_, S>, symbols: &[Symbol]) -> Result<Option<V8>, NotKnown> {
+    let Ok(Some((said, code))) = find(elf, symbols) else { return Ok(None) };
     with_scopes(said).map(|v8| Some(V8 { code_start: code.start, code_end: code.end, ..v8 }))
 }
 
@@ -48,16 +46,17 @@ fn with_scopes(said: V8) -> Result<V8, NotKnown> {
     Ok(V8 { scope_start, module_scope, module_more, is_packed, ..said })
 }
 
-fn find<S: Source + ?Sized>(source: &S) -> Result<Option<(V8, Range<u32>)>, ElfError> {
-    let elf = Elf::open(source, MOST_BYTES)?;
-    if !elf.is_64() {
-        return Ok(None);
-    }
-    let symbols = elf.dynamic_symbols(PREFIX)?.unwrap_or_default();
+/// Whether a symbol of that name is looked at.
+#[must_use]
+pub fn wants(name: &[u8]) -> bool {
+    name.starts_with(PREFIX)
+}
+
+fn find<S: Source + ?Sized>(elf: &Elf<'_, S>, symbols: &[Symbol]) -> Result<Option<(V8, Range<u32>)>, ElfError> {
     // Types of members are a part of the name, and differ.
     let said = |name: &str| {
-        let is_it = |symbol: &&Symbol| symbol.name[PREFIX.len()..].starts_with(name.as_bytes());
-        value(&elf, symbols.iter().find(is_it)?)
+        let is_it = |symbol: &&Symbol| symbol.name.strip_prefix(PREFIX).is_some_and(|rest| rest.starts_with(name.as_bytes()));
+        value(elf, symbols.iter().find(is_it)?)
     };
     if said("SmiShiftSize") != Some(WIDE) {
         return Ok(None);
@@ -82,7 +81,7 @@ fn find<S: Source + ?Sized>(source: &S) -> Result<Option<(V8, Range<u32>)>, ElfE
             ..V8::default()
         })
     };
-    Ok(read().zip(code(&elf)?))
+    Ok(read().zip(code(elf)?))
 }
 
 /// The value of a variable of 32 bits: where it has no bytes in the file, it is 0.
@@ -115,6 +114,5 @@ mod tests {
         let of_type = |type_shared| V8 { type_shared, ..V8::default() };
         assert!([257, 262, 274, 282].iter().all(|known| with_scopes(of_type(*known)).is_ok_and(|v8| v8.scope_start > 0)));
         assert_eq!(with_scopes(of_type(300)), Err(NotKnown(300)));
-        assert_eq!(recognise(&std::fs::File::open("/proc/self/exe").unwrap()), Ok(None));
     }
 }

@@ -48,7 +48,7 @@ impl Dynamic {
             let elf = Elf::open(file, MOST_BYTES)?;
             let segments = elf.loaded().copied().collect();
             Ok(elf
-                .dynamic_symbols(prefix)?
+                .dynamic_symbols(|name| name.starts_with(prefix))?
                 .map(|symbols| Dynamic { segments, symbols: symbols.into_iter().map(|symbol| (symbol.name, symbol.address)).collect() }))
         };
         read().unwrap_or_else(|error| {

@@ -492,12 +492,12 @@ impl Symbolizer {
 
     /// The name of a function that an interpreter runs.
     fn managed_name(&mut self, frame: ManagedFrame) -> Frame {
-        let known = lock(&self.functions).get(frame.function);
+        let known = lock(&self.functions).described(frame.function, frame.place);
         match known {
-            Some(function) => Frame::new(FrameKind::Managed, &function.described(frame.place)),
+            Some(name) => Frame::new(FrameKind::Managed, &name),
             None => {
                 self.counters.functions_not_told += self.is_new(Note::NotTold(frame.function));
-                Frame::new(FrameKind::Unknown, "[python]")
+                Frame::new(FrameKind::Unknown, "[interpreted]")
             }
         }
     }

@@ -170,7 +170,9 @@ impl Drop for Builder {
 enum Wanted {
     /// A file that a walk met is opened.
     Open(FileKey, Mapped),
-    /// It is read.
+    /// It is looked for interpreters, and read.
+    Interpreters(FileKey),
+    /// See [`Wanted::Interpreters`].
     Met(FileKey),
     /// One that was identified before it is read.
     Ahead(FileKey),
@@ -297,6 +299,9 @@ impl Thread {
 
     /// Asks for the table of a file that nobody has met yet.
     fn ask_ahead(&mut self, key: FileKey, file: Arc<File>) {
+        if !self.store.has(&key) && !self.interpreters.has(&key) {
+            self.ahead.ask(Wanted::Interpreters(key), Job::Interpreters(Arc::clone(&file)));
+        }
         // Larger files take seconds of a slow machine, and few walks meet them: those are read by need.
         let is_large = file.metadata().is_ok_and(|metadata| metadata.len() > MOST_AHEAD);
         if !is_large && !self.store.has(&key) && !self.refused.contains(&key) {
@@ -379,6 +384,7 @@ impl Thread {
         } else if self.store.has(key) {
             self.change_state(key, |state| state & !CLOSED);
         } else {
+            self.look_for_interpreters(*key, &file);
             self.reader.ask(Wanted::Met(*key), Job::Open(file));
         }
     }
@@ -446,14 +452,11 @@ impl Thread {
                 }
             }
             (Wanted::Open(key, by), Outcome::Answer(Read::Mapped(path, content))) => self.take_mapped(&key, by, &path, content),
-            (Wanted::Met(key), Outcome::Answer(Read::Rows(rows, interpreters))) => {
-                self.put(&key, rows, Use::Met);
-                self.take_interpreters(&key, interpreters);
-            }
-            (Wanted::Ahead(key), Outcome::Answer(Read::Rows(rows, interpreters))) => {
+            (Wanted::Interpreters(key), Outcome::Answer(Read::Interpreters(found))) => self.take_interpreters(&key, found),
+            (Wanted::Met(key), Outcome::Answer(Read::Rows(rows))) => self.put(&key, rows, Use::Met),
+            (Wanted::Ahead(key), Outcome::Answer(Read::Rows(rows))) => {
                 let is_open = lock(&self.shared.files).is_open(&key);
                 self.put(&key, rows, if is_open { Use::Met } else { Use::Ahead });
-                self.take_interpreters(&key, interpreters);
             }
             (Wanted::Open(key, _), Outcome::Answer(Read::Gone(error))) => {
                 log::debug!("{key:x?} is gone: {error}");
@@ -534,7 +537,9 @@ impl Thread {
         match rows {
             Ok(rows) => {
                 log::debug!("unwinding: {key:x?}: {} rows, {} rules, {} unread", rows.rows.len(), rows.rules.len(), rows.unread);
-                match self.store.put(&mut self.tables, key, &rows, used, now_s()) {
+                let put = self.store.put(&mut self.tables, key, &rows, used, now_s());
+                self.mark_interpreters(key);
+                match put {
                     Ok(Put::Done) => {}
                     Err(error) => {
                         self.counters.full += 1;
@@ -560,13 +565,26 @@ impl Thread {
         }
     }
 
+    /// Has a file looked for interpreters, before it is read: that takes a tenth of the time.
+    fn look_for_interpreters(&mut self, key: FileKey, file: &Arc<File>) {
+        if !self.interpreters.has(&key) {
+            self.reader.ask(Wanted::Interpreters(key), Job::Interpreters(Arc::clone(file)));
+        }
+    }
+
     /// Tells the kernel half how functions of the interpreters in a file are read.
     fn take_interpreters(&mut self, key: &FileKey, found: Found) {
-        let Some(told) = self.interpreters.tell(&mut self.tables, found) else { return };
-        if let Some(code) = told.code {
+        if let Some(code) = self.interpreters.tell(&mut self.tables, key, found) {
             lock(&self.shared.files).note_interpreter(key, code);
         }
-        self.change_state(key, |state| state & !STATE | told.state);
+        self.mark_interpreters(key);
+    }
+
+    /// Says in a file's entry which interpreters are in it, if it has an entry.
+    fn mark_interpreters(&mut self, key: &FileKey) {
+        if let Some(told) = self.interpreters.state(key) {
+            self.change_state(key, |state| state & !STATE | told);
+        }
     }
 
     /// There can be no table of a file. Of one that nobody met, the first walk tells all the same, for its names.

@@ -5,54 +5,70 @@ use crate::{
     managed::{Found, Interpreter},
     process::Loop,
 };
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use tracer_common::{
     managed::{
         python::{PYTHONS, Python},
         v8::{V8, V8S},
     },
-    unwind::{INTERPRETER, PYTHON_SHIFT, V8_SHIFT},
+    unwind::{FileKey, INTERPRETER, PYTHON_SHIFT, V8_SHIFT},
 };
 
-/// Builds of each kind, by number, and what was said of those that are not known.
+/// Files that are remembered.
+const MOST_FILES: usize = 16_384;
+
+/// Builds of each kind, by number, what files have, and what was said of those that are not known.
 #[derive(Debug, Default)]
 pub struct Interpreters {
     pythons: Vec<Python>,
     v8s: Vec<V8>,
+    /// Of each file what its entry in the kernel half's table has besides ([`tracer_common::unwind::FileTable::state`]); 0 for most.
+    files: HashMap<FileKey, u32>,
     said: HashSet<String>,
-}
-
-/// What is told of a file with interpreters.
-#[derive(Debug, Default)]
-pub struct Told {
-    /// What its entry in the kernel half's table has besides ([`tracer_common::unwind::FileTable::state`]).
-    pub state: u32,
-    /// The code that runs an interpreter's frames, of one that has frames of its own.
-    pub code: Option<Loop>,
 }
 
 /// What of a file's state is said here.
 pub const STATE: u32 = INTERPRETER << PYTHON_SHIFT | INTERPRETER << V8_SHIFT;
 
 impl Interpreters {
-    /// Tells the kernel half how the functions of what was found in a file are read; `None` if nothing was.
-    pub fn tell(&mut self, tables: &mut Tables, found: Found) -> Option<Told> {
-        let mut told = Told::default();
+    /// Whether a file was looked at.
+    #[must_use]
+    pub fn has(&self, key: &FileKey) -> bool {
+        self.files.contains_key(key)
+    }
+
+    /// What is said of a file that has some.
+    #[must_use]
+    pub fn state(&self, key: &FileKey) -> Option<u32> {
+        self.files.get(key).copied().filter(|state| *state != 0)
+    }
+
+    /// Tells the kernel half how the functions of what was found in a file are read. Gives the code that runs an interpreter's frames, of one that has
+    /// frames of its own.
+    pub fn tell(&mut self, tables: &mut Tables, key: &FileKey, found: Found) -> Option<Loop> {
+        let (mut state, mut loops) = (0, None);
         for found in found {
             match found {
                 Ok(Interpreter::Python(python, code)) => {
-                    let number = self.number(|all| &mut all.pythons, python, PYTHONS, |number| tables.set_python(number, &python))?;
-                    told.state |= (number + 1) << PYTHON_SHIFT;
-                    told.code = Some(code);
+                    let tell = |number| tables.set_python(number, &python);
+                    if let Some(number) = self.number(|all| &mut all.pythons, python, PYTHONS, tell) {
+                        state |= (number + 1) << PYTHON_SHIFT;
+                        loops = Some(code);
+                    }
                 }
                 Ok(Interpreter::V8(v8)) => {
-                    let number = self.number(|all| &mut all.v8s, v8, V8S, |number| tables.set_v8(number, &v8))?;
-                    told.state |= (number + 1) << V8_SHIFT;
+                    if let Some(number) = self.number(|all| &mut all.v8s, v8, V8S, |number| tables.set_v8(number, &v8)) {
+                        state |= (number + 1) << V8_SHIFT;
+                    }
                 }
                 Err(error) => self.say(error),
             }
         }
-        (told.state != 0).then_some(told)
+        if self.files.len() >= MOST_FILES {
+            self.files.clear();
+        }
+        self.files.insert(*key, state);
+        loops
     }
 
     /// The number of a build, which is told if it is new.

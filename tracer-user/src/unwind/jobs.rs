@@ -31,6 +31,8 @@ pub enum Job {
     Mapped(Miss),
     /// The rows of a file that is open.
     Open(Arc<File>),
+    /// The interpreters in one.
+    Interpreters(Arc<File>),
     /// The files that a program will map.
     Program(PathBuf),
     /// The same of a process that has just begun to execute its program.
@@ -43,8 +45,10 @@ pub enum Job {
 pub enum Read {
     /// A file of a mapping.
     Mapped(Box<[u8]>, Content),
-    /// What a file says of its code, and which interpreters it holds.
-    Rows(Result<Rows, RowsError>, Found),
+    /// What a file says of its code.
+    Rows(Result<Rows, RowsError>),
+    /// The interpreters that it holds.
+    Interpreters(Found),
     /// Files to be read.
     Files(Vec<File>),
     /// It could not be found.
@@ -84,8 +88,9 @@ pub fn read(job: Job) -> Read {
             let rows = rows::read(&*file);
             // What a large file took is not kept for the next.
             sys::give_memory_back();
-            Read::Rows(rows, managed::recognise(&*file))
+            Read::Rows(rows)
         }
+        Job::Interpreters(file) => Read::Interpreters(managed::recognise(&*file)),
         Job::Program(path) => Read::Files(opener::open_program(&path)),
         Job::Executed(tgid) => Read::Files(opener::open_executed(tgid)),
         Job::Process(tgid, seen) => Read::Files(opener::open_of_process(tgid, &mut lock(&seen))),
