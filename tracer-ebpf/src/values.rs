@@ -161,8 +161,8 @@ pub const PIECE: usize = PIECE_BYTES / 8;
 /// Working memory of a walk over an interpreter's frames (see [`crate::managed`]).
 #[repr(C)]
 pub struct Managed {
-    /// Number in `PYTHONS`.
-    pub python: u64,
+    /// Number in `PYTHONS` or `V8S`.
+    pub build: u64,
     /// Identity of the process.
     pub process: u64,
     /// Address of the next frame.

@@ -28,6 +28,7 @@ mod histograms;
 mod hugetlb;
 mod hung;
 mod input;
+mod javascript;
 mod jvm;
 mod lifecycle;
 mod losses;

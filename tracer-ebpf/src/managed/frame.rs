@@ -34,7 +34,7 @@ pub fn half(words: &[u64; PIECE], offset: u32) -> u32 {
 #[inline(never)]
 pub extern "C" fn read_frame(slot: u64) -> u64 {
     let Some(m) = state(slot) else { return LAST };
-    let Some(python) = PYTHONS.get(m.python as u32) else { return LAST };
+    let Some(python) = PYTHONS.get(m.build as u32) else { return LAST };
     if m.frame == 0 {
         return LAST;
     }

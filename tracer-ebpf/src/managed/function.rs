@@ -26,7 +26,7 @@ use tracer_common::{
 #[inline(never)]
 pub extern "C" fn read_name(slot: u64) -> u64 {
     let Some(m) = state(slot) else { return 0 };
-    let Some(python) = PYTHONS.get(m.python as u32) else { return 0 };
+    let Some(python) = PYTHONS.get(m.build as u32) else { return 0 };
     let at = word(&m.code_words, python.code_name);
     m.event.name_text = text(python, &mut m.word, &mut m.event.name, at);
     0
@@ -37,7 +37,7 @@ pub extern "C" fn read_name(slot: u64) -> u64 {
 #[inline(never)]
 pub extern "C" fn read_file(slot: u64) -> u64 {
     let Some(m) = state(slot) else { return 0 };
-    let Some(python) = PYTHONS.get(m.python as u32) else { return 0 };
+    let Some(python) = PYTHONS.get(m.build as u32) else { return 0 };
     let at = word(&m.code_words, python.code_file);
     m.event.file_text = text(python, &mut m.word, &mut m.event.file, at);
     0
@@ -125,7 +125,7 @@ fn text<const BYTES: usize>(python: &Python, held: &mut u64, buffer: &mut [u8; B
 #[inline(never)]
 pub extern "C" fn tell_function(slot: u64) -> u64 {
     let Some(m) = state(slot) else { return LAST };
-    let Some(python) = PYTHONS.get(m.python as u32) else { return LAST };
+    let Some(python) = PYTHONS.get(m.build as u32) else { return LAST };
     if m.event.name_text.width == 0 || m.event.file_text.width == 0 {
         loss::count(Loss::ManagedUnreadable, 0);
         return frame::put(m, 0);
@@ -159,6 +159,10 @@ pub extern "C" fn tell_function(slot: u64) -> u64 {
 pub extern "C" fn tell_script(slot: u64) -> u64 {
     let Some(m) = state(slot) else { return script::NONE };
     if m.event.file_text.width == 0 {
+        return script::NONE;
+    }
+    if m.event.name_text.width == 0 {
+        loss::count(Loss::ManagedUnreadable, 0);
         return script::NONE;
     }
     m.event.code_bytes = 0;

@@ -61,7 +61,7 @@ pub extern "C" fn walk_managed(slot: u64, walked: u64) -> u64 {
     if scratch.unwind.python == 0 || walked & LENGTH == 0 {
         return walked;
     }
-    scratch.managed.python = scratch.unwind.python - 1;
+    scratch.managed.build = scratch.unwind.python - 1;
     scratch.managed.place = 0;
     if thread::find_thread(slot) == 0 {
         return walked;

@@ -50,7 +50,7 @@ pub extern "C" fn learn_type(slot: u64) -> u64 {
 #[inline(never)]
 pub extern "C" fn read_function(slot: u64) -> u64 {
     let Some(m) = state(slot) else { return 0 };
-    let Some(v8) = V8S.get(m.python as u32) else { return 0 };
+    let Some(v8) = V8S.get(m.build as u32) else { return 0 };
     m.event.first_line = 0;
     m.event.name_text = Text { characters: 0, width: 1 };
     m.other = 0;
@@ -110,7 +110,7 @@ pub extern "C" fn read_script(slot: u64) -> u64 {
     /// In what stands for a script while it is debugged, the script.
     const DEBUGGED: u64 = 24;
     let Some(m) = state(slot) else { return 0 };
-    let Some(v8) = V8S.get(m.python as u32) else { return 0 };
+    let Some(v8) = V8S.get(m.build as u32) else { return 0 };
     m.event.file_text = Text { characters: 0, width: 0 };
     m.object = word(&m.code_words, v8.shared_script);
     learn_type(slot);
@@ -210,6 +210,7 @@ fn append(m: &mut Managed, is_file: u64, data: u64, width: u64, characters: u64)
     };
     // SAFETY: a piece is no longer than the path, behind which there is as much room; the helper checks the address.
     if unsafe { bpf_probe_read_user(to.cast(), (bytes & (NAME_BYTES as u64 * 2 - 1)) as u32, from as *const _) } != 0 {
+        text.width = 0;
         return;
     }
     text.width = width as u32;

@@ -31,7 +31,7 @@ pub extern "C" fn walk_scripts(slot: u64, walked: u64) -> u64 {
     if scratch.unwind.v8 == 0 || walked & ((1 << WALK_SHIFT) - 1) == 0 {
         return walked;
     }
-    scratch.managed.python = scratch.unwind.v8 - 1;
+    scratch.managed.build = scratch.unwind.v8 - 1;
     scratch.managed.process = task::own_identity();
     let mut at = 0;
     while at < MAX_FRAMES as u64 {
@@ -66,7 +66,7 @@ extern "C" fn look_at_script(slot: u64, at: u64) -> u64 {
     let Some(scratch) = SCRATCH.get_ptr_mut(slot as u32) else { return NONE };
     // SAFETY: as above.
     let (s, m, frames) = unsafe { (&(*scratch).unwind, &mut (*scratch).managed, &(*scratch).stack.frames) };
-    let Some(v8) = V8S.get(m.python as u32) else { return NONE };
+    let Some(v8) = V8S.get(m.build as u32) else { return NONE };
     let noted = s.script_frame[(at & LAST) as usize];
     let pointer = noted & ((1 << FRAME_SHIFT) - 1);
     // Code that makes no frame of its own runs with its caller's.

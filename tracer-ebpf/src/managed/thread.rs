@@ -22,7 +22,7 @@ const STEPS: u64 = 128;
 pub extern "C" fn find_thread(slot: u64) -> u64 {
     let Some(m) = state(slot) else { return 0 };
     let (Some(task_thread), Some(fsbase)) = (layout!(task_thread), layout!(thread_fsbase)) else { return 0 };
-    let Some(python) = PYTHONS.get(m.python as u32) else { return 0 };
+    let Some(python) = PYTHONS.get(m.build as u32) else { return 0 };
     // SAFETY: plain helpers.
     let (task, own) = unsafe { (bpf_get_current_task(), bpf_get_current_pid_tgid()) };
     if !fetch_kernel(&raw mut m.word, 8, task + task_thread + fsbase) {
@@ -68,7 +68,7 @@ extern "C" fn search_threads(slot: u64, id: u64) -> u64 {
     let Some(scratch) = SCRATCH.get_ptr_mut(slot as u32) else { return 0 };
     // SAFETY: a map value; the program that has the slot has marked it busy.
     let (base, m) = unsafe { ((*scratch).unwind.python_base, &mut (*scratch).managed) };
-    let Some(python) = PYTHONS.get(m.python as u32) else { return 0 };
+    let Some(python) = PYTHONS.get(m.build as u32) else { return 0 };
     if !fetch(&raw mut m.word, 8, base.wrapping_add(python.runtime) + python.first_interpreter as u64) || m.word == 0 {
         return 0;
     }
