@@ -1,7 +1,7 @@
 //! Every map of the object. Entries of the sized ones are set by the user half at load; all are preallocated, because an
 //! allocation inside a charge would itself be charged.
 
-use crate::values::{Collapse, FileScratch, SLOTS, Scratch, Stall, Wait};
+use crate::values::{Collapse, FileScratch, Managed, SLOTS, Scratch, Stall, Wait};
 use aya_ebpf::{
     macros::map,
     maps::{Array, HashMap, LruHashMap, PerCpuArray, PerCpuHashMap, RingBuf},
@@ -103,6 +103,10 @@ pub static PASSED_ON: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
 /// Working memory, one slot a program (see [`crate::scratch`]).
 #[map]
 pub static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(SLOTS, 0);
+
+/// Working memory of walks over interpreters' frames, one at a time (see [`crate::managed`]).
+#[map]
+pub static MANAGED: PerCpuArray<Managed> = PerCpuArray::with_max_entries(1, 0);
 
 /// `struct page` addresses of frames that the tracer itself was given, to find where the frame table's page structs begin, and what goes with
 /// that (see `tracer_common::settings::CALIBRATION_COUNT` and those after it).

@@ -51,8 +51,6 @@ pub struct Scratch {
     pub mapping: MappingRecord,
     /// A walk over a user stack.
     pub unwind: Unwind,
-    /// A walk over an interpreter's frames.
-    pub managed: Managed,
 }
 
 /// Above the bits of an address of user space.
@@ -161,10 +159,14 @@ pub const PIECE: usize = PIECE_BYTES / 8;
 /// Working memory of a walk over an interpreter's frames (see [`crate::managed`]).
 #[repr(C)]
 pub struct Managed {
+    /// 1 while a program works with it.
+    pub busy: u64,
     /// Number in `PYTHONS` or `V8S`.
     pub build: u64,
     /// Identity of the process.
     pub process: u64,
+    /// Where the first byte of the interpreter's file would be mapped.
+    pub base: u64,
     /// Address of the next frame.
     pub frame: u64,
     /// How many were found.

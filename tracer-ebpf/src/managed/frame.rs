@@ -32,8 +32,8 @@ pub fn half(words: &[u64; PIECE], offset: u32) -> u32 {
 /// Reads the next frame and records it: [`NEXT`], [`LAST`], [`LEARN`] or [`FULL`].
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn read_frame(slot: u64) -> u64 {
-    let Some(m) = state(slot) else { return LAST };
+pub extern "C" fn read_frame() -> u64 {
+    let Some(m) = state() else { return LAST };
     let Some(python) = PYTHONS.get(m.build as u32) else { return LAST };
     if m.frame == 0 {
         return LAST;

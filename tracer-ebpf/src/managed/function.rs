@@ -24,8 +24,8 @@ use tracer_common::{
 /// Reads the name of the function into the slot's event.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn read_name(slot: u64) -> u64 {
-    let Some(m) = state(slot) else { return 0 };
+pub extern "C" fn read_name() -> u64 {
+    let Some(m) = state() else { return 0 };
     let Some(python) = PYTHONS.get(m.build as u32) else { return 0 };
     let at = word(&m.code_words, python.code_name);
     m.event.name_text = text(python, &mut m.word, &mut m.event.name, at);
@@ -35,8 +35,8 @@ pub extern "C" fn read_name(slot: u64) -> u64 {
 /// Reads the path of its file, alike.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn read_file(slot: u64) -> u64 {
-    let Some(m) = state(slot) else { return 0 };
+pub extern "C" fn read_file() -> u64 {
+    let Some(m) = state() else { return 0 };
     let Some(python) = PYTHONS.get(m.build as u32) else { return 0 };
     let at = word(&m.code_words, python.code_file);
     m.event.file_text = text(python, &mut m.word, &mut m.event.file, at);
@@ -49,8 +49,8 @@ const WORDS: u64 = (NAME_BYTES + FILE_BYTES) as u64 / 8;
 /// Empties the texts of the slot's event: what is shorter than its room ends in zeros, so that hashes of equal texts are equal.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn clear_texts(slot: u64) -> u64 {
-    let Some(m) = state(slot) else { return 0 };
+pub extern "C" fn clear_texts() -> u64 {
+    let Some(m) = state() else { return 0 };
     let texts: *mut u64 = (&raw mut m.event.name).cast();
     let mut at = 0;
     while black_box(at) < WORDS {
@@ -64,8 +64,8 @@ pub extern "C" fn clear_texts(slot: u64) -> u64 {
 /// Empties the path alone.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn clear_file(slot: u64) -> u64 {
-    let Some(m) = state(slot) else { return 0 };
+pub extern "C" fn clear_file() -> u64 {
+    let Some(m) = state() else { return 0 };
     let path: *mut u64 = (&raw mut m.event.file).cast();
     let mut at = 0;
     while black_box(at) < FILE_BYTES as u64 / 8 {
@@ -79,8 +79,8 @@ pub extern "C" fn clear_file(slot: u64) -> u64 {
 /// A hash of what tells the function of the slot's event from others.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn hash_texts(slot: u64) -> u64 {
-    let Some(m) = state(slot) else { return 0 };
+extern "C" fn hash_texts() -> u64 {
+    let Some(m) = state() else { return 0 };
     let mut hash = mix64(m.event.first_line as u64, m.event.code_bytes as u64);
     let texts: *const u64 = (&raw const m.event.name).cast();
     let mut at = 0;
@@ -123,8 +123,8 @@ fn text<const BYTES: usize>(python: &Python, held: &mut u64, buffer: &mut [u8; B
 /// Gives the function of Python its number, tells user space of it if it was not told before, and records the frame.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn tell_function(slot: u64) -> u64 {
-    let Some(m) = state(slot) else { return LAST };
+pub extern "C" fn tell_function() -> u64 {
+    let Some(m) = state() else { return LAST };
     let Some(python) = PYTHONS.get(m.build as u32) else { return LAST };
     if m.event.name_text.width == 0 || m.event.file_text.width == 0 {
         loss::count(Loss::ManagedUnreadable, 0);
@@ -149,15 +149,15 @@ pub extern "C" fn tell_function(slot: u64) -> u64 {
             m.event.lines_bytes = m.word as u32;
         }
     }
-    let number = announce(slot);
+    let number = announce();
     frame::put(m, number)
 }
 
 /// The same of one of JavaScript, without the frame. One that belongs to no script is a part of V8, and has no name but that of its machine code.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn tell_script(slot: u64) -> u64 {
-    let Some(m) = state(slot) else { return script::NONE };
+pub extern "C" fn tell_script() -> u64 {
+    let Some(m) = state() else { return script::NONE };
     if m.event.file_text.width == 0 {
         return script::NONE;
     }
@@ -167,16 +167,16 @@ pub extern "C" fn tell_script(slot: u64) -> u64 {
     }
     m.event.code_bytes = 0;
     m.event.lines_format = POSITIONS;
-    announce(slot);
+    announce();
     script::KNOWN
 }
 
 /// Gives the function of the slot's event its number, and tells user space of it if it was not told before.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn announce(slot: u64) -> u64 {
-    let number = number_of(hash_texts(slot));
-    let Some(m) = state(slot) else { return 0 };
+extern "C" fn announce() -> u64 {
+    let number = number_of(hash_texts());
+    let Some(m) = state() else { return 0 };
     m.event.number = number;
     m.event.tgid = (bpf_get_current_pid_tgid() >> 32) as u32;
     m.event.reserved = 0;

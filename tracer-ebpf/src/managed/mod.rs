@@ -16,11 +16,13 @@ pub mod script;
 mod thread;
 
 use crate::{
-    maps::SCRATCH,
+    loss,
+    maps::{MANAGED, SCRATCH},
     values::{Managed, WALK_SHIFT},
 };
 use aya_ebpf::helpers::generated::bpf_probe_read_user;
 use core::hint::black_box;
+use tracer_common::loss::Loss;
 use tracer_common::stack::{
     GAP, INNERMOST, INNERMOST_BESIDE, MANAGED_CUT, MANAGED_SHIFT, MAX_FRAMES, OLDEST_SHIFT, OUTERMOST, OUTERMOST_BESIDE,
 };
@@ -37,11 +39,31 @@ const LEARN: u64 = 2;
 /// There is no room for it.
 const FULL: u64 = 3;
 
-/// The working memory of the slot's walk.
+/// The working memory of the walk.
 #[inline(always)]
-fn state(slot: u64) -> Option<&'static mut Managed> {
-    // SAFETY: a map value; the program that has the slot has marked it busy.
-    SCRATCH.get_ptr_mut(slot as u32).map(|scratch| unsafe { &mut (*scratch).managed })
+fn state() -> Option<&'static mut Managed> {
+    // SAFETY: a map value; the walk has marked it busy (see [`enter`]).
+    MANAGED.get_ptr_mut(0).map(|managed| unsafe { &mut *managed })
+}
+
+/// The working memory of this CPU, until [`leave`]; counts and returns `None` if another program has it, which was interrupted or preempted.
+#[inline(always)]
+fn enter() -> Option<&'static mut Managed> {
+    let m = state()?;
+    if m.busy != 0 {
+        loss::count(Loss::ScratchBusy, 0);
+        return None;
+    }
+    m.busy = 1;
+    Some(m)
+}
+
+/// Gives the working memory back.
+#[inline(always)]
+fn leave() {
+    if let Some(m) = state() {
+        m.busy = 0;
+    }
 }
 
 /// Reads memory of the current task into working memory.
@@ -61,19 +83,22 @@ pub extern "C" fn walk_managed(slot: u64, walked: u64) -> u64 {
     if scratch.unwind.python == 0 || walked & LENGTH == 0 {
         return walked;
     }
-    scratch.managed.build = scratch.unwind.python - 1;
-    scratch.managed.place = 0;
-    if thread::find_thread(slot) == 0 {
+    let Some(m) = enter() else { return walked };
+    m.build = scratch.unwind.python - 1;
+    m.base = scratch.unwind.python_base;
+    m.place = 0;
+    if thread::find_thread() == 0 {
+        leave();
         return walked;
     }
     let (mut turn, mut next) = (0, NEXT);
     while turn < TURNS {
-        next = frame::read_frame(slot);
+        next = frame::read_frame();
         if next == LEARN {
-            function::clear_texts(slot);
-            function::read_name(slot);
-            function::read_file(slot);
-            next = function::tell_function(slot);
+            function::clear_texts();
+            function::read_name();
+            function::read_file();
+            next = function::tell_function();
         }
         if next != NEXT {
             break;
@@ -81,7 +106,9 @@ pub extern "C" fn walk_managed(slot: u64, walked: u64) -> u64 {
         turn += 1;
     }
     let cut = if next == LAST { 0 } else { MANAGED_CUT as u64 };
-    settle(slot, walked | cut << WALK_SHIFT)
+    let walked = settle(slot, walked | cut << WALK_SHIFT);
+    leave();
+    walked
 }
 
 /// Number of frames in what a walk gives.
@@ -91,9 +118,9 @@ const LENGTH: u64 = (1 << WALK_SHIFT) - 1;
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn settle(slot: u64, walked: u64) -> u64 {
-    let Some(scratch) = SCRATCH.get_ptr_mut(slot as u32) else { return walked };
+    let (Some(scratch), Some(m)) = (SCRATCH.get_ptr_mut(slot as u32), state()) else { return walked };
     // SAFETY: as above.
-    let (m, frames) = unsafe { (&mut (*scratch).managed, &mut (*scratch).stack.frames) };
+    let frames = unsafe { &mut (*scratch).stack.frames };
     let mut walked = walked;
     let mut native = walked & LENGTH;
     const BESIDE: u64 = (INNERMOST_BESIDE + OUTERMOST_BESIDE) as u64;

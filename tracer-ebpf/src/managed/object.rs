@@ -22,8 +22,8 @@ const MOST_NAMES: u64 = 4096;
 /// Finds the type of the slot's object, or that it has none.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn learn_type(slot: u64) -> u64 {
-    let Some(m) = state(slot) else { return 0 };
+pub extern "C" fn learn_type() -> u64 {
+    let Some(m) = state() else { return 0 };
     m.object_type = NO_TYPE;
     if m.object & 3 != 1 || !fetch(&raw mut m.word, 8, m.object - 1) {
         return 0;
@@ -48,14 +48,14 @@ pub extern "C" fn learn_type(slot: u64) -> u64 {
 /// Makes the name of the function the slot's object, and reads its position. Where another name that V8 inferred is besides, that follows.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn read_function(slot: u64) -> u64 {
-    let Some(m) = state(slot) else { return 0 };
+pub extern "C" fn read_function() -> u64 {
+    let Some(m) = state() else { return 0 };
     let Some(v8) = V8S.get(m.build as u32) else { return 0 };
     m.event.first_line = 0;
     m.event.name_text = Text { characters: 0, width: 1 };
     m.other = 0;
     m.object = word(&m.code_words, v8.shared_name);
-    learn_type(slot);
+    learn_type();
     if m.object_type < NO_TEXT {
         return 0;
     }
@@ -96,8 +96,8 @@ pub extern "C" fn read_function(slot: u64) -> u64 {
 /// Makes the name that V8 inferred the slot's object, if the function has no other.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn take_other(slot: u64) -> u64 {
-    let Some(m) = state(slot) else { return 0 };
+pub extern "C" fn take_other() -> u64 {
+    let Some(m) = state() else { return 0 };
     m.object = if m.event.name_text.characters == 0 { m.other } else { 0 };
     0
 }
@@ -106,16 +106,16 @@ pub extern "C" fn take_other(slot: u64) -> u64 {
 /// not to be read.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn read_script(slot: u64) -> u64 {
+pub extern "C" fn read_script() -> u64 {
     /// In what stands for a script while it is debugged, the script.
     const DEBUGGED: u64 = 24;
-    let Some(m) = state(slot) else { return 0 };
+    let Some(m) = state() else { return 0 };
     let Some(v8) = V8S.get(m.build as u32) else { return 0 };
     m.event.file_text = Text { characters: 0, width: 0 };
     m.object = word(&m.code_words, v8.shared_script);
-    learn_type(slot);
+    learn_type();
     if v8.type_debug != 0 && m.object_type == v8.type_debug as u64 && fetch(&raw mut m.object, 8, m.object - 1 + DEBUGGED) {
-        learn_type(slot);
+        learn_type();
     }
     let script = m.object;
     m.object = 0;
@@ -135,12 +135,12 @@ pub extern "C" fn read_script(slot: u64) -> u64 {
 /// Reads the slot's object, if it is text, into the name of its event, or with 1 the path. Of pieces that are put together two are read.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn read_text(slot: u64, is_file: u64) -> u64 {
-    let Some(m) = state(slot) else { return 0 };
+pub extern "C" fn read_text(is_file: u64) -> u64 {
+    let Some(m) = state() else { return 0 };
     (m.filled, m.behind, m.start) = (0, 0, 0);
     let mut hop = 0;
     while hop < MOST_HOPS {
-        if follow_text(slot, is_file) == 0 {
+        if follow_text(is_file) == 0 {
             break;
         }
         hop += 1;
@@ -151,9 +151,9 @@ pub extern "C" fn read_text(slot: u64, is_file: u64) -> u64 {
 /// One object of a text: whether there is another.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn follow_text(slot: u64, is_file: u64) -> u64 {
-    learn_type(slot);
-    let Some(m) = state(slot) else { return 0 };
+extern "C" fn follow_text(is_file: u64) -> u64 {
+    learn_type();
+    let Some(m) = state() else { return 0 };
     // The length stands in the upper half of the first word; what the others are depends on the kind.
     if m.object_type >= NO_TEXT || !fetch(m.frame_words.as_mut_ptr(), 24, m.object - 1 + 8) {
         return 0;

@@ -4,7 +4,7 @@
 //! with their frame pointers, where the closure stands. What a closure belongs to is checked by the type of what all its like share. The
 //! numbers of functions come in the places of the frames.
 
-use super::{LEARN, fetch, function, object};
+use super::{LEARN, enter, fetch, function, leave, object, state};
 use crate::{
     kernel::task,
     maps::{FUNCTIONS, SCRATCH, V8S},
@@ -31,8 +31,9 @@ pub extern "C" fn walk_scripts(slot: u64, walked: u64) -> u64 {
     if scratch.unwind.v8 == 0 || walked & ((1 << WALK_SHIFT) - 1) == 0 {
         return walked;
     }
-    scratch.managed.build = scratch.unwind.v8 - 1;
-    scratch.managed.process = task::own_identity();
+    let Some(m) = enter() else { return walked };
+    m.build = scratch.unwind.v8 - 1;
+    m.process = task::own_identity();
     let mut at = 0;
     while at < MAX_FRAMES as u64 {
         if at >= scratch.unwind.script_frames {
@@ -40,21 +41,22 @@ pub extern "C" fn walk_scripts(slot: u64, walked: u64) -> u64 {
         }
         let mut found = look_at_script(slot, at);
         if found == LEARN {
-            function::clear_texts(slot);
-            object::read_function(slot);
-            object::read_text(slot, 0);
-            object::take_other(slot);
-            object::read_text(slot, 0);
-            function::clear_file(slot);
-            object::read_script(slot);
-            object::read_text(slot, 1);
-            found = function::tell_script(slot);
+            function::clear_texts();
+            object::read_function();
+            object::read_text(0);
+            object::take_other();
+            object::read_text(0);
+            function::clear_file();
+            object::read_script();
+            object::read_text(1);
+            found = function::tell_script();
         }
         if found == KNOWN {
             put_script(slot, at);
         }
         at += 1;
     }
+    leave();
     walked
 }
 
@@ -63,9 +65,9 @@ pub extern "C" fn walk_scripts(slot: u64, walked: u64) -> u64 {
 #[inline(never)]
 extern "C" fn look_at_script(slot: u64, at: u64) -> u64 {
     const LAST: u64 = MAX_FRAMES as u64 - 1;
-    let Some(scratch) = SCRATCH.get_ptr_mut(slot as u32) else { return NONE };
+    let (Some(scratch), Some(m)) = (SCRATCH.get_ptr_mut(slot as u32), state()) else { return NONE };
     // SAFETY: as above.
-    let (s, m, frames) = unsafe { (&(*scratch).unwind, &mut (*scratch).managed, &(*scratch).stack.frames) };
+    let (s, frames) = unsafe { (&(*scratch).unwind, &(*scratch).stack.frames) };
     let Some(v8) = V8S.get(m.build as u32) else { return NONE };
     let noted = s.script_frame[(at & LAST) as usize];
     let pointer = noted & ((1 << FRAME_SHIFT) - 1);
@@ -97,7 +99,7 @@ extern "C" fn look_at_script(slot: u64, at: u64) -> u64 {
     if closure & 3 != 1 || !fetch(&raw mut m.object, 8, closure - 1 + v8.shared as u64) {
         return NONE;
     }
-    object::learn_type(slot);
+    object::learn_type();
     if m.object_type != v8.type_shared as u64 || !fetch(m.code_words.as_mut_ptr(), SHARED_BYTES as u32, m.object - 1) {
         return NONE;
     }
@@ -120,9 +122,9 @@ extern "C" fn look_at_script(slot: u64, at: u64) -> u64 {
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn put_script(slot: u64, at: u64) -> u64 {
-    let Some(scratch) = SCRATCH.get_ptr_mut(slot as u32) else { return NONE };
+    let (Some(scratch), Some(m)) = (SCRATCH.get_ptr_mut(slot as u32), state()) else { return NONE };
     // SAFETY: as above.
-    let (s, m, frames) = unsafe { (&(*scratch).unwind, &(*scratch).managed, &mut (*scratch).stack.frames) };
+    let (s, frames) = unsafe { (&(*scratch).unwind, &mut (*scratch).stack.frames) };
     let place = s.script_frame[(at & (MAX_FRAMES as u64 - 1)) as usize] >> FRAME_SHIFT;
     frames[(place & (MAX_FRAMES as u64 - 1)) as usize] = number(m.known.number, m.at) | IN_PLACE;
     0

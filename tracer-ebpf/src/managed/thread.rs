@@ -6,7 +6,7 @@
 use super::{fetch, state};
 use crate::{
     globals::layout,
-    maps::{PYTHONS, RUNTIME_THREADS, SCRATCH},
+    maps::{PYTHONS, RUNTIME_THREADS},
     unwind::begin::fetch as fetch_kernel,
     values::Managed,
 };
@@ -19,8 +19,8 @@ const STEPS: u64 = 128;
 /// Finds the innermost frame of the current thread; 0 if there is none.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn find_thread(slot: u64) -> u64 {
-    let Some(m) = state(slot) else { return 0 };
+pub extern "C" fn find_thread() -> u64 {
+    let Some(m) = state() else { return 0 };
     let (Some(task_thread), Some(fsbase)) = (layout!(task_thread), layout!(thread_fsbase)) else { return 0 };
     let Some(python) = PYTHONS.get(m.build as u32) else { return 0 };
     // SAFETY: plain helpers.
@@ -38,7 +38,7 @@ pub extern "C" fn find_thread(slot: u64) -> u64 {
         }
     }
     if thread == 0 {
-        thread = search_threads(slot, id);
+        thread = search_threads(id);
         if thread == 0 {
             return 0;
         }
@@ -64,12 +64,10 @@ fn has_frame(m: &mut Managed, python: &Python, thread: u64) -> bool {
 /// The record of the thread with that `pthread_t`; 0 if there is none.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn search_threads(slot: u64, id: u64) -> u64 {
-    let Some(scratch) = SCRATCH.get_ptr_mut(slot as u32) else { return 0 };
-    // SAFETY: a map value; the program that has the slot has marked it busy.
-    let (base, m) = unsafe { ((*scratch).unwind.python_base, &mut (*scratch).managed) };
+extern "C" fn search_threads(id: u64) -> u64 {
+    let Some(m) = state() else { return 0 };
     let Some(python) = PYTHONS.get(m.build as u32) else { return 0 };
-    if !fetch(&raw mut m.word, 8, base.wrapping_add(python.runtime) + python.first_interpreter as u64) || m.word == 0 {
+    if !fetch(&raw mut m.word, 8, m.base.wrapping_add(python.runtime) + python.first_interpreter as u64) || m.word == 0 {
         return 0;
     }
     let mut interpreter = m.word;

@@ -7,12 +7,15 @@ use tracer_common::{
 };
 
 /// Memory of those whose values only the kernel half knows, for each CPU: working memory of programs.
-pub const BYTES_PER_CPU: u64 = 85_000;
+pub const BYTES_PER_CPU: u64 = 108_000;
 /// The same of what is not for each CPU.
 pub const BYTES: u64 = 1 << 10;
 
 /// Working memory, one slot a program.
 pub static SCRATCH: Row = Row::inner("SCRATCH", Shape::PerCpuArray, size_of::<u32>());
+
+/// Working memory of walks over interpreters' frames.
+pub static MANAGED: Row = Row::inner("MANAGED", Shape::PerCpuArray, size_of::<u32>());
 
 /// A file on its way into its table, one slot a program.
 pub static FILE_SCRATCH: Row = Row::inner("FILE_SCRATCH", Shape::PerCpuArray, size_of::<u32>());

@@ -180,6 +180,8 @@ tables! {
     RunResults => runs::RUN_RESULTS.row();
     /// Working memory.
     Scratch => &inner::SCRATCH;
+    /// Working memory of walks over interpreters' frames.
+    Managed => &inner::MANAGED;
     /// A file on its way into its table.
     FileScratch => &inner::FILE_SCRATCH;
     /// What khugepaged is at.
