@@ -11,7 +11,7 @@ use std::{
 };
 
 /// The rooms from the ground up. A room may import those before it, and itself.
-const ROOMS: [&str; 18] = [
+const ROOMS: [&str; 19] = [
     "text",
     "report",
     "host",
@@ -21,6 +21,7 @@ const ROOMS: [&str; 18] = [
     "region",
     "files",
     "kernel_half",
+    "managed",
     "symbols",
     "unwind",
     "snapshot",
