@@ -160,9 +160,10 @@ fn the_flame_graph_holds_every_wide_frame() {
             "shmem",
             "hugetlb",
             "several kinds",
+            "managed code",
             "kernel code",
             "cut stack",
-            "before start, unattributed",
+            "no stack",
             "2 too narrow to draw"
         ]
     );

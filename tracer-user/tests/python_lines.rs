@@ -1,5 +1,7 @@
 //! Lines of Python's functions against what each version of the interpreter says itself of the functions of `make.py`.
 
+#![allow(clippy::expect_used, reason = "a test fails by panicking")]
+
 use memtrail::managed::lines::line;
 use std::path::Path;
 

@@ -347,3 +347,21 @@ struct Function {
     #[prost(int64, tag = "4")]
     filename: i64,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn frames_of_one_function_on_two_lines_are_two_places_of_it() {
+        let mut tables = Tables::new(&[]);
+        tables.string("");
+        let places = ["load (app.py:3)", "load (app.py:9)", "load (other.py:?)", "load"].map(|name| tables.location(name));
+        assert_eq!(places, [1, 2, 3, 4]);
+        let line = |place: u64| tables.locations[place as usize - 1].line[0].clone();
+        assert_eq!(places.map(|place| (line(place).function_id, line(place).line)), [(1, 3), (1, 9), (2, 0), (3, 0)]);
+        let text = |number: i64| tables.strings[number as usize].as_str();
+        let functions: Vec<_> = tables.functions.iter().map(|function| (text(function.name), text(function.filename))).collect();
+        assert_eq!(functions, [("load", "app.py"), ("load", "other.py"), ("load", "")]);
+    }
+}

@@ -302,3 +302,19 @@ pub(in crate::output) fn empty(title: &str, subtitle: &str) -> String {
     svg.push_str("</svg>");
     svg
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn frames_of_managed_code_and_of_the_kernel_have_colours_of_their_own() {
+        let is_near = |name: &str, meaning: Meaning| {
+            let (found, wanted) = (color_of_name(name), meaning.color());
+            found == darker(wanted, variation(name))
+        };
+        assert!(is_near("load (app.py:3)", Meaning::Managed) && is_near("grow (app.js:?)", Meaning::Managed));
+        assert!(is_near("vfs_write_[k]", Meaning::Kernel));
+        assert_eq!(color_of_name("main").r, MARK.r, "what is below it decides");
+    }
+}
