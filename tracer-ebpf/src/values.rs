@@ -53,9 +53,6 @@ pub struct Scratch {
     pub unwind: Unwind,
 }
 
-/// Above the bits of an address of user space.
-pub const FRAME_SHIFT: u32 = 56;
-
 /// Words of the stack that are read at once.
 pub const WINDOW: usize = 256;
 /// Mappings that a walk remembers, besides the one that it is in.
@@ -106,10 +103,8 @@ pub struct Unwind {
     pub python_base: u64,
     /// One more than the number in `V8S` of a file that the walk met; 0 for none.
     pub v8: u64,
-    /// Frames so far that may be of JavaScript.
-    pub script_frames: u64,
-    /// Where each of them stands, above its frame pointer ([`FRAME_SHIFT`]).
-    pub script_frame: [u64; MAX_FRAMES],
+    /// Of each frame that may be of JavaScript the frame pointer, by its place; 0 of others.
+    pub script_frames: [u64; MAX_FRAMES],
     /// i_sb to i_ino of an inode.
     pub inode: [u64; 4],
     /// The mapping that the walk is in.

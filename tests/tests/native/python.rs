@@ -143,16 +143,24 @@ fn native_an_interpreter_that_lies_is_not_followed() {
     let folded = folder.path().join("stacks.folded");
     arguments.extend(["-o".to_owned(), folded.display().to_string()]);
     let memtrail = Memtrail::start(&arguments).unwrap();
-    let (mut child, mut said) = start(&cgroup, &program, &[&PAGES.to_string()]);
-    assert_eq!(line(&mut said), "ready");
-    // Its table is made meanwhile.
-    std::thread::sleep(std::time::Duration::from_secs(2));
-    writeln!(child.stdin.as_ref().unwrap()).unwrap();
-    let done = line(&mut said);
-    let pages: u64 = done.strip_prefix("done ").unwrap().parse().unwrap();
+    let run = |pages: u64| {
+        let (mut child, mut said) = start(&cgroup, &program, &[&pages.to_string()]);
+        assert_eq!(line(&mut said), "ready");
+        writeln!(child.stdin.as_ref().unwrap()).unwrap();
+        let done = line(&mut said);
+        let end = move || {
+            drop(child.stdin.take());
+            assert!(child.wait().unwrap().success());
+        };
+        (end, done.strip_prefix("done ").unwrap().parse::<u64>().unwrap())
+    };
+    // The first one makes the program known.
+    let (mut end, _) = run(1);
+    end();
+    std::thread::sleep(std::time::Duration::from_secs(3));
+    let (mut end, pages) = run(PAGES);
     let outcome = memtrail.stop().unwrap();
-    drop(child.stdin.take());
-    assert!(child.wait().unwrap().success());
+    end();
 
     let (mut touched, mut honest, mut deepest) = (0, 0, 0);
     let text = std::fs::read_to_string(&folded).unwrap();
@@ -164,7 +172,7 @@ fn native_an_interpreter_that_lies_is_not_followed() {
         }
         touched += bytes.parse::<u64>().unwrap() / 4096;
         deepest = deepest.max(frames.len());
-        if frames.windows(3).any(|frames| frames.iter().all(|frame| *frame == "honest (lies.py:?)" || *frame == "honest (lies.py:7)")) {
+        if frames.windows(3).any(|frames| frames.iter().all(|frame| *frame == "truthful (lies.py:?)")) {
             honest += bytes.parse::<u64>().unwrap() / 4096;
         }
     }
@@ -173,7 +181,7 @@ fn native_an_interpreter_that_lies_is_not_followed() {
         outcome.report["losses"]
     );
     assert_eq!(touched, pages, "{text}");
-    assert!(honest >= PAGES, "those without a lie: {honest}");
+    assert_eq!(honest, PAGES, "those without a lie");
     // The frames of a stack, cgroup, process, kind, and the marks of what is left out.
     assert!(deepest <= 128 + 6, "{deepest}");
     assert!(!text.contains('\u{1b}'), "names are escaped");

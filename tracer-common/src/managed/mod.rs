@@ -80,7 +80,8 @@ pub const fn number(function: u64, place: u64) -> u64 {
 #[inline(always)]
 #[must_use]
 pub const fn number_of(hash: u64) -> u64 {
-    hash >> (64 - FUNCTION_BITS) | 1
+    let number = hash >> (64 - FUNCTION_BITS);
+    if number == 0 { 1 } else { number }
 }
 
 /// What is known of an address at which a process has a function's code, or of a function that user space was told of.
@@ -110,9 +111,9 @@ pub const fn key_of_told(number: u64) -> u64 {
 }
 
 /// Functions that there is room for in `FUNCTIONS`, those of which user space was told included.
-pub const FUNCTIONS: u32 = 16_384;
+pub const FUNCTIONS: u32 = 8192;
 /// Threads that there is room for.
-pub const THREADS: u32 = 8192;
+pub const THREADS: u32 = 4096;
 
 /// Bytes of a function's name.
 pub const NAME_BYTES: usize = 128;
@@ -144,8 +145,8 @@ pub struct FunctionEvent {
     pub lines_format: u32,
     /// The line on which it begins.
     pub first_line: u32,
-    /// Bytes of its code.
-    pub code_bytes: u32,
+    /// Units of its code, where the runtime says that beside it; else 0.
+    pub code_units: u32,
     /// Bytes that the table of its lines has; 0: it could not be read.
     pub lines_bytes: u32,
     /// Thread-group id of the process that was met in it.

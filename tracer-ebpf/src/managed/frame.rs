@@ -104,6 +104,8 @@ pub fn put(m: &mut Managed, function: u64) -> u64 {
 fn unreadable(m: &mut Managed) -> u64 {
     loss::count(Loss::ManagedUnreadable, 0);
     m.at = FAR;
-    m.frame = 0;
-    put(m, 0)
+    m.marks = 0;
+    put(m, 0);
+    // Those further out are missing.
+    FULL
 }

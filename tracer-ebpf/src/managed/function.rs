@@ -81,7 +81,7 @@ pub extern "C" fn clear_file() -> u64 {
 #[inline(never)]
 extern "C" fn hash_texts() -> u64 {
     let Some(m) = state() else { return 0 };
-    let mut hash = mix64(m.event.first_line as u64, m.event.code_bytes as u64);
+    let mut hash = mix64((m.event.first_line as u64) << 32 | m.event.code_units as u64, m.event.lines_bytes as u64);
     let texts: *const u64 = (&raw const m.event.name).cast();
     let mut at = 0;
     while black_box(at) < WORDS {
@@ -131,7 +131,7 @@ pub extern "C" fn tell_function() -> u64 {
         return frame::put(m, 0);
     }
     m.event.first_line = half(&m.code_words, python.code_first_line);
-    m.event.code_bytes = if python.code_first == ABSENT { 0 } else { half(&m.code_words, python.code_size) };
+    m.event.code_units = if python.code_first == ABSENT { 0 } else { half(&m.code_words, python.code_size) };
     m.event.lines_format = python.lines;
     m.event.lines_bytes = 0;
     let lines = word(&m.code_words, python.code_lines);
@@ -158,14 +158,10 @@ pub extern "C" fn tell_function() -> u64 {
 #[inline(never)]
 pub extern "C" fn tell_script() -> u64 {
     let Some(m) = state() else { return script::NONE };
-    if m.event.file_text.width == 0 {
+    if m.event.file_text.width == 0 || m.event.name_text.width == 0 {
         return script::NONE;
     }
-    if m.event.name_text.width == 0 {
-        loss::count(Loss::ManagedUnreadable, 0);
-        return script::NONE;
-    }
-    m.event.code_bytes = 0;
+    m.event.code_units = 0;
     m.event.lines_format = POSITIONS;
     announce();
     script::KNOWN

@@ -51,7 +51,7 @@ fn state() -> Option<&'static mut Managed> {
 fn enter() -> Option<&'static mut Managed> {
     let m = state()?;
     if m.busy != 0 {
-        loss::count(Loss::ScratchBusy, 0);
+        loss::count(Loss::ManagedUnreadable, 0);
         return None;
     }
     m.busy = 1;

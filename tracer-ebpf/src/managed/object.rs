@@ -2,12 +2,17 @@
 //! should stand then stands where the object is by now.
 
 use super::{fetch, frame::word, state};
-use crate::{maps::V8S, values::Managed};
+use crate::{loss, maps::V8S, values::Managed};
 use aya_ebpf::helpers::generated::bpf_probe_read_user;
-use tracer_common::managed::{FILE_BYTES, NAME_BYTES, Text};
+use tracer_common::{
+    loss::Loss,
+    managed::{FILE_BYTES, NAME_BYTES, Text},
+};
 
-/// Stands for the type of what is no object, or cannot be read.
+/// Stands for the type of what is no object.
 const NO_TYPE: u64 = u64::MAX;
+/// Stands for that of an object which cannot be read.
+const UNREADABLE: u64 = u64::MAX - 1;
 /// In an object's type, where that of the object stands.
 const TYPE: u64 = 12;
 /// Types from here on are none of text.
@@ -25,7 +30,11 @@ const MOST_NAMES: u64 = 4096;
 pub extern "C" fn learn_type() -> u64 {
     let Some(m) = state() else { return 0 };
     m.object_type = NO_TYPE;
-    if m.object & 3 != 1 || !fetch(&raw mut m.word, 8, m.object - 1) {
+    if m.object & 3 != 1 {
+        return 0;
+    }
+    m.object_type = UNREADABLE;
+    if !fetch(&raw mut m.word, 8, m.object - 1) {
         return 0;
     }
     if m.word & 1 == 0 {
@@ -34,10 +43,7 @@ pub extern "C" fn learn_type() -> u64 {
             return 0;
         }
     }
-    if m.word & 3 != 1 {
-        return 0;
-    }
-    let at = m.word - 1 + TYPE;
+    let at = m.word.wrapping_sub(1) + TYPE;
     m.word = 0;
     if fetch(&raw mut m.word, 2, at) {
         m.object_type = m.word;
@@ -61,8 +67,14 @@ pub extern "C" fn read_function() -> u64 {
     }
     let scope = m.object;
     m.object = 0;
-    if m.object_type != v8.type_scope as u64 || !fetch(m.frame_words.as_mut_ptr(), 40, scope - 1 + 8) {
+    if m.object_type == UNREADABLE {
+        return unreadable(&mut m.event.name_text);
+    }
+    if m.object_type != v8.type_scope as u64 {
         return 0;
+    }
+    if !fetch(m.frame_words.as_mut_ptr(), 40, scope - 1 + 8) {
+        return unreadable(&mut m.event.name_text);
     }
     let flags = if v8.is_packed != 0 { m.frame_words[0] & 0xffff_ffff } else { m.frame_words[0] >> 32 };
     let mut names = m.frame_words[2] >> 32;
@@ -78,7 +90,7 @@ pub extern "C" fn read_function() -> u64 {
         at += 8;
     }
     if !fetch(m.frame_words.as_mut_ptr(), 40, scope - 1 + at) {
-        return 0;
+        return unreadable(&mut m.event.name_text);
     }
     let mut next = 0;
     if flags >> 12 & 3 != 0 {
@@ -98,7 +110,8 @@ pub extern "C" fn read_function() -> u64 {
 #[inline(never)]
 pub extern "C" fn take_other() -> u64 {
     let Some(m) = state() else { return 0 };
-    m.object = if m.event.name_text.characters == 0 { m.other } else { 0 };
+    let has_none = m.event.name_text.characters == 0 && m.event.name_text.width != 0;
+    m.object = if has_none { m.other } else { 0 };
     0
 }
 
@@ -119,9 +132,15 @@ pub extern "C" fn read_script() -> u64 {
     }
     let script = m.object;
     m.object = 0;
-    // The source and the name.
-    if m.object_type != v8.type_script as u64 || !fetch(m.frame_words.as_mut_ptr(), 24, script - 1) {
+    if m.object_type == UNREADABLE {
+        return unreadable(&mut m.event.file_text);
+    }
+    if m.object_type != v8.type_script as u64 {
         return 0;
+    }
+    // The source and the name.
+    if !fetch(m.frame_words.as_mut_ptr(), 24, script - 1) {
+        return unreadable(&mut m.event.file_text);
     }
     m.event.file_text.width = 1;
     m.object = m.frame_words[2];
@@ -129,6 +148,14 @@ pub extern "C" fn read_script() -> u64 {
     // The length is 0 for a source that is none.
     fetch(&raw mut m.word, 4, m.frame_words[1] - 1 + 12);
     m.event.lines_bytes = m.word as u32;
+    0
+}
+
+/// A text cannot be read: the function is not told, rather than told without it.
+#[inline(always)]
+fn unreadable(text: &mut Text) -> u64 {
+    loss::count(Loss::ManagedUnreadable, 0);
+    text.width = 0;
     0
 }
 
@@ -154,9 +181,16 @@ pub extern "C" fn read_text(is_file: u64) -> u64 {
 extern "C" fn follow_text(is_file: u64) -> u64 {
     learn_type();
     let Some(m) = state() else { return 0 };
-    // The length stands in the upper half of the first word; what the others are depends on the kind.
-    if m.object_type >= NO_TEXT || !fetch(m.frame_words.as_mut_ptr(), 24, m.object - 1 + 8) {
+    let text = if is_file != 0 { &mut m.event.file_text } else { &mut m.event.name_text };
+    if m.object_type == UNREADABLE {
+        return unreadable(text);
+    }
+    if m.object_type >= NO_TEXT {
         return 0;
+    }
+    // The length stands in the upper half of the first word; what the others are depends on the kind.
+    if !fetch(m.frame_words.as_mut_ptr(), 24, m.object - 1 + 8) {
+        return unreadable(text);
     }
     let (length, first, second) = (m.frame_words[0] >> 32, m.frame_words[1], m.frame_words[2]);
     let data = match m.object_type & 7 {
@@ -210,7 +244,7 @@ fn append(m: &mut Managed, is_file: u64, data: u64, width: u64, characters: u64)
     };
     // SAFETY: a piece is no longer than the path, behind which there is as much room; the helper checks the address.
     if unsafe { bpf_probe_read_user(to.cast(), (bytes & (NAME_BYTES as u64 * 2 - 1)) as u32, from as *const _) } != 0 {
-        text.width = 0;
+        unreadable(text);
         return;
     }
     text.width = width as u32;

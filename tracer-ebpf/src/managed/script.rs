@@ -4,16 +4,16 @@
 //! with their frame pointers, where the closure stands. What a closure belongs to is checked by the type of what all its like share. The
 //! numbers of functions come in the places of the frames.
 
-use super::{LEARN, enter, fetch, function, leave, object, state};
+use super::{LEARN, LENGTH, PLACE, enter, fetch, function, leave, object, state};
 use crate::{
     kernel::task,
     maps::{FUNCTIONS, SCRATCH, V8S},
-    values::{FRAME_SHIFT, WALK_SHIFT},
+    values::WALK_SHIFT,
 };
 use tracer_common::{
     managed::{IN_PLACE, key_of_code, number, v8::SHARED_BYTES},
     mix64,
-    stack::{FAR, IN_FILE, LEFT_OUT, MAX_FRAMES},
+    stack::{DEEPEST, FAR, IN_FILE, INNERMOST, LEFT_OUT, MAX_FRAMES, OLDEST_SHIFT},
 };
 
 /// The frame has no function of JavaScript.
@@ -28,7 +28,7 @@ pub extern "C" fn walk_scripts(slot: u64, walked: u64) -> u64 {
     let Some(scratch) = SCRATCH.get_ptr_mut(slot as u32) else { return walked };
     // SAFETY: a map value; the program that has the slot has marked it busy.
     let scratch = unsafe { &mut *scratch };
-    if scratch.unwind.v8 == 0 || walked & ((1 << WALK_SHIFT) - 1) == 0 {
+    if scratch.unwind.v8 == 0 || walked & LENGTH == 0 {
         return walked;
     }
     let Some(m) = enter() else { return walked };
@@ -36,10 +36,10 @@ pub extern "C" fn walk_scripts(slot: u64, walked: u64) -> u64 {
     m.process = task::own_identity();
     let mut at = 0;
     while at < MAX_FRAMES as u64 {
-        if at >= scratch.unwind.script_frames {
+        if at >= walked & LENGTH {
             break;
         }
-        let mut found = look_at_script(slot, at);
+        let mut found = look_at_script(slot, at, walked);
         if found == LEARN {
             function::clear_texts();
             object::read_function();
@@ -63,19 +63,22 @@ pub extern "C" fn walk_scripts(slot: u64, walked: u64) -> u64 {
 /// Looks whether a frame that the walk noted has a function of JavaScript, and which. [`NONE`], [`KNOWN`] or [`LEARN`].
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn look_at_script(slot: u64, at: u64) -> u64 {
+extern "C" fn look_at_script(slot: u64, at: u64, walked: u64) -> u64 {
     const LAST: u64 = MAX_FRAMES as u64 - 1;
     let (Some(scratch), Some(m)) = (SCRATCH.get_ptr_mut(slot as u32), state()) else { return NONE };
     // SAFETY: as above.
     let (s, frames) = unsafe { (&(*scratch).unwind, &(*scratch).stack.frames) };
     let Some(v8) = V8S.get(m.build as u32) else { return NONE };
-    let noted = s.script_frame[(at & LAST) as usize];
-    let pointer = noted & ((1 << FRAME_SHIFT) - 1);
-    // Code that makes no frame of its own runs with its caller's.
-    if at + 1 < s.script_frames && s.script_frame[((at + 1) & LAST) as usize] & ((1 << FRAME_SHIFT) - 1) == pointer {
+    let pointer = s.script_frames[(at & LAST) as usize];
+    if pointer == 0 {
         return NONE;
     }
-    let frame = frames[((noted >> FRAME_SHIFT) & LAST) as usize];
+    // Code that makes no frame of its own runs with its caller's.
+    let caller = caller_of(at, walked);
+    if caller != 0 && s.script_frames[(caller & LAST) as usize] == pointer {
+        return NONE;
+    }
+    let frame = frames[(at & LAST) as usize];
     let offset = frame & FAR;
     if frame == LEFT_OUT || frame & IN_FILE != 0 && (offset < v8.code_start as u64 || offset >= v8.code_end as u64) {
         return NONE;
@@ -118,14 +121,29 @@ extern "C" fn look_at_script(slot: u64, at: u64) -> u64 {
     LEARN
 }
 
+/// Where the frame stands that called the one at that place; 0 if it was left out or there is none.
+#[inline(always)]
+fn caller_of(at: u64, walked: u64) -> u64 {
+    let oldest = walked >> (WALK_SHIFT + OLDEST_SHIFT) & PLACE;
+    let next = at + 1;
+    if oldest == 0 || next < INNERMOST as u64 {
+        return if next < walked & LENGTH { next } else { 0 };
+    }
+    if next == INNERMOST as u64 {
+        return 0;
+    }
+    // In the ring, which ends before the oldest.
+    let next = if next == DEEPEST as u64 { INNERMOST as u64 } else { next };
+    if next == INNERMOST as u64 + oldest - 1 { 0 } else { next }
+}
+
 /// Puts the function in the place of the frame.
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn put_script(slot: u64, at: u64) -> u64 {
     let (Some(scratch), Some(m)) = (SCRATCH.get_ptr_mut(slot as u32), state()) else { return NONE };
     // SAFETY: as above.
-    let (s, frames) = unsafe { (&(*scratch).unwind, &mut (*scratch).stack.frames) };
-    let place = s.script_frame[(at & (MAX_FRAMES as u64 - 1)) as usize] >> FRAME_SHIFT;
-    frames[(place & (MAX_FRAMES as u64 - 1)) as usize] = number(m.known.number, m.at) | IN_PLACE;
+    let frames = unsafe { &mut (*scratch).stack.frames };
+    frames[(at & (MAX_FRAMES as u64 - 1)) as usize] = number(m.known.number, m.at) | IN_PLACE;
     0
 }

@@ -33,7 +33,8 @@ pub extern "C" fn find_thread() -> u64 {
     if let Some(known) = RUNTIME_THREADS.get_ptr(own) {
         // SAFETY: a map value, an aligned word.
         thread = unsafe { *known };
-        if !fetch(&raw mut m.word, 8, thread + python.thread_id as u64) || m.word != id {
+        // It may be one without a frame: a thread can have several records, of which one is in use.
+        if !fetch(&raw mut m.word, 8, thread + python.thread_id as u64) || m.word != id || !has_frame(m, python, thread) {
             thread = 0;
         }
     }
@@ -44,9 +45,6 @@ pub extern "C" fn find_thread() -> u64 {
         }
         // Where there is no room it is looked for again.
         let _ = RUNTIME_THREADS.insert(own, thread, 0);
-    }
-    if !has_frame(m, python, thread) {
-        return 0;
     }
     m.process = crate::kernel::task::own_identity();
     1

@@ -65,7 +65,6 @@ pub extern "C" fn begin(slot: u64) -> u64 {
     s.is_planted = 0;
     s.python = 0;
     s.v8 = 0;
-    s.script_frames = 0;
     s.is_leaf = 1;
     s.registers.returns = 0;
     s.registers.bp_known = 1;

@@ -3,7 +3,7 @@
 use super::{GUESSED_CALLER, GUESSED_LEAF, LOOK, STEP, mapping::EXECUTABLE, state};
 use crate::{
     maps::{SCRATCH, UNWIND_PAGES, UNWIND_ROWS, UNWIND_RULES},
-    values::{FRAME_SHIFT, KNOWN, Range, Unwind, WINDOW},
+    values::{KNOWN, Range, Unwind, WINDOW},
 };
 use aya_ebpf::helpers::generated::bpf_probe_read_user;
 use tracer_common::{
@@ -69,11 +69,8 @@ pub extern "C" fn record(slot: u64) -> u64 {
     }
     // Behind the innermost frames the latest ones, in a ring: the outermost of all, in the end.
     frames[(s.place & (MAX_FRAMES as u64 - 1)) as usize] = number_of(&s.current, s.registers.pc);
-    if s.current.may_be_script != 0 && s.registers.bp_known != 0 && s.script_frames < MAX_FRAMES as u64 {
-        s.script_frame[(s.script_frames & (MAX_FRAMES as u64 - 1)) as usize] =
-            s.place << FRAME_SHIFT | s.registers.bp & ((1 << FRAME_SHIFT) - 1);
-        s.script_frames += 1;
-    }
+    let is_script = s.current.may_be_script != 0 && s.registers.bp_known != 0;
+    s.script_frames[(s.place & (MAX_FRAMES as u64 - 1)) as usize] = if is_script { s.registers.bp } else { 0 };
     s.rule.kind = kind::NONE;
     if let Some(rule) = rule_at(s, look) {
         s.rule = *rule;
@@ -162,6 +159,7 @@ fn left_out(slot: u64, s: &mut Unwind) {
     // SAFETY: a map value; the program that has the slot has marked it busy.
     let frames = unsafe { &mut (*scratch).stack.frames };
     frames[(s.place & (MAX_FRAMES as u64 - 1)) as usize] = LEFT_OUT;
+    s.script_frames[(s.place & (MAX_FRAMES as u64 - 1)) as usize] = 0;
     advance(s);
 }
 

@@ -19,6 +19,9 @@ use std::{cell::Cell, fs::File, io, ops::Range, os::unix::fs::FileExt as _};
 pub const MOST_PROGRAM_HEADERS: u16 = 256;
 /// Most section headers of a file. Zero and 0xffff stand for numbers kept elsewhere, in files of more than 65,279 sections: no program is one.
 pub const MOST_SECTIONS: u16 = 4096;
+/// Longest name of a symbol that is looked for, and most of these.
+const MOST_SYMBOL_NAME: usize = 256;
+const MOST_SYMBOLS: usize = 8192;
 /// Most bytes that are read of the names of sections.
 const MOST_SECTION_NAMES: u64 = 1 << 20;
 /// Most libraries that a program is believed to need.
@@ -418,14 +421,16 @@ fn symbols_in<H: FileHeader<Endian = LittleEndian>>(entries: &[u8], names: &[u8]
     let count = entries.len() / size_of::<H::Sym>();
     let Ok((symbols, _)) = pod::slice_from_bytes::<H::Sym>(entries, count) else { return Vec::new() };
     let named = symbols.iter().filter_map(|symbol| {
-        let name = until_zero(names.get(usize::try_from(symbol.st_name(LittleEndian)).ok()?..)?)?;
+        let names = names.get(usize::try_from(symbol.st_name(LittleEndian)).ok()?..)?;
+        // All names could be one, and as long as the file.
+        let name = until_zero(&names[..names.len().min(MOST_SYMBOL_NAME)])?;
         wanted(name).then(|| Symbol {
             name: name.to_vec(),
             address: symbol.st_value(LittleEndian).into(),
             bytes: symbol.st_size(LittleEndian).into(),
         })
     });
-    named.collect()
+    named.take(MOST_SYMBOLS).collect()
 }
 
 fn until_zero(bytes: &[u8]) -> Option<&[u8]> {

@@ -17,8 +17,13 @@ use tracer_common::managed::{FILE_BYTES, NAME_BYTES};
 
 /// Functions that are remembered: some 10 MB with their lines.
 const MOST_FUNCTIONS: usize = 65_536;
-/// Bytes of all tables of lines.
-const MOST_LINES: usize = 16 << 20;
+/// Scripts that are read for their lines.
+const MOST_SCRIPTS: usize = 4096;
+/// Bytes of all functions' tables of lines, and of all lines of scripts.
+const MOST_LINES: usize = 12 << 20;
+const MOST_SCRIPT_LINES: usize = 4 << 20;
+/// Events that are taken in at once: more than the ring holds.
+const MOST_AT_ONCE: usize = 512;
 /// Directories below which the path of a file says whose it is: the rest of it is told.
 const LIBRARIES: [&str; 3] = ["/site-packages/", "/dist-packages/", "/node_modules/"];
 
@@ -104,13 +109,17 @@ fn text(text: Text, bytes: &[u8]) -> String {
     let width = text.width as usize;
     // Whole characters of any width have room.
     let read = (text.characters as usize).saturating_mul(width).min(bytes.len() - 4);
-    let character = |unit: &[u8]| {
-        let number = unit.iter().rev().fold(0_u32, |number, byte| number << 8 | u32::from(*byte));
-        char::from_u32(number).unwrap_or(char::REPLACEMENT_CHARACTER)
-    };
+    let number = |unit: &[u8]| unit.iter().rev().fold(0_u32, |number, byte| number << 8 | u32::from(*byte));
     let is_cut = text.characters as usize * width.max(1) > read;
-    let read = bytes[..read].chunks_exact(width.max(1)).map(character);
-    is_cut.then_some('…').into_iter().chain(read).collect()
+    let units = bytes[..read].chunks_exact(width.max(1)).map(number);
+    let mut text: String = is_cut.then_some('…').into_iter().collect();
+    if width == 2 {
+        let units = units.map(|unit| unit as u16);
+        text.extend(char::decode_utf16(units).map(|character| character.unwrap_or(char::REPLACEMENT_CHARACTER)));
+    } else {
+        text.extend(units.map(|unit| char::from_u32(unit).unwrap_or(char::REPLACEMENT_CHARACTER)));
+    }
+    text
 }
 
 /// The part of a path that tells files of one installation apart.
@@ -121,7 +130,7 @@ fn short(path: &str) -> &str {
     }
     let in_packages = LIBRARIES.iter().find_map(|directory| path.rfind(directory).map(|at| &path[at + directory.len()..]));
     let in_library = || {
-        let (_, rest) = path.rsplit_once("/lib/python3")?;
+        let (_, rest) = path.rsplit_once("/lib/python3").or_else(|| path.rsplit_once("/lib64/python3"))?;
         rest.split_once('/').map(|(_, rest)| rest)
     };
     in_packages.or_else(in_library).unwrap_or_else(|| path.rsplit('/').next().unwrap_or(path))
@@ -138,8 +147,9 @@ pub struct Functions {
     unread: Vec<(u32, Script)>,
     /// Those that were asked for.
     asked: HashSet<Script>,
-    /// Bytes of all lines.
+    /// Bytes of all tables of functions, and of all lines of scripts.
     lines: usize,
+    script_lines: usize,
     forgotten: u64,
 }
 
@@ -157,9 +167,10 @@ impl Functions {
 
     /// Takes in what the kernel half has told by now.
     pub fn listen(&mut self) {
-        while let Some(event) = self.events.as_mut().and_then(Iterator::next) {
+        for _ in 0..MOST_AT_ONCE {
+            let Some(event) = self.events.as_mut().and_then(Iterator::next) else { return };
             let function = Function::from(&event);
-            if let Some(script) = function.script().filter(|_| self.asked.len() < MOST_FUNCTIONS)
+            if let Some(script) = function.script().filter(|script| script.has_file() && self.asked.len() < MOST_SCRIPTS)
                 && self.asked.insert(script.clone())
             {
                 self.unread.push((event.tgid, script));
@@ -173,10 +184,15 @@ impl Functions {
         std::mem::take(&mut self.unread)
     }
 
+    /// A script is not going to be read now: it is asked for again when it is met again.
+    pub fn forget_script(&mut self, script: &Script) {
+        self.asked.remove(script);
+    }
+
     /// The lines of a script are known.
     pub fn learn_lines(&mut self, script: Script, lines: scripts::Lines) {
-        if self.lines + lines.bytes() <= MOST_LINES {
-            self.lines += lines.bytes();
+        if self.script_lines + lines.bytes() <= MOST_SCRIPT_LINES {
+            self.script_lines += lines.bytes();
             self.scripts.insert(script, lines);
         }
     }
@@ -200,9 +216,13 @@ impl Functions {
         self.forgotten
     }
 
-    fn insert(&mut self, number: u64, function: Function) {
+    fn insert(&mut self, number: u64, mut function: Function) {
+        if self.lines + function.lines_bytes() > MOST_LINES {
+            // Rather without its lines than without its name.
+            function.lines = Lines::Table { format: 0, bytes: Box::default(), is_whole: false };
+        }
         let lines = function.lines_bytes();
-        if self.known.len() >= MOST_FUNCTIONS || self.lines + lines > MOST_LINES {
+        if self.known.len() >= MOST_FUNCTIONS {
             self.forgotten += u64::from(!self.known.contains_key(&number));
             return;
         }
@@ -229,7 +249,7 @@ mod tests {
             number: 7,
             lines_format: 11,
             first_line: 3,
-            code_bytes: 4,
+            code_units: 4,
             lines_bytes: 0,
             tgid: 1,
             reserved: 0,
@@ -250,6 +270,7 @@ mod tests {
         assert_eq!(name(b"Handler.load_rows", 1), "Handler.load_rows");
         assert_eq!(name(b"caf\xe9", 1), "café");
         assert_eq!(name(&[0x4a, 0x30, 0x41, 0], 2), "\u{304a}A");
+        assert_eq!(name(&[0x3d, 0xd8, 0x00, 0xde, 0x41, 0, 0x3d, 0xd8], 2), "\u{1f600}A\u{fffd}", "pairs, as in V8");
         assert_eq!(name(&[0x00, 0xf6, 0x01, 0, 0x00, 0xd8, 0, 0], 4), "\u{1f600}\u{fffd}");
         let long = Function::from(&event(&[b'x'; 200], 1, b""));
         assert_eq!((long.name.chars().count(), long.name.starts_with('…')), (NAME_BYTES - 4 + 1, true));
@@ -263,6 +284,7 @@ mod tests {
     fn files_are_told_from_others_of_their_installation() {
         let paths = [
             ("/usr/lib/python3.11/json/decoder.py", "json/decoder.py"),
+            ("/usr/lib64/python3.12/json/decoder.py", "json/decoder.py"),
             ("/venv/lib/python3.12/site-packages/django/db/query.py", "django/db/query.py"),
             ("/usr/lib/python3/dist-packages/yaml/__init__.py", "yaml/__init__.py"),
             ("/srv/app/handlers.py", "handlers.py"),

@@ -24,6 +24,8 @@ pub enum From {
     Leaf,
     /// Frames of the machine are missing before that one: those behind it are counted from the root, the others from the leaf.
     Gap(usize),
+    /// The same where outer frames are missing in the interpreter's list, too: what is behind it stands for itself.
+    GapOfBoth(usize),
 }
 
 /// The whole stack, innermost first: `is_loop` says of each frame of the machine whether it is the evaluation loop's, `is_outermost` of each of the
@@ -36,12 +38,12 @@ pub fn interleave(is_loop: &[bool], is_outermost: &[bool], from: From) -> Vec<Sl
     let inner = match from {
         From::Root => 0,
         From::Leaf => loops.len(),
-        From::Gap(gap) => loops.iter().filter(|at| **at < gap).count(),
+        From::Gap(gap) | From::GapOfBoth(gap) => loops.iter().filter(|at| **at < gap).count(),
     };
     // From the leaf on, and from the root on, as far as there are calls: one is never counted from both ends.
     let inner = inner.min(calls.len());
     let outer = (loops.len() - inner).min(calls.len() - inner);
-    let outer = if from == From::Leaf { 0 } else { outer };
+    let outer = if matches!(from, From::Leaf | From::GapOfBoth(_)) { 0 } else { outer };
     let mut places: Vec<(usize, &[Range<usize>])> = (0..inner).map(|n| (loops[n], &calls[n..=n])).collect();
     places.extend((0..outer).rev().map(|n| (loops[loops.len() - 1 - n], &calls[calls.len() - 1 - n..calls.len() - n])));
     // Those that are left stand at the gap; without one, beside their neighbours.
@@ -50,7 +52,7 @@ pub fn interleave(is_loop: &[bool], is_outermost: &[bool], from: From) -> Vec<Sl
     let put = |slots: &mut Vec<Slot>, calls: &[Range<usize>]| slots.extend(calls.iter().cloned().flatten().map(Slot::Managed));
     let mut next = places.iter().enumerate().peekable();
     for at in 0..is_loop.len() {
-        if from == From::Gap(at) {
+        if from == From::Gap(at) || from == From::GapOfBoth(at) {
             put(&mut slots, left);
         }
         match next.next_if(|(_, (place, _))| *place == at) {
@@ -128,6 +130,7 @@ mod tests {
         assert_eq!(whole("nLnL*nLnL", "||||", From::Gap(5)), "nanb*ncnd");
         assert_eq!(whole("nLnL*nLnL", "|", From::Gap(5)), "nanL*nLnL");
         assert_eq!(whole("nn*nL", "|||", From::Gap(3)), "nn*abnc");
+        assert_eq!(whole("nLnL*nLnL", "|||||", From::GapOfBoth(5)), "nanb*cdenLnL");
     }
 
     #[test]

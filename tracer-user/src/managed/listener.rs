@@ -59,8 +59,9 @@ fn run(descriptor: &OwnedFd, functions: &Arc<Mutex<Functions>>, stop: &AtomicBoo
             functions.take_unread()
         };
         for script in scripts.iter().flat_map(|scripts| unread.iter().map(move |script| (scripts, script))) {
-            // Where too many wait, the functions of this one have no lines.
-            let _ = script.0.try_send(script.1.clone());
+            if script.0.try_send(script.1.clone()).is_err() {
+                lock(functions).forget_script(&script.1.1);
+            }
         }
     }
 }

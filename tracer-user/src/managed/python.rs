@@ -22,6 +22,8 @@ const VERSION: &[u8] = b"Py_Version";
 const LOOP: &[u8] = b"_PyEval_EvalFrameDefault";
 /// Most bytes of that function: the largest has 58,000.
 const MOST_BODY: u64 = 1 << 20;
+/// Parts of it that are believed: compilers make one.
+const MOST_PARTS: usize = 8;
 /// Jumps into a part of it that lies elsewhere, at the least.
 const FEWEST_JUMPS: u32 = 4;
 /// In these versions the loop's function says where its frames are before it has written there. It does so in its first instructions: the last one
@@ -51,7 +53,7 @@ pub enum NotKnown {
 /// It holds one that is not known.
 pub fn recognise<S: Source + ?Sized>(elf: &Elf<'_, S>, symbols: &[Symbol]) -> Result<Option<(Python, Loop)>, NotKnown> {
     let Ok(Some(found)) = find(elf, symbols) else { return Ok(None) };
-    let name = || found.version.map_or_else(|| "before 3.11".to_owned(), |version| format!("3.{}", version >> 16 & 0xff));
+    let name = || found.version.map_or_else(|| "3.10 or older, of this build,".to_owned(), |version| format!("3.{}", version >> 16 & 0xff));
     let minor = match found.version {
         Some(version) if version >> 24 == 3 => version >> 16 & 0xff,
         Some(version) => return Err(NotKnown::Version((version >> 24).to_string())),
@@ -109,7 +111,7 @@ fn find<S: Source + ?Sized>(elf: &Elf<'_, S>, symbols: &[Symbol]) -> Result<Opti
     let to_offset = |address: u64| address.wrapping_sub(text.address).wrapping_add(text.offset);
     let bytes_at = |symbol: &Symbol, bytes: u64| {
         let segment = elf.loaded().find(|segment| symbol.address.wrapping_sub(segment.address) < segment.in_file)?;
-        let start = symbol.address - segment.address + segment.offset;
+        let start = symbol.address.wrapping_sub(segment.address).checked_add(segment.offset)?;
         elf.bytes(start..start.checked_add(bytes)?).ok()
     };
     let version = symbol(VERSION).and_then(|symbol| bytes_at(symbol, 4)?.try_into().ok()).map(u32::from_le_bytes);
@@ -132,7 +134,7 @@ fn parts<S: Source + ?Sized>(elf: &Elf<'_, S>, body: &Range<u64>) -> Result<Vec<
     let Some(segment) = elf.loaded().find(|segment| body.start.wrapping_sub(segment.address) < segment.in_file) else {
         return Ok(Vec::new());
     };
-    let from = body.start - segment.address + segment.offset;
+    let from = body.start.wrapping_sub(segment.address).saturating_add(segment.offset);
     let code = elf.bytes(from..from.saturating_add(body.end - body.start))?;
     let mut jumps: BTreeMap<usize, u32> = BTreeMap::new();
     for at in 0..code.len().saturating_sub(6) {
@@ -143,14 +145,15 @@ fn parts<S: Source + ?Sized>(elf: &Elf<'_, S>, body: &Range<u64>) -> Result<Vec<
             _ => continue,
         };
         let distance = i32::from_le_bytes([code[at + length - 4], code[at + length - 3], code[at + length - 2], code[at + length - 1]]);
-        let target = (body.start + (at + length) as u64).wrapping_add_signed(distance.into());
+        let target = body.start.wrapping_add((at + length) as u64).wrapping_add_signed(distance.into());
         let after = starts.partition_point(|start| *start <= target);
         let is_inside = after > 0 && after < starts.len() && starts[after - 1] < target;
         if is_inside && !body.contains(&target) {
             *jumps.entry(after - 1).or_default() += 1;
         }
     }
-    Ok(jumps.into_iter().filter(|(_, jumps)| *jumps >= FEWEST_JUMPS).map(|(at, _)| starts[at]..starts[at + 1]).collect())
+    let often = jumps.into_iter().filter(|(_, jumps)| *jumps >= FEWEST_JUMPS);
+    Ok(often.take(MOST_PARTS).map(|(at, _)| starts[at]..starts[at + 1]).collect())
 }
 
 /// What `_Py_DebugOffsets` says, at the beginning of the runtime's state.

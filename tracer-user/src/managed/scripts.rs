@@ -6,7 +6,7 @@
 use super::Functions;
 use crate::{
     host::{lock, privileges, proc::Process},
-    process::opener,
+    process::{opener, sys},
 };
 use std::{
     io::{self, Read as _},
@@ -19,7 +19,9 @@ use std::{
 /// Scripts that wait to be read.
 const MOST_WAITING: usize = 256;
 /// Bytes of a script.
-const MOST_BYTES: u64 = 16 << 20;
+const MOST_BYTES: u64 = 8 << 20;
+/// Lines of one.
+const MOST_LINES: usize = 1 << 20;
 
 /// A script that has functions, as a process calls it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -28,6 +30,14 @@ pub struct Script {
     pub name: Box<str>,
     /// UTF-16 units of its text.
     pub length: u32,
+}
+
+impl Script {
+    /// Whether its name is that of a file.
+    #[must_use]
+    pub fn has_file(&self) -> bool {
+        self.name.starts_with('/') || self.name.starts_with("file:///")
+    }
 }
 
 /// Where each line of a script but the first begins, in UTF-16 units.
@@ -45,6 +55,9 @@ impl Lines {
             let is_pair = before == '\r' && character == '\n';
             if matches!(before, '\n' | '\r' | '\u{2028}' | '\u{2029}') && !is_pair {
                 begins.push(at);
+                if begins.len() > MOST_LINES {
+                    return None;
+                }
             }
             at = at.checked_add(character.len_utf16() as u32)?;
             before = character;
@@ -78,6 +91,10 @@ pub fn start(functions: &Arc<Mutex<Functions>>) -> io::Result<SyncSender<(u32, S
 
 fn run(asked: &Receiver<(u32, Script)>, functions: &Mutex<Functions>) {
     privileges::keep_only_or_warn(&[privileges::SYMBOLS]);
+    // Nobody waits for it.
+    if let Err(error) = sys::give_way() {
+        log::debug!("lines of scripts take the host's time: {error}");
+    }
     for (tgid, script) in asked {
         match read(tgid, &script) {
             Ok(lines) => lock(functions).learn_lines(script, lines),

@@ -73,7 +73,7 @@ fn find<S: Source + ?Sized>(elf: &Elf<'_, S>, symbols: &[Symbol]) -> Result<Opti
             shared_name: said("class_SharedFunctionInfo__name_or_scope_info__")?,
             shared_script: said("class_SharedFunctionInfo__script_")?,
             // Behind the flags.
-            shared_literal: said("class_SharedFunctionInfo__flags__")? + 4,
+            shared_literal: said("class_SharedFunctionInfo__flags__")?.checked_add(4)?,
             type_shared: said("type_SharedFunctionInfo__")?,
             type_scope: said("type_ScopeInfo__")?,
             type_script: said("type_Script__")?,
@@ -87,7 +87,7 @@ fn find<S: Source + ?Sized>(elf: &Elf<'_, S>, symbols: &[Symbol]) -> Result<Opti
 /// The value of a variable of 32 bits: where it has no bytes in the file, it is 0.
 fn value<S: Source + ?Sized>(elf: &Elf<'_, S>, symbol: &Symbol) -> Option<u32> {
     let segment = elf.loaded().find(|segment| symbol.address.wrapping_sub(segment.address) < segment.in_memory)?;
-    let at = symbol.address - segment.address;
+    let at = symbol.address.wrapping_sub(segment.address);
     if at.checked_add(4)? > segment.in_file {
         return Some(0);
     }
@@ -101,7 +101,7 @@ fn code<S: Source + ?Sized>(elf: &Elf<'_, S>) -> Result<Option<Range<u32>>, ElfE
     let longest = starts.windows(2).map(|pair| pair[0]..pair[1]).max_by_key(|gap| gap.end - gap.start);
     let Some(gap) = longest.filter(|gap| gap.end - gap.start >= LEAST_CODE) else { return Ok(None) };
     let text = elf.loaded().find(|segment| segment.flags & PF_X != 0 && gap.start.wrapping_sub(segment.address) < segment.in_file);
-    let offset = |address: u64| text.and_then(|text| u32::try_from(address - text.address + text.offset).ok());
+    let offset = |address: u64| text.and_then(|text| u32::try_from(address.wrapping_sub(text.address).checked_add(text.offset)?).ok());
     Ok(offset(gap.start).zip(offset(gap.end)).map(|(start, end)| start..end))
 }
 

@@ -180,13 +180,11 @@ impl FileStore {
         Some(CodeFile { path: Arc::clone(&known.path), open: known.open.clone(), interpreter })
     }
 
-    /// Notes the code of a file that runs an interpreter's frames. Files are forgotten all at once if they are too many: those in use are noted again
-    /// when they are read again.
+    /// Notes the code of a file that runs an interpreter's frames. Of more files than a bound nothing is noted: their stacks have native frames only.
     pub fn note_interpreter(&mut self, key: &FileKey, code: Loop) {
-        if self.interpreters.len() >= MAX_INTERPRETERS {
-            self.interpreters.clear();
+        if self.interpreters.len() < MAX_INTERPRETERS {
+            self.interpreters.insert(key.number(), Arc::new(code));
         }
-        self.interpreters.insert(key.number(), Arc::new(code));
     }
 
     /// The number of the file with that path which was looked up last.

@@ -396,9 +396,10 @@ impl Symbolizer {
         let is_whole = matches!(walked, Walked::Root | Walked::Ended) && !managed.contains(&UserFrame::LeftOut);
         let gap = native.iter().position(|frame| *frame == LEFT_OUT);
         let from = match gap {
-            _ if !is_whole => From::Leaf,
-            Some(gap) => From::Gap(gap + 1),
-            None => From::Root,
+            Some(gap) if is_whole => From::Gap(gap + 1),
+            Some(gap) => From::GapOfBoth(gap + 1),
+            None if is_whole => From::Root,
+            None => From::Leaf,
         };
         let is_loop: Vec<bool> = spots.iter().map(Spotted::is_loop).collect();
         let is_outermost: Vec<bool> =

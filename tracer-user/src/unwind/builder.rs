@@ -281,7 +281,7 @@ impl Thread {
             if self.with_tables {
                 self.put(&key, rows::read(&page[..]), Use::Met);
             } else {
-                self.store.without(&mut self.tables, &key);
+                self.note_without(&key);
             }
         }
         if self.with_tables {
@@ -299,13 +299,15 @@ impl Thread {
 
     /// Asks for the table of a file that nobody has met yet.
     fn ask_ahead(&mut self, key: FileKey, file: Arc<File>) {
-        if !self.store.has(&key) && !self.interpreters.has(&key) {
-            self.ahead.ask(Wanted::Interpreters(key), Job::Interpreters(Arc::clone(&file)));
-        }
         // Larger files take seconds of a slow machine, and few walks meet them: those are read by need.
         let is_large = file.metadata().is_ok_and(|metadata| metadata.len() > MOST_AHEAD);
-        if !is_large && !self.store.has(&key) && !self.refused.contains(&key) {
-            self.ahead.ask(Wanted::Ahead(key), Job::Open(file));
+        if self.store.has(&key) || self.refused.contains(&key) {
+            return;
+        }
+        if !is_large {
+            self.ahead.ask(Wanted::Ahead(key), Job::Ahead(file));
+        } else if !self.interpreters.has(&key) {
+            self.ahead.ask(Wanted::Interpreters(key), Job::Interpreters(file));
         }
     }
 
@@ -357,7 +359,7 @@ impl Thread {
             // What uprobes run instructions at is one page; the code page of 32-bit programs is not this program's.
             let name: &[u8] = if key.generation & NARROW != 0 { b"[vdso]" } else { b"[uprobes]" };
             lock(&self.shared.files).insert(&key, name, None, None);
-            self.store.without(&mut self.tables, &key);
+            self.note_without(&key);
             return;
         }
         let open = lock(&self.shared.files).get(key.number()).and_then(|known| known.open);
@@ -380,12 +382,11 @@ impl Thread {
     /// The file is open: walks need not tell of it any more, and its table is to be made.
     fn opened(&mut self, key: &FileKey, file: Arc<File>) {
         if !self.with_tables || self.refused.contains(key) {
-            self.store.without(&mut self.tables, key);
+            self.note_without(key);
         } else if self.store.has(key) {
             self.change_state(key, |state| state & !CLOSED);
         } else {
-            self.look_for_interpreters(*key, &file);
-            self.reader.ask(Wanted::Met(*key), Job::Open(file));
+            self.read_met(*key, file);
         }
     }
 
@@ -452,9 +453,16 @@ impl Thread {
                 }
             }
             (Wanted::Open(key, by), Outcome::Answer(Read::Mapped(path, content))) => self.take_mapped(&key, by, &path, content),
-            (Wanted::Interpreters(key), Outcome::Answer(Read::Interpreters(found))) => self.take_interpreters(&key, found),
+            (Wanted::Interpreters(key), Outcome::Answer(Read::Interpreters(found))) => {
+                self.take_interpreters(&key, found);
+                let open = lock(&self.shared.files).get(key.number()).and_then(|known| known.open);
+                if let Some(open) = open.filter(|_| !self.store.has(&key) && lock(&self.shared.files).is_open(&key)) {
+                    self.reader.ask(Wanted::Met(key), Job::Open(open.file));
+                }
+            }
             (Wanted::Met(key), Outcome::Answer(Read::Rows(rows))) => self.put(&key, rows, Use::Met),
-            (Wanted::Ahead(key), Outcome::Answer(Read::Rows(rows))) => {
+            (Wanted::Ahead(key), Outcome::Answer(Read::Both(found, rows))) => {
+                self.take_interpreters(&key, found);
                 let is_open = lock(&self.shared.files).is_open(&key);
                 self.put(&key, rows, if is_open { Use::Met } else { Use::Ahead });
             }
@@ -465,9 +473,9 @@ impl Thread {
             (Wanted::Open(key, _) | Wanted::Executed(key, _), Outcome::GivenUp(_)) => {
                 // Each time would cost a thread.
                 lock(&self.shared.files).note_refused();
-                self.store.without(&mut self.tables, &key);
+                self.note_without(&key);
             }
-            (Wanted::Met(key) | Wanted::Ahead(key), Outcome::GivenUp(_)) => {
+            (Wanted::Met(key) | Wanted::Ahead(key) | Wanted::Interpreters(key), Outcome::GivenUp(_)) => {
                 self.counters.unread += 1;
                 self.refuse(&key);
             }
@@ -528,7 +536,7 @@ impl Thread {
                 files.note_refused();
                 files.insert(key, path, Some(by), None);
                 drop(files);
-                self.store.without(&mut self.tables, key);
+                self.note_without(key);
             }
         }
     }
@@ -549,7 +557,7 @@ impl Thread {
                     Ok(Put::Full) => {
                         self.counters.full += 1;
                         // Not to be read again each second: the next look through the table lets walks ask for it once more.
-                        self.store.without(&mut self.tables, key);
+                        self.note_without(key);
                         log::debug!("unwinding: no room for {key:x?}");
                     }
                 }
@@ -565,11 +573,20 @@ impl Thread {
         }
     }
 
-    /// Has a file looked for interpreters, before it is read: that takes a tenth of the time.
-    fn look_for_interpreters(&mut self, key: FileKey, file: &Arc<File>) {
-        if !self.interpreters.has(&key) {
-            self.reader.ask(Wanted::Interpreters(key), Job::Interpreters(Arc::clone(file)));
+    /// Has a file that was met looked for interpreters, and read after that: the first takes a tenth of the time. One whose server does not answer
+    /// costs a thread once.
+    fn read_met(&mut self, key: FileKey, file: Arc<File>) {
+        if self.interpreters.has(&key) {
+            self.reader.ask(Wanted::Met(key), Job::Open(file));
+        } else {
+            self.reader.ask(Wanted::Interpreters(key), Job::Interpreters(file));
         }
+    }
+
+    /// There is no table of a file, and the interpreters in it are known all the same.
+    fn note_without(&mut self, key: &FileKey) {
+        self.store.without(&mut self.tables, key);
+        self.mark_interpreters(key);
     }
 
     /// Tells the kernel half how functions of the interpreters in a file are read.
@@ -590,7 +607,7 @@ impl Thread {
     /// There can be no table of a file. Of one that nobody met, the first walk tells all the same, for its names.
     fn refuse(&mut self, key: &FileKey) {
         if lock(&self.shared.files).is_open(key) {
-            self.store.without(&mut self.tables, key);
+            self.note_without(key);
         }
         if self.refused.len() >= MOST_REFUSED {
             self.refused.clear();

@@ -33,6 +33,8 @@ pub enum Job {
     Open(Arc<File>),
     /// The interpreters in one.
     Interpreters(Arc<File>),
+    /// Both.
+    Ahead(Arc<File>),
     /// The files that a program will map.
     Program(PathBuf),
     /// The same of a process that has just begun to execute its program.
@@ -49,6 +51,8 @@ pub enum Read {
     Rows(Result<Rows, RowsError>),
     /// The interpreters that it holds.
     Interpreters(Found),
+    /// Both.
+    Both(Found, Result<Rows, RowsError>),
     /// Files to be read.
     Files(Vec<File>),
     /// It could not be found.
@@ -84,17 +88,24 @@ pub fn read(job: Job) -> Read {
     }
     match job {
         Job::Mapped(miss) => mapped(&miss).unwrap_or_else(Read::Gone),
-        Job::Open(file) => {
-            let rows = rows::read(&*file);
-            // What a large file took is not kept for the next.
+        Job::Open(file) => Read::Rows(read_rows(&file)),
+        Job::Ahead(file) => Read::Both(managed::recognise(&*file), read_rows(&file)),
+        Job::Interpreters(file) => {
+            let found = managed::recognise(&*file);
             sys::give_memory_back();
-            Read::Rows(rows)
+            Read::Interpreters(found)
         }
-        Job::Interpreters(file) => Read::Interpreters(managed::recognise(&*file)),
         Job::Program(path) => Read::Files(opener::open_program(&path)),
         Job::Executed(tgid) => Read::Files(opener::open_executed(tgid)),
         Job::Process(tgid, seen) => Read::Files(opener::open_of_process(tgid, &mut lock(&seen))),
     }
+}
+
+fn read_rows(file: &File) -> Result<Rows, RowsError> {
+    let rows = rows::read(file);
+    // What a large file took is not kept for the next.
+    sys::give_memory_back();
+    rows
 }
 
 fn mapped(miss: &Miss) -> io::Result<Read> {

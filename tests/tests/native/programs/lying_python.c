@@ -13,7 +13,7 @@ const unsigned long Py_Version = 0x030b02f0;
 // As large as its own.
 __attribute__((aligned(64))) char _PyRuntime[166688] = {1};
 
-static char interpreter[4096], thread[4096], other[4096], cframe[64], frames[200][128], codes[2][512], name[512], file[512], lines[8192];
+static char interpreter[4096], thread[4096], other[4096], cframe[64], frames[200][128], codes[2][512], name[512], truth[512], file[512], lines[8192];
 
 static void put(char *record, int offset, uint64_t value) { memcpy(record + offset, &value, 8); }
 static void put4(char *record, int offset, uint32_t value) { memcpy(record + offset, &value, 4); }
@@ -41,6 +41,9 @@ static void honest(void) {
         put(codes[n], 128, AT(name));
         put(codes[n], 136, AT(lines));
     }
+    // That one nobody lies about.
+    put(codes[1], 128, AT(truth));
+    text(truth, "truthful", 8, 1);
     text(name, "honest", 6, 1);
     text(file, "/app/lies.py", 12, 1);
     put(lines, 16, 0);
@@ -68,6 +71,9 @@ static void lie(int kind, int n) {
     uint64_t wild = WILD[n % 8];
     honest();
     switch (kind) {
+    case 0:
+        for (int f = 0; f < 3; f++) put(frames[f], 32, AT(codes[1]));
+        break;
     case 1: put(frames[2], 48, AT(frames[n % 3])); break;
     case 2:
         for (int f = 0; f < 199; f++) put(frames[f], 48, AT(frames[f + 1]));
