@@ -40,10 +40,6 @@ fn agree(node: &Path, tier: &str) {
     let cgroup = TestCgroup::new("node-stacks").unwrap();
     let folder = tempfile::tempdir().unwrap();
     let folded = folder.path().join("stacks.folded");
-    let mut arguments = record_args(cgroup.path(), Mode::Exact);
-    arguments.extend(["-v".to_owned(), "-o".to_owned(), folded.display().to_string()]);
-    let mut memtrail = Memtrail::start(&arguments).unwrap();
-    memtrail.wait_for_tables().unwrap();
     let mut command = Command::new(node);
     command.args([tier, "--no-turbo-inlining", "--max-inlined-bytecode-size=0", "--max-inlined-bytecode-size-small=0"]);
     command.args([PROGRAM, &TOUCHES.to_string()]).stdin(Stdio::piped()).stdout(Stdio::piped());
@@ -51,6 +47,11 @@ fn agree(node: &Path, tier: &str) {
     let mut child = command.spawn().expect("node is installed");
     let mut said = BufReader::new(child.stdout.take().unwrap()).lines();
     assert_eq!(said.next().unwrap().unwrap(), "ready");
+    // Which interpreter is in a program that runs already, is known by the time that the tables are said to be there.
+    let mut arguments = record_args(cgroup.path(), Mode::Exact);
+    arguments.extend(["-v".to_owned(), "-o".to_owned(), folded.display().to_string()]);
+    let mut memtrail = Memtrail::start(&arguments).unwrap();
+    memtrail.wait_for_tables().unwrap();
     // Node's file is read meanwhile.
     std::thread::sleep(std::time::Duration::from_secs(2));
     writeln!(child.stdin.as_ref().unwrap()).unwrap();
