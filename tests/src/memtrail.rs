@@ -105,7 +105,16 @@ impl Memtrail {
         Memtrail::start_program(&binary()?, args)
     }
 
-    /// The same with a given program.
+    /// The same, and waits until walks of stacks find the tables of all programs that ran at the start.
+    pub fn start_with_tables<S: AsRef<OsStr>>(args: &[S]) -> Result<Memtrail> {
+        // It says so with -v.
+        let args: Vec<&OsStr> = args.iter().map(AsRef::as_ref).chain([OsStr::new("-v")]).collect();
+        let mut memtrail = Memtrail::start(&args)?;
+        memtrail.wait_until_said("stacks of the programs that ran at the start are whole")?;
+        Ok(memtrail)
+    }
+
+    /// As [`Memtrail::start`], with a given program.
     pub fn start_program<S: AsRef<OsStr>>(program: &std::path::Path, args: &[S]) -> Result<Memtrail> {
         let mut command = Command::new(program);
         signals::plain(&mut command);
@@ -144,11 +153,6 @@ impl Memtrail {
 
     fn wait_until_recording(&mut self) -> Result<()> {
         self.wait_until_said("recording")
-    }
-
-    /// Waits until walks of stacks find the tables of all programs that ran at the start. The recording needs `-v`, which has memtrail say so.
-    pub fn wait_for_tables(&mut self) -> Result<()> {
-        self.wait_until_said("stacks of the programs that ran at the start are whole")
     }
 
     fn wait_until_said(&mut self, words: &str) -> Result<()> {

@@ -49,9 +49,8 @@ fn agree(node: &Path, tier: &str) {
     assert_eq!(said.next().unwrap().unwrap(), "ready");
     // Which interpreter is in a program that runs already, is known by the time that the tables are said to be there.
     let mut arguments = record_args(cgroup.path(), Mode::Exact);
-    arguments.extend(["-v".to_owned(), "-o".to_owned(), folded.display().to_string()]);
-    let mut memtrail = Memtrail::start(&arguments).unwrap();
-    memtrail.wait_for_tables().unwrap();
+    arguments.extend(["-o".to_owned(), folded.display().to_string()]);
+    let memtrail = Memtrail::start_with_tables(&arguments).unwrap();
     // Node's file is read meanwhile.
     std::thread::sleep(std::time::Duration::from_secs(2));
     writeln!(child.stdin.as_ref().unwrap()).unwrap();

@@ -27,11 +27,8 @@ fn record(name: &str, args: &[&str], stop_at: &str, provider: Option<&str>) -> R
     cgroup.limit(LIMIT).unwrap();
     let mut workload = Workload::start(&cgroup, args).unwrap();
     workload.run_to("ready").unwrap();
-    let mut arguments = record_args_of(&[cgroup.path()], Mode::Default, provider);
-    arguments.push("-v".to_owned());
-    let mut memtrail = Memtrail::start(&arguments).unwrap();
     // A call whose stack is cut has a row of its own.
-    memtrail.wait_for_tables().unwrap();
+    let memtrail = Memtrail::start_with_tables(&record_args_of(&[cgroup.path()], Mode::Default, provider)).unwrap();
     let last = workload.run_to(stop_at).unwrap().pop().unwrap();
     let outcome = memtrail.stop().unwrap();
     Recorded { cgroup, outcome, last, _workload: workload }
@@ -170,10 +167,9 @@ fn native_mappings_lost_in_a_small_ring() {
     let mut workload = Workload::start(&cgroup, &["reserve", "--rounds", "30000", "--bytes", "64M"]).unwrap();
     workload.run_to("ready").unwrap();
     let mut arguments = record_args(cgroup.path(), Mode::Default);
-    arguments.extend(["--table", "MAPPING_EVENTS=4096", "-v"].map(str::to_owned));
-    let mut memtrail = Memtrail::start(&arguments).unwrap();
+    arguments.extend(["--table", "MAPPING_EVENTS=4096"].map(str::to_owned));
     // A call whose stack is cut has a row of its own.
-    memtrail.wait_for_tables().unwrap();
+    let memtrail = Memtrail::start_with_tables(&arguments).unwrap();
     workload.run_to("stormed").unwrap();
     // The ring is emptied, and the window of the storm is over.
     std::thread::sleep(Duration::from_secs(1));

@@ -80,9 +80,8 @@ fn record_stripped(folder: &Folder, name: &str) -> PathBuf {
     let cgroup = TestCgroup::new(name).unwrap();
     let recording = at("run.mtrail");
     let mut args = record_args(cgroup.path(), Mode::Exact);
-    args.extend(["-v".to_owned(), "-o".to_owned(), recording.to_str().unwrap().to_owned()]);
-    let mut tracing = Memtrail::start(&args).unwrap();
-    tracing.wait_for_tables().unwrap();
+    args.extend(["-o".to_owned(), recording.to_str().unwrap().to_owned()]);
+    let tracing = Memtrail::start_with_tables(&args).unwrap();
     let mut command = Command::new(at("server"));
     command.arg(BYTES.to_string());
     enter(&mut command, &cgroup).unwrap();

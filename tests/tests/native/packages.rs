@@ -225,10 +225,7 @@ fn shares(program: &Program) -> Shares {
         }
         server
     });
-    let mut args = record_args(cgroup.path(), Mode::Default);
-    args.push("-v".to_owned());
-    let mut memtrail = Memtrail::start(&args).unwrap();
-    memtrail.wait_for_tables().unwrap();
+    let memtrail = Memtrail::start_with_tables(&record_args(cgroup.path(), Mode::Default)).unwrap();
     let mut load = shell(program.load, folder.path());
     if program.server.is_empty() {
         enter(&mut load, &cgroup).unwrap();

@@ -37,15 +37,6 @@ fn line(said: &mut BufReader<ChildStdout>) -> String {
     line.trim_end().to_owned()
 }
 
-/// A recording that knows the files of the programs that ran before it.
-fn with_tables(cgroup: &TestCgroup, more: &[&str]) -> Memtrail {
-    let mut arguments = record_args(cgroup.path(), Mode::Exact);
-    arguments.extend(["-v"].iter().chain(more).map(|argument| (*argument).to_owned()));
-    let mut memtrail = Memtrail::start(&arguments).unwrap();
-    memtrail.wait_for_tables().unwrap();
-    memtrail
-}
-
 /// Each page that was touched is charged in the very frames that Python says of the moment before, to the line.
 #[test]
 #[ignore = "root"]
@@ -62,7 +53,9 @@ fn agree(python: &Path) {
     // It runs before the recording begins: its files are read by the time that the tables are said to be there.
     let (mut child, mut said) = start(&cgroup, python, &[PROGRAM, &TOUCHES.to_string()]);
     assert_eq!(line(&mut said), "ready");
-    let memtrail = with_tables(&cgroup, &["-o", folded.to_str().unwrap()]);
+    let mut arguments = record_args(cgroup.path(), Mode::Exact);
+    arguments.extend(["-o".to_owned(), folded.display().to_string()]);
+    let memtrail = Memtrail::start_with_tables(&arguments).unwrap();
     writeln!(child.stdin.as_ref().unwrap()).unwrap();
     let expected: BTreeMap<String, u64> = serde_json::from_str(&line(&mut said)).unwrap();
     memtrail.stop().unwrap();
@@ -123,7 +116,7 @@ handle_upload(Cache())
     cgroup.limit(96 << 20).unwrap();
     let (mut child, mut said) = start(&cgroup, Path::new("/usr/bin/python3"), &[path.to_str().unwrap()]);
     assert_eq!(line(&mut said), "ready");
-    let memtrail = with_tables(&cgroup, &[]);
+    let memtrail = Memtrail::start_with_tables(&record_args(cgroup.path(), Mode::Exact)).unwrap();
     writeln!(child.stdin.as_ref().unwrap()).unwrap();
     assert!(!child.wait().unwrap().success(), "it was not killed");
     let outcome = memtrail.stop().unwrap();

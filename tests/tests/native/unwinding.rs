@@ -30,11 +30,8 @@ fn record_chains(name: &str, provider: Option<&str>, more: &[&str]) -> (String, 
     workload.run_to("ready").unwrap();
     let mut args = record_args_of(&[cgroup.path()], Mode::Exact, provider);
     args.extend(more.iter().map(|arg| (*arg).to_owned()));
-    args.push("-v".to_owned());
-    let mut memtrail = Memtrail::start(&args).unwrap();
-    if !more.contains(&"0") {
-        memtrail.wait_for_tables().unwrap();
-    }
+    let has_tables = !more.contains(&"0");
+    let memtrail = if has_tables { Memtrail::start_with_tables(&args) } else { Memtrail::start(&args) }.unwrap();
     workload.run_to("touched").unwrap();
     (cgroup.path().to_owned(), memtrail.stop().unwrap())
 }
@@ -152,10 +149,7 @@ fn native_a_library_that_is_written_over_has_a_new_table() {
     compile("-O2 -fomit-frame-pointer -shared -fPIC -DSECOND lib.c -o second.so");
     compile("-O2 -fomit-frame-pointer main.c -o main -ldl");
     let cgroup = TestCgroup::new("written-over").unwrap();
-    let mut args = record_args(cgroup.path(), Mode::Exact);
-    args.push("-v".to_owned());
-    let mut memtrail = Memtrail::start(&args).unwrap();
-    memtrail.wait_for_tables().unwrap();
+    let memtrail = Memtrail::start_with_tables(&record_args(cgroup.path(), Mode::Exact)).unwrap();
     let run = || {
         let mut command = Command::new(at("main"));
         command.arg(at("lib.so")).arg(BYTES.to_string());

@@ -139,6 +139,15 @@ pub struct Segment {
     pub align: u64,
 }
 
+impl Segment {
+    /// Where in the file the byte at an address of the file's own is; `None` if it is not in what this segment has there.
+    #[must_use]
+    pub fn offset_of(&self, address: u64) -> Option<u64> {
+        let at = address.wrapping_sub(self.address);
+        if at < self.in_file { self.offset.checked_add(at) } else { None }
+    }
+}
+
 /// A part of the file that has a name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Section {
@@ -292,6 +301,12 @@ impl<'s, S: Source + ?Sized> Elf<'s, S> {
         Some(offset - segment.offset + segment.address)
     }
 
+    /// Where in the file the byte at an address is.
+    #[must_use]
+    pub fn offset_of(&self, address: u64) -> Option<u64> {
+        self.loaded().find_map(|segment| segment.offset_of(address))
+    }
+
     /// Where its headers are.
     ///
     /// # Errors
@@ -393,8 +408,7 @@ impl<'s, S: Source + ?Sized> Elf<'s, S> {
         let (Some(address), Some(length)) = (value(DT_STRTAB), value(DT_STRSZ)) else {
             return Ok(Needed { interpreter, ..Needed::default() });
         };
-        let segment = self.loaded().find(|segment| address.wrapping_sub(segment.address) < segment.in_file);
-        let start = segment.map(|segment| address - segment.address + segment.offset).ok_or(ElfError::SectionNames)?;
+        let start = self.offset_of(address).ok_or(ElfError::SectionNames)?;
         let names = self.bytes(start..start.saturating_add(length.min(MOST_SECTION_NAMES)))?;
         let name = |at: u64| until_zero(names.get(usize::try_from(at).ok()?..)?).map(<[u8]>::to_vec);
         let libraries =

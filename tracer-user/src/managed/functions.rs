@@ -34,8 +34,6 @@ pub struct Function {
     pub name: Box<str>,
     /// The path of its file as the runtime has it; the end of a long one.
     pub file: Box<str>,
-    /// The line on which it begins; 0 where a script says that.
-    pub first_line: u32,
     lines: Lines,
 }
 
@@ -45,6 +43,7 @@ enum Lines {
     /// By a table of the function's.
     Table {
         format: u32,
+        first_line: u32,
         bytes: Box<[u8]>,
         /// It has no more bytes than are here.
         is_whole: bool,
@@ -64,7 +63,7 @@ impl Function {
     fn line(&self, place: u32, scripts: &HashMap<Script, scripts::Lines>) -> Option<u32> {
         match &self.lines {
             _ if u64::from(place) == FAR => None,
-            Lines::Table { format, bytes, is_whole } => lines::line(*format, bytes, *is_whole, self.first_line, place),
+            Lines::Table { format, first_line, bytes, is_whole } => lines::line(*format, bytes, *is_whole, *first_line, place),
             Lines::Script { begins, .. } => Some(scripts.get(&self.script()?)?.line(*begins)),
         }
     }
@@ -90,17 +89,17 @@ impl Function {
 
 impl From<&FunctionEvent> for Function {
     fn from(event: &FunctionEvent) -> Function {
-        let (first_line, lines) = if event.lines_format == POSITIONS {
-            (0, Lines::Script { length: event.lines_bytes, begins: event.first_line })
+        let lines = if event.lines_format == POSITIONS {
+            Lines::Script { length: event.lines_bytes, begins: event.first_line }
         } else {
             let in_table = event.lines_bytes as usize;
             // What is longer has filled all bytes but one.
             let bytes: Box<[u8]> = event.lines[..in_table.min(LINES_BYTES - 1)].into();
             let is_whole = bytes.len() == in_table;
-            (event.first_line, Lines::Table { format: event.lines_format, bytes, is_whole })
+            Lines::Table { format: event.lines_format, first_line: event.first_line, bytes, is_whole }
         };
         let [name, file] = [text(event.name_text, &event.name), text(event.file_text, &event.file)].map(Box::from);
-        Function { name, file, first_line, lines }
+        Function { name, file, lines }
     }
 }
 
@@ -219,7 +218,7 @@ impl Functions {
     fn insert(&mut self, number: u64, mut function: Function) {
         if self.lines + function.lines_bytes() > MOST_LINES {
             // Rather without its lines than without its name.
-            function.lines = Lines::Table { format: 0, bytes: Box::default(), is_whole: false };
+            function.lines = Lines::Table { format: 0, first_line: 0, bytes: Box::default(), is_whole: false };
         }
         let lines = function.lines_bytes();
         if self.known.len() >= MOST_FUNCTIONS {

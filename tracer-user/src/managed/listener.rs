@@ -58,9 +58,10 @@ fn run(descriptor: &OwnedFd, functions: &Arc<Mutex<Functions>>, stop: &AtomicBoo
             functions.listen();
             functions.take_unread()
         };
-        for script in scripts.iter().flat_map(|scripts| unread.iter().map(move |script| (scripts, script))) {
-            if script.0.try_send(script.1.clone()).is_err() {
-                lock(functions).forget_script(&script.1.1);
+        for (tgid, script) in unread {
+            let Some(scripts) = &scripts else { break };
+            if scripts.try_send((tgid, script.clone())).is_err() {
+                lock(functions).forget_script(&script);
             }
         }
     }

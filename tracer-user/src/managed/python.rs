@@ -106,12 +106,11 @@ pub fn wants(name: &[u8]) -> bool {
 fn find<S: Source + ?Sized>(elf: &Elf<'_, S>, symbols: &[Symbol]) -> Result<Option<Found>, ElfError> {
     let symbol = |name: &[u8]| symbols.iter().find(|symbol| symbol.name == name && symbol.address != 0);
     let (Some(runtime), Some(code)) = (symbol(RUNTIME), symbol(LOOP)) else { return Ok(None) };
-    let text = elf.loaded().find(|segment| segment.flags & PF_X != 0 && code.address.wrapping_sub(segment.address) < segment.in_file);
+    let text = elf.loaded().find(|segment| segment.flags & PF_X != 0 && segment.offset_of(code.address).is_some());
     let Some(text) = text else { return Ok(None) };
     let to_offset = |address: u64| address.wrapping_sub(text.address).wrapping_add(text.offset);
     let bytes_at = |symbol: &Symbol, bytes: u64| {
-        let segment = elf.loaded().find(|segment| symbol.address.wrapping_sub(segment.address) < segment.in_file)?;
-        let start = symbol.address.wrapping_sub(segment.address).checked_add(segment.offset)?;
+        let start = elf.offset_of(symbol.address)?;
         elf.bytes(start..start.checked_add(bytes)?).ok()
     };
     let version = symbol(VERSION).and_then(|symbol| bytes_at(symbol, 4)?.try_into().ok()).map(u32::from_le_bytes);
@@ -131,10 +130,7 @@ fn find<S: Source + ?Sized>(elf: &Elf<'_, S>, symbols: &[Symbol]) -> Result<Opti
 /// symbol, and nothing but the function jumps into the middle of it. From 3.13 on, most of the loop is there in some builds.
 fn parts<S: Source + ?Sized>(elf: &Elf<'_, S>, body: &Range<u64>) -> Result<Vec<Range<u64>>, ElfError> {
     let starts = described(elf)?;
-    let Some(segment) = elf.loaded().find(|segment| body.start.wrapping_sub(segment.address) < segment.in_file) else {
-        return Ok(Vec::new());
-    };
-    let from = body.start.wrapping_sub(segment.address).saturating_add(segment.offset);
+    let Some(from) = elf.offset_of(body.start) else { return Ok(Vec::new()) };
     let code = elf.bytes(from..from.saturating_add(body.end - body.start))?;
     let mut jumps: BTreeMap<usize, u32> = BTreeMap::new();
     for at in 0..code.len().saturating_sub(6) {

@@ -100,9 +100,9 @@ fn code<S: Source + ?Sized>(elf: &Elf<'_, S>) -> Result<Option<Range<u32>>, ElfE
     let starts = elf::described(elf)?;
     let longest = starts.windows(2).map(|pair| pair[0]..pair[1]).max_by_key(|gap| gap.end - gap.start);
     let Some(gap) = longest.filter(|gap| gap.end - gap.start >= LEAST_CODE) else { return Ok(None) };
-    let text = elf.loaded().find(|segment| segment.flags & PF_X != 0 && gap.start.wrapping_sub(segment.address) < segment.in_file);
-    let offset = |address: u64| text.and_then(|text| u32::try_from(address.wrapping_sub(text.address).checked_add(text.offset)?).ok());
-    Ok(offset(gap.start).zip(offset(gap.end)).map(|(start, end)| start..end))
+    let start = elf.loaded().filter(|segment| segment.flags & PF_X != 0).find_map(|segment| segment.offset_of(gap.start));
+    let range = |start: u64| Some(u32::try_from(start).ok()?..u32::try_from(start.checked_add(gap.end - gap.start)?).ok()?);
+    Ok(start.and_then(range))
 }
 
 #[cfg(test)]

@@ -72,8 +72,7 @@ impl Dynamic {
     /// Where in the file an address of its own is.
     #[must_use]
     pub fn file_offset(&self, address: u64) -> Option<u64> {
-        let segment = self.segments.iter().find(|segment| address.checked_sub(segment.address).is_some_and(|at| at < segment.in_file))?;
-        segment.offset.checked_add(address - segment.address)
+        self.segments.iter().find_map(|segment| segment.offset_of(address))
     }
 }
 

@@ -5,7 +5,10 @@ use crate::{
     managed::{Found, Interpreter},
     process::Loop,
 };
-use std::collections::{HashMap, HashSet};
+use std::{
+    collections::{HashMap, HashSet},
+    io,
+};
 use tracer_common::{
     managed::{
         python::{PYTHONS, Python},
@@ -48,20 +51,21 @@ impl Interpreters {
     pub fn tell(&mut self, tables: &mut Tables, key: &FileKey, found: Found) -> Option<Loop> {
         let (mut state, mut loops) = (0, None);
         for found in found {
-            match found {
+            let told = match found {
                 Ok(Interpreter::Python(python, code)) => {
-                    let tell = |number| tables.set_python(number, &python);
-                    if let Some(number) = self.number(|all| &mut all.pythons, python, PYTHONS, tell) {
+                    let told = number(&mut self.pythons, python, PYTHONS, |number| tables.set_python(number, &python));
+                    told.map(|number| {
                         state |= (number + 1) << PYTHON_SHIFT;
                         loops = Some(code);
-                    }
+                    })
                 }
                 Ok(Interpreter::V8(v8)) => {
-                    if let Some(number) = self.number(|all| &mut all.v8s, v8, V8S, |number| tables.set_v8(number, &v8)) {
-                        state |= (number + 1) << V8_SHIFT;
-                    }
+                    number(&mut self.v8s, v8, V8S, |number| tables.set_v8(number, &v8)).map(|number| state |= (number + 1) << V8_SHIFT)
                 }
-                Err(error) => self.say(error),
+                Err(error) => Err(error),
+            };
+            if let Err(error) = told {
+                self.say(error);
             }
         }
         if self.files.len() >= MOST_FILES {
@@ -71,31 +75,6 @@ impl Interpreters {
         loops
     }
 
-    /// The number of a build, which is told if it is new.
-    fn number<T: PartialEq + Copy>(
-        &mut self,
-        of_kind: impl Fn(&mut Interpreters) -> &mut Vec<T>,
-        build: T,
-        most: u32,
-        tell: impl FnOnce(u32) -> std::io::Result<()>,
-    ) -> Option<u32> {
-        let all = of_kind(self);
-        if let Some(known) = all.iter().position(|known| *known == build) {
-            return Some(known as u32);
-        }
-        let number = all.len() as u32;
-        if number >= most {
-            self.say(format!("more than {most} builds of an interpreter: the stacks of some have native frames only"));
-            return None;
-        }
-        if let Err(error) = tell(number) {
-            self.say(format!("functions of an interpreter are not read: {error}"));
-            return None;
-        }
-        of_kind(self).push(build);
-        Some(number)
-    }
-
     /// Once.
     fn say(&mut self, text: String) {
         if !self.said.contains(&text) {
@@ -103,4 +82,18 @@ impl Interpreters {
             self.said.insert(text);
         }
     }
+}
+
+/// The number of a build, which is told if it is new.
+fn number<T: PartialEq>(builds: &mut Vec<T>, build: T, most: u32, tell: impl FnOnce(u32) -> io::Result<()>) -> Result<u32, String> {
+    if let Some(known) = builds.iter().position(|known| *known == build) {
+        return Ok(known as u32);
+    }
+    let number = builds.len() as u32;
+    if number >= most {
+        return Err(format!("more than {most} builds of an interpreter: the stacks of some have native frames only"));
+    }
+    tell(number).map_err(|error| format!("functions of an interpreter are not read: {error}"))?;
+    builds.push(build);
+    Ok(number)
 }

@@ -115,8 +115,8 @@ fn descriptions<S: Source + ?Sized>(elf: &Elf<'_, S>) -> Result<(Vec<u8>, u64), 
     }
     let relative = i32::from_le_bytes([head[4], head[5], head[6], head[7]]);
     let address = index.address.wrapping_add(4).wrapping_add_signed(relative.into());
-    let segment = elf.loaded().find(|s| address.wrapping_sub(s.address) < s.in_file).ok_or(RowsError::NoDescriptions)?;
-    let start = address - segment.address + segment.offset;
+    let found = elf.loaded().find_map(|segment| Some((segment, segment.offset_of(address)?)));
+    let (segment, start) = found.ok_or(RowsError::NoDescriptions)?;
     Ok((elf.bytes(start..segment.offset.saturating_add(segment.in_file))?, address))
 }
 
