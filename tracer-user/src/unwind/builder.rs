@@ -577,6 +577,7 @@ impl Thread {
     /// costs a thread once.
     fn read_met(&mut self, key: FileKey, file: Arc<File>) {
         if self.interpreters.has(&key) {
+            self.mark_interpreters(&key);
             self.reader.ask(Wanted::Met(key), Job::Open(file));
         } else {
             self.reader.ask(Wanted::Interpreters(key), Job::Interpreters(file));
@@ -597,9 +598,13 @@ impl Thread {
         self.mark_interpreters(key);
     }
 
-    /// Says in a file's entry which interpreters are in it, if it has an entry.
+    /// Says in a file's entry which interpreters are in it. One that no walk has met gets an entry for that: the first walk knows it then.
     fn mark_interpreters(&mut self, key: &FileKey) {
         if let Some(told) = self.interpreters.state(key) {
+            if self.tables.file(key).is_none() {
+                // Where there is no room, the first walk makes one.
+                let _ = self.tables.set_file(key, &FileTable { state: CLOSED, asked_s: now_s(), ..FileTable::default() });
+            }
             self.change_state(key, |state| state & !STATE | told);
         }
     }
