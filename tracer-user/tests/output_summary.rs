@@ -6,7 +6,7 @@ mod output_support;
 
 use memtrail::output::summary::{self, Options};
 use memtrail::output::{selection::Selection, views};
-use memtrail::report::{Cgroup, KindRow, RegionRow, Report, Surveyed};
+use memtrail::report::{Cgroup, KindRow, RegionRow, Report, Step, Surveyed, Trend};
 use memtrail::text::glob::Glob;
 use memtrail::text::width;
 use memtrail::{
@@ -68,6 +68,7 @@ fn the_largest_own_memory_leads_and_ancestors_give_the_limit() {
         path: path.into(),
         state: "alive".into(),
         usage_bytes: Some(usage),
+        trend: Some(Trend::default()),
         limit_bytes: limit,
         kinds: BTreeMap::from([("anon".to_owned(), kind(own, 0, own))]),
         ..Cgroup::default()
@@ -109,6 +110,7 @@ fn the_last_line_breaks_between_parts() {
     assert!(lines[0].starts_with("cost 1234.5 % CPU, ") && lines[1].ends_with(" · losses 123456789012"), "{text}");
     // More than everything can only be too few samples.
     report.cgroups[0].kinds = BTreeMap::from([("anon".to_owned(), kind(MIB, 0, 3 * MIB))]);
+    report.cgroups[0].usage_bytes = Some(MIB);
     assert!(plain(&report).contains("attributed ? (too few samples) · "), "{}", plain(&report));
 }
 
@@ -170,6 +172,14 @@ fn absurd_figures_do_not_panic() {
     cgroup.usage_bytes = Some(u64::MAX);
     cgroup.limit_bytes = Some(0);
     cgroup.uncovered_bytes = Some(i64::MIN);
+    cgroup.trend = Some(Trend {
+        window_s: f64::NAN,
+        change_bytes: i64::MIN,
+        swing_bytes: u64::MAX,
+        bytes_per_s: Some(f64::MAX),
+        stderr_per_s: Some(f64::NAN),
+        step: Some(Step { bytes: i64::MIN, seconds: f64::NAN, ended_s: f64::INFINITY, ago_s: -1.0 }),
+    });
     let row = KindRow {
         stat: Some(u64::MAX),
         baseline: Some(u64::MAX),

@@ -1,7 +1,7 @@
 //! Figures that the summary and the views compute from a report. Pure; what cannot be computed is `None`.
 
 use crate::report::Value;
-use crate::report::{Cgroup, FileToucher, KindRow, Report, StackRow};
+use crate::report::{Cgroup, FileToucher, KindRow, Report, StackRow, Trend};
 use crate::text::units;
 use std::collections::BTreeMap;
 
@@ -85,18 +85,20 @@ pub fn kind_bytes(row: &KindRow) -> Option<u64> {
 /// Bytes charged to the cgroup itself, without its children: what ranks cgroups.
 #[must_use]
 pub fn own_bytes(cgroup: &Cgroup) -> Option<u64> {
-    let known = SHARES_OF_USAGE.iter().filter_map(|kind| kind_bytes(cgroup.kinds.get(*kind)?));
+    sum_of_kinds(&cgroup.kinds)
+}
+
+/// Bytes of all kinds that are shares of usage; `None` if none is known.
+#[must_use]
+pub fn sum_of_kinds(kinds: &BTreeMap<String, KindRow>) -> Option<u64> {
+    let known = SHARES_OF_USAGE.iter().filter_map(|kind| kind_bytes(kinds.get(*kind)?));
     known.fold(None, |sum, bytes| Some(sum.unwrap_or(0_u64).saturating_add(bytes)))
 }
 
-/// Growth of the whole cgroup, bytes a second: of its subtree where that is known, as its limit counts the subtree.
+/// Present growth of the whole cgroup with what is below it, as its limit counts them, bytes a second; `None` where it is within its error.
 #[must_use]
 pub fn growth(cgroup: &Cgroup) -> Option<f64> {
-    let of = |rows: &std::collections::BTreeMap<String, KindRow>| {
-        let known = SHARES_OF_USAGE.iter().filter_map(|kind| rows.get(*kind)?.growth_bytes_per_s);
-        known.fold(None, |sum: Option<f64>, slope| Some(sum.unwrap_or(0.0) + slope))
-    };
-    of(&cgroup.subtree).or_else(|| of(&cgroup.kinds)).filter(|slope| slope.is_finite())
+    cgroup.trend.as_ref().and_then(Trend::firm)
 }
 
 /// Seconds until usage meets the limit at the present growth.
@@ -106,19 +108,47 @@ pub fn seconds_to_limit(cgroup: &Cgroup) -> Option<f64> {
     (growth > 0.0).then(|| limit.saturating_sub(usage) as f64 / growth)
 }
 
-/// Share of the kernel's anon, file and shmem, summed over the cgroups' own rows, that is before-start or live memory.
-/// A kind that has a stat and is not followed counts as not attributed. Above one when sampling errs upwards.
+/// How much of usage the ledger explains.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Attributed {
+    /// Memory from before the start, and what was charged since and is live, as a share of usage. It may be above one by its error.
+    pub share: f64,
+    /// Its standard error.
+    pub stderr: f64,
+}
+
+/// Share of the cgroups' usage whose owner is known. Kinds of which only the kernel's figure is known, such as kernel memory, are part of
+/// usage and of no owner. `None` where no kind is followed.
 #[must_use]
-pub fn attributed(report: &Report) -> Option<f64> {
-    let rows = report.cgroups.iter().flat_map(|cgroup| FOLLOWED.iter().filter_map(|kind| cgroup.kinds.get(*kind)));
-    let (mut covered, mut total, mut any) = (0_i128, 0_i128, false);
-    for row in rows {
-        let Some(stat) = row.stat else { continue };
-        total += i128::from(stat);
-        any |= row.live.is_some() || row.baseline.is_some();
-        covered += i128::from(row.baseline.unwrap_or(0)) + i128::from(row.live.unwrap_or(0)) - i128::from(row.unmapped.unwrap_or(0));
+pub fn attributed(report: &Report) -> Option<Attributed> {
+    let (mut total, mut covered, mut variance, mut any) = (0_i128, 0_i128, 0.0, false);
+    for cgroup in &report.cgroups {
+        total += i128::from(charged_bytes(cgroup, report).unwrap_or(0));
+        for row in FOLLOWED.iter().filter_map(|kind| cgroup.kinds.get(*kind)).filter(|row| row.stat.is_some()) {
+            any |= row.live.is_some() || row.baseline.is_some();
+            covered += i128::from(row.baseline.unwrap_or(0)) + i128::from(row.live.unwrap_or(0));
+            variance += (row.live_stderr.unwrap_or(0) as f64).powi(2) + (row.baseline_stderr.unwrap_or(0) as f64).powi(2);
+        }
     }
-    (any && total > 0).then(|| covered.max(0) as f64 / total as f64)
+    (any && total > 0).then(|| Attributed { share: covered as f64 / total as f64, stderr: variance.sqrt() / total as f64 })
+}
+
+/// What is charged to a cgroup itself: its kinds, what is charged and no process maps, and of a cgroup without others below it what is of no
+/// known kind.
+#[must_use]
+pub fn charged_bytes(cgroup: &Cgroup, report: &Report) -> Option<u64> {
+    let kinds: u64 = cgroup
+        .kinds
+        .iter()
+        .filter(|(kind, row)| SHARES_OF_USAGE.contains(&kind.as_str()) && row.stat.is_some())
+        .fold(0, |sum, (_, row)| sum.saturating_add(row.stat.unwrap_or(0)).saturating_add(row.unmapped.unwrap_or(0)));
+    let is_below =
+        |path: &str| path.strip_prefix(&cgroup.path).is_some_and(|rest| rest.starts_with('/') || (cgroup.path == "/" && !rest.is_empty()));
+    let usage = cgroup.usage_bytes.filter(|_| !report.cgroups.iter().any(|other| is_below(&other.path)));
+    match (kinds, usage) {
+        (0, None) => None,
+        (kinds, usage) => Some(kinds.max(usage.unwrap_or(0))),
+    }
 }
 
 /// Share of live (or charged) bytes whose stack is whole.
@@ -221,15 +251,23 @@ mod tests {
     }
 
     #[test]
-    fn attributed_is_what_the_ledger_explains() {
-        let anon = KindRow { stat: Some(100), baseline: Some(40), live: Some(60), unmapped: Some(10), ..KindRow::default() };
+    fn attributed_is_the_share_of_usage_that_the_ledger_explains() {
+        let share = |rows| attributed(&report(rows)).map(|attributed| attributed.share);
+        let anon = KindRow { stat: Some(90), baseline: Some(40), live: Some(60), unmapped: Some(10), ..KindRow::default() };
         let file = KindRow { stat: Some(100), ..KindRow::default() };
-        let kernel = KindRow { stat: Some(900), ..KindRow::default() };
-        assert_eq!(attributed(&report(vec![("anon", anon.clone())])), Some(0.9));
-        assert_eq!(attributed(&report(vec![("anon", anon), ("file", file.clone()), ("kernel", kernel)])), Some(0.45));
-        assert_eq!(attributed(&report(vec![("file", file)])), None);
-        assert_eq!(attributed(&report(vec![("anon", KindRow { live: Some(5), ..KindRow::default() })])), None);
+        let kernel = KindRow { stat: Some(300), ..KindRow::default() };
+        assert_eq!(share(vec![("anon", anon.clone())]), Some(1.0));
+        assert_eq!(share(vec![("anon", anon.clone()), ("file", file.clone())]), Some(0.5));
+        assert_eq!(share(vec![("anon", anon.clone()), ("file", file.clone()), ("kernel", kernel)]), Some(0.2), "kernel memory is usage");
+        assert_eq!(share(vec![("anon", anon.clone()), ("swap", file.clone())]), Some(1.0), "swap is not");
+        assert_eq!(share(vec![("file", file)]), None);
+        assert_eq!(share(vec![("anon", KindRow { live: Some(5), ..KindRow::default() })]), None);
         assert_eq!(attributed(&Report::default()), None);
+        let mut leaf = report(vec![("anon", KindRow { live_stderr: Some(30), baseline_stderr: Some(40), ..anon })]);
+        leaf.cgroups[0].usage_bytes = Some(400);
+        assert_eq!(attributed(&leaf), Some(Attributed { share: 0.25, stderr: 0.125 }), "usage of no known kind");
+        leaf.cgroups.push(Cgroup { path: format!("{}/below", leaf.cgroups[0].path), ..Cgroup::default() });
+        assert_eq!(attributed(&leaf).unwrap().share, 1.0, "what is below is not its own");
     }
 
     #[test]

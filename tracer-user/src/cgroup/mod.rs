@@ -4,6 +4,7 @@
 //! - [`path`]: names of cgroups, which are bytes chosen by others.
 //! - [`listing`] (I/O) and [`registry`] (pure): which cgroups exist or existed.
 //! - [`stat`], [`local`] (pure) and [`poll`] (I/O): the kernel's figures.
+//! - [`history`] (pure): what the kernel said in the last quarter of an hour.
 //! - [`container`] (pure): what a path says about pods and containers.
 //!
 //! Nothing here touches BPF, attributes anything or formats reports.
@@ -11,6 +12,7 @@
 pub mod container;
 mod dead;
 pub mod hierarchy;
+pub mod history;
 pub mod listing;
 pub mod local;
 pub mod mounts;

@@ -17,6 +17,7 @@
 //! | [`regions`] | the view of regions |
 //! | [`nmt`] | a JVM's own account beside its regions |
 //! | [`histograms`] | distributions as text |
+//! | [`trend`] | how usage changes, in a few words |
 //! | [`diff`] | a comparison as text, JSON, folded stacks, flame graph |
 //! | [`threads`] | stacks split by thread |
 
@@ -34,6 +35,7 @@ pub mod stream;
 pub mod summary;
 pub mod threads;
 pub mod timeline;
+pub mod trend;
 pub mod views;
 pub mod write;
 

@@ -9,6 +9,7 @@ use crate::text::units;
 use crate::{analyse::figures, text};
 use std::collections::BTreeMap;
 
+mod holding;
 mod row;
 
 /// Columns of a line.
@@ -201,16 +202,24 @@ fn followed(report: &Report) -> Vec<String> {
     }
 }
 
-/// More than this share cannot be: it is a sum of too few samples.
-const TOO_MUCH: f64 = 1.1;
+/// An error below this share of usage is not worth a word.
+const SMALL_ERROR: f64 = 0.005;
+
+/// `attributed 99.4 %`, `attributed 103 ± 4 %` of usage: more than all of it only with its error, and not where more than that would have to be error.
+fn attributed(report: &Report) -> String {
+    match figures::attributed(report) {
+        None => "attributed unknown".to_owned(),
+        Some(part) if part.share - 1.0 > 3.0 * part.stderr.max(SMALL_ERROR) => "attributed ? (too few samples)".to_owned(),
+        Some(part) if part.stderr >= SMALL_ERROR => {
+            format!("attributed {:.0} ± {:.0} %", part.share * 100.0, (part.stderr * 100.0).ceil())
+        }
+        Some(part) => format!("attributed {}", figures::percent(Some(part.share.min(1.0)), 1)),
+    }
+}
 
 /// On one line if it fits, else on two, broken between parts.
 fn last(report: &Report, losses: &figures::Losses<'_>, whole: Option<f64>) -> Vec<Line> {
-    let attributed = match figures::attributed(report) {
-        _ if !report.filter.pids.is_empty() => None,
-        Some(share) if share > TOO_MUCH => Some("attributed ? (too few samples)".to_owned()),
-        share => Some(format!("attributed {}", figures::percent(share, 1))),
-    };
+    let attributed = Some(attributed(report)).filter(|_| report.filter.pids.is_empty());
     let lost = losses.counted.map_or_else(|| "unknown".to_owned(), |count| count.to_string());
     let cpu = report.cost.cpu_percent.filter(|cpu| cpu.is_finite()).map_or_else(|| "?".to_owned(), |cpu| format!("{cpu:.1} %"));
     let memory = report

@@ -1,6 +1,6 @@
 //! A cgroup's row: its names, limits, and the kernel's figures beside the ledger's.
 
-use super::{ArenaRow, FileRow, MappingRow, RegionRow, StackRow};
+use super::{ArenaRow, FileRow, MappingRow, RegionRow, StackRow, Trend};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -50,6 +50,9 @@ pub struct Cgroup {
     pub usage_bytes: Option<u64>,
     /// usage - inactive_file, as the kubelet counts.
     pub working_set_bytes: Option<u64>,
+    /// How usage changes at present; null for the dead, and before there are two readings.
+    #[serde(default)]
+    pub trend: Option<Trend>,
     /// Bytes that a sample of its charges stands for on average; null if there is none.
     #[serde(default)]
     pub mean_bytes: Option<u64>,
@@ -175,7 +178,7 @@ pub struct KindRow {
     pub missed: Option<i64>,
     /// What is left of the identity.
     pub unattributed: Option<i64>,
-    /// Slope of `stat` over the recording, bytes a second.
+    /// Growth of `stat` at present, bytes a second: of the last half minute, without a step (see [`Trend`]); null from less than ten seconds.
     pub growth_bytes_per_s: Option<f64>,
 }
 

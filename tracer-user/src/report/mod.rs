@@ -14,6 +14,7 @@ pub mod loops;
 mod region;
 mod stack;
 mod tracing;
+mod trend;
 mod value;
 
 pub use cgroup::{Cgroup, HeldRow, HistogramRow, KindRow, LimitRow, Verdict};
@@ -23,6 +24,7 @@ pub use interval::{Interval, IntervalCgroup};
 pub use region::{ArenaRow, MappingRow, MappingSummary, OriginRow, RegionRow, Surveyed};
 pub use stack::{StackFile, StackRow, ThreadRow};
 pub use tracing::{Cost, Filter, Host, Migration, PlanRow, Sampling, Table};
+pub use trend::{Step, Trend};
 pub use value::Value;
 
 use serde::{Deserialize, Serialize};

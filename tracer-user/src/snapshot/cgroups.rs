@@ -3,6 +3,7 @@
 use crate::{
     cgroup::{
         CgroupId, CgroupPath, StatReading,
+        history::Point,
         registry::{self, REMOVED, State},
     },
     report::HistogramRow,
@@ -65,8 +66,9 @@ pub struct Cgroups {
     pub above: HashMap<CgroupId, StatReading>,
     /// By kind: what each owned for itself right after counting began, bytes.
     pub first: HashMap<CgroupId, BTreeMap<String, i64>>,
-    /// By kind: slope of the kernel's figure over the recording, bytes a second.
-    pub slopes: HashMap<CgroupId, BTreeMap<String, f64>>,
+    /// Readings of usage and kinds in the last quarter of an hour, oldest first; the last one is that of the snapshot.
+    #[serde(default)]
+    pub recent: HashMap<CgroupId, Vec<Point>>,
     /// Least dirty and writeback bytes of the last readings.
     pub sustained: HashMap<CgroupId, u64>,
     /// Dirty and writeback bytes at the first reading.

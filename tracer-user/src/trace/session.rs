@@ -18,7 +18,7 @@ use super::{
     retired::{Marks, Retired},
 };
 use crate::{
-    analyse::accounts::{self, growth::Slope},
+    analyse::accounts,
     cgroup::{
         CgroupId, Hierarchy, Registry, StatReading, Version,
         hierarchy::HierarchyError,
@@ -138,7 +138,6 @@ pub struct Session {
     pub(super) runtimes: Arc<Mutex<Functions>>,
     /// It ends with the session.
     _runtimes: managed::listener::Listener,
-    pub(super) slopes: HashMap<(CgroupId, String), Slope>,
     /// Dirty and writeback bytes of the last readings, newest last.
     pub(super) unwritten: HashMap<CgroupId, VecDeque<u64>>,
     pub(super) started_ns: u64,
@@ -258,7 +257,6 @@ impl Session {
             unwinding,
             runtimes,
             _runtimes: listening,
-            slopes: HashMap::new(),
             unwritten: HashMap::new(),
             started_ns: monotonic_ns(),
             started: SystemTime::now(),
@@ -473,9 +471,6 @@ impl Session {
         for (id, reading) in readings {
             let kinds: std::collections::BTreeMap<String, u64> =
                 reading.subtree.kinds.iter().map(|(kind, figure)| ((*kind).to_owned(), figure.bytes)).collect();
-            for (kind, bytes) in &kinds {
-                self.slopes.entry((*id, kind.clone())).or_default().add(at_s, *bytes as f64);
-            }
             let figures = if reading.version == Version::V1 { &reading.local } else { &reading.subtree };
             if let (Some(dirty), Some(writeback)) = (figures.dirty, figures.writeback) {
                 let last = self.unwritten.entry(*id).or_default();
@@ -491,8 +486,6 @@ impl Session {
         let read: HashSet<CgroupId> = readings.iter().map(|(id, _)| *id).collect();
         self.unwritten.retain(|id, _| read.contains(id));
         self.unwritten_first.retain(|id, _| read.contains(id));
-        // Of the others no report tells the growth.
-        self.slopes.retain(|(id, _), _| self.registry.get(*id).is_some());
         let pause_ns = if self.is_filling() { RETIREMENT_IN_CHURN_NS } else { RETIREMENT_NS };
         if at_ns.saturating_sub(self.last_retirement_ns) > pause_ns {
             self.last_retirement_ns = at_ns;

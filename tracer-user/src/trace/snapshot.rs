@@ -9,7 +9,10 @@ use super::{
 };
 use crate::{
     analyse::rows,
-    cgroup::{CgroupId, StatReading},
+    cgroup::{
+        CgroupId, StatReading,
+        history::{KEPT_S, Point},
+    },
     host::{clock::monotonic_ns, phases::Phases},
     kernel_half::{
         self,
@@ -135,6 +138,7 @@ impl Session {
         phases.end("tables read");
         let beside = Beside { readings: &readings, above, surveys: &surveys, spaces, now_ns: monotonic_ns(), is_report: true };
         let mut snapshot = self.capture(&tables, beside, |_| true);
+        snapshot.cgroups.recent = self.recent(&readings);
         snapshot.cgroups.histograms = self.histograms.owners().map(|owner| (CgroupId(owner), self.histograms.of(owner))).collect();
         snapshot.cgroups.histogram_losses =
             tables::histogram_losses(&self.running.bpf)?.into_iter().map(|(owner, lost)| (CgroupId(owner), lost)).collect();
@@ -206,6 +210,25 @@ impl Session {
         }
     }
 
+    /// The last quarter of an hour of each cgroup that was read, up to these readings. One that was made meanwhile began with nothing.
+    fn recent(&self, readings: &[(CgroupId, StatReading)]) -> HashMap<CgroupId, Vec<Point>> {
+        let since_start_s = |ns: u64| ns.saturating_sub(self.started_ns) as f64 / 1e9;
+        let recent = readings.iter().map(|(id, reading)| {
+            let now = Point::of(since_start_s(reading.at_ns), reading);
+            let kept = self.oom.history(*id).into_iter().flat_map(|history| history.points());
+            let mut points: Vec<Point> = kept.filter(|point| point.at_s < now.at_s).copied().collect();
+            let made_ns = self.registry.get(*id).map(|cgroup| cgroup.seen_ns).filter(|seen_ns| *seen_ns > self.started_ns);
+            let made = made_ns.map(|seen_ns| Point::nothing(since_start_s(seen_ns)));
+            let first_s = points.first().map_or(now.at_s, |point| point.at_s);
+            if let Some(made) = made.filter(|made| made.at_s < first_s && now.at_s - made.at_s < KEPT_S) {
+                points.insert(0, made);
+            }
+            points.push(now);
+            (*id, points)
+        });
+        recent.collect()
+    }
+
     /// What was made dirty and has left the tables.
     fn dirtied_before(&self) -> Vec<DirtiedBefore> {
         let before = self.dirtied.rows().map(|(row, record)| DirtiedBefore {
@@ -230,19 +253,12 @@ impl Session {
             wanted: self.filter.wants(&cgroup.path),
             names: self.names.names(&cgroup.path).map(capture::names_of_cgroup).unwrap_or_default(),
         };
-        let mut slopes: HashMap<CgroupId, BTreeMap<String, f64>> = HashMap::new();
-        for ((id, kind), slope) in &self.slopes {
-            if let Some(per_second) = slope.per_second() {
-                slopes.entry(*id).or_default().insert(kind.clone(), per_second);
-            }
-        }
         Cgroups {
             known: self.registry.iter().map(|cgroup| (cgroup.id, known(cgroup))).collect(),
             nameless_wanted: self.filter.is_open(),
             readings: capture::by_cgroup(readings),
             above,
             first: self.first.iter().map(|(id, figures)| (*id, capture::bytes_by_kind(figures))).collect(),
-            slopes,
             unwritten_first: self.unwritten_first.clone(),
             ..Cgroups::default()
         }

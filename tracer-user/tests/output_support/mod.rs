@@ -6,7 +6,7 @@
 use memtrail::recording::Header;
 use memtrail::report::{
     ArenaRow, Cgroup, Cost, FileOwner, FileRow, FileToucher, HeldRow, HistogramRow, Host, Interval, IntervalCgroup, KindRow, LimitRow,
-    MappingRow, MappingSummary, OriginRow, PlanRow, RegionRow, Report, SCHEMA, Sampling, StackRow, Table, ThreadRow, Verdict,
+    MappingRow, MappingSummary, OriginRow, PlanRow, RegionRow, Report, SCHEMA, Sampling, StackRow, Table, ThreadRow, Trend, Verdict,
 };
 use serde_json::json;
 use std::collections::BTreeMap;
@@ -160,6 +160,18 @@ pub fn stack(kind: &str, region: &str, comm: &str, status: &str, frames: &[&str]
     }
 }
 
+/// Usage that grows by so many MiB a minute, beside a step.
+pub fn growing(mib_per_minute: f64) -> Trend {
+    Trend {
+        window_s: 30.0,
+        change_bytes: (mib_per_minute * MIB as f64 / 2.0) as i64,
+        swing_bytes: (mib_per_minute.abs() * MIB as f64 / 2.0) as u64,
+        bytes_per_s: Some(mib_per_minute * MIB as f64 / 60.0),
+        stderr_per_s: Some(400.0),
+        step: None,
+    }
+}
+
 /// Two threads and the rest; as many as there are bytes for.
 fn threads(live: u64) -> Vec<ThreadRow> {
     let row = |tid, comm: Option<&str>, live| ThreadRow { tid, comm: comm.map(str::to_owned), live, live_stderr: live / 30 };
@@ -229,6 +241,7 @@ pub fn one_container() -> Report {
         binding_limit: Some(limit),
         usage_bytes: Some(usage),
         working_set_bytes: Some(usage - 100 * MIB),
+        trend: Some(growing(41.0)),
         mean_bytes: Some(MIB),
         subtree: kinds.clone(),
         kinds,
@@ -362,8 +375,7 @@ pub fn busy_host() -> Report {
     let mut cgroups = Vec::new();
     for index in 0..299_u64 {
         let live = (random.next() % (300 - index)) * 4 * MIB + 5000;
-        let mut row = kind(live + 20 * MIB, 16 * MIB, live);
-        row.growth_bytes_per_s = Some(index as f64 * 1000.0);
+        let row = kind(live + 20 * MIB, 16 * MIB, live);
         let kinds =
             BTreeMap::from([("anon".to_owned(), row), ("file".to_owned(), kind(8 * MIB, 0, 8 * MIB)), ("kernel".to_owned(), counter(MIB))]);
         let frame = format!("service_{index}::handle_request<alloc::vec::Vec<u8>>");
@@ -373,6 +385,7 @@ pub fn busy_host() -> Report {
             state: "alive".into(),
             limit_bytes: (index % 3 != 0).then_some(2 * GIB),
             usage_bytes: Some(live + 29 * MIB),
+            trend: Some(growing(index as f64 * 60_000.0 / MIB as f64)),
             kinds,
             stacks: (0..5)
                 .map(|n| {

@@ -3,8 +3,7 @@
 //! Pure. Keys in, sums and their errors out; then the kernel's figure beside them, and what is left of the identity. That the
 //! identity adds up proves nothing, since `unattributed` is what makes it so: tests bound it.
 
-pub mod growth;
-pub mod history;
+pub mod trend;
 
 use crate::report::KindRow;
 use std::collections::HashMap;

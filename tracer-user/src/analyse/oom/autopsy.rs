@@ -234,7 +234,7 @@ fn series(facts: &KillFacts, whole: &OomLevel, autopsy: &Autopsy) -> Vec<Moment>
     let before = place.history.points().filter(|point| point.at_s < facts.at_s);
     let mut moments: Vec<Moment> =
         before.map(|point| Moment { before_s: facts.at_s - point.at_s, usage_bytes: point.usage(), kinds: point.kinds() }).collect();
-    let kinds = autopsy.before.iter().filter(|(kind, _)| crate::analyse::accounts::history::KINDS.contains(&kind.as_str()));
+    let kinds = autopsy.before.iter().filter(|(kind, _)| crate::cgroup::history::KINDS.contains(&kind.as_str()));
     let kinds = kinds.filter_map(|(kind, bytes)| Some((kind.clone(), u64::try_from((*bytes)?).ok()?)));
     moments.push(Moment { before_s: 0.0, usage_bytes: figures::usage(whole, facts.page_bytes), kinds: kinds.collect() });
     moments

@@ -1,10 +1,7 @@
 use super::*;
-use crate::analyse::accounts::history::Point;
+use crate::cgroup::history::{History, Point};
 use crate::{
-    analyse::{
-        accounts::history::History,
-        oom::facts::{Place, Warning},
-    },
+    analyse::oom::facts::{Place, Warning},
     cgroup::Version,
     report::autopsy::Growth,
 };
@@ -81,7 +78,7 @@ fn row(owner: &str, state: &str, kind: &str, live: u64) -> LiveStack {
 fn place(path: &str, parent: u64) -> Place {
     let mut history = History::default();
     for second in 0..100 {
-        history.push(Point::new(f64::from(second), Some(u64::from(second as u32) * MIB), &BTreeMap::new()));
+        history.push(Point::new(f64::from(second), Some(u64::from(second as u32) * MIB), |_| None));
     }
     Place { path: path.into(), parent: (parent != 0).then_some(parent), history, ..Place::default() }
 }

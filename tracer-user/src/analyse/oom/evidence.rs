@@ -122,7 +122,7 @@ fn verdicts(facts: &KillFacts, whole: Option<&OomLevel>, rows: &[&(u64, Cgroup)]
     let report = Report { host: Host { cgroup: cgroup.to_owned(), ..Host::default() }, cgroups: judged, ..Report::default() };
     let mut found = Vec::new();
     for row in &report.cgroups {
-        for verdict in verdicts::of(row, &report) {
+        for verdict in verdicts::of_kill(row, &report) {
             let crate::report::Verdict { id, severity, text, evidence } = verdict;
             found.push(Finding { cgroup: row.path.clone(), id, severity, text, evidence });
         }

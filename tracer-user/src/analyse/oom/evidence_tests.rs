@@ -90,10 +90,10 @@ fn facts(kinds: &[(&str, u64)], rows: Vec<(u64, Cgroup)>) -> KillFacts {
         levels,
     };
     assert_eq!(known(levels[1].usage), Some(256 * MIB / PAGE));
-    let mut history = crate::analyse::accounts::history::History::default();
+    let mut history = crate::cgroup::history::History::default();
     let dirty = kinds.iter().find(|(kind, _)| *kind == "file_dirty").map(|(_, mib)| mib * MIB);
     for second in 95..100 {
-        let point = crate::analyse::accounts::history::Point::new(f64::from(second), Some(200 * MIB), &BTreeMap::new());
+        let point = crate::cgroup::history::Point::new(f64::from(second), Some(200 * MIB), |_| None);
         history.push(point.with_unwritten(dirty.or(Some(0))));
     }
     let read = Reading { age_s: 0.5, active_file: Some(0), inactive_file: Some(500 * MIB), ..Reading::default() };

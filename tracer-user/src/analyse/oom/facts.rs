@@ -1,8 +1,7 @@
 //! What is known of a kill or a warning: everything that an autopsy is made from. Pure data, and its places in the tree of cgroups.
 
 use crate::{
-    analyse::accounts::history::History,
-    cgroup::Version,
+    cgroup::{Version, history::History},
     report::{
         Cgroup,
         autopsy::{Growth, LiveStack},

@@ -6,7 +6,7 @@ use super::{
     facts::{KillFacts, Place, WINDOWS_S, is_below, levels},
     figures,
 };
-use crate::analyse::accounts::history::History;
+use crate::cgroup::history::History;
 use crate::report::autopsy::{Autopsy, Growth};
 use std::collections::HashMap;
 use tracer_common::oom::OomLevel;
@@ -169,8 +169,7 @@ fn grown(history: &History, from_s: f64, end_s: f64) -> Option<i64> {
 #[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
-    use crate::analyse::accounts::history::Point;
-    use std::collections::BTreeMap;
+    use crate::cgroup::history::Point;
 
     const MIB: u64 = 1 << 20;
 
@@ -178,7 +177,7 @@ mod tests {
     fn history(first: u32, usage: impl Fn(u64) -> u64, last: u32) -> History {
         let mut history = History::default();
         for second in first..=last {
-            history.push(Point::new(f64::from(second), Some(usage(u64::from(second)) * MIB), &BTreeMap::new()));
+            history.push(Point::new(f64::from(second), Some(usage(u64::from(second)) * MIB), |_| None));
         }
         history
     }

@@ -5,11 +5,12 @@ use crate::{
     analyse::accounts::{self, Account},
     cgroup::{
         CgroupId, StatReading, Version,
+        history::Point,
         local::{self, LocalFigures, Node},
         registry::State,
         stat::{Figures, Limit},
     },
-    report::{Cgroup, KindRow, StackRow},
+    report::{Cgroup, KindRow, StackRow, Trend},
     snapshot::{CgroupNames, Known, Snapshot},
     text::escape,
 };
@@ -93,6 +94,7 @@ pub(super) fn row(snapshot: &Snapshot, tree: &Tree, accounts: &Accounts, stacks:
         binding_limit: None,
         usage_bytes: reading.and_then(|r| r.usage),
         working_set_bytes: reading.and_then(StatReading::working_set),
+        trend: trend(snapshot, id, Point::usage).filter(|_| alive),
         mean_bytes: mean_bytes(accounts, id),
         kinds: kinds(snapshot, tree, accounts, reading, id),
         subtree: subtree(snapshot, tree, accounts, reading, id),
@@ -198,7 +200,13 @@ fn source_of(origin: local::Origin) -> &'static str {
 }
 
 fn growth(snapshot: &Snapshot, id: CgroupId, kind: &str) -> Option<f64> {
-    snapshot.cgroups.slopes.get(&id)?.get(kind).copied()
+    trend(snapshot, id, |point| point.kind(kind))?.bytes_per_s
+}
+
+/// How a figure of a cgroup's readings changes at present.
+fn trend(snapshot: &Snapshot, id: CgroupId, figure: impl Fn(&Point) -> Option<u64>) -> Option<Trend> {
+    let readings = snapshot.cgroups.recent.get(&id)?.iter().filter_map(|point| Some((point.at_s, figure(point)?)));
+    accounts::trend::of(&readings.collect::<Vec<_>>())
 }
 
 /// Kinds of which only the kernel's own figure is known.

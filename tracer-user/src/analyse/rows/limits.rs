@@ -42,7 +42,7 @@ pub(super) fn settle(cgroups: &mut [Cgroup]) {
 #[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
-    use crate::report::KindRow;
+    use crate::report::Trend;
 
     fn row(path: &str, limit_bytes: u64, usage: u64) -> LimitRow {
         let left_bytes = Some(limit_bytes.saturating_sub(usage));
@@ -50,8 +50,8 @@ mod tests {
     }
 
     fn cgroup(path: &str, limits: Vec<LimitRow>, growth: f64) -> Cgroup {
-        let kind = KindRow { growth_bytes_per_s: Some(growth), ..KindRow::default() };
-        Cgroup { path: path.into(), state: "alive".into(), limits, subtree: [("anon".to_owned(), kind)].into(), ..Cgroup::default() }
+        let trend = Trend { bytes_per_s: Some(growth), stderr_per_s: Some(0.1), ..Trend::default() };
+        Cgroup { path: path.into(), state: "alive".into(), limits, trend: Some(trend), ..Cgroup::default() }
     }
 
     #[test]

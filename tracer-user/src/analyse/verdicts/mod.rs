@@ -7,7 +7,9 @@
 mod dead_container_shmem;
 mod dirty_writeback;
 pub mod glibc_arenas;
+mod growth;
 mod log_page_cache;
+mod untracked;
 
 use crate::report::{Cgroup, FileRow, KindRow, Report, Verdict};
 use std::collections::BTreeMap;
@@ -33,20 +35,35 @@ impl Severity {
     }
 }
 
-type Rule = fn(&Cgroup, &Report) -> Option<Verdict>;
+/// A verdict with its id.
+pub struct Rule {
+    /// Identifier in docs and outputs.
+    pub id: &'static str,
+    verdict: fn(&Cgroup, &Report) -> Option<Verdict>,
+    /// The evidence of an OOM kill has what it needs: a limit's cgroup stands there with all that is below it, and without readings over time.
+    of_kills: bool,
+}
 
-/// All verdicts with their ids, in the order in which they are shown.
-pub const RULES: [(&str, Rule); 4] = [
-    (dead_container_shmem::ID, dead_container_shmem::verdict),
-    (dirty_writeback::ID, dirty_writeback::verdict),
-    (glibc_arenas::ID, |cgroup, _| glibc_arenas::verdict(cgroup)),
-    (log_page_cache::ID, log_page_cache::verdict),
+/// All verdicts, in the order in which they are shown.
+pub const RULES: [Rule; 6] = [
+    Rule { id: growth::ID, verdict: growth::verdict, of_kills: false },
+    Rule { id: dead_container_shmem::ID, verdict: dead_container_shmem::verdict, of_kills: true },
+    Rule { id: dirty_writeback::ID, verdict: dirty_writeback::verdict, of_kills: true },
+    Rule { id: glibc_arenas::ID, verdict: |cgroup, _| glibc_arenas::verdict(cgroup), of_kills: true },
+    Rule { id: log_page_cache::ID, verdict: log_page_cache::verdict, of_kills: true },
+    Rule { id: untracked::ID, verdict: untracked::verdict, of_kills: false },
 ];
 
 /// The verdicts on a cgroup; those above it are looked for in the report.
 #[must_use]
 pub fn of(cgroup: &Cgroup, report: &Report) -> Vec<Verdict> {
-    RULES.iter().filter_map(|(_, rule)| rule(cgroup, report)).collect()
+    RULES.iter().filter_map(|rule| (rule.verdict)(cgroup, report)).collect()
+}
+
+/// The same of the evidence of an OOM kill.
+#[must_use]
+pub fn of_kill(cgroup: &Cgroup, report: &Report) -> Vec<Verdict> {
+    RULES.iter().filter(|rule| rule.of_kills).filter_map(|rule| (rule.verdict)(cgroup, report)).collect()
 }
 
 /// Writes the verdicts of every cgroup into the report.
@@ -96,7 +113,7 @@ mod tests {
     #[test]
     fn every_verdict_has_its_row_in_the_documentation() {
         let table = include_str!("../../../../docs/verdicts.md");
-        for id in RULES.iter().map(|(id, _)| *id).chain(crate::analyse::oom::loops::IDS) {
+        for id in RULES.iter().map(|rule| rule.id).chain(crate::analyse::oom::loops::IDS) {
             assert!(table.contains(&format!("| `{id}` |")), "docs/verdicts.md has no row for {id}");
         }
     }

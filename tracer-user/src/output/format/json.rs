@@ -73,6 +73,7 @@ fn shortened_cgroup(cgroup: &Cgroup) -> Cgroup {
         stacks: keep(&cgroup.stacks, |row| row.live, is_other_stack, other_stack),
         files: keep(&cgroup.files, file_bytes, is_other_file, other_file),
         path: cgroup.path.clone(),
+        trend: cgroup.trend.clone(),
         id: cgroup.id.clone(),
         state: cgroup.state.clone(),
         pod: cgroup.pod.clone(),

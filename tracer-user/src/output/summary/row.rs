@@ -2,19 +2,22 @@
 //!
 //! Says the same at every level of detail; a level only decides how many lines it takes.
 
+use super::holding::Holding;
 use super::{COLUMNS, Line, Style};
-use crate::analyse::comparison::merged::{Merged, merge};
-use crate::report::{Cgroup, FileRow, KindRow, Report, StackRow};
+use crate::analyse::{before, common, comparison::merged::merge};
+use crate::report::{Cgroup, FileRow, KindRow, Report};
 use crate::text::units;
 use crate::{
     analyse::figures,
-    output::{Value, files, histograms},
-    text::{self, source},
+    output::{Value, files, histograms, trend},
+    text,
 };
 
-/// Most stacks of a cgroup, and frames of a stack.
-const STACKS: usize = 3;
-const FRAMES: usize = 4;
+/// Most rows of what a cgroup holds, and most of them with a line for each frame.
+const ROWS: usize = 8;
+const TALL: usize = 3;
+/// A row with less than this share of what the cgroup holds is left out, unless it is the first.
+const LEAST_SHARE: u64 = 200;
 
 /// Most verdicts of a cgroup and lines of one.
 const VERDICTS: usize = 3;
@@ -26,12 +29,13 @@ const LARGE_FILE: u64 = 1 << 20;
 /// Order of the kinds in their line. Others follow by name.
 const ORDER: [&str; 8] = ["anon", "file", "shmem", "hugetlb", "kernel", "sock", "swap", "zswap"];
 
-/// Slower growth than this is not worth a word: 64 KiB a minute.
-const STEADY_BYTES_PER_S: f64 = 64.0 * 1024.0 / 60.0;
+/// Columns of the name of a cgroup above whose limit is met first.
+const LIMIT_COLUMNS: usize = 36;
+/// A part of kernel memory below this is not worth a word.
+const LEAST_PART: u64 = 1 << 20;
 
-/// A limit further away than this is not worth a word: a day. One nearer than an hour always is.
+/// A limit further away than this is not worth a word: a day.
 const FAR_S: f64 = 86_400.0;
-const NEAR_S: f64 = 3_600.0;
 
 /// How much is shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,16 +46,22 @@ pub(super) enum Level {
     Verdicts,
     /// And the files that hold most of its page cache or shmem.
     Files,
-    /// And that many stacks, a line each.
-    Flat(usize),
-    /// And that many stacks, a line for the bytes and one for each frame.
-    Tall(usize),
+    /// And rows of what it holds: with a line for each frame so many of them, and so many in all.
+    Rows { tall: usize, all: usize },
 }
 
 impl Level {
     /// In the order in which room is given.
-    pub(super) const GROWING: [Level; 7] =
-        [Level::Verdicts, Level::Files, Level::Flat(1), Level::Flat(2), Level::Flat(STACKS), Level::Tall(2), Level::Tall(STACKS)];
+    pub(super) const GROWING: [Level; 8] = [
+        Level::Verdicts,
+        Level::Files,
+        Level::Rows { tall: 0, all: 1 },
+        Level::Rows { tall: 0, all: 2 },
+        Level::Rows { tall: 0, all: 3 },
+        Level::Rows { tall: 2, all: 3 },
+        Level::Rows { tall: TALL, all: 3 },
+        Level::Rows { tall: TALL, all: ROWS },
+    ];
 }
 
 /// The parts of a cgroup, made once.
@@ -66,17 +76,15 @@ pub(super) struct Block {
 impl Block {
     pub(super) fn new(cgroup: &Cgroup, report: &Report, value: Value, is_first: bool) -> Block {
         let style = if is_first { Style::Bold } else { Style::Plain };
-        let mut stacks = merge(cgroup.stacks.iter().map(|row| (cgroup, row)), value);
-        if value == Value::Charged {
-            stacks.iter_mut().for_each(|stack| stack.stderr = Some(charged_stderr(stack.bytes, report)));
-        }
-        stacks.truncate(STACKS);
+        let rows = holdings(cgroup, report, value);
+        let mut head: Vec<Line> = headline(cgroup, report).into_iter().map(|line| Line::new(line, style)).collect();
+        head.push(Line::new(format!("  {}", kinds(cgroup, value)), Style::Plain));
         Block {
-            head: vec![Line::new(headline(cgroup, report), style), Line::new(format!("  {}", kinds(cgroup, value)), Style::Plain)],
+            head,
             verdicts: verdicts(cgroup).into_iter().chain(waits(cgroup)).collect(),
             files: dominant_files(cgroup),
-            flat: stacks.iter().map(flat).collect(),
-            tall: stacks.iter().map(tall).collect(),
+            flat: rows.iter().map(Holding::flat).collect(),
+            tall: rows.iter().take(TALL).map(Holding::tall).collect(),
         }
     }
 
@@ -90,26 +98,48 @@ impl Block {
         }
         match level {
             Level::Head | Level::Verdicts | Level::Files => {}
-            Level::Flat(count) => lines.extend(self.flat.iter().take(count).cloned()),
-            Level::Tall(count) => lines.extend(self.tall.iter().take(count).flatten().cloned()),
+            Level::Rows { tall, all } => {
+                lines.extend(self.tall.iter().take(tall).flatten().cloned());
+                lines.extend(self.flat.iter().take(all).skip(tall).cloned());
+            }
         }
         lines
     }
 }
 
-/// `cart-7/web 15.9 of 16.0 GiB (99 %), +41 MiB/min, limit in 2 min 20 s`.
-fn headline(cgroup: &Cgroup, report: &Report) -> String {
+/// What the cgroup holds, the largest first: stacks, and for live bytes also what is older than the recording.
+fn holdings<'a>(cgroup: &'a Cgroup, report: &Report, value: Value) -> Vec<Holding<'a>> {
+    let mut stacks = merge(cgroup.stacks.iter().map(|row| (cgroup, row)), value);
+    if value == Value::Charged {
+        stacks.iter_mut().for_each(|stack| stack.stderr = Some(charged_stderr(stack.bytes, report)));
+    }
+    let mut rows: Vec<Holding<'a>> = common::common(&stacks).into_iter().map(Holding::Common).collect();
+    rows.extend(stacks.into_iter().map(Holding::Stack));
+    if value == Value::Live {
+        rows.extend(before::before(cgroup).into_iter().map(Holding::Before));
+    }
+    rows.sort_by_key(|row| std::cmp::Reverse(row.bytes()));
+    let least = rows.iter().map(Holding::bytes).fold(0, u64::saturating_add) / LEAST_SHARE;
+    let mut first = true;
+    rows.retain(|row| std::mem::take(&mut first) || (row.bytes() >= least && row.is_firm()));
+    rows.truncate(ROWS);
+    rows
+}
+
+/// `cart-7/web 15.9 of 16.0 GiB (99 %), +41 MiB/min, limit in 2 min 20 s`: on two lines where it does not fit on one, so that neither the
+/// name nor the figures are cut.
+fn headline(cgroup: &Cgroup, report: &Report) -> Vec<String> {
     let name = name(cgroup);
     let size = size(cgroup, report);
-    let near = time_to_limit(cgroup, FAR_S);
-    // A far limit gives its room to the name.
-    let parts = |time: Option<String>| [Some(size.clone()), growth(cgroup), time].into_iter().flatten().collect::<Vec<_>>().join(", ");
-    let mut figures = parts(near);
-    if text::width(&name) + 1 + text::width(&figures) > COLUMNS {
-        figures = parts(time_to_limit(cgroup, NEAR_S));
+    let parts = [Some(size), growth(cgroup), time_to_limit(cgroup, FAR_S)];
+    let figures = parts.into_iter().flatten().collect::<Vec<_>>().join(", ");
+    let whole = format!("{name} {figures}");
+    if text::width(&whole) <= COLUMNS {
+        return vec![whole];
     }
-    let room = COLUMNS.saturating_sub(text::width(&figures) + 1).max(COLUMNS / 4);
-    format!("{} {figures}", text::cut_middle(&name, room))
+    let mut lines = vec![text::cut_middle(&name, COLUMNS)];
+    lines.extend(text::wrap(&figures, COLUMNS - 2).into_iter().map(|line| format!("  {line}")));
+    lines
 }
 
 /// The name of a cgroup, escaped.
@@ -126,8 +156,9 @@ fn size(cgroup: &Cgroup, report: &Report) -> String {
             (None, _) => "usage unknown".to_owned(),
         };
     };
-    let above =
-        |name: &str, used: u64, limit: u64| format!("{}, {} {}", units::bytes(usage), text::cut_middle(name, 20), against(used, limit));
+    let above = |name: &str, used: u64, limit: u64| {
+        format!("{}, {} {}", units::bytes(usage), text::cut_middle(name, LIMIT_COLUMNS), against(used, limit))
+    };
     let binding = cgroup.binding_limit.as_ref().filter(|limit| limit.path != cgroup.path);
     let mut size = match (binding, cgroup.limit_bytes, limited_ancestor(cgroup, report)) {
         // What is met first is what matters, also where the cgroup has a limit of its own.
@@ -136,8 +167,9 @@ fn size(cgroup: &Cgroup, report: &Report) -> String {
         (None, None, Some((ancestor, used, limit))) => above(&name(ancestor), used, limit),
         (None, None, None) => format!("{}, no limit", units::bytes(usage)),
     };
-    // Usage counts the children too; say so where most of it is theirs.
-    if let Some(own) = own.filter(|own| *own < usage / 10 * 9) {
+    // Usage counts the children too; say so where much of it is theirs.
+    let whole = figures::sum_of_kinds(&cgroup.subtree).unwrap_or(usage);
+    if let Some(own) = own.filter(|own| *own < whole.min(usage) / 10 * 9) {
         size.push_str(&format!(", own {}", units::bytes(own)));
     }
     size
@@ -165,11 +197,7 @@ fn growth(cgroup: &Cgroup) -> Option<String> {
     if cgroup.state == "dead" {
         return None;
     }
-    match figures::growth(cgroup) {
-        None => Some("growth unknown".to_owned()),
-        Some(slope) if slope.abs() < STEADY_BYTES_PER_S => Some("steady".to_owned()),
-        Some(slope) => units::rate_per_minute(slope),
-    }
+    Some(cgroup.trend.as_ref().map_or_else(|| "growth unknown".to_owned(), trend::in_words))
 }
 
 /// `limit in 2 min 20 s`, if it comes within so many seconds.
@@ -177,7 +205,7 @@ fn time_to_limit(cgroup: &Cgroup, within: f64) -> Option<String> {
     let (seconds, is_growing) = match &cgroup.binding_limit {
         // That one grows, or the time would not be known.
         Some(limit) if limit.path != cgroup.path => (limit.reached_in_s, true),
-        _ => (figures::seconds_to_limit(cgroup), figures::growth(cgroup)? >= STEADY_BYTES_PER_S),
+        _ => (figures::seconds_to_limit(cgroup), true),
     };
     let seconds = seconds.filter(|seconds| is_growing && *seconds >= 1.0 && *seconds <= within)?;
     units::seconds(seconds).map(|time| format!("limit in {time}"))
@@ -231,6 +259,9 @@ fn cell(name: &str, row: &KindRow, detail: Option<Value>) -> Option<String> {
         Some(0) if charged.is_none() => return None,
         Some(bytes) => bytes,
     };
+    if name.starts_with("kernel.") && bytes < LEAST_PART {
+        return None;
+    }
     let cell = format!("{} {}", text::escape(name), units::bytes(bytes));
     match (detail, row.live) {
         (Some(Value::Charged), _) => {
@@ -284,93 +315,4 @@ fn verdicts(cgroup: &Cgroup) -> Vec<Line> {
         lines.push(Line::new(format!("  ! {} more verdicts: see the JSON", cgroup.verdicts.len() - VERDICTS), Style::Warning));
     }
     lines
-}
-
-/// `    1.2 GiB ± 40.0 MiB  java: … > Buffer::grow > realloc`.
-fn flat(stack: &Merged<'_>) -> Line {
-    let comm = text::cut_middle(&text::escape(&stack.row.comm), 15);
-    let head = format!("    {}  {comm}: ", figures::sampled(stack.bytes, stack.stderr));
-    let room = COLUMNS.saturating_sub(text::width(&head));
-    Line::new(format!("{head}{}", chain(stack.row, room)), Style::Plain)
-}
-
-fn tall(stack: &Merged<'_>) -> Vec<Line> {
-    let about = text::escape(&format!("{}, {}", stack.process(), stack.kind()));
-    let mut lines = vec![Line::new(format!("    {}  {about}", figures::sampled(stack.bytes, stack.stderr)), Style::Plain)];
-    let frames = frames(stack.row);
-    if frames.names.is_empty() {
-        lines.push(Line::new("      no stack", Style::Dim));
-    }
-    for (index, name) in frames.names.iter().enumerate() {
-        let prefix =
-            if index == 0 { frames.prefix(stack.row.status.strip_prefix("cut").map(|_| stack.row.status.as_str())) } else { String::new() };
-        lines.push(Line::new(format!("      {}{prefix}{name}", " ".repeat(index)), Style::Dim));
-    }
-    lines
-}
-
-/// The frames on one line, outermost first. When they do not fit, outer frames go before names are cut, and names are cut evenly.
-fn chain(row: &StackRow, room: usize) -> String {
-    const BETWEEN: &str = " > ";
-    /// A name cut shorter than this says nothing.
-    const SHORTEST: usize = 22;
-    let mut frames = frames(row);
-    if frames.names.is_empty() {
-        return "no stack".to_owned();
-    }
-    loop {
-        let prefix = frames.prefix(row.status.starts_with("cut").then_some("cut"));
-        let fixed = text::width(&prefix) + BETWEEN.len() * (frames.names.len() - 1);
-        let share = fair_share(&frames.names, room.saturating_sub(fixed));
-        if share >= SHORTEST || frames.names.len() == 1 {
-            let names: Vec<String> = frames.names.iter().map(|name| text::cut_middle(name, share)).collect();
-            return format!("{prefix}{}", names.join(BETWEEN));
-        }
-        frames.names.remove(0);
-        frames.more = true;
-    }
-}
-
-/// The largest width to which names must be cut so that all fit in the room: short ones leave theirs to the long.
-fn fair_share(names: &[String], room: usize) -> usize {
-    let mut widths: Vec<usize> = names.iter().map(|name| text::width(name)).collect();
-    widths.sort_unstable();
-    let mut left = room;
-    for (index, width) in widths.iter().enumerate() {
-        let share = left / (widths.len() - index);
-        if *width > share {
-            return share;
-        }
-        left -= width;
-    }
-    usize::MAX
-}
-
-/// The frames that are shown, outermost first.
-struct Frames {
-    names: Vec<String>,
-    /// Outer ones are left out.
-    more: bool,
-}
-
-impl Frames {
-    /// What stands before the first shown frame: where the stack was cut, and that there are more.
-    fn prefix(&self, cut: Option<&str>) -> String {
-        let cut = cut.map(|status| format!("[{}] > ", text::escape(status))).unwrap_or_default();
-        format!("{cut}{}", if self.more { "… > " } else { "" })
-    }
-}
-
-/// The innermost user frames, or kernel frames where there are no others (see [`source::window`]).
-fn frames(row: &StackRow) -> Frames {
-    // Where it was cut stands before the frames.
-    let is_cut_root = |name: &String| row.status.starts_with("cut") && *name == format!("[{}]", row.status);
-    let mut names: Vec<&String> = row.frames.iter().filter(|name| !name.ends_with("_[k]") && !is_cut_root(name)).collect();
-    if names.is_empty() {
-        names = row.frames.iter().collect();
-    }
-    let (range, has_inner) = source::window(&names, FRAMES);
-    let hidden = range.start;
-    let shown = names[range].iter().map(|name| text::escape(name)).chain(has_inner.then(|| source::INNER.to_owned()));
-    Frames { names: shown.collect(), more: hidden > 0 }
 }

@@ -2,11 +2,11 @@
 
 use super::{kills::Kills, late::Late, verify};
 use crate::{
-    analyse::{
-        accounts::history::{History, Point},
-        oom::{Autopsy, KillFacts, autopsy, judge, log, loops::Memory},
+    analyse::oom::{Autopsy, KillFacts, autopsy, judge, log, loops::Memory},
+    cgroup::{
+        CgroupId, CgroupPath, StatReading,
+        history::{History, Point},
     },
-    cgroup::{CgroupId, CgroupPath, StatReading},
     host::{clock::monotonic_ns, meminfo},
     kernel_half::{
         BpfError, KernelHalf,
@@ -159,10 +159,14 @@ impl OomLog {
                 self.histories_refused += 1;
                 continue;
             }
-            let kinds = reading.subtree.kinds.iter().map(|(kind, figure)| ((*kind).to_owned(), figure.bytes)).collect();
-            let unwritten = reading.subtree.dirty.zip(reading.subtree.writeback).map(|(dirty, writeback)| dirty.saturating_add(writeback));
-            self.histories.entry(*id).or_default().push(Point::new(at_s, reading.usage, &kinds).with_unwritten(unwritten));
+            self.histories.entry(*id).or_default().push(Point::of(at_s, reading));
         }
+    }
+
+    /// Readings of a cgroup.
+    #[must_use]
+    pub fn history(&self, id: CgroupId) -> Option<&History> {
+        self.histories.get(&id)
     }
 
     /// Kills that are not among the autopsies, and victims without a kill.

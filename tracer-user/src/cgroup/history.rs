@@ -1,6 +1,7 @@
 //! A cgroup's last quarter of an hour: close readings of the last minute, sparse ones of the time before, so that what grew can be told
 //! for 1, 5 and 15 minutes from a bounded number of points. Pure.
 
+use super::StatReading;
 use std::collections::{BTreeMap, VecDeque};
 
 /// Kinds that are kept, in the order of [`Point::kinds`].
@@ -9,9 +10,11 @@ pub const KINDS: [&str; 5] = ["anon", "file", "shmem", "kernel", "swap"];
 const CLOSE: (f64, f64) = (0.9, 62.0);
 /// The same of sparse ones.
 const SPARSE: (f64, f64) = (15.0, 915.0);
+/// How long a reading is kept, seconds.
+pub const KEPT_S: f64 = 900.0;
 
 /// One reading.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Point {
     /// Seconds since the start of the recording.
     pub at_s: f64,
@@ -23,15 +26,24 @@ pub struct Point {
 }
 
 impl Point {
-    /// A reading; kinds that are not kept are passed over.
+    /// A reading of usage and of what is said of each kind.
     #[must_use]
-    pub fn new(at_s: f64, usage: Option<u64>, kinds: &BTreeMap<String, u64>) -> Point {
-        Point {
-            at_s,
-            usage: usage.unwrap_or(u64::MAX),
-            kinds: KINDS.map(|kind| kinds.get(kind).copied().unwrap_or(u64::MAX)),
-            unwritten: u64::MAX,
-        }
+    pub fn new(at_s: f64, usage: Option<u64>, kind: impl Fn(&str) -> Option<u64>) -> Point {
+        Point { at_s, usage: usage.unwrap_or(u64::MAX), kinds: KINDS.map(|name| kind(name).unwrap_or(u64::MAX)), unwritten: u64::MAX }
+    }
+
+    /// What a reading says of a cgroup with all below it.
+    #[must_use]
+    pub fn of(at_s: f64, reading: &StatReading) -> Point {
+        let figures = &reading.subtree;
+        let unwritten = figures.dirty.zip(figures.writeback).map(|(dirty, writeback)| dirty.saturating_add(writeback));
+        Point::new(at_s, reading.usage, |kind| Some(figures.kinds.get(kind)?.bytes)).with_unwritten(unwritten)
+    }
+
+    /// A cgroup at the moment at which it was made.
+    #[must_use]
+    pub fn nothing(at_s: f64) -> Point {
+        Point::new(at_s, Some(0), |_| Some(0)).with_unwritten(Some(0))
     }
 
     /// With so much page cache that is dirty or under writeback, bytes.
@@ -115,7 +127,7 @@ mod tests {
     use super::*;
 
     fn point(at_s: f64) -> Point {
-        Point::new(at_s, Some((at_s * 1000.0) as u64), &BTreeMap::from([("anon".to_owned(), at_s as u64), ("zswap".to_owned(), 1)]))
+        Point::new(at_s, Some((at_s * 1000.0) as u64), |kind| (kind == "anon").then_some(at_s as u64))
     }
 
     #[test]
@@ -159,7 +171,7 @@ mod tests {
 
     #[test]
     fn unknown_is_not_zero() {
-        let point = Point::new(1.0, None, &BTreeMap::new());
+        let point = Point::new(1.0, None, |_| None);
         assert_eq!((point.usage(), point.kind("anon"), point.kind("zswap")), (None, None, None));
         assert!(point.kinds().is_empty());
     }
@@ -169,7 +181,7 @@ mod tests {
         let figures = [("anon", 1), ("file", 2), ("shmem", 3), ("kernel", 4), ("swap", 5)].map(|(kind, bytes)| (kind.to_owned(), bytes));
         let mut with_others = BTreeMap::from(figures.clone());
         with_others.insert("zswap".to_owned(), 6);
-        let point = Point::new(1.0, Some(7), &with_others);
+        let point = Point::new(1.0, Some(7), |kind| with_others.get(kind).copied());
         assert_eq!((point.usage(), point.kind("shmem"), point.kind("zswap")), (Some(7), Some(3), None));
         assert_eq!(point.kinds(), BTreeMap::from(figures));
     }
