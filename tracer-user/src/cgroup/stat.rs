@@ -81,6 +81,12 @@ pub struct Figures {
     pub unevictable: Option<u64>,
     /// Page cache mapped by processes, bytes.
     pub mapped_file: Option<u64>,
+    /// Anonymous memory in huge pages, bytes.
+    #[serde(default)]
+    pub anonymous_huge: Option<u64>,
+    /// Pages of page cache that were read again after they had been dropped, since the cgroup was made.
+    #[serde(default)]
+    pub refaulted_pages: Option<u64>,
 }
 
 /// Every kind that a reading can have.
@@ -306,6 +312,8 @@ fn v1_figures(lines: &Lines, prefix: &str) -> Figures {
         active_file: get("active_file"),
         unevictable: get("unevictable"),
         mapped_file: get("mapped_file"),
+        anonymous_huge: get("rss_huge"),
+        refaulted_pages: get("workingset_refault_file"),
     };
     insert(&mut figures, "anon", get("rss"));
     insert(&mut figures, "shmem", get("shmem"));
@@ -333,6 +341,8 @@ fn v2_figures(lines: &Lines) -> Figures {
         active_file: get("active_file"),
         unevictable: get("unevictable"),
         mapped_file: get("file_mapped"),
+        anonymous_huge: get("anon_thp"),
+        refaulted_pages: get("workingset_refault_file"),
     };
     for kind in ["anon", "shmem", "sock", "zswap", "hugetlb"] {
         insert(&mut figures, kind, get(kind));

@@ -12,6 +12,8 @@ pub mod classify;
 pub mod elf;
 pub mod environment;
 pub mod glibc;
+pub mod held;
+pub mod huge;
 pub mod intervals;
 pub mod jvm;
 pub mod memory;

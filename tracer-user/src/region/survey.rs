@@ -4,6 +4,7 @@ use super::blocks::{self, Free};
 use super::classify::{Claim, Classified, Region, classify};
 use super::environment::Environment;
 use super::glibc::Layout;
+use super::held::Held;
 use super::maps::{Maps, Vma};
 use super::memory::{NoMemory, PageMap, ProcessMemory, ReadPages as _};
 use super::threads::{self as thread_functions, Fields};
@@ -42,6 +43,8 @@ pub struct Survey {
     pub layout: Layout,
     /// Free blocks in arenas; `None` if they could not be followed.
     pub free: Option<Free>,
+    /// What explains usage beyond the regions.
+    pub held: Held,
     /// Whether compiled Java code leaves frames on its stacks; `None` for what is no JVM, or does not tell.
     pub java_frames: Option<bool>,
     /// The bound on reads of its memory was met: some of its regions have no class for that reason.
@@ -85,9 +88,23 @@ impl Survey {
         let fields = thread_functions::libraries(&maps).filter_map(opened).find_map(|library| Fields::read(&library));
         let functions = fields.map(|fields| fields.functions(&mut memory, &classified.regions)).unwrap_or_default();
         let thread_functions = thread_functions::by_host_id(process, functions);
+        // Before what may be read last: it has the same bound on reads.
         let is_cut_short = memory.is_exhausted();
-        let survey =
-            Survey { comm, maps, classified, resident, threads, thread_functions, environment, layout, free, java_frames, is_cut_short };
+        let held = Held::of_process(process, &maps, &mut memory);
+        let survey = Survey {
+            comm,
+            maps,
+            classified,
+            resident,
+            threads,
+            thread_functions,
+            environment,
+            layout,
+            free,
+            held,
+            java_frames,
+            is_cut_short,
+        };
         Ok((survey, memory))
     }
 

@@ -1,6 +1,6 @@
 //! A cgroup's row: its names, limits, and the kernel's figures beside the ledger's.
 
-use super::{ArenaRow, FileRow, MappingRow, RegionRow, StackRow, Trend};
+use super::{ArenaRow, FileRow, MappingRow, ProcessRow, RegionRow, StackRow, Trend};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -96,6 +96,27 @@ pub struct Cgroup {
     /// active_file: page cache that was used more than once, which the working set counts.
     #[serde(default)]
     pub active_file_bytes: Option<u64>,
+    /// Locked in memory, or of a file system that cannot be written out, bytes; with what is below it, and so too what follows.
+    #[serde(default)]
+    pub unevictable_bytes: Option<u64>,
+    /// Anonymous memory in transparent huge pages, bytes.
+    #[serde(default)]
+    pub anon_huge_bytes: Option<u64>,
+    /// Anonymous memory that was freed with MADV_FREE, bytes: it is on the lists of page cache, which are longer than the page cache by it.
+    #[serde(default)]
+    pub lazily_freed_bytes: Option<u64>,
+    /// Page cache that was dropped and had to be read again since the start, bytes.
+    #[serde(default)]
+    pub refaulted_bytes: Option<u64>,
+    /// memory.high, bytes (v2); null for none.
+    #[serde(default)]
+    pub high_bytes: Option<u64>,
+    /// Times that its processes, or those below it, went beyond memory.high and were held up since the start (v2).
+    #[serde(default)]
+    pub high_events: Option<u64>,
+    /// Processes in it that were looked into, and in which there is something of the kinds that a row tells; largest first.
+    #[serde(default)]
+    pub processes: Vec<ProcessRow>,
     /// By owner at charge, largest live first. JSON output keeps 200 and sums the tail in one row with the frame `[other]`.
     pub stacks: Vec<StackRow>,
     /// Files, largest live first; same tail rule.

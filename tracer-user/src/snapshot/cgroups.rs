@@ -53,6 +53,23 @@ pub struct CgroupNames {
     pub restart: Option<u32>,
 }
 
+/// Events that the kernel counts since a cgroup was made; `None` where it does not.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counts {
+    /// Pages of page cache that were read again after they had been dropped.
+    pub refaulted_pages: Option<u64>,
+    /// Charges beyond memory.high.
+    pub high: Option<u64>,
+}
+
+impl Counts {
+    /// Those of a reading, with what is below the cgroup.
+    #[must_use]
+    pub fn of(reading: &StatReading) -> Counts {
+        Counts { refaulted_pages: reading.subtree.refaulted_pages, high: reading.events.high }
+    }
+}
+
 /// All cgroups, with the kernel's figures of those that were read.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Cgroups {
@@ -73,6 +90,9 @@ pub struct Cgroups {
     pub sustained: HashMap<CgroupId, u64>,
     /// Dirty and writeback bytes at the first reading.
     pub unwritten_first: HashMap<CgroupId, u64>,
+    /// Counts at the first reading.
+    #[serde(default)]
+    pub first_counts: HashMap<CgroupId, Counts>,
     /// Distributions by name.
     pub histograms: HashMap<CgroupId, BTreeMap<String, HistogramRow>>,
     /// Values that found no room in them.

@@ -55,6 +55,23 @@ pub struct Malloc {
     pub tunable_arena_max: Option<String>,
 }
 
+/// What explains a process's memory beyond its regions, bytes; `None` where that is not known.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Held {
+    /// Anonymous memory in huge pages.
+    pub anonymous_huge: Option<u64>,
+    /// Freed with MADV_FREE and still resident.
+    pub lazily_freed: Option<u64>,
+    /// Locked in memory.
+    pub locked: Option<u64>,
+    /// Pinned for a device or io_uring.
+    pub pinned: Option<u64>,
+    /// Huge pages of hugetlbfs.
+    pub hugetlb: Option<u64>,
+    /// Pages that were read in what may be huge pages, and those of them that are zeros.
+    pub probed: Option<(u64, u64)>,
+}
+
 /// A process that was looked into.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SurveyedProcess {
@@ -68,6 +85,9 @@ pub struct SurveyedProcess {
     pub regions: Vec<Region>,
     /// Its malloc.
     pub malloc: Malloc,
+    /// What explains its memory beyond regions.
+    #[serde(default)]
+    pub held: Held,
     /// Its threads.
     pub threads: Option<u64>,
     /// Addresses of the functions that threads began with, by id on the host.

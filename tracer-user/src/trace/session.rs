@@ -43,6 +43,7 @@ use crate::{
     },
     managed::{self, Functions},
     report::{Interval, IntervalCgroup, distribution::Increment},
+    snapshot::Counts,
     symbols::Symbolizer,
     text::date,
     unwind::Builder,
@@ -152,6 +153,8 @@ pub struct Session {
     pub(super) dirtied: Dirtied,
     /// Dirty and writeback bytes at the first reading.
     pub(super) unwritten_first: HashMap<CgroupId, u64>,
+    /// Counts of events at the first reading.
+    pub(super) first_counts: HashMap<CgroupId, Counts>,
     pub(super) marks: Marks,
     pub(super) histograms: Histograms,
     /// Live bytes are wanted at each interval.
@@ -266,6 +269,7 @@ impl Session {
             retired: Retired::default(),
             dirtied: Dirtied::default(),
             unwritten_first: HashMap::new(),
+            first_counts: HashMap::new(),
             marks: Marks::default(),
             histograms: Histograms::default(),
             live_wanted: false,
@@ -471,6 +475,7 @@ impl Session {
         for (id, reading) in readings {
             let kinds: std::collections::BTreeMap<String, u64> =
                 reading.subtree.kinds.iter().map(|(kind, figure)| ((*kind).to_owned(), figure.bytes)).collect();
+            self.first_counts.entry(*id).or_insert_with(|| Counts::of(reading));
             let figures = if reading.version == Version::V1 { &reading.local } else { &reading.subtree };
             if let (Some(dirty), Some(writeback)) = (figures.dirty, figures.writeback) {
                 let last = self.unwritten.entry(*id).or_default();
@@ -486,6 +491,7 @@ impl Session {
         let read: HashSet<CgroupId> = readings.iter().map(|(id, _)| *id).collect();
         self.unwritten.retain(|id, _| read.contains(id));
         self.unwritten_first.retain(|id, _| read.contains(id));
+        self.first_counts.retain(|id, _| read.contains(id));
         let pause_ns = if self.is_filling() { RETIREMENT_IN_CHURN_NS } else { RETIREMENT_NS };
         if at_ns.saturating_sub(self.last_retirement_ns) > pause_ns {
             self.last_retirement_ns = at_ns;

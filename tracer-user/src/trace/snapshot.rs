@@ -260,6 +260,7 @@ impl Session {
             above,
             first: self.first.iter().map(|(id, figures)| (*id, capture::bytes_by_kind(figures))).collect(),
             unwritten_first: self.unwritten_first.clone(),
+            first_counts: self.first_counts.clone(),
             ..Cgroups::default()
         }
     }

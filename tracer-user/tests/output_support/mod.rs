@@ -6,7 +6,8 @@
 use memtrail::recording::Header;
 use memtrail::report::{
     ArenaRow, Cgroup, Cost, FileOwner, FileRow, FileToucher, HeldRow, HistogramRow, Host, Interval, IntervalCgroup, KindRow, LimitRow,
-    MappingRow, MappingSummary, OriginRow, PlanRow, RegionRow, Report, SCHEMA, Sampling, StackRow, Table, ThreadRow, Trend, Verdict,
+    MappingRow, MappingSummary, OriginRow, PlanRow, ProcessRow, RegionRow, Report, SCHEMA, Sampling, StackRow, Table, ThreadRow, Trend,
+    Verdict,
 };
 use serde_json::json;
 use std::collections::BTreeMap;
@@ -242,6 +243,13 @@ pub fn one_container() -> Report {
         usage_bytes: Some(usage),
         working_set_bytes: Some(usage - 100 * MIB),
         trend: Some(growing(41.0)),
+        unevictable_bytes: Some(0),
+        anon_huge_bytes: Some(2 * MIB),
+        lazily_freed_bytes: Some(0),
+        refaulted_bytes: Some(0),
+        high_bytes: None,
+        high_events: None,
+        processes: vec![ProcessRow { pid: 4711, comm: "java".into(), anon_huge_bytes: Some(2 * MIB), ..ProcessRow::default() }],
         mean_bytes: Some(MIB),
         subtree: kinds.clone(),
         kinds,

@@ -10,12 +10,12 @@ use crate::{
         registry::State,
         stat::{Figures, Limit},
     },
-    report::{Cgroup, KindRow, StackRow, Trend},
-    snapshot::{CgroupNames, Known, Snapshot},
+    report::{Cgroup, KindRow, ProcessRow, StackRow, Trend},
+    snapshot::{CgroupNames, Counts, Known, Snapshot, SurveyedProcess},
     text::escape,
 };
 use std::collections::{BTreeMap, HashMap};
-use tracer_common::kind::Kind;
+use tracer_common::{FRAME_BYTES, kind::Kind};
 
 /// What owners have below them.
 pub(super) struct Tree {
@@ -111,6 +111,13 @@ pub(super) fn row(snapshot: &Snapshot, tree: &Tree, accounts: &Accounts, stacks:
         droppable_bytes: whole.and_then(droppable),
         kubelet_reclaimable_bytes: whole.and_then(|f| f.inactive_file),
         active_file_bytes: whole.and_then(|f| f.active_file),
+        unevictable_bytes: whole.and_then(|f| f.unevictable),
+        anon_huge_bytes: whole.and_then(|f| f.anonymous_huge),
+        lazily_freed_bytes: whole.and_then(lazily_freed),
+        refaulted_bytes: since_start(snapshot, id, |counts| counts.refaulted_pages).map(|pages| pages.saturating_mul(FRAME_BYTES)),
+        high_bytes: reading.and_then(|r| r.high).and_then(Limit::bytes),
+        high_events: since_start(snapshot, id, |counts| counts.high),
+        processes: processes(snapshot, id),
         stacks,
         files: Vec::new(),
         regions: Vec::new(),
@@ -141,10 +148,46 @@ fn dead_for_s(state: State, now_ns: u64) -> Option<f64> {
     }
 }
 
-/// Active and inactive file less dirty and writeback. Locked pages are on neither list.
+/// Page cache that is on a list, less dirty and writeback. Locked pages are on none. What was freed lazily is on these lists too.
 fn droppable(figures: &Figures) -> Option<u64> {
     let lists = figures.active_file?.saturating_add(figures.inactive_file?);
-    Some(lists.saturating_sub(figures.dirty?).saturating_sub(figures.writeback?))
+    let file = figures.kinds.get("file").map_or(u64::MAX, |figure| figure.bytes);
+    Some(lists.min(file).saturating_sub(figures.dirty?).saturating_sub(figures.writeback?))
+}
+
+/// What the lists of page cache are longer than page cache is.
+fn lazily_freed(figures: &Figures) -> Option<u64> {
+    let lists = figures.active_file?.saturating_add(figures.inactive_file?);
+    Some(lists.saturating_sub(figures.kinds.get("file")?.bytes))
+}
+
+/// How often something happened since the start.
+fn since_start(snapshot: &Snapshot, id: CgroupId, count: impl Fn(&Counts) -> Option<u64>) -> Option<u64> {
+    let now = Counts::of(snapshot.cgroups.read(id)?);
+    Some(count(&now)?.saturating_sub(count(snapshot.cgroups.first_counts.get(&id)?)?))
+}
+
+/// The processes of a cgroup that hold something of what a row tells.
+fn processes(snapshot: &Snapshot, id: CgroupId) -> Vec<ProcessRow> {
+    let of_cgroup = snapshot.surveys.processes.iter().filter(|process| process.owner == Some(id));
+    let row = |process: &SurveyedProcess| ProcessRow {
+        pid: process.tgid,
+        comm: process.comm.clone(),
+        anon_huge_bytes: process.held.anonymous_huge,
+        huge_pages_read: process.held.probed.map(|(pages, _)| pages),
+        huge_pages_zero: process.held.probed.map(|(_, zero)| zero),
+        lazily_freed_bytes: process.held.lazily_freed,
+        locked_bytes: process.held.locked,
+        pinned_bytes: process.held.pinned,
+        hugetlb_bytes: process.held.hugetlb,
+    };
+    let sum = |row: &ProcessRow| -> u64 {
+        let parts = [row.anon_huge_bytes, row.lazily_freed_bytes, row.locked_bytes, row.pinned_bytes, row.hugetlb_bytes];
+        parts.into_iter().flatten().fold(0, u64::saturating_add)
+    };
+    let mut rows: Vec<ProcessRow> = of_cgroup.map(row).filter(|row| sum(row) > 0).collect();
+    rows.sort_by_key(|row| (std::cmp::Reverse(sum(row)), row.pid));
+    rows
 }
 
 fn kinds(snapshot: &Snapshot, tree: &Tree, accounts: &Accounts, reading: Option<&StatReading>, id: CgroupId) -> BTreeMap<String, KindRow> {

@@ -23,7 +23,7 @@ pub fn verdict(cgroup: &Cgroup, report: &Report) -> Option<Verdict> {
     let slope = figures::growth(cgroup).filter(|slope| *slope > 0.0 && cgroup.state != "dead")?;
     let limit = cgroup.binding_limit.as_ref()?;
     let reached_in_s = limit.left_bytes? as f64 / slope;
-    if reached_in_s > WITHIN_S || is_of_below(cgroup, slope, report) {
+    if reached_in_s > WITHIN_S || super::below(cgroup, report).filter_map(figures::growth).any(|of_other| of_other >= slope / 2.0) {
         return None;
     }
     let rate = units::rate_per_minute(slope)?;
@@ -32,7 +32,7 @@ pub fn verdict(cgroup: &Cgroup, report: &Report) -> Option<Verdict> {
     let kind = grown(cgroup);
     let stack = largest(cgroup, kind.map(|(kind, _)| kind));
     let of_kind = kind.map(|(kind, _)| format!(", mostly of {kind}")).unwrap_or_default();
-    let through = stack.map(|row| through(row)).unwrap_or_default();
+    let through = stack.map(through).unwrap_or_default();
     Some(super::verdict(
         ID,
         if reached_in_s <= CRITICAL_S { Severity::Critical } else { Severity::Warning },
@@ -47,13 +47,6 @@ pub fn verdict(cgroup: &Cgroup, report: &Report) -> Option<Verdict> {
             ("pid", json!(stack.and_then(|row| row.pid))),
         ],
     ))
-}
-
-/// Whether one below it grows by most of that.
-fn is_of_below(cgroup: &Cgroup, slope: f64, report: &Report) -> bool {
-    let is_below = |path: &str| path.strip_prefix(&cgroup.path).is_some_and(|rest| rest.starts_with('/') || cgroup.path == "/");
-    let below = report.cgroups.iter().filter(|other| other.path != cgroup.path && is_below(&other.path));
-    below.filter_map(figures::growth).any(|of_other| of_other >= slope / 2.0)
 }
 
 /// The kind that grows most.

@@ -8,10 +8,17 @@ mod dead_container_shmem;
 mod dirty_writeback;
 pub mod glibc_arenas;
 mod growth;
+mod huge_pages;
+mod lazily_freed;
+mod locked_memory;
 mod log_page_cache;
+mod memory_high;
+mod pinned_memory;
+mod refaults;
 mod untracked;
 
-use crate::report::{Cgroup, FileRow, KindRow, Report, Verdict};
+use crate::report::{Cgroup, FileRow, KindRow, ProcessRow, Report, Verdict};
+use crate::text::units;
 use std::collections::BTreeMap;
 
 /// How bad.
@@ -45,12 +52,18 @@ pub struct Rule {
 }
 
 /// All verdicts, in the order in which they are shown.
-pub const RULES: [Rule; 6] = [
+pub const RULES: [Rule; 12] = [
     Rule { id: growth::ID, verdict: growth::verdict, of_kills: false },
     Rule { id: dead_container_shmem::ID, verdict: dead_container_shmem::verdict, of_kills: true },
     Rule { id: dirty_writeback::ID, verdict: dirty_writeback::verdict, of_kills: true },
     Rule { id: glibc_arenas::ID, verdict: |cgroup, _| glibc_arenas::verdict(cgroup), of_kills: true },
     Rule { id: log_page_cache::ID, verdict: log_page_cache::verdict, of_kills: true },
+    Rule { id: refaults::ID, verdict: refaults::verdict, of_kills: false },
+    Rule { id: memory_high::ID, verdict: memory_high::verdict, of_kills: false },
+    Rule { id: huge_pages::ID, verdict: huge_pages::verdict, of_kills: false },
+    Rule { id: lazily_freed::ID, verdict: lazily_freed::verdict, of_kills: false },
+    Rule { id: locked_memory::ID, verdict: locked_memory::verdict, of_kills: false },
+    Rule { id: pinned_memory::ID, verdict: pinned_memory::verdict, of_kills: false },
     Rule { id: untracked::ID, verdict: untracked::verdict, of_kills: false },
 ];
 
@@ -84,6 +97,32 @@ fn limited_ancestor<'a>(cgroup: &Cgroup, report: &'a Report) -> Option<(&'a Cgro
     let is_above = |path: &str| path != "/" && cgroup.path.strip_prefix(path).is_some_and(|rest| rest.starts_with('/'));
     let above = report.cgroups.iter().filter(|other| other.state != "dead" && is_above(&other.path));
     above.filter_map(|other| Some((other, other.limit_bytes?))).max_by_key(|(other, _)| other.path.len())
+}
+
+/// The cgroups below one, at any depth.
+fn below<'a>(cgroup: &'a Cgroup, report: &'a Report) -> impl Iterator<Item = &'a Cgroup> {
+    let is_below =
+        |path: &str| path.strip_prefix(&cgroup.path).is_some_and(|rest| rest.starts_with('/') || (cgroup.path == "/" && !rest.is_empty()));
+    report.cgroups.iter().filter(move |other| is_below(&other.path))
+}
+
+/// A figure of a living cgroup with all below it, where no cgroup below it has half of that: there it is told.
+fn innermost(cgroup: &Cgroup, report: &Report, figure: impl Fn(&Cgroup) -> Option<u64>) -> Option<u64> {
+    let bytes = figure(cgroup).filter(|_| cgroup.state != "dead")?;
+    (!below(cgroup, report).filter_map(figure).any(|of_other| of_other > 0 && of_other >= bytes / 2)).then_some(bytes)
+}
+
+/// `, mostly of java[12] 40.0 MiB and 3 more processes`: of the processes in the cgroup and below it those with most bytes.
+fn mostly_of(cgroup: &Cgroup, report: &Report, bytes: impl Fn(&ProcessRow) -> Option<u64>) -> String {
+    let all = std::iter::once(cgroup).chain(below(cgroup, report)).flat_map(|cgroup| &cgroup.processes);
+    let mut holders: Vec<(u64, &ProcessRow)> = all.filter_map(|row| Some((bytes(row).filter(|bytes| *bytes > 0)?, row))).collect();
+    holders.sort_by_key(|(bytes, row)| (std::cmp::Reverse(*bytes), row.pid));
+    let more = match holders.len().saturating_sub(1) {
+        0 => String::new(),
+        1 => " and another process".to_owned(),
+        more => format!(" and {more} more processes"),
+    };
+    holders.first().map_or_else(String::new, |(bytes, row)| format!(", mostly of {}[{}] {}{more}", row.comm, row.pid, units::bytes(*bytes)))
 }
 
 /// Bytes of a kind that are followed, older ones included, and their standard error.

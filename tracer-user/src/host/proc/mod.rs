@@ -7,6 +7,7 @@
 pub mod comm;
 pub mod maps;
 pub mod mountinfo;
+pub mod rollup;
 pub mod stat;
 pub mod status;
 
@@ -168,6 +169,14 @@ impl Process {
             // A kernel without CONFIG_PROC_PAGE_MONITOR has no such file.
             Err(_) => self.maps(),
         }
+    }
+
+    /// Sums over what it has mapped.
+    ///
+    /// # Errors
+    /// As [`Process::open_file`]; also where the kernel has no such file.
+    pub fn rollup(&self) -> io::Result<rollup::Rollup> {
+        Ok(rollup::Rollup::parse(&self.read("smaps_rollup", MOST_BYTES)?))
     }
 
     /// What it has mapped.

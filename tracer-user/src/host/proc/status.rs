@@ -19,6 +19,12 @@ pub struct Status {
     pub resident: Option<u64>,
     /// Resident anonymous memory, bytes.
     pub resident_anonymous: Option<u64>,
+    /// Locked memory, bytes.
+    pub locked: Option<u64>,
+    /// Pinned memory, bytes.
+    pub pinned: Option<u64>,
+    /// Huge pages of hugetlbfs, bytes.
+    pub hugetlb: Option<u64>,
     /// Memory in swap, bytes.
     pub swapped: Option<u64>,
     /// Effective capabilities, a bit each.
@@ -43,6 +49,9 @@ impl Status {
                 b"VmHWM" => status.peak_resident = kilobytes(value),
                 b"VmRSS" => status.resident = kilobytes(value),
                 b"RssAnon" => status.resident_anonymous = kilobytes(value),
+                b"VmLck" => status.locked = kilobytes(value),
+                b"VmPin" => status.pinned = kilobytes(value),
+                b"HugetlbPages" => status.hugetlb = kilobytes(value),
                 b"VmSwap" => status.swapped = kilobytes(value),
                 b"CapEff" => status.capabilities = u64::from_str_radix(value, 16).ok(),
                 _ => {}
@@ -69,11 +78,12 @@ mod tests {
     fn fields_are_found() {
         let status = Status::parse(
             b"Name:\tx\\nTgid:\t9\nState:\tS (sleeping)\nTgid:\t12\nPid:\t12\nNStgid:\t4711\t12\nNSpid:\t4711\t13\n\
-              VmHWM:\t     900 kB\nVmRSS:\t     800 kB\nRssAnon:\t  34 kB\nThreads:\t12\nCapEff:\t000001ffffffffff\n",
+              VmHWM:\t     900 kB\nVmRSS:\t     800 kB\nRssAnon:\t  34 kB\nVmLck:\t 4 kB\nVmPin:\t 8 kB\nHugetlbPages:\t 2048 kB\nThreads:\t12\nCapEff:\t000001ffffffffff\n",
         );
         assert_eq!((status.tgid, status.state, status.threads), (Some(12), Some(b'S'), Some(12)));
         assert_eq!((status.tgid_by_namespace.as_slice(), status.pid_by_namespace.as_slice()), (&[4711, 12][..], &[4711, 13][..]));
         assert_eq!((status.peak_resident, status.resident, status.resident_anonymous), (Some(921_600), Some(819_200), Some(34 << 10)));
+        assert_eq!((status.locked, status.pinned, status.hugetlb), (Some(4096), Some(8192), Some(2 << 20)));
         assert_eq!(status.capabilities, Some(0x1ff_ffff_ffff));
     }
 

@@ -74,6 +74,7 @@ fn shortened_cgroup(cgroup: &Cgroup) -> Cgroup {
         files: keep(&cgroup.files, file_bytes, is_other_file, other_file),
         path: cgroup.path.clone(),
         trend: cgroup.trend.clone(),
+        processes: cgroup.processes.clone(),
         id: cgroup.id.clone(),
         state: cgroup.state.clone(),
         pod: cgroup.pod.clone(),

@@ -30,7 +30,7 @@ const LARGE_FILE: u64 = 1 << 20;
 const ORDER: [&str; 8] = ["anon", "file", "shmem", "hugetlb", "kernel", "sock", "swap", "zswap"];
 
 /// Columns of the name of a cgroup above whose limit is met first.
-const LIMIT_COLUMNS: usize = 36;
+const LIMIT_COLUMNS: usize = 26;
 /// A part of kernel memory below this is not worth a word.
 const LEAST_PART: u64 = 1 << 20;
 
