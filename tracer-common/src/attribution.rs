@@ -89,8 +89,39 @@ pub struct KeyRecord {
     pub first_ns: u64,
     /// Monotonic nanoseconds of the last sample.
     pub last_ns: u64,
+    /// [`Peak::mark`] of the peak that the next two figures are of; see [`KeyRecord::at_peak`].
+    #[cfg_attr(feature = "user", serde(default))]
+    pub peak_mark: u64,
+    /// Bytes live at that peak, two's complement.
+    #[cfg_attr(feature = "user", serde(default))]
+    pub peak_live: u64,
+    /// Variance of `peak_live`, in frames squared, two's complement.
+    #[cfg_attr(feature = "user", serde(default))]
+    pub peak_variance: u64,
 }
-crate::assert_size!(KeyRecord, 40 + 8 * 27 + 32);
+crate::assert_size!(KeyRecord, 40 + 8 * 27 + 32 + 24);
+
+/// The moment at which an owner's keys held most, all together: what was live then is kept by each key when it changes for the first time
+/// after it (copy on write), so that a peak costs nothing at the moment that it is reached, however short it lasts.
+///
+/// While an owner is at its peak, what its keys hold *now* is the peak. The first end of memory after that fixes it: the mark goes up, and the
+/// owner is below its peak until it holds more again. Several CPUs that change an owner at once may note a key a moment early or late.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "user", derive(serde::Serialize, serde::Deserialize))]
+#[repr(C)]
+pub struct Peak {
+    /// Bytes live now, by the samples, memory from before the trace included; two's complement.
+    pub live: u64,
+    /// The most that it was, bytes.
+    pub top: u64,
+    /// Counts peaks that were left.
+    pub mark: u64,
+    /// 1: it is below its peak.
+    pub is_below: u64,
+    /// Monotonic nanoseconds at which the top was reached.
+    pub at_ns: u64,
+}
+crate::assert_size!(Peak, 40);
 
 /// A taken folio, stored under its [`sample_slot`].
 #[derive(Clone, Copy, Debug)]
@@ -199,7 +230,7 @@ impl OwnerTotals {
     }
 }
 
-crate::plain_data!(Key, KeyRecord, Sample, Grave, OwnerTotals);
+crate::plain_data!(Key, KeyRecord, Sample, Grave, OwnerTotals, Peak);
 
 impl KeyRecord {
     /// Live bytes: charged less uncharged over all banks. Signed: uncharges that race with the reading may come first.
@@ -214,6 +245,17 @@ impl KeyRecord {
     pub fn live_at(&self, epoch: u64, bank_epochs: &[u64; ROTATING_BANKS]) -> i64 {
         let later = bank_epochs.iter().enumerate().filter(|(_, of)| **of > epoch);
         later.fold(self.live(), |live, (bank, _)| live.wrapping_sub(self.charged[bank].wrapping_sub(self.uncharged[bank]) as i64))
+    }
+
+    /// Bytes that were live at the peak of its owner, and their variance in frames squared.
+    #[must_use]
+    pub fn at_peak(&self, peak: &Peak) -> (i64, u64) {
+        if peak.is_below != 0 && self.peak_mark == peak.mark {
+            (self.peak_live as i64, u64::try_from(self.peak_variance as i64).unwrap_or(0))
+        } else {
+            // Nothing of it has changed since.
+            (self.live(), self.live_variance())
+        }
     }
 
     /// Charged bytes.
@@ -324,7 +366,22 @@ mod tests {
             samples: 3,
             first_ns: 1,
             last_ns: 2,
+            peak_mark: 0,
+            peak_live: 0,
+            peak_variance: 0,
         }
+    }
+
+    #[test]
+    fn what_has_not_changed_since_the_peak_is_as_it_was() {
+        let mut key = record();
+        key.charged[bank_of(0)] = 1000;
+        key.live_variance[bank_of(0)] = 9;
+        (key.peak_mark, key.peak_live, key.peak_variance) = (3, 700, (-1_i64) as u64);
+        let below = Peak { mark: 3, is_below: 1, ..Peak::default() };
+        assert_eq!(key.at_peak(&below), (700, 0), "noted when it changed");
+        assert_eq!(key.at_peak(&Peak { mark: 4, ..below }), (1000, 9), "noted at an earlier peak, and not changed since this one");
+        assert_eq!(key.at_peak(&Peak { is_below: 0, ..below }), (1000, 9), "the peak is now");
     }
 
     #[test]

@@ -64,10 +64,12 @@ pub enum Loss {
     FunctionLost = 27,
     /// Frames of an interpreter could not be read: they, or those further out, are missing in the stack.
     ManagedUnreadable = 28,
+    /// The table of peaks is full: the peak of some cgroup is not known.
+    PeakTableFull = 29,
 }
 
 /// Number of causes: entries of the `LOSSES` array.
-pub const LOSSES: usize = 29;
+pub const LOSSES: usize = 30;
 
 impl Loss {
     /// All causes, by number.
@@ -101,6 +103,7 @@ impl Loss {
         Loss::UnwindMissLost,
         Loss::FunctionLost,
         Loss::ManagedUnreadable,
+        Loss::PeakTableFull,
     ];
 
     /// The name used in every output.
@@ -136,6 +139,7 @@ impl Loss {
             Loss::UnwindMissLost => "unwind_miss_lost",
             Loss::FunctionLost => "function_lost",
             Loss::ManagedUnreadable => "managed_unreadable",
+            Loss::PeakTableFull => "peak_table_full",
         }
     }
 }

@@ -18,7 +18,7 @@ pub struct Settings {
     pub own_tgid: u32,
     /// 1: record a kernel stack with every charge; 0: unless how the kernel was entered says as much ([`crate::stack::BY_FAULT`]).
     pub kernel_stacks: u32,
-    /// The gfp bit of movable memory; only such allocations can become anon, file or shmem on the tracepoint tier.
+    /// The gfp bit of movable memory: on the tracepoint tier such allocations can become anon, file or shmem.
     pub gfp_movable: u32,
     /// 1: only what the processes in `FOLLOWED` cause is recorded.
     pub followed: u32,
@@ -36,8 +36,13 @@ pub struct Settings {
     pub hierarchy: u32,
     /// 1: user stacks are walked by tables; 0: by frame pointers.
     pub unwind: u32,
+    /// The gfp bits of memory for a user that need not be movable: where a page is to be pinned for long, the kernel takes the bit of movable
+    /// memory off (`current_gfp_context`, include/linux/sched/mm.h).
+    pub gfp_user: u32,
+    /// The gfp bit of memory that is accounted as kernel memory, which is for no user's address space.
+    pub gfp_account: u32,
 }
-crate::assert_size!(Settings, 72);
+crate::assert_size!(Settings, 80);
 crate::plain_data!(Settings);
 
 /// State that changes while the trace runs; entry 0 of the `CONTROL` array.

@@ -27,6 +27,8 @@ static SETTINGS: Settings = Settings {
     jiffy_ns: 0,
     hierarchy: 0,
     unwind: 0,
+    gfp_user: 0,
+    gfp_account: 0,
 };
 
 /// Address of the `struct page` of frame 0 (x86_64 `vmemmap_base`). Found by a program of this object, so after the settings are

@@ -7,7 +7,7 @@ use aya_ebpf::{
     maps::{Array, HashMap, LruHashMap, PerCpuArray, PerCpuHashMap, RingBuf},
 };
 use tracer_common::{
-    attribution::{Grave, KeyRecord, OwnerTotals, Sample},
+    attribution::{Grave, KeyRecord, OwnerTotals, Peak, Sample},
     births::Births,
     dirty::{DirtyKey, DirtyRecord},
     file::FileRecord,
@@ -87,6 +87,10 @@ pub static FOLLOWED: HashMap<u32, Followed> = HashMap::with_max_entries(1, 0);
 /// Exact bytes by owner, per CPU.
 #[map]
 pub static OWNER_TOTALS: PerCpuHashMap<u64, OwnerTotals> = PerCpuHashMap::with_max_entries(1, 0);
+
+/// The peak of each owner.
+#[map]
+pub static PEAKS: HashMap<u64, Peak> = HashMap::with_max_entries(1, 0);
 
 /// The sampler of each CPU.
 #[map]

@@ -152,16 +152,20 @@ fn a_report_is_a_profile() {
     let report = one_container();
     let profile = read(&report, Value::Live);
     let names: Vec<&str> = profile.types.iter().map(|(name, _)| name.as_str()).collect();
-    assert_eq!(names, ["live_bytes", "live_objects", "charged_bytes", "charged_objects"]);
-    assert_eq!(profile.types.iter().map(|(_, unit)| unit.as_str()).collect::<Vec<_>>(), ["bytes", "pages", "bytes", "pages"]);
+    assert_eq!(names, ["live_bytes", "live_objects", "charged_bytes", "charged_objects", "peak_bytes", "peak_objects"]);
+    assert_eq!(
+        profile.types.iter().map(|(_, unit)| unit.as_str()).collect::<Vec<_>>(),
+        ["bytes", "pages", "bytes", "pages", "bytes", "pages"]
+    );
     assert_eq!((profile.preferred.as_str(), profile.period), ("live_bytes", MIB));
     assert_eq!(read(&report, Value::Charged).preferred, "charged_bytes");
+    assert_eq!(read(&report, Value::Peak).preferred, "peak_bytes");
     assert_eq!(profile.times, [1_772_330_584_000_000_000, 140_000_000_000]);
     assert!(profile.comments[0].starts_with("memtrail "));
     // One sample for each thread, and the rest.
     let java: Vec<&Sample> = profile.samples.iter().filter(|sample| sample.frames == report.cgroups[0].stacks[0].frames).collect();
     let value = |index: usize| java.iter().map(|sample| sample.values[index]).sum::<u64>();
-    assert_eq!((java.len(), value(0), value(2)), (3, 9 * GIB, 9 * GIB + 9 * GIB / 4));
+    assert_eq!((java.len(), value(0), value(2), value(4)), (3, 9 * GIB, 9 * GIB + 9 * GIB / 4, 9 * GIB + 9 * GIB / 8));
     assert!(java.iter().all(|sample| sample.values[1] == sample.values[0].div_ceil(4096)));
     let labels = java[0].labels.iter().map(|(key, text)| (key.as_str(), text.as_str()));
     let labels: Vec<(&str, &str)> = labels.filter(|(key, _)| !["tid", "thread"].contains(key)).collect();
@@ -216,15 +220,24 @@ fn files_and_threads_are_labels_and_frames_have_their_builds() {
     let named = Cgroup { pod: Some("u1".into()), pod_name: Some("cart-7".into()), namespace: Some("shop".into()), ..Cgroup::default() };
     let cgroups = vec![Cgroup { path: "/c".into(), container: Some("0123".into()), container_name: Some("web".into()), stacks, ..named }];
     let profile = read(&Report { cgroups, binaries, ..empty_report() }, Value::Live);
-    let parts: Vec<(&str, u64, u64)> = profile
+    let parts: Vec<(&str, u64, u64, u64)> = profile
         .samples
         .iter()
         .map(|sample| {
             let own = ["file", "tid"].iter().find_map(|key| sample.labels.get(*key));
-            (own.map_or("", String::as_str), sample.values[0], sample.values[2])
+            (own.map_or("", String::as_str), sample.values[0], sample.values[2], sample.values[4])
         })
         .collect();
-    assert_eq!(parts, [("/log", 60, 60), ("/idx", 30, 30), ("", 10, 60), ("7", 70, 70), ("", 30, 30), ("/big", 10, 4)]);
+    let expected = [
+        ("/log", 60, 60, 60),
+        ("/idx", 30, 30, 30),
+        ("", 10, 60, 22),
+        ("7", 70, 70, 70),
+        ("", 30, 30, 42),
+        ("/big", 10, 4, 10),
+        ("", 0, 0, 1),
+    ];
+    assert_eq!(parts, expected);
     assert_eq!(profile.samples[3].labels["thread"], "io");
     let labels = &profile.samples[0].labels;
     assert_eq!(["pod", "namespace", "container", "container_id"].map(|key| labels[key].as_str()), ["cart-7", "shop", "web", "0123"]);

@@ -1,6 +1,6 @@
 //! Keys and their counters.
 
-use crate::{atomic, loss, maps::KEYS};
+use crate::{atomic, attribute::peak, loss, maps::KEYS};
 use tracer_common::{
     attribution::{BANKS, Key, KeyRecord, bank_of, variance_in_frames},
     loss::Loss,
@@ -23,6 +23,9 @@ pub fn credit(scratch: &mut KeyRecord, key: &Key, weight_per_frame: u64, order: 
         scratch.samples = 0;
         scratch.first_ns = now;
         scratch.last_ns = now;
+        scratch.peak_mark = 0;
+        scratch.peak_live = 0;
+        scratch.peak_variance = 0;
         if let Err(error) = KEYS.insert(identity, &*scratch, 1) {
             const EEXIST: i32 = -17;
             if error != EEXIST {
@@ -39,6 +42,7 @@ pub fn credit(scratch: &mut KeyRecord, key: &Key, weight_per_frame: u64, order: 
             loss::count(Loss::KeyCollision, weight);
             return None;
         }
+        peak::rises(identity, weight);
         let bank = bank_of(epoch);
         atomic::add(&raw mut (*record).charged[bank], weight);
         atomic::add(&raw mut (*record).live_variance[bank], variance);
@@ -74,6 +78,7 @@ pub unsafe fn transfer(from: *mut KeyRecord, to: *mut KeyRecord, weight_per_fram
 /// Takes `frames` frames of a folio of that order back from a key. Whose memory it was, 0 if there is no such key, and the number of its kind.
 #[inline(always)]
 pub fn debit(identity: u64, weight_per_frame: u64, order: u32, frames: u64, epoch: u64) -> (u64, u32) {
+    peak::falls(identity, weight_per_frame * frames);
     let Some(record) = KEYS.get_ptr_mut(identity) else { return (0, 0) };
     let variance = (variance_in_frames(weight_per_frame, order & 31) * frames) >> (order & 31);
     let bank = bank_of(epoch);

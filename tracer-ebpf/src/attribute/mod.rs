@@ -7,6 +7,7 @@ pub mod end;
 pub mod followed;
 pub mod frames;
 pub mod key;
+pub mod peak;
 pub mod stack;
 
 use crate::maps::CONTROL;

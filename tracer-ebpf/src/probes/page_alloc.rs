@@ -1,4 +1,4 @@
-//! Tracepoint tier: a movable folio is allocated (`kmem:mm_page_alloc`). This is where the stack is, so the sample is taken here
+//! Tracepoint tier: a folio for a user is allocated (`kmem:mm_page_alloc`). This is where the stack is, so the sample is taken here
 //! and waits, by frame, until the LRU says whose it is and of what kind. Freed before that, it never counted.
 
 use crate::{
@@ -26,11 +26,19 @@ pub fn passed_over(ctx: *mut c_void, page: u64, order: u32, gfp: u32) {
     }
 }
 
+/// Whether what is allocated so can become anonymous memory or shmem. Page cache is decided at its own tracepoint: what is known to become that is
+/// not walked twice. Pipe buffers are for users too, and accounted as kernel memory.
+#[inline(always)]
+fn becomes_users(gfp: u32) -> bool {
+    let user = setting!(gfp_user);
+    let is_movable = gfp & setting!(gfp_movable) != 0;
+    gfp & setting!(gfp_write) == 0 && (is_movable || gfp & (user | setting!(gfp_account)) == user)
+}
+
 /// Handles the allocation of 2^`order` frames.
 #[inline(always)]
 pub fn allocated(ctx: *mut c_void, slot: Slot, page: u64, order: u32, gfp: u32) {
-    // Page cache is decided at its own tracepoint. What is known to become page cache is not walked twice.
-    if gfp & (setting!(gfp_movable) | setting!(gfp_write)) != setting!(gfp_movable) || page == 0 {
+    if !becomes_users(gfp) || page == 0 {
         return;
     }
     let Some(control) = control() else { return };

@@ -130,7 +130,8 @@ said of what is not attributed, nor of older memory. On the tracepoint tier
 memory that khugepaged collapses into huge pages leaves what a process caused.
 
 With a command: the summary goes to standard error, since standard output is the
-command's; its stacks are by bytes charged, since what has ended holds nothing.
+command's; it and all outputs show what was live when its cgroup held most, since
+what has ended holds nothing.
 The recording ends when the command does. At the end of --duration the command
 gets SIGTERM, two seconds later SIGKILL.
 
@@ -347,7 +348,8 @@ impl Ended {
         if let Some(report) = &mut report {
             args.names.name(report);
         }
-        let options = output::WriteOptions { mode: args.mode, ..Default::default() };
+        let value = report.as_ref().map_or_else(Default::default, |report| value_of(args, report));
+        let options = output::WriteOptions { value, mode: args.mode, ..Default::default() };
         for file in args.output.iter().filter(|file| !series::takes(file)) {
             failures.note(match &report {
                 Some(report) => output::write(file, report, options).map_err(anyhow::Error::from),
@@ -380,6 +382,16 @@ fn last_report(trace: &mut dyn Traced) -> Result<Report> {
     trace.report()
 }
 
+/// Which bytes are shown. What ended holds nothing any more: what it held at its peak is the answer, or where no peak is known what it was charged.
+fn value_of(args: &RecordArgs, report: &Report) -> output::Value {
+    let stacks = || report.cgroups.iter().flat_map(|cgroup| &cgroup.stacks);
+    match args.command.is_empty() {
+        true => output::Value::Live,
+        false if stacks().any(|row| row.peak > 0) => output::Value::Peak,
+        false => output::Value::Charged,
+    }
+}
+
 /// Prints the summary, where standard output or standard error has room for it.
 fn summarize(args: &RecordArgs, report: &Report, streams_to_stdout: bool, failures: &mut Failures) {
     let with_command = !args.command.is_empty();
@@ -388,8 +400,7 @@ fn summarize(args: &RecordArgs, report: &Report, streams_to_stdout: bool, failur
     let to_stderr = with_command || streams_to_stdout;
     let terminal = if to_stderr { std::io::stderr().is_terminal() } else { std::io::stdout().is_terminal() };
     let color = terminal && std::env::var_os("NO_COLOR").is_none();
-    // What ended holds nothing any more: what it was charged is the answer.
-    let value = if with_command { output::Value::Charged } else { output::Value::Live };
+    let value = value_of(args, report);
     let summary = output::summary::render(report, output::summary::Options { top: args.top, color, value });
     let printed = match (to_stderr, to_stdout) {
         (true, _) => std::io::stderr().write_all(summary.as_bytes()),

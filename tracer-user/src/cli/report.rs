@@ -12,7 +12,7 @@ use crate::{
         views,
     },
     recording::{self, Point},
-    report::{Cgroup, Report},
+    report::{Cgroup, Report, StackRow},
     text::{glob::Glob, units},
 };
 use anyhow::{Context as _, Result, bail};
@@ -48,7 +48,8 @@ pub struct ReportArgs {
     /// Only these kinds: anon, file, shmem, hugetlb. May be given again.
     #[arg(long, value_name = "KIND", value_parser = KINDS)]
     pub kind: Vec<String>,
-    /// Which bytes: live, charged, or growth, the change of live bytes; live, with --from growth.
+    /// Which bytes: live, peak (live when the cgroup held most), charged, or growth, the change of live bytes; live, with --from growth, and
+    /// peak where nothing is live any more.
     #[arg(long)]
     pub value: Option<Value>,
     /// Only what changed after this mark: growth, or what was charged.
@@ -147,7 +148,7 @@ pub fn run(args: &ReportArgs) -> Result<u8> {
         Ok(report)
     };
     let report = named(recording)?;
-    let value = args.value();
+    let value = args.value_of(&report);
     let report = match &args.from {
         Some(from) => growth(Some(&named(at(Some(from))?)?), &report, value)?,
         None if value == Value::Growth => growth(None, &report, value)?,
@@ -177,7 +178,7 @@ pub fn run(args: &ReportArgs) -> Result<u8> {
     }
     let text = match args.view {
         None if args.is_growth() => views::stacks(&selected, &selection),
-        None => output::summary::render(&selected, output::summary::Options { top: args.top.unwrap_or(10), ..Default::default() }),
+        None => output::summary::render(&selected, output::summary::Options { top: args.top.unwrap_or(10), value, ..Default::default() }),
         Some(View::Cgroups) => views::cgroups(&report, &selection),
         Some(View::Pods) => output::pods::table(&report, &selection),
         Some(View::Stacks) => views::stacks(&selected, &selection),
@@ -209,6 +210,13 @@ impl ReportArgs {
     /// Which bytes.
     fn value(&self) -> Value {
         self.value.unwrap_or(if self.from.is_some() { Value::Growth } else { Value::Live })
+    }
+
+    /// Which bytes of a report: where nothing is live any more, as after a command, and nothing else was asked for, what was live at the peak.
+    fn value_of(&self, report: &Report) -> Value {
+        let all = |bytes: fn(&StackRow) -> u64| report.cgroups.iter().flat_map(|cgroup| &cgroup.stacks).all(|row| bytes(row) == 0);
+        let is_over = all(|row| row.live) && !all(|row| row.peak);
+        if self.value.is_none() && !self.is_growth() && is_over { Value::Peak } else { self.value() }
     }
 
     /// Whether the figures of stacks are changes.

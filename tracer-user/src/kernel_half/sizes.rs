@@ -263,7 +263,7 @@ mod tests {
         let sizes = plan(&wish(false, GIB, GIB), &Forced::default()).unwrap();
         let json = serde_json::to_string(&sizes).unwrap();
         let names: Vec<&str> = json.trim_matches(['{', '}']).split(',').filter_map(|field| field.split('"').nth(1)).collect();
-        let expected = "log2_mean frames samples keys stacks processes files dirtied graveyard owners owner_totals followed events logs \
+        let expected = "log2_mean frames samples keys stacks processes files dirtied graveyard owners owner_totals peaks followed events logs \
                         oom_events histograms mappings mappers mapping_events unwind_pages unwind_rows bytes";
         assert_eq!(names.join(" "), expected);
         assert!(json.contains("\"keys\":32768,"), "{json}");

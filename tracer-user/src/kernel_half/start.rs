@@ -258,6 +258,11 @@ const COUNTED: [ProbeId; 4] = [ProbeId::Uncharge, ProbeId::Migrate, ProbeId::Ano
 /// enumerator of an enum without a name, which cannot be looked up by one.
 const GFP_MOVABLE: u32 = 0x08;
 
+/// ___GFP_HIGHMEM and ___GFP_HARDWALL, which GFP_HIGHUSER has and GFP_KERNEL has not, and ___GFP_ACCOUNT: bits 1, 20 and 22 by the format of the
+/// tracepoint `kmem:mm_page_alloc` on 6.18 and by the masks of OOM logs from 5.10 to 7.1.
+const GFP_USER: u32 = 0x02 | 0x10_0000;
+const GFP_ACCOUNT: u32 = 0x40_0000;
+
 /// ___GFP_WRITE, from the same headers: bit 12 from 5.4 to 7.1. Set where a file's folio is allocated to be written
 /// (`__filemap_get_folio` with FGP_WRITE), and nowhere for anonymous memory or shmem.
 const GFP_WRITE: u32 = 0x1000;
@@ -292,6 +297,8 @@ pub fn start(
         jiffy_ns: crate::host::clock::tick_ns(),
         hierarchy: options.hierarchy,
         unwind: u32::from(options.unwind_memory != 0 && finds_mappings(&host.layout)),
+        gfp_user: GFP_USER,
+        gfp_account: GFP_ACCOUNT,
     };
     let mut phases = Phases::begin();
     let mut bpf = loader.load(&host.layout, &settings, &sizes)?;

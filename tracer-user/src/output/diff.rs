@@ -76,7 +76,7 @@ impl<'a> Diff<'a> {
             push(&mut text, &format!("before is scaled by {scale:.3} to the length of after"));
         }
         push(&mut text, "");
-        let value = if self.options.value == Value::Charged { "charged" } else { "live" };
+        let value = value_name(self.options.value);
         push(&mut text, &format!("{} {value} in all", signed(self.comparison.total())));
         self.push_kinds(&mut text, shown);
         Self::push_places(&mut text, "FILE", &self.comparison.files, shown);
@@ -195,7 +195,7 @@ impl<'a> Diff<'a> {
     /// When the writer fails, or the bytes do not fit in 64 bits (a forged recording).
     pub fn svg(&self, mut writer: impl Write) -> io::Result<()> {
         let columns = self.columns();
-        let value = if self.options.value == Value::Charged { "charged" } else { "live" };
+        let value = value_name(self.options.value);
         let title = format!("memtrail: difference of {value} memory, red grew, blue shrank");
         let gone = columns.values().filter(|[_, after]| *after == 0).fold(0_u64, |sum, [before, _]| sum.saturating_add(*before));
         let gone = if gone > 0 { format!(" · {} in stacks that are gone has no width", units::bytes(gone)) } else { String::new() };
@@ -247,7 +247,7 @@ impl<'a> Diff<'a> {
         let document = json!({
             "schema": 1,
             "tool": format!("memtrail {}", env!("CARGO_PKG_VERSION")),
-            "value": if self.options.value == Value::Charged { "charged" } else { "live" },
+            "value": value_name(self.options.value),
             "scale": self.comparison.scale,
             "same_recording": self.options.same_recording,
             "before": side(0),
@@ -285,4 +285,11 @@ fn signed(change: Change) -> String {
 
 fn plural(count: usize, noun: &str) -> String {
     if count == 1 { noun.to_owned() } else { format!("{noun}s") }
+}
+/// Live bytes are compared where their growth is asked for.
+const fn value_name(value: Value) -> &'static str {
+    match value {
+        Value::Growth => Value::Live.name(),
+        value => value.name(),
+    }
 }

@@ -30,7 +30,7 @@ pub struct Options {
     pub top: usize,
     /// Escape sequences for a terminal.
     pub color: bool,
-    /// Which bytes rank the stacks: charged ones after a command, which holds nothing any more.
+    /// Which bytes rank the stacks: those at its peak after a command, which holds nothing any more.
     pub value: Value,
 }
 
@@ -178,7 +178,7 @@ fn trailer(report: &Report, value: Value) -> Vec<Line> {
     }
     lines.extend(cut_jvms(report, value).into_iter().map(|line| Line::new(line, Style::Warning)));
     lines.extend(list("", &followed(report), Style::Dim));
-    lines.extend(last(report, &losses, whole));
+    lines.extend(last(report, &losses, whole, value));
     lines
 }
 
@@ -218,8 +218,9 @@ fn attributed(report: &Report) -> String {
 }
 
 /// On one line if it fits, else on two, broken between parts.
-fn last(report: &Report, losses: &figures::Losses<'_>, whole: Option<f64>) -> Vec<Line> {
-    let attributed = Some(attributed(report)).filter(|_| report.filter.pids.is_empty());
+fn last(report: &Report, losses: &figures::Losses<'_>, whole: Option<f64>, value: Value) -> Vec<Line> {
+    // Of a peak the kernel's own figure stands beside it.
+    let attributed = Some(attributed(report)).filter(|_| report.filter.pids.is_empty() && value != Value::Peak);
     let lost = losses.counted.map_or_else(|| "unknown".to_owned(), |count| count.to_string());
     let cpu = report.cost.cpu_percent.filter(|cpu| cpu.is_finite()).map_or_else(|| "?".to_owned(), |cpu| format!("{cpu:.1} %"));
     let memory = report

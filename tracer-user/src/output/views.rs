@@ -125,6 +125,7 @@ fn place<'a>(path: &'a str, paths: &BTreeSet<&str>) -> (usize, &'a str) {
 fn kind_row(name: &str, row: &KindRow, value: Value) -> String {
     let (bytes, stderr) = match value {
         Value::Live | Value::Growth => (row.live, row.live_stderr),
+        Value::Peak => (row.peak, row.peak_stderr),
         Value::Charged => (row.charged, row.charged_stderr),
     };
     let followed = bytes.map_or_else(|| "?".to_owned(), |bytes| figures::sampled(bytes, stderr));

@@ -96,6 +96,16 @@ pub struct Cgroup {
     /// active_file: page cache that was used more than once, which the working set counts.
     #[serde(default)]
     pub active_file_bytes: Option<u64>,
+    /// The most that it held for itself since the recording began, by the samples: memory from before the start included, kernel memory and swap
+    /// not, bytes. The stacks' `peak` are of that moment. Null where that is not known.
+    #[serde(default)]
+    pub peak_bytes: Option<u64>,
+    /// Seconds from the start of the recording to that moment.
+    #[serde(default)]
+    pub peak_at_s: Option<f64>,
+    /// The most that the kernel says it ever used with all below it, kernel memory included (`memory.peak`, `memory.max_usage_in_bytes`), bytes.
+    #[serde(default)]
+    pub kernel_peak_bytes: Option<u64>,
     /// Locked in memory, or of a file system that cannot be written out, bytes; with what is below it, and so too what follows.
     #[serde(default)]
     pub unevictable_bytes: Option<u64>,
@@ -191,6 +201,12 @@ pub struct KindRow {
     pub live: Option<u64>,
     /// Standard error of `live`.
     pub live_stderr: Option<u64>,
+    /// Bytes at the moment of the cgroup's peak, older ones included.
+    #[serde(default)]
+    pub peak: Option<u64>,
+    /// Its standard error.
+    #[serde(default)]
+    pub peak_stderr: Option<u64>,
     /// Charged but not counted as mapped by the kernel (anon), bytes.
     pub unmapped: Option<u64>,
     /// Owned by removed cgroups below this one and included in `stat` (v2), bytes.

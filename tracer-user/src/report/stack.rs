@@ -23,6 +23,12 @@ pub struct StackRow {
     pub live: u64,
     /// Its standard error.
     pub live_stderr: u64,
+    /// Bytes live when the cgroup held most, by the samples; 0 in recordings made before that was known.
+    #[serde(default)]
+    pub peak: u64,
+    /// Its standard error.
+    #[serde(default)]
+    pub peak_stderr: u64,
     /// Bytes.
     pub charged: u64,
     /// Samples behind it.

@@ -10,6 +10,8 @@ pub enum Value {
     /// Charged since the start and not yet uncharged.
     #[default]
     Live,
+    /// Live at the moment at which the cgroup held most.
+    Peak,
     /// Charged since the start.
     Charged,
     /// Change of what is live: in a report of `analyse::comparison::growth`, whose live bytes it is.
@@ -22,15 +24,27 @@ impl Value {
     pub fn of(self, row: &StackRow) -> u64 {
         match self {
             Value::Live | Value::Growth => row.live,
+            Value::Peak => row.peak,
             Value::Charged => row.charged,
         }
     }
 
-    /// "live", "charged" or "growth".
+    /// The standard error of [`Value::of`] of a row; `None` where a row does not tell it.
+    #[must_use]
+    pub fn stderr(self, row: &StackRow) -> Option<u64> {
+        match self {
+            Value::Live | Value::Growth => Some(row.live_stderr),
+            Value::Peak => Some(row.peak_stderr),
+            Value::Charged => None,
+        }
+    }
+
+    /// "live", "peak", "charged" or "growth".
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
             Value::Live => "live",
+            Value::Peak => "peak",
             Value::Charged => "charged",
             Value::Growth => "growth",
         }
@@ -49,9 +63,10 @@ impl FromStr for Value {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         match text {
             "live" => Ok(Value::Live),
+            "peak" => Ok(Value::Peak),
             "charged" => Ok(Value::Charged),
             "growth" => Ok(Value::Growth),
-            _ => Err(format!("{text:?} is not a value: use live, charged or growth")),
+            _ => Err(format!("{text:?} is not a value: use live, peak, charged or growth")),
         }
     }
 }

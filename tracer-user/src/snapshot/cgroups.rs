@@ -90,6 +90,9 @@ pub struct Cgroups {
     pub sustained: HashMap<CgroupId, u64>,
     /// Dirty and writeback bytes at the first reading.
     pub unwritten_first: HashMap<CgroupId, u64>,
+    /// The most that the kernel says a cgroup ever used, bytes.
+    #[serde(default)]
+    pub kernel_peaks: HashMap<CgroupId, u64>,
     /// Counts at the first reading.
     #[serde(default)]
     pub first_counts: HashMap<CgroupId, Counts>,

@@ -3,7 +3,7 @@
 use super::names::FrameId;
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
-use tracer_common::attribution::{KeyRecord, OwnerTotals, Sample};
+use tracer_common::attribution::{KeyRecord, OwnerTotals, Peak, Sample};
 
 /// Charges by identity.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -16,6 +16,9 @@ pub struct Charges {
     pub swept: HashMap<u64, Swept>,
     /// Exact totals by owner; empty where the tier keeps none.
     pub totals: HashMap<u64, OwnerTotals>,
+    /// Peaks by owner.
+    #[serde(default)]
+    pub peaks: HashMap<u64, Peak>,
     /// Keys that left the kernel's tables.
     pub retired: Vec<Retired>,
 }
@@ -50,4 +53,25 @@ pub struct Retired {
     pub variance: u64,
     /// Samples.
     pub samples: u64,
+    /// Bytes live at the peak of its owner that was left as the one of this number.
+    #[serde(default)]
+    pub peak: u64,
+    /// See `peak`.
+    #[serde(default)]
+    pub peak_mark: u64,
+}
+
+impl Charges {
+    /// Bytes of a key at the peak of its owner; `None` where that is not known.
+    #[must_use]
+    pub fn at_peak(&self, record: &KeyRecord) -> Option<(i64, u64)> {
+        self.peaks.get(&record.key.owner).map(|peak| record.at_peak(peak))
+    }
+
+    /// The same of what was retired.
+    #[must_use]
+    pub fn retired_at_peak(&self, row: &Retired) -> u64 {
+        let peak = self.peaks.get(&row.owner);
+        if peak.is_some_and(|peak| peak.is_below != 0 && peak.mark == row.peak_mark) { row.peak } else { 0 }
+    }
 }

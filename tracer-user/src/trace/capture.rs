@@ -76,6 +76,7 @@ impl Tables<'_> {
             samples: self.samples.clone(),
             swept: self.swept.iter().map(|(slot, found)| (*slot, swept(found))).collect(),
             totals: self.totals.clone(),
+            peaks: HashMap::new(),
             retired: Vec::new(),
         }
     }

@@ -100,6 +100,9 @@ impl Session {
         let late = |state| matches!(state, State::Dead { at_ns, .. } if now_ns.saturating_sub(at_ns) < GRACE_NS);
         kept.extend(self.registry.iter().filter(|cgroup| late(cgroup.state)).map(|cgroup| cgroup.id.0));
         self.registry.retain_dead(|id| kept.contains(&id.0), MOST_DEAD);
+        let gone: Vec<u64> =
+            tables::peaks(&self.running.bpf)?.into_keys().filter(|owner| self.registry.get(CgroupId(*owner)).is_none()).collect();
+        tables::remove_peaks(&mut self.running.bpf, &gone)?;
         self.names.retain(self.registry.iter().map(|cgroup| &cgroup.path));
         self.filter.retain(self.registry.iter().map(|cgroup| &cgroup.path));
         Ok(())

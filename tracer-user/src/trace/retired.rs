@@ -139,6 +139,10 @@ pub struct Charged {
     pub variance: u64,
     /// Samples.
     pub samples: u64,
+    /// Bytes live at the peak of the owner that was left as the one of this number.
+    pub peak: u64,
+    /// See `peak`.
+    pub peak_mark: u64,
 }
 
 /// A row with numbers for its names: many rows have the same ones.
@@ -288,6 +292,12 @@ impl Retired {
         sum.bytes += charged.bytes;
         sum.variance += charged.variance;
         sum.samples += charged.samples;
+        // Of two peaks the later one is the higher.
+        match sum.peak_mark.cmp(&charged.peak_mark) {
+            std::cmp::Ordering::Less => (sum.peak, sum.peak_mark) = (charged.peak, charged.peak_mark),
+            std::cmp::Ordering::Equal => sum.peak += charged.peak,
+            std::cmp::Ordering::Greater => {}
+        }
     }
 
     /// Sums the rows of these owners by kind and code, whoever they were; only those of `wanted` ones.
@@ -366,6 +376,9 @@ mod tests {
             samples: 1,
             first_ns: 0,
             last_ns: 0,
+            peak_mark: 0,
+            peak_live: 0,
+            peak_variance: 0,
         };
         record.charged[0] = charged;
         record.uncharged[0] = uncharged;
@@ -452,7 +465,7 @@ mod tests {
             status: "complete".to_owned(),
             frames: vec!["main".to_owned()],
         };
-        let charged = Charged { bytes: 5, variance: 2, samples: 1 };
+        let charged = Charged { bytes: 5, variance: 2, samples: 1, peak: 3, peak_mark: 1 };
         let mut retired = Retired::default();
         for owner in [1, 2, 3, 4] {
             retired.add(row(owner, "web"), charged);
@@ -460,7 +473,7 @@ mod tests {
         retired.add(row(1, "sh"), charged);
         retired.fold(&HashSet::from([1, 2, 3]), |owner| owner != 3);
         let of = |owner: u64, comm: &str| retired.rows(|_| true).find(|(found, _)| *found == row(owner, comm)).map(|(_, sum)| *sum);
-        assert_eq!(of(REMOVED.0, "web"), Some(Charged { bytes: 10, variance: 4, samples: 2 }));
+        assert_eq!(of(REMOVED.0, "web"), Some(Charged { bytes: 10, variance: 4, samples: 2, peak: 6, peak_mark: 1 }));
         assert_eq!((of(REMOVED.0, "sh"), of(4, "web"), of(1, "web")), (Some(charged), Some(charged), None));
         assert_eq!(retired.rows.len(), 3, "nothing of what is not wanted");
         // What is kept of names goes with the rows.
@@ -489,7 +502,7 @@ mod tests {
     #[test]
     fn deep_stacks_of_many_processes_stay_within_their_bytes() {
         let mut retired = Retired::default();
-        let charged = Charged { bytes: 4096, variance: 1, samples: 1 };
+        let charged = Charged { bytes: 4096, variance: 1, samples: 1, ..Charged::default() };
         let functions: Vec<String> = (0..20_000).map(|n| format!("core::iter::adapters::map::Map<I,F>::fold_{n}")).collect();
         let row = |n: usize| Row {
             owner: n as u64 % 3,

@@ -94,8 +94,13 @@ impl Session {
             // Read again at the removal: a charge may have come since the pass.
             let Some(record) = tables::take_key(&mut self.running.bpf, *identity)? else { continue };
             let row = words::describe(&mut names, &record, processes.get(&record.key.process), &stacks);
-            let charged =
-                Charged { bytes: crate::analyse::accounts::charged(&record), variance: record.charged_variance, samples: record.samples };
+            let charged = Charged {
+                bytes: crate::analyse::accounts::charged(&record),
+                variance: record.charged_variance,
+                samples: record.samples,
+                peak: u64::try_from(record.peak_live as i64).unwrap_or(0),
+                peak_mark: record.peak_mark,
+            };
             self.retired.add(row, charged);
         }
         for key in Dirtied::leaving(&dirtied, self.running.sizes.of(TableId::Dirtied) as usize, read_ns) {

@@ -10,7 +10,7 @@ use super::{
 use crate::{
     analyse::rows,
     cgroup::{
-        CgroupId, StatReading,
+        CgroupId, StatReading, Version,
         history::{KEPT_S, Point},
     },
     host::{clock::monotonic_ns, phases::Phases},
@@ -98,6 +98,8 @@ impl Session {
         // At once: to look at a process may bring back memory of it that is swapped out.
         let totals = tables::owner_totals(&self.running.bpf)?;
         let above = self.above(&readings);
+        // Before the keys: what changes in between is noted for a peak that is known by then.
+        let peaks = tables::peaks(&self.running.bpf)?;
         let mut keys = tables::keys(&self.running.bpf)?;
         let samples = tables::samples(&self.running.bpf)?;
         let processes = self.processes()?;
@@ -139,6 +141,8 @@ impl Session {
         let beside = Beside { readings: &readings, above, surveys: &surveys, spaces, now_ns: monotonic_ns(), is_report: true };
         let mut snapshot = self.capture(&tables, beside, |_| true);
         snapshot.cgroups.recent = self.recent(&readings);
+        snapshot.cgroups.kernel_peaks = self.kernel_peaks(&readings);
+        snapshot.charges.peaks = peaks;
         snapshot.cgroups.histograms = self.histograms.owners().map(|owner| (CgroupId(owner), self.histograms.of(owner))).collect();
         snapshot.cgroups.histogram_losses =
             tables::histogram_losses(&self.running.bpf)?.into_iter().map(|(owner, lost)| (CgroupId(owner), lost)).collect();
@@ -180,6 +184,8 @@ impl Session {
             bytes: charged.bytes,
             variance: charged.variance,
             samples: charged.samples,
+            peak: charged.peak,
+            peak_mark: charged.peak_mark,
         });
         let retired: Vec<Retired> = retired.collect();
         let names = words.names();
@@ -227,6 +233,19 @@ impl Session {
             (*id, points)
         });
         recent.collect()
+    }
+
+    /// The most that the kernel says each cgroup ever used, with what is below it; of kernels that do not say, none.
+    fn kernel_peaks(&self, readings: &[(CgroupId, StatReading)]) -> HashMap<CgroupId, u64> {
+        let file = match self.hierarchy.version {
+            Version::V1 => "memory.max_usage_in_bytes",
+            Version::V2 => "memory.peak",
+        };
+        let peak = |id: &CgroupId| {
+            let directory = self.hierarchy.directory(&self.registry.get(*id)?.path);
+            std::fs::read_to_string(directory.join(file)).ok()?.trim().parse().ok()
+        };
+        readings.iter().filter_map(|(id, _)| Some((*id, peak(id)?))).collect()
     }
 
     /// What was made dirty and has left the tables.
@@ -287,11 +306,11 @@ impl Session {
             report_cpu_ms: Some(self.cpu.report_ms()),
             collector_rss_bytes: cost::peak_resident_bytes(),
             map_bytes: self.running.sizes.bytes,
-            tables: self.tables_of(tables, snapshot.spaces.as_ref()),
+            tables: self.tables_of(tables, snapshot.spaces.as_ref(), snapshot.charges.peaks.len()),
         }
     }
 
-    fn tables_of(&self, tables: &Tables<'_>, spaces: Option<&Spaces>) -> BTreeMap<String, Table> {
+    fn tables_of(&self, tables: &Tables<'_>, spaces: Option<&Spaces>, peaks: usize) -> BTreeMap<String, Table> {
         let entries = |table: TableId| match table {
             TableId::Samples => Some(tables.samples.len()),
             TableId::Keys => Some(tables.keys.len()),
@@ -299,6 +318,7 @@ impl Session {
             TableId::Processes => Some(tables.processes.len()),
             TableId::Files => Some(tables.files.len()),
             TableId::OwnerTotals => Some(tables.totals.len()),
+            TableId::Peaks => Some(peaks),
             TableId::Dirtied => Some(tables.dirtied.len()),
             TableId::Histograms => Some(self.histograms.counters()),
             TableId::Mappings => spaces.map(|spaces| spaces.records.len()),

@@ -32,6 +32,10 @@ pub struct Account {
     pub unmapped: u64,
     /// Samples taken since the start.
     pub samples: u64,
+    /// Bytes at the peak of the owner, older ones included; `None` where that is not known.
+    pub peak: Option<i64>,
+    /// Variance of `peak`.
+    pub peak_variance: u64,
 }
 
 impl std::iter::Sum for Account {
@@ -45,6 +49,9 @@ impl std::iter::Sum for Account {
             baseline_variance: sum.baseline_variance + account.baseline_variance,
             unmapped: sum.unmapped + account.unmapped,
             samples: sum.samples + account.samples,
+            // Peaks of several owners are of several moments.
+            peak: None,
+            peak_variance: 0,
         })
     }
 }
@@ -132,6 +139,8 @@ pub fn row(account: &Account, stat: Option<i64>, source: &str, dead_below: Optio
         dead_below,
         missed: None,
         unattributed: stat.map(|stat| stat - dead - followed),
+        peak: account.peak.map(|peak| u64::try_from(peak).unwrap_or(0)),
+        peak_stderr: account.peak.map(|_| standard_error(account.peak_variance)),
         growth_bytes_per_s: None,
     }
 }
@@ -151,6 +160,9 @@ mod tests {
             samples: 3,
             first_ns: 1,
             last_ns: 2,
+            peak_mark: 0,
+            peak_live: 0,
+            peak_variance: 0,
         };
         record.charged[bank_of(0)] = charged;
         record.uncharged[bank_of(0)] = uncharged;
@@ -227,6 +239,7 @@ mod tests {
             baseline_variance: 4 + 8,
             unmapped: 765,
             samples: 7,
+            ..Account::default()
         };
         assert_eq!(accounts[&(7, Kind::Anon)], anon);
         let file = Account { charged: 1000, charged_variance: 16, live: 600, live_variance: 1, samples: 3, ..Account::default() };
@@ -265,6 +278,8 @@ mod tests {
             baseline_variance: 64,
             unmapped: 55,
             samples: 3,
+            peak: Some(990),
+            peak_variance: 25,
         };
         let file = KindRow {
             stat: Some(1100),
@@ -275,6 +290,8 @@ mod tests {
             charged_stderr: Some(2 * FRAME_BYTES),
             live: Some(600),
             live_stderr: Some(4 * FRAME_BYTES),
+            peak: Some(990),
+            peak_stderr: Some(5 * FRAME_BYTES),
             unmapped: Some(0),
             dead_below: Some(30),
             missed: None,

@@ -13,7 +13,7 @@ pub struct Merged<'a> {
     pub row: &'a StackRow,
     /// Bytes of all rows.
     pub bytes: u64,
-    /// Standard error of live bytes, or of their growth, of all rows; `None` for charged ones, whose error a row does not tell.
+    /// Standard error of live bytes, of their growth, or of those at the peak, of all rows; `None` for charged ones, whose error a row does not tell.
     pub stderr: Option<u64>,
     /// Processes, where known.
     pub pids: BTreeSet<u32>,
@@ -32,7 +32,7 @@ pub fn merge<'a>(rows: impl Iterator<Item = (&'a Cgroup, &'a StackRow)>, value: 
         sum.pids.extend(row.pid);
         sum.cgroups.insert(&cgroup.path);
         // Samples are independent, so variances add up.
-        *variance += (row.live_stderr as f64).powi(2);
+        *variance += (value.stderr(row).unwrap_or(0) as f64).powi(2);
     }
     let finish = |(sum, variance): (Merged<'a>, f64)| {
         let stderr = (value != Value::Charged).then(|| variance.sqrt().round() as u64);

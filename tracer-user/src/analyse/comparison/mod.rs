@@ -171,7 +171,7 @@ impl<'a> Side<'a> {
     pub(super) fn figure(&self, bytes: u64, live_stderr: u64) -> (u64, f64) {
         let variance = match self.value {
             Value::Charged => bytes as f64 * self.per_charged_byte,
-            Value::Live | Value::Growth => (live_stderr as f64).powi(2),
+            Value::Live | Value::Growth | Value::Peak => (live_stderr as f64).powi(2),
         };
         ((bytes as f64 * self.scale).round() as u64, variance * self.scale.powi(2))
     }
@@ -197,9 +197,13 @@ fn kinds(sides: &[Side<'_>; 2], options: Options) -> Vec<KindChange> {
         for cgroup in &side.report.cgroups {
             for (kind, row) in &cgroup.kinds {
                 let (sum, is_followed, stat) = sums.entry((side.path(cgroup), kind)).or_default();
-                let bytes = if options.value == Value::Charged { row.charged } else { row.live };
+                let (bytes, stderr) = match options.value {
+                    Value::Charged => (row.charged, row.live_stderr),
+                    Value::Peak => (row.peak, row.peak_stderr),
+                    Value::Live | Value::Growth => (row.live, row.live_stderr),
+                };
                 *is_followed |= bytes.is_some();
-                sum.add(change(index, side.figure(bytes.unwrap_or(0), row.live_stderr.unwrap_or(0))));
+                sum.add(change(index, side.figure(bytes.unwrap_or(0), stderr.unwrap_or(0))));
                 if let Some(bytes) = row.stat {
                     stat[index] = Some(stat[index].unwrap_or(0).saturating_add(bytes));
                 }

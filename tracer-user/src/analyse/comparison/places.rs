@@ -25,7 +25,7 @@ type Sums = BTreeMap<(String, String, String), Change>;
 /// Files whose live bytes differ, largest change first. Charged bytes have no file: then there are none.
 pub(super) fn files(sides: &[Side<'_>; 2]) -> Vec<PlaceChange> {
     let mut sums = Sums::new();
-    for (index, side) in sides.iter().enumerate().filter(|(_, side)| side.value != Value::Charged) {
+    for (index, side) in sides.iter().enumerate().filter(|(_, side)| !matches!(side.value, Value::Charged | Value::Peak)) {
         for cgroup in &side.report.cgroups {
             let path = side.path(cgroup);
             for file in cgroup.files.iter().filter(|file| file.path != OTHER) {
@@ -40,7 +40,7 @@ pub(super) fn files(sides: &[Side<'_>; 2]) -> Vec<PlaceChange> {
 /// Regions likewise.
 pub(super) fn regions(sides: &[Side<'_>; 2]) -> Vec<PlaceChange> {
     let mut sums = Sums::new();
-    for (index, side) in sides.iter().enumerate().filter(|(_, side)| side.value != Value::Charged) {
+    for (index, side) in sides.iter().enumerate().filter(|(_, side)| !matches!(side.value, Value::Charged | Value::Peak)) {
         for cgroup in &side.report.cgroups {
             let path = side.path(cgroup);
             for region in &cgroup.regions {

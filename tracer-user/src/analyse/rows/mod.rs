@@ -98,12 +98,23 @@ pub fn report(snapshot: &Snapshot) -> Report {
 fn accounts_of(snapshot: &Snapshot) -> Accounts {
     let unmapped = stacks::unmapped_by_key(snapshot);
     let mut accounts = accounts::accounts(&snapshot.charges.keys, &unmapped);
+    for record in snapshot.charges.keys.values() {
+        if let Some((bytes, variance)) = snapshot.charges.at_peak(record)
+            && let Some(kind) = u8::try_from(record.key.kind).ok().and_then(Kind::from_number)
+        {
+            let account = accounts.entry((record.key.owner, kind)).or_default();
+            account.peak = Some(account.peak.unwrap_or(0) + bytes);
+            account.peak_variance += variance;
+        }
+    }
     for row in &snapshot.charges.retired {
         if let Some(kind) = u8::try_from(row.kind).ok().and_then(Kind::from_number) {
             let account = accounts.entry((row.owner, kind)).or_default();
             account.charged += row.bytes;
             account.charged_variance += row.variance;
             account.samples += row.samples;
+            let peak = i64::try_from(snapshot.charges.retired_at_peak(row)).unwrap_or(i64::MAX);
+            account.peak = account.peak.map(|bytes| bytes + peak).or((peak > 0).then_some(peak));
         }
     }
     accounts

@@ -53,6 +53,8 @@ type Pids = (u32, Option<u32>);
 #[derive(Default)]
 struct RowSum {
     live: i64,
+    peak: i64,
+    peak_variance: u64,
     live_variance: u64,
     charged: u64,
     samples: u64,
@@ -68,6 +70,8 @@ struct RowSum {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Share {
     live: i64,
+    peak: i64,
+    peak_variance: u64,
     live_variance: u64,
     charged: u64,
     samples: u64,
@@ -77,6 +81,8 @@ struct Share {
 impl RowSum {
     fn add(&mut self, share: &Share) {
         self.live += share.live;
+        self.peak += share.peak;
+        self.peak_variance += share.peak_variance;
         self.live_variance += share.live_variance;
         self.charged += share.charged;
         self.samples += share.samples;
@@ -86,9 +92,11 @@ impl RowSum {
 
 /// A key's figures by class. What its live samples do not tell is of class other: bytes that are gone, whose region nobody knows any
 /// more, and what changed between the reading of the two tables. The shares add up to the key.
-fn split(record: &KeyRecord, parts: BTreeMap<Class, Part>) -> BTreeMap<Class, Share> {
+fn split(record: &KeyRecord, at_peak: (i64, u64), parts: BTreeMap<Class, Part>) -> BTreeMap<Class, Share> {
     let mut rest = Share {
         live: accounts::live(record),
+        peak: at_peak.0,
+        peak_variance: at_peak.1,
         live_variance: accounts::live_variance(record),
         charged: accounts::charged(record),
         samples: record.samples,
@@ -99,22 +107,30 @@ fn split(record: &KeyRecord, parts: BTreeMap<Class, Part>) -> BTreeMap<Class, Sh
     let mut parts: Vec<(Class, Part)> = parts.into_iter().collect();
     parts.sort_by_key(|(_, part)| std::cmp::Reverse(part.live));
     for (class, part) in parts {
+        let live = i64::try_from(part.live).unwrap_or(i64::MAX).min(rest.live.max(0));
         let share = Share {
-            live: i64::try_from(part.live).unwrap_or(i64::MAX).min(rest.live.max(0)),
+            live,
+            // What is there now was there then, as far as the key had as much.
+            peak: live.min(rest.peak.max(0)),
+            peak_variance: part.live_variance.min(rest.peak_variance),
             live_variance: part.live_variance.min(rest.live_variance),
             charged: part.charged.min(rest.charged),
             samples: part.samples.min(rest.samples),
             oldest_ns: part.oldest_ns,
         };
         rest.live -= share.live;
+        rest.peak -= share.peak;
+        rest.peak_variance -= share.peak_variance;
         rest.live_variance -= share.live_variance;
         rest.charged -= share.charged;
         rest.samples -= share.samples;
         shares.insert(class, share);
     }
-    if (rest.live, rest.charged, rest.samples) != (0, 0, 0) || shares.is_empty() {
+    if (rest.live, rest.peak, rest.charged, rest.samples) != (0, 0, 0, 0) || shares.is_empty() {
         let other = shares.entry(Class::Other).or_default();
         other.live += rest.live;
+        other.peak += rest.peak;
+        other.peak_variance += rest.peak_variance;
         other.live_variance += rest.live_variance;
         other.charged += rest.charged;
         other.samples += rest.samples;
@@ -161,7 +177,8 @@ pub(super) fn by_owner(snapshot: &Snapshot, paths: &HashMap<u64, String>) -> Has
         let pids = process.filter(|process| accounts::live(record) != 0 || !process.gone).map(pids);
         let words = snapshot.names.keys.get(identity).cloned().unwrap_or_default();
         let java_cut = pids.is_some_and(|(tgid, _)| without_java_frames.contains(&tgid)) && is_java_missing(&snapshot.names, &words.stack);
-        for (class, part) in split(record, parts.remove(identity).unwrap_or_default()) {
+        for (class, part) in split(record, snapshot.charges.at_peak(record).unwrap_or_default(), parts.remove(identity).unwrap_or_default())
+        {
             let row = RowKey { owner: key.owner, kind: key.kind, words: words.clone(), java_cut, pids, class };
             let sum = sums.entry(row).or_default();
             sum.add(&part);
@@ -180,6 +197,7 @@ pub(super) fn by_owner(snapshot: &Snapshot, paths: &HashMap<u64, String>) -> Has
         let sum = sums.entry(key).or_default();
         sum.charged += row.bytes;
         sum.samples += row.samples;
+        sum.peak += i64::try_from(snapshot.charges.retired_at_peak(row)).unwrap_or(i64::MAX);
     }
     rows(snapshot, sums, paths)
 }
@@ -215,6 +233,8 @@ fn rows(snapshot: &Snapshot, sums: HashMap<RowKey, RowSum>, paths: &HashMap<u64,
             frames,
             live,
             live_stderr: accounts::standard_error(sum.live_variance),
+            peak: u64::try_from(sum.peak).unwrap_or(0),
+            peak_stderr: accounts::standard_error(sum.peak_variance),
             charged: sum.charged,
             samples: sum.samples,
             oldest_s: sum.oldest_ns.map(|at| snapshot.taken.seconds_since(at)),
@@ -248,7 +268,19 @@ mod tests {
         (charged[0], uncharged[0]) = (live + gone, gone);
         let mut live_variance = [0; BANKS];
         live_variance[0] = 100;
-        KeyRecord { key, charged, uncharged, live_variance, charged_variance: 200, samples, first_ns: 1, last_ns: 2 }
+        KeyRecord {
+            key,
+            charged,
+            uncharged,
+            live_variance,
+            charged_variance: 200,
+            samples,
+            first_ns: 1,
+            last_ns: 2,
+            peak_mark: 0,
+            peak_live: 0,
+            peak_variance: 0,
+        }
     }
 
     fn part(live: u64, charged: u64, live_variance: u64, samples: u64) -> Part {
@@ -263,12 +295,18 @@ mod tests {
     #[test]
     fn shares_add_up_and_what_is_gone_has_no_class() {
         let parts = BTreeMap::from([(Class::GlibcArena, part(600, 700, 60, 6)), (Class::BrkHeap, part(400, 400, 40, 4))]);
-        let shares = split(&record(1000, 500, 15), parts);
-        assert_eq!(shares[&Class::GlibcArena], Share { live: 600, live_variance: 60, charged: 700, samples: 6, oldest_ns: Some(600) });
-        assert_eq!(shares[&Class::Other], Share { live: 0, live_variance: 0, charged: 400, samples: 5, oldest_ns: None });
+        let shares = split(&record(1000, 500, 15), (1200, 110), parts);
+        assert_eq!(
+            shares[&Class::GlibcArena],
+            Share { live: 600, peak: 600, peak_variance: 60, live_variance: 60, charged: 700, samples: 6, oldest_ns: Some(600) }
+        );
+        assert_eq!(
+            shares[&Class::Other],
+            Share { live: 0, peak: 200, peak_variance: 10, live_variance: 0, charged: 400, samples: 5, oldest_ns: None }
+        );
         assert_eq!(sums(&shares), (1000, 1500, 100, 15));
         // Nothing gone: no row for it.
-        let whole = split(&record(600, 0, 6), BTreeMap::from([(Class::GlibcArena, part(600, 600, 100, 6))]));
+        let whole = split(&record(600, 0, 6), (0, 0), BTreeMap::from([(Class::GlibcArena, part(600, 600, 100, 6))]));
         assert_eq!(whole.len(), 1);
     }
 
@@ -287,11 +325,11 @@ mod tests {
     fn samples_of_another_moment_do_not_change_the_sum() {
         // Taken after the key was read, and ended after it was read.
         let newer = BTreeMap::from([(Class::GlibcArena, part(900, 900, 900, 9)), (Class::Other, part(500, 500, 500, 5))]);
-        assert_eq!(sums(&split(&record(1000, 0, 10), newer)), (1000, 1000, 100, 10));
-        assert_eq!(sums(&split(&record(1000, 0, 10), BTreeMap::new())), (1000, 1000, 100, 10));
+        assert_eq!(sums(&split(&record(1000, 0, 10), (0, 0), newer)), (1000, 1000, 100, 10));
+        assert_eq!(sums(&split(&record(1000, 0, 10), (0, 0), BTreeMap::new())), (1000, 1000, 100, 10));
         // More uncharged than charged, as a torn reading may be.
         let mut torn = record(0, 0, 1);
         torn.uncharged[0] = 4096;
-        assert_eq!(sums(&split(&torn, BTreeMap::from([(Class::BrkHeap, part(4096, 4096, 0, 1))]))).0, -4096);
+        assert_eq!(sums(&split(&torn, (0, 0), BTreeMap::from([(Class::BrkHeap, part(4096, 4096, 0, 1))]))).0, -4096);
     }
 }

@@ -32,6 +32,7 @@ pub mod managed;
 pub mod mappings;
 pub mod oom;
 pub mod owners;
+pub mod peaks;
 pub mod processes;
 pub mod rings;
 pub mod row;
@@ -52,6 +53,7 @@ pub use histograms::{histogram_losses, histograms, take_histograms};
 pub use keys::{keys, take_key};
 pub use losses::{losses, passed_on};
 pub use owners::{OWNERS, owner_name};
+pub use peaks::{peaks, remove_peaks};
 pub use processes::{processes, remove_processes};
 pub use runs::{run, run_result};
 pub use samples::{files_of_samples, samples};
@@ -110,6 +112,8 @@ tables! {
     Owners => owners::OWNERS.row();
     /// Owners with exact totals.
     OwnerTotals => totals::OWNER_TOTALS.row();
+    /// Owners with a peak.
+    Peaks => peaks::PEAKS.row();
     /// Processes that are followed at once.
     Followed => followed::FOLLOWED.row();
     /// The ring of cgroup events.

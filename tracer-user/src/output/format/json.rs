@@ -129,6 +129,8 @@ fn other_stack(rest: &[&StackRow]) -> StackRow {
         frames: vec![OTHER.to_owned()],
         live: sum(|row| row.live),
         live_stderr: variance.sqrt().round() as u64,
+        peak: sum(|row| row.peak),
+        peak_stderr: rest.iter().map(|row| (row.peak_stderr as f64).powi(2)).sum::<f64>().sqrt().round() as u64,
         charged: sum(|row| row.charged),
         samples: sum(|row| row.samples),
         oldest_s: rest.iter().filter_map(|row| row.oldest_s).max_by(f64::total_cmp),

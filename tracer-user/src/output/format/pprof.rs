@@ -30,13 +30,24 @@ fn profile(report: &Report, value: Value) -> Profile {
     let mut tables = Tables::new(&report.binaries);
     // Index 0 of the strings is the empty one.
     tables.string("");
-    let types = [("live_bytes", "bytes"), ("live_objects", "pages"), ("charged_bytes", "bytes"), ("charged_objects", "pages")];
+    let types = [
+        ("live_bytes", "bytes"),
+        ("live_objects", "pages"),
+        ("charged_bytes", "bytes"),
+        ("charged_objects", "pages"),
+        ("peak_bytes", "bytes"),
+        ("peak_objects", "pages"),
+    ];
     let sample_type = types.map(|(name, unit)| tables.value_type(name, unit)).to_vec();
-    let preferred = if value == Value::Charged { "charged_bytes" } else { "live_bytes" };
+    let preferred = match value {
+        Value::Charged => "charged_bytes",
+        Value::Peak => "peak_bytes",
+        Value::Live | Value::Growth => "live_bytes",
+    };
     let default_sample_type = tables.string(preferred);
     let page = u64::from(report.host.page_size).max(1);
     let rows = report.cgroups.iter().flat_map(|cgroup| cgroup.stacks.iter().map(move |row| (cgroup, row)));
-    let rows = rows.filter(|(_, row)| row.live > 0 || row.charged > 0);
+    let rows = rows.filter(|(_, row)| row.live > 0 || row.charged > 0 || row.peak > 0);
     let sample = rows.flat_map(|(cgroup, row)| samples(cgroup, row, page, &mut tables)).collect();
     let comments = [
         report.tool.clone(),
@@ -71,6 +82,7 @@ struct Part<'a> {
     labels: Vec<(&'static str, Word<'a>)>,
     live: u64,
     charged: u64,
+    peak: u64,
 }
 
 /// The row by file, or where it is of none by thread. The last part is the rest: what is no longer live has neither.
@@ -81,15 +93,16 @@ fn parts(row: &StackRow) -> Vec<Part<'_>> {
         Some((thread.live, [("tid", Word::Number(thread.tid?))].into_iter().chain(name).collect()))
     });
     let labelled: Vec<(u64, Vec<_>)> = if row.files.is_empty() { threads.collect() } else { files.collect() };
-    let (mut live, mut charged) = (row.live, row.charged);
+    let (mut live, mut charged, mut peak) = (row.live, row.charged, row.peak);
     let mut parts = Vec::new();
     for (bytes, labels) in labelled {
-        let part = Part { labels, live: bytes.min(live), charged: bytes.min(live).min(charged) };
-        (live, charged) = (live - part.live, charged - part.charged);
+        let bytes = bytes.min(live);
+        let part = Part { labels, live: bytes, charged: bytes.min(charged), peak: bytes.min(peak) };
+        (live, charged, peak) = (live - part.live, charged - part.charged, peak - part.peak);
         parts.push(part);
     }
-    parts.push(Part { labels: Vec::new(), live, charged });
-    parts.retain(|part| part.live > 0 || part.charged > 0);
+    parts.push(Part { labels: Vec::new(), live, charged, peak });
+    parts.retain(|part| part.live > 0 || part.charged > 0 || part.peak > 0);
     parts
 }
 
@@ -118,7 +131,8 @@ fn samples(cgroup: &Cgroup, row: &StackRow, page: u64, tables: &mut Tables<'_>) 
         .map(|part| {
             let own = part.labels.iter().filter_map(|(key, word)| tables.label(key, word));
             let label = common.iter().cloned().chain(own).collect();
-            let value = [part.live, part.live.div_ceil(page), part.charged, part.charged.div_ceil(page)].map(signed).to_vec();
+            let bytes = [part.live, part.charged, part.peak];
+            let value = bytes.iter().flat_map(|bytes| [signed(*bytes), signed(bytes.div_ceil(page))]).collect();
             Sample { location_id: location_id.clone(), value, label }
         })
         .collect()

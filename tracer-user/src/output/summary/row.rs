@@ -77,7 +77,7 @@ impl Block {
     pub(super) fn new(cgroup: &Cgroup, report: &Report, value: Value, is_first: bool) -> Block {
         let style = if is_first { Style::Bold } else { Style::Plain };
         let rows = holdings(cgroup, report, value);
-        let mut head: Vec<Line> = headline(cgroup, report).into_iter().map(|line| Line::new(line, style)).collect();
+        let mut head: Vec<Line> = headline(cgroup, report, value).into_iter().map(|line| Line::new(line, style)).collect();
         head.push(Line::new(format!("  {}", kinds(cgroup, value)), Style::Plain));
         Block {
             head,
@@ -128,10 +128,13 @@ fn holdings<'a>(cgroup: &'a Cgroup, report: &Report, value: Value) -> Vec<Holdin
 
 /// `cart-7/web 15.9 of 16.0 GiB (99 %), +41 MiB/min, limit in 2 min 20 s`: on two lines where it does not fit on one, so that neither the
 /// name nor the figures are cut.
-fn headline(cgroup: &Cgroup, report: &Report) -> Vec<String> {
+fn headline(cgroup: &Cgroup, report: &Report, value: Value) -> Vec<String> {
     let name = name(cgroup);
-    let size = size(cgroup, report);
-    let parts = [Some(size), growth(cgroup), time_to_limit(cgroup, FAR_S)];
+    let parts = match peak(cgroup).filter(|_| value == Value::Peak) {
+        // Of what has ended nothing grows.
+        Some(peak) => [Some(peak), None, None],
+        None => [Some(size(cgroup, report)), growth(cgroup), time_to_limit(cgroup, FAR_S)],
+    };
     let figures = parts.into_iter().flatten().collect::<Vec<_>>().join(", ");
     let whole = format!("{name} {figures}");
     if text::width(&whole) <= COLUMNS {
@@ -145,6 +148,14 @@ fn headline(cgroup: &Cgroup, report: &Report) -> Vec<String> {
 /// The name of a cgroup, escaped.
 pub(super) fn name(cgroup: &Cgroup) -> String {
     text::escape(&figures::name(cgroup))
+}
+
+/// `64.1 MiB at its peak (65.2 MiB by the kernel), 0 B now`. The kernel's figure has kernel memory in it.
+fn peak(cgroup: &Cgroup) -> Option<String> {
+    let followed = cgroup.peak_bytes.filter(|bytes| *bytes > 0)?;
+    let kernel = cgroup.kernel_peak_bytes.map(|bytes| format!(" ({} by the kernel)", units::bytes(bytes))).unwrap_or_default();
+    let now = cgroup.usage_bytes.map(|bytes| format!(", {} now", units::bytes(bytes))).unwrap_or_default();
+    Some(format!("{} at its peak{kernel}{now}", units::bytes(followed)))
 }
 
 fn size(cgroup: &Cgroup, report: &Report) -> String {
@@ -253,6 +264,10 @@ fn cells(cgroup: &Cgroup, detail: Option<Value>) -> Vec<String> {
 fn cell(name: &str, row: &KindRow, detail: Option<Value>) -> Option<String> {
     let is_followed = figures::FOLLOWED.contains(&name);
     let charged = row.charged.filter(|bytes| is_followed && *bytes > 0 && detail == Some(Value::Charged));
+    if let (Some(Value::Peak), Some(peak)) = (detail, row.peak) {
+        let sampled = figures::sampled(peak, row.peak_stderr);
+        return (peak > 0).then(|| format!("{} {sampled}", text::escape(name)));
+    }
     let bytes = match figures::kind_bytes(row) {
         None if is_followed => return Some(format!("{name} ?")),
         None => return None,

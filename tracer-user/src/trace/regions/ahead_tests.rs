@@ -61,6 +61,9 @@ fn key(process: u64) -> KeyRecord {
         samples: 0,
         first_ns: 0,
         last_ns: 0,
+        peak_mark: 0,
+        peak_live: 0,
+        peak_variance: 0,
     }
 }
 
