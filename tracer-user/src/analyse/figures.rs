@@ -180,13 +180,46 @@ pub fn largest_cut(report: &Report, value: Value) -> Option<(&str, &str)> {
     (bytes > 0).then_some((reason, program))
 }
 
+/// Causes of loss that cost no bytes of memory, but names or address space.
+pub const NO_BYTES: [&str; 27] = [
+    "recursion_misses",
+    "file_table_full",
+    "mapping_table_full",
+    "mapping_event_lost",
+    "container_names_refused",
+    "container_names_late",
+    "unwind_file_table_full",
+    "unwind_miss_lost",
+    "unwind_tables_full",
+    "unwind_files_gone",
+    "unwind_files_unread",
+    "symbols_late",
+    "symbol_files_unread",
+    "symbol_files_not_open",
+    "perf_maps_foreign",
+    "perf_maps_cut",
+    "function_lost",
+    "functions_forgotten",
+    "functions_not_told",
+    "managed_unreadable",
+    "mapping_ranges_dropped",
+    "regions_cut_short",
+    "symbol_file_evicted",
+    "symbol_file_gone",
+    "symbol_file_not_tried",
+    "symbol_file_refused",
+    "entries_removed_in_two_calls",
+];
+
 /// Losses of a report.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Losses<'a> {
-    /// Sum of the counted ones; `None` if nothing is counted.
+    /// Sum of those that cost bytes or figures; `None` if nothing is counted.
     pub counted: Option<u64>,
-    /// Causes above zero, largest first.
+    /// Causes above zero that cost bytes or figures, largest first.
     pub causes: Vec<(&'a str, u64)>,
+    /// The same of causes that cost names or address space.
+    pub of_names: Vec<(&'a str, u64)>,
     /// Causes that this kernel does not count.
     pub not_counted: Vec<&'a str>,
 }
@@ -198,15 +231,19 @@ pub fn losses(report: &Report) -> Losses<'_> {
     for (cause, count) in &report.losses {
         match count {
             Some(count) => {
-                losses.counted = Some(losses.counted.unwrap_or(0).saturating_add(*count));
+                let is_of_names = NO_BYTES.contains(&cause.as_str());
+                let cost = if is_of_names { 0 } else { *count };
+                losses.counted = Some(losses.counted.unwrap_or(0).saturating_add(cost));
                 if *count > 0 {
-                    losses.causes.push((cause, *count));
+                    if is_of_names { &mut losses.of_names } else { &mut losses.causes }.push((cause, *count));
                 }
             }
             None => losses.not_counted.push(cause),
         }
     }
-    losses.causes.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
+    for causes in [&mut losses.causes, &mut losses.of_names] {
+        causes.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
+    }
     losses
 }
 

@@ -1,5 +1,5 @@
-//! The signals that end what memtrail does by itself, in one place. SIGTERM always ends it. SIGINT, which is Ctrl-C, does unless memtrail
-//! was started with it ignored, as a shell starts what it puts into the background. SIGHUP has the effect that the system gives it.
+//! The signals that end what memtrail does by itself, in one place. SIGTERM always ends it. SIGINT, which is Ctrl-C, and SIGHUP, which a terminal
+//! sends when it closes, do unless memtrail was started with them ignored, as a shell and `nohup` start what goes on in the background.
 //!
 //! With a command its signals are caught and passed on in [`crate::command`] instead.
 
@@ -11,28 +11,34 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 pub(super) struct Interrupts {
     /// `None` where it was ignored at the start, and stays so.
     interrupt: Option<Signal>,
+    /// The same.
+    hangup: Option<Signal>,
     terminate: Signal,
 }
 
 impl Interrupts {
     /// Catches them from now on.
     pub(super) fn catch() -> Result<Interrupts> {
-        let is_wanted = !signals::is_ignored(libc::SIGINT).context("cannot look at SIGINT")?;
-        let interrupt = is_wanted.then(|| signal(SignalKind::interrupt())).transpose().context("cannot wait for Ctrl-C")?;
-        Ok(Interrupts { interrupt, terminate: signal(SignalKind::terminate()).context("cannot wait for SIGTERM")? })
+        let wanted = |number: i32| -> Result<Option<Signal>> {
+            let is_wanted = !signals::is_ignored(number).context("cannot look at SIGINT and SIGHUP")?;
+            is_wanted.then(|| signal(SignalKind::from_raw(number))).transpose().context("cannot wait for SIGINT and SIGHUP")
+        };
+        let (interrupt, hangup) = (wanted(libc::SIGINT)?, wanted(libc::SIGHUP)?);
+        Ok(Interrupts { interrupt, hangup, terminate: signal(SignalKind::terminate()).context("cannot wait for SIGTERM")? })
     }
 
     /// Returns when one came. May be dropped at any time.
     pub(super) async fn next(&mut self) {
-        let Interrupts { interrupt, terminate } = self;
-        let interrupted = async {
-            match interrupt {
-                Some(interrupt) => interrupt.recv().await,
+        async fn of(signal: &mut Option<Signal>) {
+            match signal {
+                Some(signal) => signal.recv().await,
                 None => std::future::pending().await,
-            }
-        };
+            };
+        }
+        let Interrupts { interrupt, hangup, terminate } = self;
         tokio::select! {
-            _ = interrupted => {}
+            () = of(interrupt) => {}
+            () = of(hangup) => {}
             _ = terminate.recv() => {}
         }
     }

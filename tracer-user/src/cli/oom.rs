@@ -17,7 +17,7 @@ use crate::{
     text::{glob::Glob, units},
     trace::{filter::Filter, kmsg::Kmsg, oom::Wish, session::Session},
 };
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 use clap::Args;
 use std::{
     io::Write as _,
@@ -116,14 +116,18 @@ pub fn run(args: OomArgs) -> Result<u8> {
     runtime.block_on(watch(args))
 }
 
+/// Makes the directory for autopsies with those above it. Autopsies tell what every user runs, so that it is its owner's alone.
+fn make_directory(dir: &std::path::Path) -> std::io::Result<()> {
+    use std::os::unix::fs::DirBuilderExt as _;
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)
+}
+
 fn check(args: &OomArgs) -> Result<()> {
     for file in &args.output {
         output::check_target(file, Source::Kills)?;
     }
-    if let Some(dir) = &args.dir
-        && !dir.is_dir()
-    {
-        bail!("{}: not a directory", dir.display());
+    if let Some(dir) = &args.dir {
+        make_directory(dir).with_context(|| format!("--dir {}", dir.display()))?;
     }
     Ok(())
 }

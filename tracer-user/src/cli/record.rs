@@ -135,8 +135,8 @@ what has ended holds nothing.
 The recording ends when the command does. At the end of --duration the command
 gets SIGTERM, two seconds later SIGKILL.
 
-Signals: without a command, Ctrl-C (SIGINT) and SIGTERM end the recording with its
-report; SIGHUP ends memtrail without one. With a command all three are passed on
+Signals: without a command, Ctrl-C (SIGINT), SIGTERM and SIGHUP (a terminal that
+closes) end the recording with its report. With a command all three are passed on
 to it. SIGINT and SIGHUP that were ignored when memtrail began (nohup, a script's
 background job) stay ignored: they end nothing and are not passed on. SIGTERM is
 heeded even so. The command begins with the signals that memtrail began with.

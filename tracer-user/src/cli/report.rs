@@ -318,6 +318,12 @@ fn check(args: &ReportArgs) -> Result<(), Conflict> {
     if args.view == Some(View::Marks) && !args.output.is_empty() {
         return Err(Conflict("--view marks: a list for the terminal: leave -o out".to_owned()));
     }
+    if let (Some(view @ (View::Files | View::Regions)), Some(value @ (Value::Charged | Value::Peak))) = (args.view, args.value) {
+        let view = if view == View::Files { "files" } else { "regions" };
+        return Err(Conflict(format!(
+            "--view {view} --value {value}: it shows what is there at the end: leave --value out, or use --view stacks"
+        )));
+    }
     if args.nmt.is_some() && args.view != Some(View::Regions) {
         return Err(Conflict("--nmt: beside the regions of a process only: use --view regions".to_owned()));
     }

@@ -1,5 +1,6 @@
 //! Exit statuses and the one line that says what went wrong.
 
+use crate::analyse::figures;
 use std::collections::BTreeMap;
 
 /// Could not run, or failed.
@@ -10,37 +11,6 @@ pub const INCOMPLETE: u8 = 3;
 pub const USAGE: u8 = 2;
 /// memtrail failed although a command was to be run.
 pub const FAILED_WITH_COMMAND: u8 = 125;
-
-/// Causes of loss that cost no bytes of memory, but names or address space.
-const NO_BYTES: [&str; 27] = [
-    "recursion_misses",
-    "file_table_full",
-    "mapping_table_full",
-    "mapping_event_lost",
-    "container_names_refused",
-    "container_names_late",
-    "unwind_file_table_full",
-    "unwind_miss_lost",
-    "unwind_tables_full",
-    "unwind_files_gone",
-    "unwind_files_unread",
-    "symbols_late",
-    "symbol_files_unread",
-    "symbol_files_not_open",
-    "perf_maps_foreign",
-    "perf_maps_cut",
-    "function_lost",
-    "functions_forgotten",
-    "functions_not_told",
-    "managed_unreadable",
-    "mapping_ranges_dropped",
-    "regions_cut_short",
-    "symbol_file_evicted",
-    "symbol_file_gone",
-    "symbol_file_not_tried",
-    "symbol_file_refused",
-    "entries_removed_in_two_calls",
-];
 
 /// Options that do not go together, though each is right: [`USAGE`].
 #[derive(Debug, thiserror::Error)]
@@ -93,7 +63,7 @@ fn usage_line(text: &str) -> String {
 pub fn lost(losses: &BTreeMap<String, Option<u64>>) -> bool {
     let passed_over = losses.get("recursion_misses").copied().flatten().unwrap_or(0);
     let allowed = |cause: &str| if cause == "stale_sample" { passed_over } else { 0 };
-    losses.iter().any(|(cause, count)| !NO_BYTES.contains(&cause.as_str()) && count.is_some_and(|count| count > allowed(cause)))
+    losses.iter().any(|(cause, count)| !figures::NO_BYTES.contains(&cause.as_str()) && count.is_some_and(|count| count > allowed(cause)))
 }
 
 #[cfg(test)]

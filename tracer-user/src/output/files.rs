@@ -8,6 +8,7 @@ use crate::report::OTHER;
 use crate::report::{Cgroup, FileRow, Report};
 use crate::text::units;
 use crate::text::{self, escape, pad_left};
+use std::collections::BTreeMap;
 
 /// Innermost user frames of its largest toucher.
 const FRAMES: usize = 3;
@@ -87,6 +88,50 @@ pub fn dominant<'a>(cgroup: &'a Cgroup, kind: &str) -> Option<&'a FileRow> {
     of_kind.max_by_key(|file| file.bytes()).filter(|file| all > 0 && file.bytes() > all / 2)
 }
 
+/// Files of one directory and one beginning that hold more than half of the cgroup's bytes of one kind, where no file does.
+pub struct Group<'a> {
+    /// Their directory and what their names begin with.
+    pub pattern: String,
+    /// The files, the largest first.
+    pub files: Vec<&'a FileRow>,
+}
+
+/// The largest such group of two files or more.
+#[must_use]
+pub fn group<'a>(cgroup: &'a Cgroup, kind: &str) -> Option<Group<'a>> {
+    let all = figures::kind_bytes(cgroup.kinds.get(kind)?)?;
+    let mut groups: BTreeMap<(&str, &str), Vec<&FileRow>> = BTreeMap::new();
+    for file in cgroup.files.iter().filter(|file| file.kind == kind && !is_other(file) && file.bytes() > 0) {
+        let (directory, name) = file.path.rsplit_once('/').unwrap_or(("", &file.path));
+        // `psm_1234` and `psm_9876`, `seg-01.log` and `seg-02.log`, `SYSV00000000` and its like.
+        let end = name.find(|c: char| c.is_ascii_digit()).map_or(name.find('_').map_or(name.len(), |at| at + 1), |at| at);
+        let stem = name.find('_').map_or(&name[..end], |at| &name[..end.min(at + 1)]);
+        groups.entry((directory, stem)).or_default().push(file);
+    }
+    let sum = |files: &[&FileRow]| files.iter().fold(0_u64, |sum, file| sum.saturating_add(file.bytes()));
+    let ((directory, stem), mut files) = groups.into_iter().filter(|(_, files)| files.len() > 1).max_by_key(|(_, files)| sum(files))?;
+    if sum(&files) <= all / 2 {
+        return None;
+    }
+    files.sort_by_key(|file| std::cmp::Reverse(file.bytes()));
+    let slash = if files.iter().any(|file| file.path.contains('/')) { "/" } else { "" };
+    Some(Group { pattern: format!("{directory}{slash}{stem}*"), files })
+}
+
+/// `24.0 MiB of shmem in 3 files /dev/shm/psm_*, by python3[12] 16.0 MiB and 1 more`.
+#[must_use]
+pub fn group_line(group: &Group<'_>, columns: usize) -> String {
+    let bytes = group.files.iter().fold(0_u64, |sum, file| sum.saturating_add(file.bytes()));
+    let variance: f64 = group.files.iter().map(|file| (file.stderr() as f64).powi(2)).sum();
+    let kind = group.files.first().map_or("", |file| &file.kind);
+    let head =
+        format!("{} of {} in {} files ", figures::sampled(bytes, Some(variance.sqrt().round() as u64)), escape(kind), group.files.len());
+    let all: Vec<_> = group.files.iter().flat_map(|file| file.writers.iter().chain(&file.readers)).cloned().collect();
+    let by = if all.is_empty() { String::new() } else { format!(", by {}", escape(&figures::touchers(&all))) };
+    let room = columns.saturating_sub(text::width(&head) + text::width(&by)).max(12);
+    text::cut_middle(&format!("{head}{}{by}", text::cut_middle(&escape(&group.pattern), room)), columns)
+}
+
 /// The summary's line for it, in so many columns: `64.0 MiB in /dev/shm/cache, deleted, by app[12]`.
 #[must_use]
 pub fn summary_line(file: &FileRow, columns: usize) -> String {
@@ -163,6 +208,19 @@ mod tests {
         let line = summary_line(&report.cgroups[0].files[0], 60);
         assert_eq!(line, "60.0 MiB of shmem in /dev/shm/a\\x1b[2J, deleted, by app[7]");
         assert!(text::width(&summary_line(&report.cgroups[0].files[0], 50)) <= 50);
+    }
+
+    #[test]
+    fn files_of_which_none_is_large_are_told_as_a_group() {
+        let mut report = report();
+        let files: Vec<FileRow> = (0..3).map(|n| file(&format!("/dev/shm/psm_{n}a4f"), "shmem", 20 << 20)).collect();
+        report.cgroups[0].files = files;
+        assert!(dominant(&report.cgroups[0], "shmem").is_none());
+        let found = group(&report.cgroups[0], "shmem").unwrap();
+        assert_eq!((found.pattern.as_str(), found.files.len()), ("/dev/shm/psm_*", 3));
+        assert_eq!(group_line(&found, 76), "60.0 MiB of shmem in 3 files /dev/shm/psm_*, by app[7] 60.0 MiB");
+        report.cgroups[0].files.truncate(1);
+        assert!(group(&report.cgroups[0], "shmem").is_none(), "one file is none");
     }
 
     #[test]

@@ -18,6 +18,8 @@ pub const COLUMNS: usize = 80;
 /// Lines for up to ten cgroups.
 const LINES: usize = 40;
 
+/// Slower growth than this is not worth a line: 1 MiB a minute.
+const LEAST_GROWTH_PER_S: f64 = 1048576.0 / 60.0;
 /// Below this share of live bytes with whole stacks, a line warns.
 const WHOLE_STACKS_WARNING: f64 = 0.8;
 /// Most JVMs of which that is said one by one.
@@ -93,11 +95,13 @@ fn body(report: &Report, options: Options) -> Vec<Line> {
     let shown = ranked.len().min(options.top.max(1));
     let budget = LINES + 4 * shown.saturating_sub(10);
     let rest = rest(&ranked[shown..]);
-    let room = budget.saturating_sub(trailer(report, options.value).len() + rest.len());
+    let grew_most = grew_most(report, ranked.first().copied());
+    let room = budget.saturating_sub(trailer(report, options.value).len() + rest.len() + usize::from(grew_most.is_some()));
 
     let blocks: Vec<row::Block> =
         ranked[..shown].iter().enumerate().map(|(index, cgroup)| row::Block::new(cgroup, report, options.value, index == 0)).collect();
     let mut lines: Vec<Line> = fit(&blocks, room).into_iter().flatten().collect();
+    lines.extend(grew_most);
     lines.extend(rest);
     lines
 }
@@ -138,6 +142,26 @@ fn ranked(report: &Report, value: Value) -> Vec<&Cgroup> {
     ranked
 }
 
+/// A line for the innermost cgroup that grows most, where there are several and it is not the first that is shown.
+fn grew_most(report: &Report, first: Option<&Cgroup>) -> Option<Line> {
+    let alive = report.cgroups.iter().filter(|cgroup| cgroup.state != "dead");
+    let growing = alive.filter_map(|cgroup| Some((figures::growth(cgroup).filter(|slope| *slope > LEAST_GROWTH_PER_S)?, cgroup)));
+    // What is above a cgroup grows by as much as it: of equal ones the longer path.
+    let order = |a: &(f64, &Cgroup), b: &(f64, &Cgroup)| {
+        let is_within = |long: &Cgroup, short: &Cgroup| short.path == "/" || long.path.starts_with(&format!("{}/", short.path));
+        match () {
+            () if is_within(a.1, b.1) && a.0 >= b.0 / 2.0 => std::cmp::Ordering::Greater,
+            () if is_within(b.1, a.1) && b.0 >= a.0 / 2.0 => std::cmp::Ordering::Less,
+            () => a.0.total_cmp(&b.0),
+        }
+    };
+    let (slope, cgroup) = growing.reduce(|a, b| if order(&a, &b).is_lt() { b } else { a })?;
+    let is_first = first.is_some_and(|first| first.path == cgroup.path);
+    let rate = units::rate_per_minute(slope).filter(|_| !is_first)?;
+    let head = format!("grows most: {rate}, ");
+    Some(Line::new(format!("{head}{}", text::cut_middle(&row::name(cgroup), COLUMNS - text::width(&head))), Style::Bold))
+}
+
 /// One line for the cgroups that are not shown.
 fn rest(hidden: &[&Cgroup]) -> Vec<Line> {
     if hidden.is_empty() {
@@ -163,10 +187,12 @@ fn trailer(report: &Report, value: Value) -> Vec<Line> {
     let losses = figures::losses(report);
     let causes: Vec<String> = losses.causes.iter().map(|(cause, count)| format!("{cause} {count}")).collect();
     lines.extend(list("lost: ", &causes, Style::Warning));
+    let of_names: Vec<String> = losses.of_names.iter().map(|(cause, count)| format!("{cause} {count}")).collect();
+    lines.extend(list("no bytes lost, names or calls: ", &of_names, Style::Dim));
     lines.extend(list("not counted by this kernel: ", &losses.not_counted, Style::Dim));
     if let Some(bytes) = report.migration.bound().filter(|bytes| *bytes > 0) {
         let which = if report.migration.followed == "mapped" { "page cache that nobody maps" } else { "all memory" };
-        let text = format!("the kernel moved {}: of that, {which} lost its stack", units::bytes(bytes));
+        let text = format!("the kernel moved {} on the whole host: of that, {which} lost its stack", units::bytes(bytes));
         lines.push(Line::new(text, Style::Dim));
     }
     let whole = figures::whole_stacks(report, value);

@@ -128,9 +128,14 @@ fn axes(svg: &mut String, plot: &Plot) {
         let bytes = plot.most / 1.05 * share;
         label(svg, left - 6.0, plot.y(bytes) + 4.0, "end", &units::bytes(bytes as u64));
         let before = plot.longest * share;
-        let text = if part == 0 { "kill".to_owned() } else { format!("-{}", units::seconds(before.round()).unwrap_or_default()) };
+        let text = if part == 0 { "kill".to_owned() } else { format!("-{}", tick(before, plot.longest)) };
         label(svg, plot.x(before), bottom + 18.0, "middle", &text);
     }
+}
+
+/// Whole seconds, or tenths where four ticks would be of the same second.
+fn tick(before_s: f64, longest_s: f64) -> String {
+    if longest_s < 8.0 { format!("{before_s:.1} s") } else { units::seconds(before_s.round()).unwrap_or_default() }
 }
 
 fn line(svg: &mut String, from: (f64, f64), to: (f64, f64), colour: &str) {

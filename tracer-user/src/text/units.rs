@@ -36,7 +36,7 @@ pub enum UnitError {
     TooLarge(String, &'static str),
 }
 
-/// `15.9 GiB`, `64.0 MiB`, `0 B`.
+/// `15.9 GiB`, `64.0 MiB`, `0 B`; from 1000 on the next unit: `1.0 GiB` for 1020 MiB.
 #[must_use]
 pub fn bytes(value: u64) -> String {
     let power = power_of(value);
@@ -177,7 +177,7 @@ pub fn parse_duration(text: &str) -> Result<Duration, UnitError> {
 /// The unit in which a value has one to four digits before the point after rounding to tenths.
 fn power_of(value: u64) -> usize {
     let mut power = 0;
-    while power + 1 < BINARY.len() && (if power == 0 { value >= 1024 } else { tenths(value, power) >= 10_240 }) {
+    while power + 1 < BINARY.len() && (if power == 0 { value >= 1024 } else { tenths(value, power) >= 10_000 }) {
         power += 1;
     }
     power

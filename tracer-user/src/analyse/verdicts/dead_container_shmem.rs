@@ -20,54 +20,99 @@ const LEAST_BYTES: u64 = 1 << 20;
 /// From here on the next container has not the memory it was given.
 const CRITICAL_PERCENT: u64 = 25;
 
-fn what_frees(file: &FileRow) -> &'static str {
-    let has_directory = file.mount.is_some() || file.path_inside.is_some();
-    match (file.state.as_deref(), has_directory) {
-        (Some("deleted"), true) => "end the process that holds it open: it is deleted already",
-        (_, true) => "delete the file or the pod; set a sizeLimit on the volume",
-        _ if file.path.starts_with("SYSV") => "remove the segment (ipcrm -M) or end the processes attached to it",
-        _ => "end the process that still holds it",
-    }
+/// Ids of segments that a text names.
+const SEGMENTS: usize = 8;
+
+fn is_segment(file: &FileRow) -> bool {
+    file.path.starts_with("SYSV") && file.mount.is_none() && file.path_inside.is_none()
 }
 
-pub(super) fn verdict(cgroup: &Cgroup, report: &Report) -> Option<Verdict> {
-    if cgroup.state != "dead" {
-        return None;
+/// What frees these files, the largest first: segments by their ids, which are their inode numbers (ipc/shm.c), else what frees the largest.
+fn what_frees(files: &[&FileRow]) -> String {
+    let Some(largest) = files.first() else { return "delete the files".to_owned() };
+    if is_segment(largest) {
+        let ids: Vec<String> =
+            files.iter().filter(|file| is_segment(file)).filter_map(|file| file.inode.as_ref()).map(|id| format!("-m {id}")).collect();
+        let more = if ids.len() > SEGMENTS { " and so on" } else { "" };
+        let segments = if ids.len() == 1 { "the segment" } else { "the segments" };
+        return format!("remove {segments} (ipcrm {}{more}) or end the processes attached", ids[..ids.len().min(SEGMENTS)].join(" "));
     }
-    let (bytes, stderr) = followed(cgroup.kinds.get("shmem")?);
-    let limit = limited_ancestor(cgroup, report);
+    let has_directory = largest.mount.is_some() || largest.path_inside.is_some();
+    match (largest.state.as_deref(), has_directory) {
+        (Some("deleted"), true) => "end the process that holds it open: it is deleted already",
+        (_, true) => "delete the file or the pod; set a sizeLimit on the volume",
+        _ => "end the process that still holds it",
+    }
+    .to_owned()
+}
+
+/// The living cgroup that a removed one was in, as far as the report has it.
+fn heir<'a>(dead: &Cgroup, report: &'a Report) -> Option<&'a Cgroup> {
+    let is_above = |path: &str| path == "/" || dead.path.strip_prefix(path).is_some_and(|rest| rest.starts_with('/'));
+    report.cgroups.iter().filter(|other| other.state != "dead" && is_above(&other.path)).max_by_key(|other| other.path.len())
+}
+
+/// Bytes of shmem of a removed cgroup, and their standard error, where they are worth anything.
+fn left(cgroup: &Cgroup) -> Option<(u64, f64)> {
+    let (bytes, stderr) = followed(cgroup.kinds.get("shmem").filter(|_| cgroup.state == "dead")?);
+    (bytes >= LEAST_BYTES && bytes as f64 >= 2.0 * stderr).then_some((bytes, stderr))
+}
+
+/// The removed cgroups that are told together: those with something left that were in the same living one.
+fn together<'a>(heir: &Cgroup, report: &'a Report) -> Vec<&'a Cgroup> {
+    let is_its = |dead: &&Cgroup| self::heir(dead, report).is_some_and(|of| of.path == heir.path);
+    report.cgroups.iter().filter(|cgroup| left(cgroup).is_some()).filter(is_its).collect()
+}
+
+/// Of a removed cgroup for itself; where several are left of the same living one, of that one, with their sum.
+pub(super) fn verdict(cgroup: &Cgroup, report: &Report) -> Option<Verdict> {
+    let dead = match cgroup.state.as_str() {
+        "dead" if heir(cgroup, report).is_some_and(|heir| together(heir, report).len() > 1) => return None,
+        "dead" => vec![cgroup],
+        _ => Some(together(cgroup, report)).filter(|dead| dead.len() > 1)?,
+    };
+    let own_limit = cgroup.limit_bytes.filter(|_| cgroup.state != "dead").map(|limit| (cgroup, limit));
+    let limit = own_limit.or_else(|| limited_ancestor(cgroup, report));
+    let (bytes, variance) = dead
+        .iter()
+        .filter_map(|dead| left(dead))
+        .fold((0_u64, 0.0), |sum, (bytes, stderr)| (sum.0.saturating_add(bytes), sum.1 + stderr * stderr));
     let share = limit.map(|(_, limit)| (u128::from(bytes) * 100).checked_div(u128::from(limit)).unwrap_or(0));
     let is_much = bytes >= WORTH_BYTES || share.is_some_and(|share| share >= u128::from(WORTH_PERCENT));
-    if !is_much || bytes < LEAST_BYTES || (bytes as f64) < 2.0 * stderr {
+    if !is_much || bytes < LEAST_BYTES {
         return None;
     }
     let of_limit =
         limit.map(|(above, limit)| format!(" ({} of the {} of {})", percent(bytes, limit), units::bytes(limit), figures::name(above)));
-    let mut left: Vec<&FileRow> = cgroup.files.iter().filter(|file| file.kind == "shmem").collect();
-    left.sort_by_key(|file| std::cmp::Reverse(file.bytes()));
-    let largest = left.first().copied();
+    let mut files: Vec<&FileRow> = dead.iter().flat_map(|dead| &dead.files).filter(|file| file.kind == "shmem").collect();
+    files.sort_by_key(|file| std::cmp::Reverse(file.bytes()));
+    let largest = files.first().copied();
     let writer = largest.map(|file| match file.writers.first() {
         Some(_) => format!("written by {}", figures::touchers(&file.writers)),
         None => "written before the recording, so by whom is not known".to_owned(),
     });
-    let more = if left.len() > 1 { format!(" and {} more files", left.len() - 1) } else { String::new() };
+    let more = if files.len() > 1 { format!(" and {} more files", files.len() - 1) } else { String::new() };
     let held = largest.map_or_else(|| "in files that are not known".to_owned(), |file| format!("in {}{more}", place(file)));
+    let who = match dead.as_slice() {
+        [one] => format!("{} still holds", figures::name(one)),
+        all => format!("{} removed cgroups below {} still hold", all.len(), figures::name(cgroup)),
+    };
     let text = format!(
-        "{} still holds {} of shmem{} {held}{}. No restart frees it, nor can the kernel without swap. To free it, {}.",
-        figures::name(cgroup),
+        "{who} {} of shmem{} {held}{}. No restart frees it, nor can the kernel without swap. To free it, {}.",
         units::bytes(bytes),
         of_limit.unwrap_or_default(),
         writer.map(|writer| format!(", {writer}")).unwrap_or_default(),
-        largest.map_or("delete the files", what_frees),
+        what_frees(&files),
     );
     let severity = if share.is_some_and(|share| share >= u128::from(CRITICAL_PERCENT)) { Severity::Critical } else { Severity::Warning };
     let evidence = [
         ("shmem_bytes", json!(bytes)),
-        ("shmem_stderr", json!(stderr.round() as u64)),
+        ("shmem_stderr", json!(variance.sqrt().round() as u64)),
+        ("cgroups", json!(dead.len())),
         ("limit_bytes", json!(limit.map(|(_, limit)| limit))),
         ("limit_cgroup", json!(limit.map(|(above, _)| above.path.clone()))),
-        ("dead_for_s", json!(cgroup.dead_for_s)),
-        ("files", json!(left.len())),
+        ("dead_for_s", json!(dead.iter().filter_map(|dead| dead.dead_for_s).reduce(f64::min))),
+        ("files", json!(files.len())),
         ("largest_file", json!(largest.map(|file| file.path.clone()))),
     ];
     Some(super::verdict(ID, severity, text, evidence))
@@ -135,6 +180,28 @@ mod tests {
     }
 
     #[test]
+    fn several_that_were_in_one_pod_are_told_once_with_the_ids_of_their_segments() {
+        let mut report = report("dead", 8 * MIB, 0, Some(28 * MIB));
+        let mut first = report.cgroups.remove(0);
+        let file = &mut first.files[0];
+        (file.path, file.mount, file.volume) = ("SYSV00000000".into(), None, None);
+        for number in 0..3 {
+            let mut dead = Cgroup { path: format!("/pod/c{number}"), ..first.clone() };
+            dead.files[0].inode = Some((32768 + number).to_string());
+            report.cgroups.push(dead);
+        }
+        let found: Vec<Verdict> = report.cgroups.iter().filter_map(|cgroup| verdict(cgroup, &report)).collect();
+        assert_eq!(found.len(), 1);
+        let text = &found[0].text;
+        assert!(
+            text.starts_with("3 removed cgroups below /pod still hold 24.0 MiB of shmem (85 % of the 28.0 MiB of /pod) in SYSV00000000"),
+            "{text}"
+        );
+        assert!(text.contains("remove the segments (ipcrm -m 32768 -m 32769 -m 32770)"), "{text}");
+        assert_eq!((found[0].evidence["cgroups"].clone(), found[0].severity.as_str()), (json!(3), "critical"));
+    }
+
+    #[test]
     fn page_cache_of_the_dead_is_no_verdict() {
         let mut report = report("dead", 200 * MIB, 0, None);
         let row = report.cgroups[0].kinds.remove("shmem").unwrap();
@@ -149,7 +216,7 @@ mod tests {
         assert!(fires(&report).unwrap().text.contains("deleted already"));
         report.cgroups[0].files[0].mount = None;
         report.cgroups[0].files[0].path = "SYSV00000001".into();
-        assert!(fires(&report).unwrap().text.contains("ipcrm"));
+        assert!(fires(&report).unwrap().text.contains("remove the segment (ipcrm -m 1)"));
         report.cgroups[0].files[0].writers.clear();
         assert!(fires(&report).unwrap().text.contains("by whom is not known"));
     }

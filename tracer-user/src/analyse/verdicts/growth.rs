@@ -119,7 +119,7 @@ mod tests {
         assert_eq!(severity, "warning");
         assert_eq!(
             text,
-            "Grows by +60 MiB/min, mostly of anon: its limit of 1000.0 MiB is reached in 10 min at that pace. Most of what came since the \
+            "Grows by +60 MiB/min, mostly of anon: its limit of 1.0 GiB is reached in 10 min at that pace. Most of what came since the \
              start is of java[12] through Buffer::grow."
         );
         assert_eq!(told(cgroup("/pod", 60.0, 60)).unwrap().0, "critical");

@@ -46,7 +46,9 @@ pub fn verdict(cgroup: &Cgroup, report: &Report) -> Option<Verdict> {
     let kernel = stat("kernel");
     let known = figures::SHARES_OF_USAGE.iter().map(|kind| stat(kind)).fold(0, u64::saturating_add);
     let unmapped: u64 = cgroup.kinds.values().filter_map(|row| row.unmapped).fold(0, u64::saturating_add);
-    let unknown = charged.saturating_sub(known.saturating_add(unmapped));
+    // What is pinned and unmapped is charged and in no figure, but it has a verdict of its own.
+    let pinned = cgroup.processes.iter().filter_map(|row| row.pinned_bytes).fold(0, u64::saturating_add);
+    let unknown = charged.saturating_sub(known.saturating_add(unmapped)).saturating_sub(pinned);
     let parts_of_kernel: u64 = PARTS.iter().map(|(kind, _)| stat(kind)).fold(0, u64::saturating_add);
     let mut parts: Vec<Part> = PARTS.iter().map(|(kind, words)| Part { bytes: stat(kind), words: (*words).to_owned() }).collect();
     let rest = if parts_of_kernel == 0 {

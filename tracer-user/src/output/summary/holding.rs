@@ -8,8 +8,8 @@ use crate::{
         comparison::merged::Merged,
         figures,
     },
-    report::StackRow,
-    text::{self, source},
+    report::{ProcessRow, StackRow},
+    text::{self, source, units},
 };
 
 /// Frames of a stack.
@@ -23,6 +23,8 @@ pub(super) enum Holding<'a> {
     Before(Before<'a>),
     /// The part that many small stacks have in common.
     Common(Common<'a>),
+    /// Huge pages of hugetlbfs that the cgroup is not charged for.
+    Hugetlb(&'a ProcessRow),
 }
 
 impl Holding<'_> {
@@ -32,6 +34,7 @@ impl Holding<'_> {
             Holding::Stack(stack) => stack.bytes,
             Holding::Before(before) => before.bytes,
             Holding::Common(common) => common.bytes,
+            Holding::Hugetlb(row) => row.hugetlb_bytes.unwrap_or(0),
         }
     }
 
@@ -41,6 +44,7 @@ impl Holding<'_> {
             Holding::Stack(stack) => stack.stderr.unwrap_or(0),
             Holding::Before(before) => before.stderr,
             Holding::Common(common) => common.stderr.unwrap_or(0),
+            Holding::Hugetlb(_) => 0,
         };
         self.bytes() / 2 >= stderr
     }
@@ -51,6 +55,7 @@ impl Holding<'_> {
             Holding::Stack(stack) => flat_stack(stack),
             Holding::Before(before) => before_line(before),
             Holding::Common(common) => flat_common(common),
+            Holding::Hugetlb(row) => hugetlb(row),
         }
     }
 
@@ -60,6 +65,7 @@ impl Holding<'_> {
             Holding::Stack(stack) => tall_stack(stack),
             Holding::Before(before) => vec![before_line(before)],
             Holding::Common(common) => tall_common(common),
+            Holding::Hugetlb(row) => vec![hugetlb(row)],
         }
     }
 }
@@ -86,6 +92,12 @@ fn before_line(before: &Before<'_>) -> Line {
         Holder::OtherFiles(kind) => format!("{kind}, other files"),
     };
     Line::new(format!("{head}{what}{WHEN}"), Style::Plain)
+}
+
+/// `    64.0 MiB  db[12], huge pages, outside the limit`.
+fn hugetlb(row: &ProcessRow) -> Line {
+    let (bytes, comm) = (units::bytes(row.hugetlb_bytes.unwrap_or(0)), text::escape(&row.comm));
+    Line::new(format!("    {bytes}  {comm}[{}], huge pages of hugetlbfs, outside the limit", row.pid), Style::Plain)
 }
 
 fn flat_common(common: &Common<'_>) -> Line {

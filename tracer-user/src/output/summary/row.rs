@@ -5,7 +5,7 @@
 use super::holding::Holding;
 use super::{COLUMNS, Line, Style};
 use crate::analyse::{before, common, comparison::merged::merge};
-use crate::report::{Cgroup, FileRow, KindRow, Report};
+use crate::report::{Cgroup, FileRow, KindRow, ProcessRow, Report};
 use crate::text::units;
 use crate::{
     analyse::figures,
@@ -21,7 +21,7 @@ const LEAST_SHARE: u64 = 200;
 
 /// Most verdicts of a cgroup and lines of one.
 const VERDICTS: usize = 3;
-const VERDICT_LINES: usize = 6;
+const VERDICT_LINES: usize = 12;
 
 /// A smaller file is not worth a line.
 const LARGE_FILE: u64 = 1 << 20;
@@ -107,6 +107,16 @@ impl Block {
     }
 }
 
+/// Processes with huge pages of hugetlbfs, where the cgroup is not charged for them.
+fn hugetlb(cgroup: &Cgroup) -> Option<&ProcessRow> {
+    let is_charged = cgroup.kinds.get("hugetlb").and_then(|row| row.stat).is_some_and(|bytes| bytes > 0);
+    cgroup
+        .processes
+        .iter()
+        .filter(|row| !is_charged && row.hugetlb_bytes.is_some_and(|bytes| bytes > 0))
+        .max_by_key(|row| row.hugetlb_bytes)
+}
+
 /// What the cgroup holds, the largest first: stacks, and for live bytes also what is older than the recording.
 fn holdings<'a>(cgroup: &'a Cgroup, report: &Report, value: Value) -> Vec<Holding<'a>> {
     let mut stacks = merge(cgroup.stacks.iter().map(|row| (cgroup, row)), value);
@@ -118,6 +128,7 @@ fn holdings<'a>(cgroup: &'a Cgroup, report: &Report, value: Value) -> Vec<Holdin
     if value == Value::Live {
         rows.extend(before::before(cgroup).into_iter().map(Holding::Before));
     }
+    rows.extend(hugetlb(cgroup).into_iter().map(Holding::Hugetlb));
     rows.sort_by_key(|row| std::cmp::Reverse(row.bytes()));
     let least = rows.iter().map(Holding::bytes).fold(0, u64::saturating_add) / LEAST_SHARE;
     let mut first = true;
@@ -299,7 +310,13 @@ fn dominant_files(cgroup: &Cgroup) -> Vec<Line> {
     // A verdict that names it says more.
     let is_told = |file: &&FileRow| cgroup.verdicts.iter().any(|verdict| verdict.text.contains(&file.path));
     let large = files.filter(|file| file.bytes() >= LARGE_FILE && !is_told(file));
-    large.map(|file| Line::new(format!("    {}", files::summary_line(file, COLUMNS - 4)), Style::Plain)).collect()
+    let mut lines: Vec<Line> =
+        large.map(|file| Line::new(format!("    {}", files::summary_line(file, COLUMNS - 4)), Style::Plain)).collect();
+    let without = ["file", "shmem"].into_iter().filter(|kind| files::dominant(cgroup, kind).is_none());
+    let groups = without.filter_map(|kind| files::group(cgroup, kind));
+    let large = groups.filter(|group| group.files.iter().map(|file| file.bytes()).fold(0, u64::saturating_add) >= LARGE_FILE);
+    lines.extend(large.map(|group| Line::new(format!("    {}", files::group_line(&group, COLUMNS - 4)), Style::Plain)));
+    lines
 }
 
 /// A line for long waits for memory.
