@@ -4,9 +4,10 @@ use std::error::Error;
 use std::path::Path;
 
 /// Everything but [`WITHOUT_FRAME_POINTERS`].
-const WITH_FRAME_POINTERS: [&str; 15] = [
+const WITH_FRAME_POINTERS: [&str; 16] = [
     "main.c",
     "anon.c",
+    "causes.c",
     "beside.c",
     "churn.c",
     "huge.c",

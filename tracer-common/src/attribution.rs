@@ -85,8 +85,6 @@ pub struct KeyRecord {
     pub charged_variance: u64,
     /// Samples taken.
     pub samples: u64,
-    /// Monotonic nanoseconds of the first sample.
-    pub first_ns: u64,
     /// Monotonic nanoseconds of the last sample.
     pub last_ns: u64,
     /// [`Peak::mark`] of the peak that the next two figures are of; see [`KeyRecord::at_peak`].
@@ -99,7 +97,7 @@ pub struct KeyRecord {
     #[cfg_attr(feature = "user", serde(default))]
     pub peak_variance: u64,
 }
-crate::assert_size!(KeyRecord, 40 + 8 * 27 + 32 + 24);
+crate::assert_size!(KeyRecord, 40 + 8 * 27 + 24 + 24);
 
 /// The moment at which an owner's keys held most, all together: what was live then is kept by each key when it changes for the first time
 /// after it (copy on write), so that a peak costs nothing at the moment that it is reached, however short it lasts.
@@ -250,7 +248,9 @@ impl KeyRecord {
     /// Bytes that were live at the peak of its owner, and their variance in frames squared.
     #[must_use]
     pub fn at_peak(&self, peak: &Peak) -> (i64, u64) {
-        if peak.is_below != 0 && self.peak_mark == peak.mark {
+        // The peak is read first: what was noted since, when it was left, is of it too.
+        let left_since = peak.is_below == 0 && self.peak_mark == peak.mark.wrapping_add(1);
+        if left_since || (peak.is_below != 0 && self.peak_mark == peak.mark) {
             (self.peak_live as i64, u64::try_from(self.peak_variance as i64).unwrap_or(0))
         } else {
             // Nothing of it has changed since.
@@ -364,7 +364,6 @@ mod tests {
             live_variance: [0; BANKS],
             charged_variance: 16,
             samples: 3,
-            first_ns: 1,
             last_ns: 2,
             peak_mark: 0,
             peak_live: 0,
@@ -382,6 +381,7 @@ mod tests {
         assert_eq!(key.at_peak(&below), (700, 0), "noted when it changed");
         assert_eq!(key.at_peak(&Peak { mark: 4, ..below }), (1000, 9), "noted at an earlier peak, and not changed since this one");
         assert_eq!(key.at_peak(&Peak { is_below: 0, ..below }), (1000, 9), "the peak is now");
+        assert_eq!(key.at_peak(&Peak { is_below: 0, mark: 2, ..below }), (700, 0), "it was left after the peak was read");
     }
 
     #[test]

@@ -112,6 +112,10 @@ WL_INLINE void wl_store_pages(char *start, uint64_t bytes, uint64_t stride) {
 
 int wl_anon(void);
 int wl_beside(void);
+int wl_lazy(void);
+int wl_pipes(void);
+int wl_sparse_huge(void);
+int wl_spikes(void);
 int wl_exit_without_free(void);
 int wl_holes(void);
 int wl_mremap(void);

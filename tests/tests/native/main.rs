@@ -21,6 +21,7 @@ mod diff;
 mod dirty;
 mod events;
 mod files;
+mod first_screen;
 mod follow;
 mod freeze;
 mod fuzz;

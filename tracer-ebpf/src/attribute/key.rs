@@ -21,7 +21,6 @@ pub fn credit(scratch: &mut KeyRecord, key: &Key, weight_per_frame: u64, order: 
         scratch.live_variance = [0; BANKS];
         scratch.charged_variance = 0;
         scratch.samples = 0;
-        scratch.first_ns = now;
         scratch.last_ns = now;
         scratch.peak_mark = 0;
         scratch.peak_live = 0;
@@ -62,6 +61,8 @@ pub unsafe fn transfer(from: *mut KeyRecord, to: *mut KeyRecord, weight_per_fram
     let weight = weight_per_frame << (order & 31);
     let variance = variance_in_frames(weight_per_frame, order & 31);
     let bank = bank_of(epoch);
+    // SAFETY: by the caller.
+    unsafe { peak::moved(from, to, weight) };
     // SAFETY: by the caller. Banks wrap, and only sums over them count, so it does not matter in which bank the credit was.
     unsafe {
         atomic::subtract(&raw mut (*from).charged[bank], weight);

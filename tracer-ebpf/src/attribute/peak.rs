@@ -19,6 +19,25 @@ pub fn rises(identity: u64, bytes: u64) {
     note_peak(identity, bytes, 1);
 }
 
+/// Bytes go from one key to another of the same owner, which one of the two has noted for its peak and the other has not: what it noted was
+/// before they went.
+///
+/// # Safety
+/// Both are map values.
+#[inline(always)]
+pub unsafe fn moved(from: *mut KeyRecord, to: *mut KeyRecord, bytes: u64) {
+    // SAFETY: by the caller.
+    unsafe {
+        let (mark, other) = ((*from).peak_mark, (*to).peak_mark);
+        // The later of two marks is the owner's.
+        if mark < other {
+            atomic::add(&raw mut (*to).peak_live, bytes);
+        } else if other < mark {
+            atomic::subtract(&raw mut (*from).peak_live, bytes);
+        }
+    }
+}
+
 /// As many bytes are about to be taken from a key.
 #[inline(always)]
 pub fn falls(identity: u64, bytes: u64) {
@@ -37,6 +56,10 @@ extern "C" fn note_peak(identity: u64, bytes: u64, is_rise: u64) -> u64 {
     }
     let mut peak = PEAKS.get_ptr_mut(owner);
     if peak.is_none() {
+        // What began before has no peak: it would begin below nothing.
+        if is_rise == 0 {
+            return 0;
+        }
         if let Err(error) = PEAKS.insert(owner, &NOTHING, 1) {
             const EEXIST: i32 = -17;
             if error != EEXIST {

@@ -16,7 +16,7 @@ pub struct Before<'a> {
     pub holder: Holder<'a>,
     /// Bytes.
     pub bytes: u64,
-    /// Its standard error; zero for what page tables tell.
+    /// Its standard error: page tables are exact, and what was charged since is not.
     pub stderr: u64,
 }
 
@@ -55,22 +55,28 @@ fn baseline(cgroup: &Cgroup, kind: &str) -> u64 {
 }
 
 fn regions(cgroup: &Cgroup) -> Vec<Before<'_>> {
-    let mut sums: BTreeMap<(&str, &str), (u64, Vec<u32>)> = BTreeMap::new();
+    let mut sums: BTreeMap<(&str, &str), (u64, Vec<u32>, f64)> = BTreeMap::new();
     let older = |row: &RegionRow| row.resident.unwrap_or(0).saturating_sub(row.live);
     for row in cgroup.regions.iter().filter(|row| older(row) > 0) {
         let sum = sums.entry((&row.comm, &row.class)).or_default();
         sum.0 = sum.0.saturating_add(older(row));
         sum.1.extend(row.pid.filter(|pid| !sum.1.contains(pid)));
+        sum.2 += (row.live_stderr as f64).powi(2);
     }
     let mut rows: Vec<_> = sums.into_iter().collect();
-    rows.sort_by_key(|(_, (bytes, _))| std::cmp::Reverse(*bytes));
+    rows.sort_by_key(|(_, (bytes, ..))| std::cmp::Reverse(*bytes));
     // Pages that processes share since a fork are in the page tables of each, and charged once.
     let mut left = baseline(cgroup, "anon");
     let mut found = Vec::new();
-    for ((comm, class), (bytes, pids)) in rows {
+    for ((comm, class), (bytes, pids, variance)) in rows {
+        // Less what was charged since, which is an estimate.
+        let stderr = variance.sqrt().round() as u64;
+        if bytes / 2 < stderr {
+            continue;
+        }
         let bytes = bytes.min(left);
         left -= bytes;
-        found.push(Before { holder: Holder::Region { comm, pids, class }, bytes, stderr: 0 });
+        found.push(Before { holder: Holder::Region { comm, pids, class }, bytes, stderr });
     }
     let stderr = cgroup.kinds.get("anon").and_then(|row| row.baseline_stderr).unwrap_or(0);
     if left / 2 > stderr {
@@ -84,7 +90,8 @@ fn files(cgroup: &Cgroup) -> Vec<Before<'_>> {
     let mut found: Vec<Before<'_>> = Vec::new();
     let mut told: BTreeMap<&str, u64> = BTreeMap::new();
     for file in cgroup.files.iter().filter(|file| !is_other(file) && file.baseline >= LEAST && file.baseline / 2 >= file.baseline_stderr) {
-        *told.entry(&file.kind).or_default() += file.baseline;
+        let sum = told.entry(&file.kind).or_default();
+        *sum = sum.saturating_add(file.baseline);
         found.push(Before { holder: Holder::File(file), bytes: file.baseline, stderr: file.baseline_stderr });
     }
     for kind in ["file", "shmem"] {

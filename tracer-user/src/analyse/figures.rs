@@ -11,8 +11,8 @@ const TOUCHERS: usize = 3;
 /// Kinds whose charges have stacks and whose stat is reconciled.
 pub const FOLLOWED: [&str; 3] = ["anon", "file", "shmem"];
 
-/// Kinds that are shares of a cgroup's usage, so that they may be added up. Parts of `kernel`, and `swap`, are not among them.
-pub const SHARES_OF_USAGE: [&str; 7] = ["anon", "file", "shmem", "hugetlb", "kernel", "sock", "zswap"];
+/// Kinds that are shares of a cgroup's usage, so that they may be added up. Parts of `kernel`, among them `zswap`, and `swap` are not.
+pub const SHARES_OF_USAGE: [&str; 6] = ["anon", "file", "shmem", "hugetlb", "kernel", "sock"];
 
 /// `namespace/pod/container` where known, ids where names are not, else the path; of the dead, since when: `dead container shop/cart-7/web
 /// (exited 12 s ago)`.
@@ -108,6 +108,18 @@ pub fn seconds_to_limit(cgroup: &Cgroup) -> Option<f64> {
     (growth > 0.0).then(|| limit.saturating_sub(usage) as f64 / growth)
 }
 
+/// Which bytes outputs show where nobody said: of a command those at its peak, or where no peak is known what was charged, since what has ended
+/// holds nothing.
+#[must_use]
+pub fn shown(report: &Report) -> Value {
+    let mut stacks = report.cgroups.iter().flat_map(|cgroup| &cgroup.stacks);
+    match report.filter.command {
+        false => Value::Live,
+        true if stacks.any(|row| row.peak > 0) => Value::Peak,
+        true => Value::Charged,
+    }
+}
+
 /// How much of usage the ledger explains.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Attributed {
@@ -123,10 +135,11 @@ pub struct Attributed {
 pub fn attributed(report: &Report) -> Option<Attributed> {
     let (mut total, mut covered, mut variance, mut any) = (0_i128, 0_i128, 0.0, false);
     for cgroup in &report.cgroups {
-        total += i128::from(charged_bytes(cgroup, report).unwrap_or(0));
+        total += i128::from(charged_bytes(cgroup).unwrap_or(0));
         for row in FOLLOWED.iter().filter_map(|kind| cgroup.kinds.get(*kind)).filter(|row| row.stat.is_some()) {
             any |= row.live.is_some() || row.baseline.is_some();
-            covered += i128::from(row.baseline.unwrap_or(0)) + i128::from(row.live.unwrap_or(0));
+            // What removed cgroups left is in the figure, and has rows of its own.
+            covered += i128::from(row.baseline.unwrap_or(0)) + i128::from(row.live.unwrap_or(0)) + i128::from(row.dead_below.unwrap_or(0));
             variance += (row.live_stderr.unwrap_or(0) as f64).powi(2) + (row.baseline_stderr.unwrap_or(0) as f64).powi(2);
         }
     }
@@ -136,19 +149,21 @@ pub fn attributed(report: &Report) -> Option<Attributed> {
 /// What is charged to a cgroup itself: its kinds, what is charged and no process maps, and of a cgroup without others below it what is of no
 /// known kind.
 #[must_use]
-pub fn charged_bytes(cgroup: &Cgroup, report: &Report) -> Option<u64> {
-    let kinds: u64 = cgroup
-        .kinds
-        .iter()
-        .filter(|(kind, row)| SHARES_OF_USAGE.contains(&kind.as_str()) && row.stat.is_some())
-        .fold(0, |sum, (_, row)| sum.saturating_add(row.stat.unwrap_or(0)).saturating_add(row.unmapped.unwrap_or(0)));
-    let is_below =
-        |path: &str| path.strip_prefix(&cgroup.path).is_some_and(|rest| rest.starts_with('/') || (cgroup.path == "/" && !rest.is_empty()));
-    let usage = cgroup.usage_bytes.filter(|_| !report.cgroups.iter().any(|other| is_below(&other.path)));
-    match (kinds, usage) {
+pub fn charged_bytes(cgroup: &Cgroup) -> Option<u64> {
+    let kinds = cgroup.kinds.iter().filter(|(kind, row)| is_share(kind, row) && row.stat.is_some());
+    let kinds = kinds.fold(0_u64, |sum, (_, row)| sum.saturating_add(row.stat.unwrap_or(0)).saturating_add(row.unmapped.unwrap_or(0)));
+    // What has nothing below it is as large as its subtree.
+    let alone = sum_of_kinds(&cgroup.subtree).is_none_or(|whole| sum_of_kinds(&cgroup.kinds).is_some_and(|own| whole <= own));
+    match (kinds, cgroup.usage_bytes.filter(|_| alone)) {
         (0, None) => None,
         (kinds, usage) => Some(kinds.max(usage.unwrap_or(0))),
     }
+}
+
+/// Whether a kind is part of usage. v1 counts socket buffers in a counter of their own, beside it.
+#[must_use]
+pub fn is_share(kind: &str, row: &KindRow) -> bool {
+    SHARES_OF_USAGE.contains(&kind) && !(kind == "sock" && row.source == "counter")
 }
 
 /// Share of live (or charged) bytes whose stack is whole.
@@ -181,7 +196,8 @@ pub fn largest_cut(report: &Report, value: Value) -> Option<(&str, &str)> {
 }
 
 /// Causes of loss that cost no bytes of memory, but names or address space.
-pub const NO_BYTES: [&str; 27] = [
+pub const NO_BYTES: [&str; 28] = [
+    "peak_table_full",
     "recursion_misses",
     "file_table_full",
     "mapping_table_full",
@@ -303,8 +319,13 @@ mod tests {
         let mut leaf = report(vec![("anon", KindRow { live_stderr: Some(30), baseline_stderr: Some(40), ..anon })]);
         leaf.cgroups[0].usage_bytes = Some(400);
         assert_eq!(attributed(&leaf), Some(Attributed { share: 0.25, stderr: 0.125 }), "usage of no known kind");
-        leaf.cgroups.push(Cgroup { path: format!("{}/below", leaf.cgroups[0].path), ..Cgroup::default() });
+        leaf.cgroups[0].subtree = [("anon".to_owned(), KindRow { stat: Some(300), ..KindRow::default() })].into();
         assert_eq!(attributed(&leaf).unwrap().share, 1.0, "what is below is not its own");
+        leaf.cgroups[0].kinds.get_mut("anon").unwrap().dead_below = Some(100);
+        assert_eq!(attributed(&leaf).unwrap().share, 2.0, "what removed ones left has rows of its own");
+        let sock = KindRow { stat: Some(100), source: "counter".into(), ..KindRow::default() };
+        let anon = KindRow { stat: Some(100), live: Some(100), ..KindRow::default() };
+        assert_eq!(share(vec![("anon", anon), ("sock", sock)]), Some(1.0), "v1 counts sockets beside usage");
     }
 
     #[test]

@@ -76,6 +76,11 @@ pub fn run(args: &DiffArgs) -> Result<u8> {
         return Err(Conflict("--value growth: a difference of live bytes is their growth: leave --value out".to_owned()).into());
     }
     let [before, after] = [Moment::read(&args.before)?, Moment::read(&args.after)?];
+    if args.value == Value::Peak
+        && let Some(old) = [&before, &after].into_iter().find(|side| side.report.cgroups.iter().all(|cgroup| cgroup.peak_bytes.is_none()))
+    {
+        return Err(Conflict(format!("--value peak: {} does not tell peaks: leave --value out", old.name)).into());
+    }
     let selection = Selection { cgroups: args.cgroup.clone(), kinds: args.kind.clone(), value: args.value, ..Default::default() };
     let reports = [selection.apply(&before.report), selection.apply(&after.report)];
     let options = Options { value: args.value, normalize: args.normalize, same_recording: before.is_of_the_recording_of(&after) };

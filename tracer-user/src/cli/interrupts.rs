@@ -16,6 +16,28 @@ pub(super) struct Interrupts {
     terminate: Signal,
 }
 
+/// A terminal that has closed takes no more words, and printing one would be an error: what goes to it goes nowhere from now on.
+fn without_terminal() {
+    use std::io::IsTerminal as _;
+    let nowhere = std::fs::File::options().write(true).open("/dev/null");
+    let redirect = |is_closed: bool, redirect: fn(&std::fs::File) -> rustix::io::Result<()>| match &nowhere {
+        Ok(nowhere) if is_closed => redirect(nowhere).map_err(std::io::Error::from),
+        _ => Ok(()),
+    };
+    // A terminal that is gone does not say that it is one; a file and a pipe take bytes as before.
+    let is_gone = |is_terminal: bool, fd: std::os::fd::BorrowedFd<'_>| {
+        is_terminal || rustix::fs::fstat(fd).is_ok_and(|stat| rustix::fs::FileType::from_raw_mode(stat.st_mode).is_char_device())
+    };
+    let (stdout, stderr) = (std::io::stdout(), std::io::stderr());
+    let results = [
+        redirect(is_gone(stdout.is_terminal(), std::os::fd::AsFd::as_fd(&stdout)), |file| rustix::stdio::dup2_stdout(file)),
+        redirect(is_gone(stderr.is_terminal(), std::os::fd::AsFd::as_fd(&stderr)), |file| rustix::stdio::dup2_stderr(file)),
+    ];
+    for error in results.into_iter().filter_map(Result::err) {
+        log::debug!("a closed terminal stays open: {error}");
+    }
+}
+
 impl Interrupts {
     /// Catches them from now on.
     pub(super) fn catch() -> Result<Interrupts> {
@@ -38,7 +60,7 @@ impl Interrupts {
         let Interrupts { interrupt, hangup, terminate } = self;
         tokio::select! {
             () = of(interrupt) => {}
-            () = of(hangup) => {}
+            () = of(hangup) => without_terminal(),
             _ = terminate.recv() => {}
         }
     }

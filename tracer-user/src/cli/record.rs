@@ -17,6 +17,7 @@ use super::{
 use crate::recording;
 use crate::text;
 use crate::{
+    analyse::figures,
     containers::NamePattern,
     host::{privileges, write::Mode},
     kernel_half::{sizes::Forced, start::StartError},
@@ -184,6 +185,7 @@ async fn record(args: RecordArgs, waiting: Option<Waiting>) -> Result<u8> {
     let holds_marks = series::holds_marks(&args.output, args.stream.as_deref());
     let mut marking = Marking::prepare(args.mark_signal, holds_marks)?;
     let mut session = Session::start_following(filter, args.tracing.names(), &args.pid, options).map_err(|error| advise(error, &args))?;
+    session.of_command = !args.command.is_empty() && args.cgroup.is_empty() && args.pod.is_empty() && args.container.is_empty();
     let series = Series::begin(&mut session, wanted(&args))?;
     if holds_marks {
         marking.listen();
@@ -348,7 +350,7 @@ impl Ended {
         if let Some(report) = &mut report {
             args.names.name(report);
         }
-        let value = report.as_ref().map_or_else(Default::default, |report| value_of(args, report));
+        let value = report.as_ref().map_or_else(Default::default, figures::shown);
         let options = output::WriteOptions { value, mode: args.mode, ..Default::default() };
         for file in args.output.iter().filter(|file| !series::takes(file)) {
             failures.note(match &report {
@@ -382,16 +384,6 @@ fn last_report(trace: &mut dyn Traced) -> Result<Report> {
     trace.report()
 }
 
-/// Which bytes are shown. What ended holds nothing any more: what it held at its peak is the answer, or where no peak is known what it was charged.
-fn value_of(args: &RecordArgs, report: &Report) -> output::Value {
-    let stacks = || report.cgroups.iter().flat_map(|cgroup| &cgroup.stacks);
-    match args.command.is_empty() {
-        true => output::Value::Live,
-        false if stacks().any(|row| row.peak > 0) => output::Value::Peak,
-        false => output::Value::Charged,
-    }
-}
-
 /// Prints the summary, where standard output or standard error has room for it.
 fn summarize(args: &RecordArgs, report: &Report, streams_to_stdout: bool, failures: &mut Failures) {
     let with_command = !args.command.is_empty();
@@ -400,8 +392,8 @@ fn summarize(args: &RecordArgs, report: &Report, streams_to_stdout: bool, failur
     let to_stderr = with_command || streams_to_stdout;
     let terminal = if to_stderr { std::io::stderr().is_terminal() } else { std::io::stdout().is_terminal() };
     let color = terminal && std::env::var_os("NO_COLOR").is_none();
-    let value = value_of(args, report);
-    let summary = output::summary::render(report, output::summary::Options { top: args.top, color, value });
+    let value = figures::shown(report);
+    let summary = output::summary::render(report, output::summary::Options { top: args.top, color, value, ..Default::default() });
     let printed = match (to_stderr, to_stdout) {
         (true, _) => std::io::stderr().write_all(summary.as_bytes()),
         (false, false) => std::io::stdout().write_all(summary.as_bytes()),

@@ -3,6 +3,7 @@
 use super::{moment, naming::SymbolArgs, patience::Patience, status::Conflict};
 use crate::analyse::comparison;
 use crate::{
+    analyse::figures,
     containers::NamePattern,
     host::write::{Access, write_whole},
     output::{
@@ -12,7 +13,7 @@ use crate::{
         views,
     },
     recording::{self, Point},
-    report::{Cgroup, Report, StackRow},
+    report::{Cgroup, Report},
     text::{glob::Glob, units},
 };
 use anyhow::{Context as _, Result, bail};
@@ -49,7 +50,7 @@ pub struct ReportArgs {
     #[arg(long, value_name = "KIND", value_parser = KINDS)]
     pub kind: Vec<String>,
     /// Which bytes: live, peak (live when the cgroup held most), charged, or growth, the change of live bytes; live, with --from growth, and
-    /// peak where nothing is live any more.
+    /// of a command peak.
     #[arg(long)]
     pub value: Option<Value>,
     /// Only what changed after this mark: growth, or what was charged.
@@ -178,7 +179,9 @@ pub fn run(args: &ReportArgs) -> Result<u8> {
     }
     let text = match args.view {
         None if args.is_growth() => views::stacks(&selected, &selection),
-        None => output::summary::render(&selected, output::summary::Options { top: args.top.unwrap_or(10), value, ..Default::default() }),
+        None => output::summary::render(&selected, {
+            output::summary::Options { top: args.top.unwrap_or(10), value, is_part: !args.kind.is_empty(), ..Default::default() }
+        }),
         Some(View::Cgroups) => views::cgroups(&report, &selection),
         Some(View::Pods) => output::pods::table(&report, &selection),
         Some(View::Stacks) => views::stacks(&selected, &selection),
@@ -212,11 +215,9 @@ impl ReportArgs {
         self.value.unwrap_or(if self.from.is_some() { Value::Growth } else { Value::Live })
     }
 
-    /// Which bytes of a report: where nothing is live any more, as after a command, and nothing else was asked for, what was live at the peak.
+    /// Which bytes of a report.
     fn value_of(&self, report: &Report) -> Value {
-        let all = |bytes: fn(&StackRow) -> u64| report.cgroups.iter().flat_map(|cgroup| &cgroup.stacks).all(|row| bytes(row) == 0);
-        let is_over = all(|row| row.live) && !all(|row| row.peak);
-        if self.value.is_none() && !self.is_growth() && is_over { Value::Peak } else { self.value() }
+        if self.value.is_none() && !self.is_growth() { figures::shown(report) } else { self.value() }
     }
 
     /// Whether the figures of stacks are changes.
@@ -350,6 +351,9 @@ fn check(args: &ReportArgs) -> Result<(), Conflict> {
     }
     if args.is_growth() {
         let option = if args.from.is_some() { "--from" } else { "--value growth" };
+        if args.value() == Value::Peak {
+            return Err(Conflict("--from: the peak is that of the whole recording: leave --from out, or use --value growth".to_owned()));
+        }
         if args.value() == Value::Live {
             return Err(Conflict("--from: live bytes are those of a moment: leave --from out, or use --value growth".to_owned()));
         }

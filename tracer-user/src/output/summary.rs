@@ -32,13 +32,15 @@ pub struct Options {
     pub top: usize,
     /// Escape sequences for a terminal.
     pub color: bool,
+    /// Kinds were left out, so that what is attributed cannot be told.
+    pub is_part: bool,
     /// Which bytes rank the stacks: those at its peak after a command, which holds nothing any more.
     pub value: Value,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Options { top: 10, color: false, value: Value::Live }
+        Options { top: 10, color: false, is_part: false, value: Value::Live }
     }
 }
 
@@ -80,13 +82,14 @@ impl Line {
 /// The summary, each line ended by a newline.
 #[must_use]
 pub fn render(report: &Report, options: Options) -> String {
-    let mut lines = body(report, options);
-    lines.extend(trailer(report, options.value));
+    let trailer = trailer(report, options);
+    let mut lines = body(report, options, trailer.len());
+    lines.extend(trailer);
     lines.iter().map(|line| line.print(options.color) + "\n").collect()
 }
 
 /// The cgroups, with what fits of their stacks.
-fn body(report: &Report, options: Options) -> Vec<Line> {
+fn body(report: &Report, options: Options, trailer: usize) -> Vec<Line> {
     let ranked = ranked(report, options.value);
     if ranked.is_empty() {
         let why = if report.filter.pids.is_empty() { "no memory cgroup was charged" } else { "the process charged nothing" };
@@ -96,7 +99,7 @@ fn body(report: &Report, options: Options) -> Vec<Line> {
     let budget = LINES + 4 * shown.saturating_sub(10);
     let rest = rest(&ranked[shown..]);
     let grew_most = grew_most(report, ranked.first().copied());
-    let room = budget.saturating_sub(trailer(report, options.value).len() + rest.len() + usize::from(grew_most.is_some()));
+    let room = budget.saturating_sub(trailer + rest.len() + usize::from(grew_most.is_some()));
 
     let blocks: Vec<row::Block> =
         ranked[..shown].iter().enumerate().map(|(index, cgroup)| row::Block::new(cgroup, report, options.value, index == 0)).collect();
@@ -177,7 +180,8 @@ fn rest(hidden: &[&Cgroup]) -> Vec<Line> {
 }
 
 /// OOM kills, losses by cause, a warning about cut stacks, and the line of quality and cost.
-fn trailer(report: &Report, value: Value) -> Vec<Line> {
+fn trailer(report: &Report, options: Options) -> Vec<Line> {
+    let value = options.value;
     let mut lines = Vec::new();
     if !report.oom.is_empty() {
         let noun = if report.oom.len() == 1 { "kill" } else { "kills" };
@@ -204,7 +208,7 @@ fn trailer(report: &Report, value: Value) -> Vec<Line> {
     }
     lines.extend(cut_jvms(report, value).into_iter().map(|line| Line::new(line, Style::Warning)));
     lines.extend(list("", &followed(report), Style::Dim));
-    lines.extend(last(report, &losses, whole, value));
+    lines.extend(last(report, &losses, whole, options));
     lines
 }
 
@@ -235,7 +239,9 @@ const SMALL_ERROR: f64 = 0.005;
 fn attributed(report: &Report) -> String {
     match figures::attributed(report) {
         None => "attributed unknown".to_owned(),
-        Some(part) if part.share - 1.0 > 3.0 * part.stderr.max(SMALL_ERROR) => "attributed ? (too few samples)".to_owned(),
+        Some(part) if part.share - 1.0 > 3.0 * part.stderr.max(SMALL_ERROR) => {
+            format!("attributed ?{}", if part.stderr > 0.0 { " (too few samples)" } else { "" })
+        }
         Some(part) if part.stderr >= SMALL_ERROR => {
             format!("attributed {:.0} ± {:.0} %", part.share * 100.0, (part.stderr * 100.0).ceil())
         }
@@ -244,9 +250,9 @@ fn attributed(report: &Report) -> String {
 }
 
 /// On one line if it fits, else on two, broken between parts.
-fn last(report: &Report, losses: &figures::Losses<'_>, whole: Option<f64>, value: Value) -> Vec<Line> {
+fn last(report: &Report, losses: &figures::Losses<'_>, whole: Option<f64>, options: Options) -> Vec<Line> {
     // Of a peak the kernel's own figure stands beside it.
-    let attributed = Some(attributed(report)).filter(|_| report.filter.pids.is_empty() && value != Value::Peak);
+    let attributed = Some(attributed(report)).filter(|_| report.filter.pids.is_empty() && options.value != Value::Peak && !options.is_part);
     let lost = losses.counted.map_or_else(|| "unknown".to_owned(), |count| count.to_string());
     let cpu = report.cost.cpu_percent.filter(|cpu| cpu.is_finite()).map_or_else(|| "?".to_owned(), |cpu| format!("{cpu:.1} %"));
     let memory = report

@@ -36,7 +36,9 @@ impl Held {
         let Ok(status) = process.status() else { return Held::default() };
         let small = status.resident.unwrap_or(0).saturating_add(status.swapped.unwrap_or(0)) <= MOST_WALKED_BYTES;
         let rollup = if small { process.rollup().unwrap_or_default() } else { crate::host::proc::rollup::Rollup::default() };
-        let may_be_huge = rollup.anonymous_huge.map_or(!small, |bytes| bytes >= LEAST_HUGE_BYTES);
+        // Where most anonymous memory is in huge pages, what is wholly resident is one.
+        let anonymous = status.resident_anonymous.unwrap_or(u64::MAX);
+        let may_be_huge = rollup.anonymous_huge.is_some_and(|bytes| bytes >= LEAST_HUGE_BYTES && bytes >= anonymous / 2);
         Held {
             anonymous_huge: rollup.anonymous_huge,
             lazily_freed: rollup.lazily_freed,

@@ -39,6 +39,9 @@ pub struct Filter {
     /// Thread-group ids on the host of the processes that were followed with their later children; empty: everyone's memory was
     /// recorded.
     pub pids: Vec<u32>,
+    /// What was recorded is the cgroup of a command that memtrail started: what it held at its peak is what outputs show.
+    #[serde(default)]
+    pub command: bool,
 }
 
 /// One probe of the plan.

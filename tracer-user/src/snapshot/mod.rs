@@ -91,6 +91,9 @@ pub struct Tracing {
     pub totals: bool,
     /// Thread-group ids of the processes that were followed; empty for everyone.
     pub followed: Vec<u32>,
+    /// What is recorded is the cgroup of a command that memtrail started.
+    #[serde(default)]
+    pub command: bool,
     /// What it cost.
     pub cost: Cost,
     /// Pages that the kernel moved meanwhile.

@@ -99,9 +99,13 @@ impl Session {
         kept.extend(self.retired.owners().chain(self.histograms.owners()));
         let late = |state| matches!(state, State::Dead { at_ns, .. } if now_ns.saturating_sub(at_ns) < GRACE_NS);
         kept.extend(self.registry.iter().filter(|cgroup| late(cgroup.state)).map(|cgroup| cgroup.id.0));
+        // One that is not known may be a new one of which no event has come yet: only those that are forgotten now leave the table of peaks, and
+        // where it fills, those of the removed.
+        let before: Vec<(u64, State)> = self.registry.iter().map(|cgroup| (cgroup.id.0, cgroup.state)).collect();
         self.registry.retain_dead(|id| kept.contains(&id.0), MOST_DEAD);
-        let gone: Vec<u64> =
-            tables::peaks(&self.running.bpf)?.into_keys().filter(|owner| self.registry.get(CgroupId(*owner)).is_none()).collect();
+        let crowded = tables::peaks(&self.running.bpf)?.len() > self.running.sizes.of(TableId::Peaks) as usize / 2;
+        let is_leaving = |(id, state): &(u64, State)| *state != State::Alive && (crowded || self.registry.get(CgroupId(*id)).is_none());
+        let gone: Vec<u64> = before.iter().filter(|row| is_leaving(row)).map(|(id, _)| *id).collect();
         tables::remove_peaks(&mut self.running.bpf, &gone)?;
         self.names.retain(self.registry.iter().map(|cgroup| &cgroup.path));
         self.filter.retain(self.registry.iter().map(|cgroup| &cgroup.path));

@@ -374,7 +374,6 @@ mod tests {
             live_variance: [0; BANKS],
             charged_variance: 0,
             samples: 1,
-            first_ns: 0,
             last_ns: 0,
             peak_mark: 0,
             peak_live: 0,

@@ -159,6 +159,8 @@ pub struct Session {
     pub(super) histograms: Histograms,
     /// Live bytes are wanted at each interval.
     live_wanted: bool,
+    /// What is recorded is the cgroup of a command that memtrail started.
+    pub of_command: bool,
     pub(super) last_retirement_ns: u64,
     last_poll_ns: u64,
     /// Samples whose end the sweep had to make, and those that never got an owner, at the last snapshot.
@@ -273,6 +275,7 @@ impl Session {
             marks: Marks::default(),
             histograms: Histograms::default(),
             live_wanted: false,
+            of_command: false,
             last_retirement_ns: monotonic_ns(),
             last_poll_ns: monotonic_ns(),
             pending: 0,

@@ -204,6 +204,7 @@ impl Session {
                 mean_bytes: self.running.sizes.mean_bytes(),
                 totals: self.running.totals,
                 followed: self.following.tgids().collect(),
+                command: self.of_command,
                 migration: self.migration(),
                 ..Tracing::default()
             },

@@ -158,7 +158,6 @@ mod tests {
             live_variance: [0; BANKS],
             charged_variance: 16,
             samples: 3,
-            first_ns: 1,
             last_ns: 2,
             peak_mark: 0,
             peak_live: 0,

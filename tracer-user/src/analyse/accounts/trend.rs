@@ -22,7 +22,7 @@ const BETTER: f64 = 4.0;
 const PAUSE: f64 = 0.05;
 /// Usage is charged in batches of 64 pages a CPU (`MEMCG_CHARGE_BATCH`, mm/memcontrol.c): readings are no more exact than that, bytes.
 const BATCH: f64 = 262144.0;
-/// Most readings; more are more than half a minute or fifteen minutes have, and the search for a step takes their cube.
+/// Most readings; more are more than half a minute or fifteen minutes have, and the search for a step takes their square.
 const MOST: usize = 160;
 
 /// The trend of readings in the order of time: seconds since the start of the recording, and bytes. `None` with fewer than two.
@@ -56,10 +56,13 @@ fn fit(readings: &[(f64, u64)]) -> Option<Trend> {
         return None;
     }
     let points: Vec<(f64, f64)> = readings.iter().map(|(at_s, bytes)| (at_s - end_s, *bytes as f64)).collect();
-    let whole = Line::through(&points, points.len(), points.len());
-    let step = step(&points).filter(|(_, line)| line.variance * BETTER < whole.variance);
+    let sums = Sums::of(&points);
+    let whole = sums.line(points.len(), points.len());
     let smallest = readings.iter().map(|(_, bytes)| *bytes).min().unwrap_or(last);
     let largest = readings.iter().map(|(_, bytes)| *bytes).max().unwrap_or(last);
+    // What never changed by as much had no step: most cgroups, for which nothing is searched.
+    let may_have_one = (largest - smallest) as f64 >= LEAST_STEP && whole.variance > BETTER * BATCH * BATCH;
+    let step = may_have_one.then(|| step(&points, &sums)).flatten().filter(|(_, line)| line.variance * BETTER < whole.variance);
     let line = step.as_ref().map_or(&whole, |(_, line)| line);
     let is_long = line.spans_s >= LEAST_S && line.count >= FEWEST;
     Some(Trend {
@@ -78,12 +81,12 @@ fn fit(readings: &[(f64, u64)]) -> Option<Trend> {
 }
 
 /// The shortest step that explains the readings about as well as the best one: the reading before it, the one after it, and the line.
-fn step(points: &[(f64, f64)]) -> Option<((usize, usize), Line)> {
+fn step(points: &[(f64, f64)], sums: &Sums<'_>) -> Option<((usize, usize), Line)> {
     let last_end = points.len().checked_sub(AFTER)?;
     let mut found: Vec<((usize, usize), Line)> = Vec::new();
     for to in 1..=last_end {
         for from in 0..to {
-            let line = Line::through(points, from + 1, to);
+            let line = sums.line(from + 1, to);
             if line.count >= FEWEST - 1 && line.jump.abs() >= LEAST_STEP && is_over(points, from, to, line.jump) {
                 found.push(((from, to), line));
             }
@@ -119,30 +122,58 @@ struct Line {
     spans_s: f64,
 }
 
-impl Line {
-    /// Through the first `before` of the points and those from `after` on.
-    fn through(points: &[(f64, f64)], before: usize, after: usize) -> Line {
-        let (left, right) = (&points[..before], &points[after..]);
-        let mean = |side: &[(f64, f64)], of: fn(&(f64, f64)) -> f64| side.iter().map(of).sum::<f64>() / side.len().max(1) as f64;
-        let means = [left, right].map(|side| (mean(side, |point| point.0), mean(side, |point| point.1)));
-        let sides = [(left, means[0]), (right, means[1])];
-        let sum = |of: fn(f64, f64) -> f64| -> f64 {
-            sides.iter().map(|(side, (t, y))| side.iter().map(|(at, bytes)| of(at - t, bytes - y)).sum::<f64>()).sum()
-        };
-        let (spread, shared, scatter) = (sum(|t, _| t * t), sum(|t, y| t * y), sum(|_, y| y * y));
+/// Sums over the first points of a series: a line through any two sides of it takes the same few steps, however many points there are.
+struct Sums<'a> {
+    points: &'a [(f64, f64)],
+    /// Of the points before each place: t, y, t t, t y, y y. Bytes less those of the first point, so that little is lost to rounding.
+    before: Vec<[f64; 5]>,
+}
+
+impl Sums<'_> {
+    fn of(points: &[(f64, f64)]) -> Sums<'_> {
+        let mut sum = [0.0; 5];
+        let mut before = vec![sum];
+        let origin = points.first().map_or(0.0, |point| point.1);
+        for (t, bytes) in points {
+            let y = bytes - origin;
+            for (sum, value) in sum.iter_mut().zip([*t, y, t * t, t * y, y * y]) {
+                *sum += value;
+            }
+            before.push(sum);
+        }
+        Sums { points, before }
+    }
+
+    /// Count, means of t and y, and the sums of t t, t y and y y about them.
+    fn side(&self, from: usize, to: usize) -> (f64, [f64; 2], [f64; 3]) {
+        let count = to.saturating_sub(from) as f64;
+        if count == 0.0 {
+            return (0.0, [0.0; 2], [0.0; 3]);
+        }
+        let of = |at: usize| self.before[to][at] - self.before[from][at];
+        let (t, y) = (of(0) / count, of(1) / count);
+        (count, [t, y], [of(2) - count * t * t, of(3) - count * t * y, (of(4) - count * y * y).max(0.0)])
+    }
+
+    /// The line through the first `before` of the points and those from `after` on.
+    fn line(&self, before: usize, after: usize) -> Line {
+        let end = self.points.len();
+        let (left, right) = (self.side(0, before), self.side(after, end));
+        let [spread, shared, scatter] = [0, 1, 2].map(|at| left.2[at] + right.2[at]);
         let slope = if spread > 1e-9 { shared / spread } else { 0.0 };
         let residual = (scatter - slope * shared).max(0.0);
-        let count = left.len() + right.len();
-        let free = count.saturating_sub(if right.is_empty() { 2 } else { 3 }).max(1);
+        let count = before + (end - after);
+        let free = count.saturating_sub(if after == end { 2 } else { 3 }).max(1);
         let variance = residual / free as f64 + BATCH * BATCH;
-        let length = |side: &[(f64, f64)]| side.last().zip(side.first()).map_or(0.0, |(last, first)| last.0 - first.0);
+        let is_whole = before == 0 || after == end;
+        let length = |from: usize, to: usize| if to > from { self.points[to - 1].0 - self.points[from].0 } else { 0.0 };
         Line {
             slope,
             slope_error: if spread > 1e-9 { (variance / spread).sqrt() } else { f64::INFINITY },
-            jump: if left.is_empty() || right.is_empty() { 0.0 } else { (means[1].1 - means[0].1) - slope * (means[1].0 - means[0].0) },
+            jump: if is_whole { 0.0 } else { (right.1[1] - left.1[1]) - slope * (right.1[0] - left.1[0]) },
             variance,
             count,
-            spans_s: length(left) + length(right),
+            spans_s: length(0, before) + length(after, end),
         }
     }
 }

@@ -5,7 +5,7 @@ use crate::{
     analyse::accounts::{self, Account},
     cgroup::{
         CgroupId, StatReading, Version,
-        history::Point,
+        history::{self, Point},
         local::{self, LocalFigures, Node},
         registry::State,
         stat::{Figures, Limit},
@@ -76,6 +76,7 @@ pub(super) fn row(snapshot: &Snapshot, tree: &Tree, accounts: &Accounts, stacks:
     let alive = known.is_none_or(|cgroup| cgroup.state == State::Alive) && reading.is_some();
     let figures = reading.map(|r| if r.version == Version::V1 { &r.local } else { &r.subtree });
     let whole = reading.map(|r| &r.subtree);
+    let growths = growths(snapshot, id);
     Cgroup {
         path: snapshot.cgroups.name(id),
         id: id.0.to_string(),
@@ -96,8 +97,8 @@ pub(super) fn row(snapshot: &Snapshot, tree: &Tree, accounts: &Accounts, stacks:
         working_set_bytes: reading.and_then(StatReading::working_set),
         trend: trend(snapshot, id, Point::usage).filter(|_| alive),
         mean_bytes: mean_bytes(accounts, id),
-        kinds: kinds(snapshot, tree, accounts, reading, id),
-        subtree: subtree(snapshot, tree, accounts, reading, id),
+        kinds: kinds(snapshot, tree, accounts, reading, id, &growths),
+        subtree: subtree(snapshot, tree, accounts, reading, id, &growths),
         uncovered_bytes: reading.and_then(StatReading::uncovered),
         dirty_bytes: figures.and_then(|f| f.dirty),
         writeback_bytes: figures.and_then(|f| f.writeback),
@@ -193,7 +194,14 @@ fn processes(snapshot: &Snapshot, id: CgroupId) -> Vec<ProcessRow> {
     rows
 }
 
-fn kinds(snapshot: &Snapshot, tree: &Tree, accounts: &Accounts, reading: Option<&StatReading>, id: CgroupId) -> BTreeMap<String, KindRow> {
+fn kinds(
+    snapshot: &Snapshot,
+    tree: &Tree,
+    accounts: &Accounts,
+    reading: Option<&StatReading>,
+    id: CgroupId,
+    growths: &HashMap<&'static str, f64>,
+) -> BTreeMap<String, KindRow> {
     let mut rows = BTreeMap::new();
     let local = tree.local.get(&id);
     for kind in Kind::ALL {
@@ -213,16 +221,11 @@ fn kinds(snapshot: &Snapshot, tree: &Tree, accounts: &Accounts, reading: Option<
         let mut row = accounts::row(&account, stat, figure.map_or("none", |figure| source_of(figure.origin)), dead, kind);
         row.missed = missed(snapshot, id, kind, stat, &account);
         leave_others_unknown(snapshot, &mut row);
-        row.growth_bytes_per_s = growth(snapshot, id, kind.name());
+        row.growth_bytes_per_s = growths.get(kind.name()).copied();
         rows.insert(kind.name().to_owned(), row);
     }
     let others = local.into_iter().flat_map(|figures| &figures.kinds);
-    add_unfollowed(
-        snapshot,
-        id,
-        &mut rows,
-        others.map(|(kind, figure)| (*kind, u64::try_from(figure.bytes).ok(), source_of(figure.origin))),
-    );
+    add_unfollowed(growths, &mut rows, others.map(|(kind, figure)| (*kind, u64::try_from(figure.bytes).ok(), source_of(figure.origin))));
     rows
 }
 
@@ -245,8 +248,9 @@ fn source_of(origin: local::Origin) -> &'static str {
     }
 }
 
-fn growth(snapshot: &Snapshot, id: CgroupId, kind: &str) -> Option<f64> {
-    trend(snapshot, id, |point| point.kind(kind))?.bytes_per_s
+/// Growth by kind, of the cgroup with what is below it: that is what is read.
+fn growths(snapshot: &Snapshot, id: CgroupId) -> HashMap<&'static str, f64> {
+    history::KINDS.into_iter().filter_map(|kind| Some((kind, trend(snapshot, id, |point| point.kind(kind))?.bytes_per_s?))).collect()
 }
 
 /// How a figure of a cgroup's readings changes at present.
@@ -257,8 +261,7 @@ fn trend(snapshot: &Snapshot, id: CgroupId, figure: impl Fn(&Point) -> Option<u6
 
 /// Kinds of which only the kernel's own figure is known.
 fn add_unfollowed<'a>(
-    snapshot: &Snapshot,
-    id: CgroupId,
+    growths: &HashMap<&'static str, f64>,
     rows: &mut BTreeMap<String, KindRow>,
     figures: impl Iterator<Item = (&'a str, Option<u64>, &'a str)>,
 ) {
@@ -266,7 +269,7 @@ fn add_unfollowed<'a>(
         rows.entry(kind.to_owned()).or_insert_with(|| KindRow {
             stat,
             source: source.to_owned(),
-            growth_bytes_per_s: growth(snapshot, id, kind),
+            growth_bytes_per_s: growths.get(kind).copied(),
             ..KindRow::default()
         });
     }
@@ -296,6 +299,7 @@ fn subtree(
     accounts: &Accounts,
     reading: Option<&StatReading>,
     id: CgroupId,
+    growths: &HashMap<&'static str, f64>,
 ) -> BTreeMap<String, KindRow> {
     let mut rows = BTreeMap::new();
     let members = tree.subtree(id);
@@ -309,10 +313,10 @@ fn subtree(
         let stat = figure.and_then(|figure| i64::try_from(figure.bytes).ok());
         let mut row = accounts::row(&sum, stat, figure.map_or("none", |figure| figure.source.name()), None, kind);
         leave_others_unknown(snapshot, &mut row);
-        row.growth_bytes_per_s = growth(snapshot, id, kind.name());
+        row.growth_bytes_per_s = growths.get(kind.name()).copied();
         rows.insert(kind.name().to_owned(), row);
     }
     let others = reading.into_iter().flat_map(|r| &r.subtree.kinds);
-    add_unfollowed(snapshot, id, &mut rows, others.map(|(kind, figure)| (*kind, Some(figure.bytes), figure.source.name())));
+    add_unfollowed(growths, &mut rows, others.map(|(kind, figure)| (*kind, Some(figure.bytes), figure.source.name())));
     rows
 }

@@ -73,7 +73,7 @@ pub fn report(snapshot: &Snapshot) -> Report {
         started: taken.started.clone(),
         ended: taken.now.clone(),
         duration_s: taken.seconds_since(taken.started_ns),
-        filter: report::Filter { pids: tracing.followed.clone() },
+        filter: report::Filter { pids: tracing.followed.clone(), command: tracing.command },
         plan: tracing.plan.clone(),
         sampling: Sampling {
             mode: if tracing.exact { "exact" } else { "sampled" }.to_owned(),

@@ -244,7 +244,7 @@ fn rows(snapshot: &Snapshot, sums: HashMap<RowKey, RowSum>, paths: &HashMap<u64,
     }
     for list in rows.values_mut() {
         list.sort_by(|a, b| {
-            let by_size = (b.live, b.charged).cmp(&(a.live, a.charged));
+            let by_size = (b.live, b.peak, b.charged).cmp(&(a.live, a.peak, a.charged));
             by_size.then_with(|| (&a.frames, a.pid, &a.region).cmp(&(&b.frames, b.pid, &b.region)))
         });
     }
@@ -275,7 +275,6 @@ mod tests {
             live_variance,
             charged_variance: 200,
             samples,
-            first_ns: 1,
             last_ns: 2,
             peak_mark: 0,
             peak_live: 0,

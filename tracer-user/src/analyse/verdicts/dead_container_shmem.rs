@@ -33,6 +33,9 @@ fn what_frees(files: &[&FileRow]) -> String {
     if is_segment(largest) {
         let ids: Vec<String> =
             files.iter().filter(|file| is_segment(file)).filter_map(|file| file.inode.as_ref()).map(|id| format!("-m {id}")).collect();
+        if ids.is_empty() {
+            return "remove the segment (ipcrm -m with its id, see ipcs -m) or end the processes attached".to_owned();
+        }
         let more = if ids.len() > SEGMENTS { " and so on" } else { "" };
         let segments = if ids.len() == 1 { "the segment" } else { "the segments" };
         return format!("remove {segments} (ipcrm {}{more}) or end the processes attached", ids[..ids.len().min(SEGMENTS)].join(" "));
@@ -48,7 +51,8 @@ fn what_frees(files: &[&FileRow]) -> String {
 
 /// The living cgroup that a removed one was in, as far as the report has it.
 fn heir<'a>(dead: &Cgroup, report: &'a Report) -> Option<&'a Cgroup> {
-    let is_above = |path: &str| path == "/" || dead.path.strip_prefix(path).is_some_and(|rest| rest.starts_with('/'));
+    // Those of unrelated pods that are gone themselves have nothing in common but the root.
+    let is_above = |path: &str| path != "/" && dead.path.strip_prefix(path).is_some_and(|rest| rest.starts_with('/'));
     report.cgroups.iter().filter(|other| other.state != "dead" && is_above(&other.path)).max_by_key(|other| other.path.len())
 }
 
@@ -56,6 +60,12 @@ fn heir<'a>(dead: &Cgroup, report: &'a Report) -> Option<&'a Cgroup> {
 fn left(cgroup: &Cgroup) -> Option<(u64, f64)> {
     let (bytes, stderr) = followed(cgroup.kinds.get("shmem").filter(|_| cgroup.state == "dead")?);
     (bytes >= LEAST_BYTES && bytes as f64 >= 2.0 * stderr).then_some((bytes, stderr))
+}
+
+/// Paths of the living cgroups that removed ones with something left were in.
+pub(super) fn heirs(report: &Report) -> std::collections::HashSet<String> {
+    let dead = report.cgroups.iter().filter(|cgroup| left(cgroup).is_some());
+    dead.filter_map(|dead| Some(heir(dead, report)?.path.clone())).collect()
 }
 
 /// The removed cgroups that are told together: those with something left that were in the same living one.

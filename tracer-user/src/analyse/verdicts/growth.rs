@@ -1,5 +1,7 @@
 //! `growth`: usage grows, and the limit that is met first is near at that pace.
 //!
+//! Page cache that grows is worth knowing and no more: the kernel drops it at the limit.
+//!
 //! Fires when growth is more than two of its standard errors over ten seconds or more, and the limit is reached within an hour. Silent without
 //! a limit, for what grew and has stopped, and for a step.
 
@@ -22,7 +24,9 @@ const CRITICAL_S: f64 = 300.0;
 pub fn verdict(cgroup: &Cgroup, report: &Report) -> Option<Verdict> {
     let slope = figures::growth(cgroup).filter(|slope| *slope > 0.0 && cgroup.state != "dead")?;
     let limit = cgroup.binding_limit.as_ref()?;
-    let reached_in_s = limit.left_bytes? as f64 / slope;
+    // Of a limit above, that cgroup's own growth says when it is met, where it is known.
+    let is_known = limit.path != cgroup.path && report.cgroups.iter().any(|other| other.path == limit.path);
+    let reached_in_s = if is_known { limit.reached_in_s? } else { limit.left_bytes? as f64 / slope };
     if reached_in_s > WITHIN_S || super::below(cgroup, report).filter_map(figures::growth).any(|of_other| of_other >= slope / 2.0) {
         return None;
     }
@@ -33,10 +37,18 @@ pub fn verdict(cgroup: &Cgroup, report: &Report) -> Option<Verdict> {
     let stack = largest(cgroup, kind.map(|(kind, _)| kind));
     let of_kind = kind.map(|(kind, _)| format!(", mostly of {kind}")).unwrap_or_default();
     let through = stack.map(through).unwrap_or_default();
+    let dropped = if matches!(kind, Some(("file", _))) { " What is page cache and written to disk is dropped there." } else { "" };
     Some(super::verdict(
         ID,
-        if reached_in_s <= CRITICAL_S { Severity::Critical } else { Severity::Warning },
-        format!("Grows by {rate}{of_kind}: {whose} of {} is reached in {time} at that pace.{through}", units::bytes(limit.limit_bytes)),
+        match kind {
+            Some(("file", _)) => Severity::Info,
+            _ if reached_in_s <= CRITICAL_S => Severity::Critical,
+            _ => Severity::Warning,
+        },
+        format!(
+            "Grows by {rate}{of_kind}: {whose} of {} is reached in {time} at that pace.{dropped}{through}",
+            units::bytes(limit.limit_bytes)
+        ),
         [
             ("bytes_per_s", json!(slope)),
             ("stderr_per_s", json!(cgroup.trend.as_ref().and_then(|trend| trend.stderr_per_s))),
@@ -131,7 +143,17 @@ mod tests {
         assert_eq!(told(cgroup("/pod", 1.9, 5)), None, "within two errors");
         assert_eq!(told(cgroup("/pod", -60.0, 5)), None);
         assert_eq!(told(Cgroup { binding_limit: None, ..cgroup("/pod", 60.0, 5) }), None, "no limit");
+        let mut page_cache = cgroup("/pod", 60.0, 60);
+        let row = page_cache.kinds.remove("anon").unwrap();
+        page_cache.kinds.insert("file".into(), row);
+        assert_eq!(told(page_cache).unwrap().0, "info");
         let report = Report { cgroups: vec![cgroup("/pod", 60.0, 60), cgroup("/pod/web", 50.0, 60)], ..Report::default() };
         assert!(verdict(&report.cgroups[0], &report).is_none() && verdict(&report.cgroups[1], &report).is_some());
+        // The pod's limit is met when the pod meets it, and not at the pace of one in it.
+        let of_pod = |reached_in_s| LimitRow { path: "/pod".into(), reached_in_s, left_bytes: Some(60 * MIB), ..LimitRow::default() };
+        let web = |reached_in_s| Cgroup { binding_limit: Some(of_pod(reached_in_s)), ..cgroup("/pod/web", 60.0, 60) };
+        let both = |reached_in_s| Report { cgroups: vec![cgroup("/pod", 0.0, 60), web(reached_in_s)], ..Report::default() };
+        assert!(verdict(&both(None).cgroups[1], &both(None)).is_none(), "what one takes the other gives back");
+        assert!(verdict(&both(Some(2400.0)).cgroups[1], &both(Some(2400.0))).unwrap().text.contains("in 40 min"));
     }
 }

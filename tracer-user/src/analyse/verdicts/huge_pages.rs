@@ -21,16 +21,15 @@ const ZERO_PERCENT: u64 = 50;
 /// The verdict on a cgroup.
 #[must_use]
 pub fn verdict(cgroup: &Cgroup, report: &Report) -> Option<Verdict> {
-    let huge = super::innermost(cgroup, report, |cgroup| cgroup.anon_huge_bytes)?;
+    let huge = super::innermost(cgroup, report, LEAST, |cgroup| cgroup.anon_huge_bytes)?;
     let anon = cgroup.subtree.get("anon").or_else(|| cgroup.kinds.get("anon"))?.stat?;
     let all = || std::iter::once(cgroup).chain(super::below(cgroup, report)).flat_map(|cgroup| &cgroup.processes);
     let sum = |of: fn(&crate::report::ProcessRow) -> Option<u64>| all().filter_map(of).fold(0, u64::saturating_add);
     let (read, zero) = (sum(|row| row.huge_pages_read), sum(|row| row.huge_pages_zero));
-    if huge < LEAST || huge < anon / 100 * PERCENT || read == 0 || zero < read / 100 * ZERO_PERCENT {
+    if huge < LEAST || huge < anon / 100 * PERCENT || read == 0 || u128::from(zero) * 100 < u128::from(read) * u128::from(ZERO_PERCENT) {
         return None;
     }
-    let whose =
-        super::mostly_of(cgroup, report, |row| row.anon_huge_bytes.or(row.huge_pages_zero.map(|pages| pages * tracer_common::FRAME_BYTES)));
+    let whose = super::mostly_of(cgroup, report, |row| row.anon_huge_bytes);
     Some(super::verdict(
         ID,
         Severity::Warning,

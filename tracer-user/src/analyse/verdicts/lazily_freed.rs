@@ -18,7 +18,7 @@ const PERCENT: u64 = 10;
 /// The verdict on a cgroup.
 #[must_use]
 pub fn verdict(cgroup: &Cgroup, report: &Report) -> Option<Verdict> {
-    let freed = super::innermost(cgroup, report, |cgroup| cgroup.lazily_freed_bytes)?;
+    let freed = super::innermost(cgroup, report, LEAST, |cgroup| cgroup.lazily_freed_bytes)?;
     let usage = cgroup.usage_bytes?;
     if freed < LEAST || freed < usage / 100 * PERCENT {
         return None;

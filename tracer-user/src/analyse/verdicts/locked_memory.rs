@@ -18,14 +18,22 @@ const PERCENT: u64 = 25;
 /// The verdict on a cgroup.
 #[must_use]
 pub fn verdict(cgroup: &Cgroup, report: &Report) -> Option<Verdict> {
-    let locked = super::innermost(cgroup, report, |cgroup| cgroup.unevictable_bytes)?;
+    let locked = super::innermost(cgroup, report, LEAST, |cgroup| cgroup.unevictable_bytes)?;
     let usage = cgroup.usage_bytes?;
     if locked < LEAST || locked < usage / 100 * PERCENT {
         return None;
     }
-    let whose = super::mostly_of(cgroup, report, |row| row.locked_bytes);
+    // Address space is locked, resident or not; and other things than locks are in the kernel's figure.
+    let all = std::iter::once(cgroup).chain(super::below(cgroup, report)).flat_map(|cgroup| &cgroup.processes);
+    let by_processes = all.filter_map(|row| row.locked_bytes).fold(0, u64::saturating_add);
+    let whose = if by_processes >= locked / 2 {
+        super::mostly_of(cgroup, report, |row| Some(row.locked_bytes?.min(locked)))
+    } else {
+        String::new()
+    };
     let how = if whose.is_empty() {
-        ", by no process that was looked into: a ramfs file, or a locked System V segment".to_owned()
+        ", and no process that was looked into has locked so much: ramfs, tmpfs without swap, memfd_secret, or a locked System V segment"
+            .to_owned()
     } else {
         format!(" (mlock{whose} locked)")
     };
@@ -74,12 +82,13 @@ mod tests {
             "16.0 of 18.0 MiB cannot be dropped nor swapped (mlock, mostly of llama[7] 16.0 MiB locked). 16.0 MiB of it is page cache, which \
              dashboards take for reclaimable."
         );
-        assert!(told(16, 18, 0, None).unwrap().ends_with("a ramfs file, or a locked System V segment."));
+        assert!(told(16, 18, 0, None).unwrap().ends_with("memfd_secret, or a locked System V segment."));
     }
 
     #[test]
     fn silent_where_it_is_little() {
         assert_eq!(told(7, 8, 0, Some(7)), None);
         assert_eq!(told(16, 100, 0, Some(16)), None);
+        assert!(told(16, 18, 0, Some(1)).unwrap().contains("no process that was looked into has locked so much"));
     }
 }

@@ -1,6 +1,7 @@
 //! `memory-high`: processes sleep because their cgroup is beyond memory.high, and nothing kills or restarts them (cgroup v2).
 //!
-//! Fires when usage is 95 % of memory.high or more and its processes were held up ten times since the start. Silent below, and without it.
+//! Fires when usage is 95 % of memory.high or more and its processes were held up ten times since the start, and once in
+//! five seconds. Silent below, and without it.
 
 use super::Severity;
 use crate::report::{Cgroup, Report, Verdict};
@@ -14,12 +15,16 @@ pub const ID: &str = "memory-high";
 const PERCENT: u64 = 95;
 /// Times that processes were held up.
 const TIMES: u64 = 10;
+/// And a second.
+const LEAST_PER_S: f64 = 0.2;
 
 /// The verdict on a cgroup.
 #[must_use]
-pub fn verdict(cgroup: &Cgroup, _: &Report) -> Option<Verdict> {
-    let (high, usage, times) = (cgroup.high_bytes?, cgroup.usage_bytes?, cgroup.high_events?);
-    if usage < high / 100 * PERCENT || times < TIMES || cgroup.state == "dead" {
+pub fn verdict(cgroup: &Cgroup, report: &Report) -> Option<Verdict> {
+    // The count has that of the cgroups below, which have a memory.high of their own.
+    let times = super::innermost(cgroup, report, TIMES, |cgroup| cgroup.high_events.filter(|_| cgroup.high_bytes.is_some()))?;
+    let (high, usage) = (cgroup.high_bytes?, cgroup.usage_bytes?);
+    if usage < high / 100 * PERCENT || (times as f64) < report.duration_s * LEAST_PER_S {
         return None;
     }
     let kinds = crate::analyse::figures::SHARES_OF_USAGE.iter().filter_map(|kind| Some((*kind, cgroup.subtree.get(*kind)?.stat?)));
@@ -53,7 +58,8 @@ mod tests {
             subtree: [("anon".to_owned(), anon)].into(),
             ..Cgroup::default()
         };
-        verdict(&cgroup, &Report::default()).map(|verdict| verdict.text)
+        let report = Report { duration_s: 60.0, ..Report::default() };
+        verdict(&cgroup, &report).map(|verdict| verdict.text)
     }
 
     #[test]
@@ -62,6 +68,7 @@ mod tests {
         assert!(text.starts_with("65.0 of 64.0 MiB of memory.high, of which 64.0 MiB is anon: its processes were made"), "{text}");
         assert_eq!(told(50, Some(64), 400), None, "below it");
         assert_eq!(told(65, Some(64), 9), None, "seldom");
+        assert_eq!(told(65, Some(64), 11), None, "once in five seconds and a half");
         assert_eq!(told(65, None, 400), None);
     }
 }

@@ -67,13 +67,7 @@ pub const RULES: [Rule; 12] = [
     Rule { id: untracked::ID, verdict: untracked::verdict, of_kills: false },
 ];
 
-/// The verdicts on a cgroup; those above it are looked for in the report.
-#[must_use]
-pub fn of(cgroup: &Cgroup, report: &Report) -> Vec<Verdict> {
-    RULES.iter().filter_map(|rule| (rule.verdict)(cgroup, report)).collect()
-}
-
-/// The same of the evidence of an OOM kill.
+/// The verdicts on a cgroup of the evidence of an OOM kill; those above it are looked for in the report.
 #[must_use]
 pub fn of_kill(cgroup: &Cgroup, report: &Report) -> Vec<Verdict> {
     RULES.iter().filter(|rule| rule.of_kills).filter_map(|rule| (rule.verdict)(cgroup, report)).collect()
@@ -81,7 +75,13 @@ pub fn of_kill(cgroup: &Cgroup, report: &Report) -> Vec<Verdict> {
 
 /// Writes the verdicts of every cgroup into the report.
 pub fn conclude(report: &mut Report) {
-    let verdicts: Vec<Vec<Verdict>> = report.cgroups.iter().map(|cgroup| of(cgroup, report)).collect();
+    // Looked for once, and not by each living cgroup among all others.
+    let heirs = dead_container_shmem::heirs(report);
+    let is_asked =
+        |rule: &&Rule, cgroup: &Cgroup| rule.id != dead_container_shmem::ID || cgroup.state == "dead" || heirs.contains(&cgroup.path);
+    let of =
+        |cgroup: &Cgroup| RULES.iter().filter(|rule| is_asked(rule, cgroup)).filter_map(|rule| (rule.verdict)(cgroup, report)).collect();
+    let verdicts: Vec<Vec<Verdict>> = report.cgroups.iter().map(of).collect();
     for (cgroup, verdicts) in report.cgroups.iter_mut().zip(verdicts) {
         cgroup.verdicts = verdicts;
     }
@@ -106,10 +106,10 @@ fn below<'a>(cgroup: &'a Cgroup, report: &'a Report) -> impl Iterator<Item = &'a
     report.cgroups.iter().filter(move |other| is_below(&other.path))
 }
 
-/// A figure of a living cgroup with all below it, where no cgroup below it has half of that: there it is told.
-fn innermost(cgroup: &Cgroup, report: &Report, figure: impl Fn(&Cgroup) -> Option<u64>) -> Option<u64> {
-    let bytes = figure(cgroup).filter(|_| cgroup.state != "dead")?;
-    (!below(cgroup, report).filter_map(figure).any(|of_other| of_other > 0 && of_other >= bytes / 2)).then_some(bytes)
+/// A figure of a living cgroup with all below it that is `least` or more, where no cgroup below it has half of that and `least`: there it is told.
+fn innermost(cgroup: &Cgroup, report: &Report, least: u64, figure: impl Fn(&Cgroup) -> Option<u64>) -> Option<u64> {
+    let bytes = figure(cgroup).filter(|bytes| cgroup.state != "dead" && *bytes >= least)?;
+    (!below(cgroup, report).filter_map(figure).any(|of_other| of_other >= least.max(bytes / 2))).then_some(bytes)
 }
 
 /// `, mostly of java[12] 40.0 MiB and 3 more processes`: of the processes in the cgroup and below it those with most bytes.

@@ -1,7 +1,8 @@
 //! `refaults`: page cache is dropped at the limit and read again, over and over: the disk is busy, nothing grows, nothing is killed.
 //!
-//! Fires when usage is 85 % of the limit that is met first or more, and what was read again since the start is 8 MiB or more, half of the page
-//! cache that is there or more, and 256 KiB a second or more. Silent with room below the limit, for a first reading, and for little.
+//! Fires when usage is 85 % of the limit that is met first or more, what cannot be dropped (anonymous memory, tmpfs, kernel memory) is half of
+//! it or more, and what was read again since the start is 8 MiB or more, 256 KiB a second or more, and in a minute half of the page cache that is
+//! there. Silent with room below the limit, for a cache that is as large as the limit, for a first reading, and for little.
 
 use super::Severity;
 use crate::report::{Cgroup, Report, Verdict};
@@ -23,12 +24,15 @@ const FILES: usize = 2;
 /// The verdict on a cgroup.
 #[must_use]
 pub fn verdict(cgroup: &Cgroup, report: &Report) -> Option<Verdict> {
-    let again = super::innermost(cgroup, report, |cgroup| cgroup.refaulted_bytes)?;
+    let again = super::innermost(cgroup, report, LEAST, |cgroup| cgroup.refaulted_bytes)?;
     let limit = cgroup.binding_limit.as_ref()?;
     let stat = |kind: &str| cgroup.subtree.get(kind).or_else(|| cgroup.kinds.get(kind)).and_then(|row| row.stat).unwrap_or(0);
     let (file, anon, usage) = (stat("file"), stat("anon"), limit.usage_bytes?);
     let per_s = again as f64 / report.duration_s;
-    if usage < limit.limit_bytes / 100 * PERCENT || again < LEAST || again < file / 2 || per_s < LEAST_PER_S || !per_s.is_finite() {
+    // What cannot be dropped fills the limit; and in a minute half of the page cache that is there is read again.
+    let fixed = anon.saturating_add(stat("shmem")).saturating_add(stat("kernel"));
+    let is_pressed = usage >= limit.limit_bytes / 100 * PERCENT && fixed >= limit.limit_bytes / 2;
+    if !is_pressed || again < LEAST || per_s * 60.0 < file as f64 / 2.0 || per_s < LEAST_PER_S || !per_s.is_finite() {
         return None;
     }
     let mut files: Vec<_> = cgroup.files.iter().filter(|row| row.kind == "file" && row.inode.is_some()).collect();
@@ -94,6 +98,6 @@ mod tests {
     fn silent_with_room_and_for_little() {
         assert_eq!(told(60, 20, 5), None, "room");
         assert_eq!(told(7, 26, 5), None, "little");
-        assert_eq!(told(60, 26, 200), None, "a share of much");
+        assert_eq!(told(8, 26, 2000), None, "a share of much");
     }
 }

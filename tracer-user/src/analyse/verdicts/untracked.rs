@@ -22,7 +22,8 @@ const LEAST: u64 = 4 << 20;
 const PART_PERCENT: u64 = 10;
 
 /// Parts of kernel memory that some kernels tell, and what they mostly are.
-const PARTS: [(&str, &str); 5] = [
+const PARTS: [(&str, &str); 6] = [
+    ("zswap", "compressed swap (zswap)"),
     ("kernel.slab", "slab: inodes and dentries of files that were looked at, sockets, objects of drivers"),
     ("kernel.pagetables", "page tables: many processes, or large sparse mappings"),
     ("kernel.stack", "stacks of threads"),
@@ -40,15 +41,18 @@ struct Part {
 
 /// The verdict on a cgroup.
 #[must_use]
-pub fn verdict(cgroup: &Cgroup, report: &Report) -> Option<Verdict> {
-    let charged = figures::charged_bytes(cgroup, report).filter(|_| cgroup.state != "dead")?;
-    let stat = |kind: &str| cgroup.kinds.get(kind).and_then(|row| row.stat).unwrap_or(0);
+pub fn verdict(cgroup: &Cgroup, _: &Report) -> Option<Verdict> {
+    let charged = figures::charged_bytes(cgroup).filter(|_| cgroup.state != "dead")?;
+    let stat = |kind: &str| {
+        cgroup.kinds.get(kind).filter(|row| kind != "sock" || figures::is_share(kind, row)).and_then(|row| row.stat).unwrap_or(0)
+    };
     let kernel = stat("kernel");
     let known = figures::SHARES_OF_USAGE.iter().map(|kind| stat(kind)).fold(0, u64::saturating_add);
     let unmapped: u64 = cgroup.kinds.values().filter_map(|row| row.unmapped).fold(0, u64::saturating_add);
-    // What is pinned and unmapped is charged and in no figure, but it has a verdict of its own.
+    // What is pinned and unmapped is charged and in no figure, but it has a verdict of its own. What is pinned and mapped is anonymous memory.
     let pinned = cgroup.processes.iter().filter_map(|row| row.pinned_bytes).fold(0, u64::saturating_add);
-    let unknown = charged.saturating_sub(known.saturating_add(unmapped)).saturating_sub(pinned);
+    let unknown = charged.saturating_sub(known.saturating_add(unmapped));
+    let unknown = if unknown >= pinned / 10 * 9 { unknown.saturating_sub(pinned) } else { unknown };
     let parts_of_kernel: u64 = PARTS.iter().map(|(kind, _)| stat(kind)).fold(0, u64::saturating_add);
     let mut parts: Vec<Part> = PARTS.iter().map(|(kind, words)| Part { bytes: stat(kind), words: (*words).to_owned() }).collect();
     let rest = if parts_of_kernel == 0 {
@@ -63,7 +67,9 @@ pub fn verdict(cgroup: &Cgroup, report: &Report) -> Option<Verdict> {
         parts.push(Part { bytes: left_over(cgroup, kind), words: format!("{kind} that was not seen being charged") });
     }
     let bytes = parts.iter().fold(0_u64, |sum, part| sum.saturating_add(part.bytes));
-    if bytes < LEAST || bytes < charged / 100 * PERCENT {
+    // A cgroup of cgroups owns little but kernel memory, which is no news beside what is below it.
+    let whole = charged.max(cgroup.usage_bytes.unwrap_or(0));
+    if bytes < LEAST || bytes < whole / 100 * PERCENT {
         return None;
     }
     parts.retain(|part| part.bytes >= bytes / 100 * PART_PERCENT);
@@ -77,7 +83,7 @@ pub fn verdict(cgroup: &Cgroup, report: &Report) -> Option<Verdict> {
     );
     Some(super::verdict(
         ID,
-        if bytes >= charged / 100 * WARNING_PERCENT { Severity::Warning } else { Severity::Info },
+        if bytes >= whole / 100 * WARNING_PERCENT { Severity::Warning } else { Severity::Info },
         text,
         [
             ("untracked_bytes", json!(bytes)),

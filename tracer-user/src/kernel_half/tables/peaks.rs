@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use tracer_common::{attribution::Peak, loss::Loss};
 
 /// By kernfs id.
-pub static PEAKS: HashTable<u64, Peak> = HashTable::named("PEAKS").planned(|_| 1 << 12).forcible().loses(&[Loss::PeakTableFull]);
+pub static PEAKS: HashTable<u64, Peak> = HashTable::named("PEAKS").planned(|_| 4000).forcible().loses(&[Loss::PeakTableFull]);
 
 /// Peaks by owner.
 pub fn peaks(half: &KernelHalf) -> Result<HashMap<u64, Peak>, BpfError> {

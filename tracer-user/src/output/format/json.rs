@@ -70,7 +70,7 @@ pub fn shortened(report: &Report) -> Report {
 
 fn shortened_cgroup(cgroup: &Cgroup) -> Cgroup {
     Cgroup {
-        stacks: keep(&cgroup.stacks, |row| row.live, is_other_stack, other_stack),
+        stacks: keep(&cgroup.stacks, |row| row.live.max(row.peak), is_other_stack, other_stack),
         files: keep(&cgroup.files, file_bytes, is_other_file, other_file),
         path: cgroup.path.clone(),
         trend: cgroup.trend.clone(),

@@ -161,10 +161,11 @@ pub(super) fn name(cgroup: &Cgroup) -> String {
     text::escape(&figures::name(cgroup))
 }
 
-/// `64.1 MiB at its peak (65.2 MiB by the kernel), 0 B now`. The kernel's figure has kernel memory in it.
+/// `64.1 MiB at its peak (by the kernel 65.2 MiB since it was made), 0 B now`. The kernel's figure has kernel memory in it.
 fn peak(cgroup: &Cgroup) -> Option<String> {
     let followed = cgroup.peak_bytes.filter(|bytes| *bytes > 0)?;
-    let kernel = cgroup.kernel_peak_bytes.map(|bytes| format!(" ({} by the kernel)", units::bytes(bytes))).unwrap_or_default();
+    let kernel =
+        cgroup.kernel_peak_bytes.map(|bytes| format!(" (by the kernel {} since it was made)", units::bytes(bytes))).unwrap_or_default();
     let now = cgroup.usage_bytes.map(|bytes| format!(", {} now", units::bytes(bytes))).unwrap_or_default();
     Some(format!("{} at its peak{kernel}{now}", units::bytes(followed)))
 }
@@ -263,7 +264,7 @@ fn cells(cgroup: &Cgroup, detail: Option<Value>) -> Vec<String> {
     let mut cells: Vec<String> = names.iter().filter_map(|name| cell(name, cgroup.kinds.get(*name)?, detail)).collect();
     match cgroup.uncovered_bytes {
         // The kernel's batching: 64 pages a CPU are noise.
-        Some(uncovered) if uncovered.unsigned_abs() >= 4 << 20 => {
+        Some(uncovered) if detail != Some(Value::Peak) && uncovered.unsigned_abs() >= 4 << 20 => {
             let sign = if uncovered < 0 { "-" } else { "" };
             cells.push(format!("uncovered {sign}{}", units::bytes(uncovered.unsigned_abs())));
         }
@@ -275,9 +276,10 @@ fn cells(cgroup: &Cgroup, detail: Option<Value>) -> Vec<String> {
 fn cell(name: &str, row: &KindRow, detail: Option<Value>) -> Option<String> {
     let is_followed = figures::FOLLOWED.contains(&name);
     let charged = row.charged.filter(|bytes| is_followed && *bytes > 0 && detail == Some(Value::Charged));
-    if let (Some(Value::Peak), Some(peak)) = (detail, row.peak) {
-        let sampled = figures::sampled(peak, row.peak_stderr);
-        return (peak > 0).then(|| format!("{} {sampled}", text::escape(name)));
+    // What is known of that moment, and not what is there now.
+    if detail == Some(Value::Peak) {
+        let peak = row.peak.filter(|peak| *peak > 0)?;
+        return Some(format!("{} {}", text::escape(name), figures::sampled(peak, row.peak_stderr)));
     }
     let bytes = match figures::kind_bytes(row) {
         None if is_followed => return Some(format!("{name} ?")),
@@ -313,7 +315,9 @@ fn dominant_files(cgroup: &Cgroup) -> Vec<Line> {
     let mut lines: Vec<Line> =
         large.map(|file| Line::new(format!("    {}", files::summary_line(file, COLUMNS - 4)), Style::Plain)).collect();
     let without = ["file", "shmem"].into_iter().filter(|kind| files::dominant(cgroup, kind).is_none());
-    let groups = without.filter_map(|kind| files::group(cgroup, kind));
+    let is_told =
+        |group: &files::Group<'_>| group.files.iter().any(|file| cgroup.verdicts.iter().any(|verdict| verdict.text.contains(&file.path)));
+    let groups = without.filter_map(|kind| files::group(cgroup, kind)).filter(|group| !is_told(group));
     let large = groups.filter(|group| group.files.iter().map(|file| file.bytes()).fold(0, u64::saturating_add) >= LARGE_FILE);
     lines.extend(large.map(|group| Line::new(format!("    {}", files::group_line(&group, COLUMNS - 4)), Style::Plain)));
     lines

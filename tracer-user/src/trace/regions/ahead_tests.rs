@@ -59,7 +59,6 @@ fn key(process: u64) -> KeyRecord {
         live_variance: [0; BANKS],
         charged_variance: 0,
         samples: 0,
-        first_ns: 0,
         last_ns: 0,
         peak_mark: 0,
         peak_live: 0,
