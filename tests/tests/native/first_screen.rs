@@ -99,9 +99,8 @@ fn native_growth_is_told_with_the_time_that_is_left() {
     cgroup.limit(256 << 20).unwrap();
     let memtrail = Memtrail::start(&record_args(cgroup.path(), Mode::Default)).unwrap();
     // A MiB every 250 ms: 240 MiB a minute.
-    let mut workload =
-        Workload::start(&cgroup, &["grow", "--no-wait", "--bytes", &(200_u64 << 20).to_string(), "--milliseconds", "250"]).unwrap();
-    workload.run_to("ready").unwrap();
+    let mut workload = Workload::start(&cgroup, &["grow", "--bytes", &(200_u64 << 20).to_string(), "--milliseconds", "250"]).unwrap();
+    workload.run_to("growing").unwrap();
     std::thread::sleep(Duration::from_secs(14));
     let outcome = memtrail.stop().unwrap();
     let found = verdict(&outcome, &cgroup, "growth").unwrap_or_else(|| panic!("no growth: {}", row(&outcome, &cgroup)["trend"]));
@@ -144,15 +143,17 @@ fn native_what_a_command_held_at_its_peak_is_shown() {
     println!("{path}: peak {}, by the kernel {kernel:?}, spike {}, base {}", row["peak_bytes"], of("wl_touch_spike"), of("wl_touch_base"));
     let whole = 144_u64 << 20;
     let bytes = bytes.next_multiple_of(4 << 20).min(whole);
-    assert_eq!((of("wl_touch_spike"), of("wl_touch_base")), (bytes, bytes / 8), "{said}");
+    // The moment of the peak is that of all memory together: pages that the program's start took may have gone before the last of the spike's came.
+    let (spike, base) = (of("wl_touch_spike"), of("wl_touch_base"));
+    assert!(spike <= bytes && spike + (1 << 20) >= bytes && base == bytes / 8, "{spike} and {base}: {said}");
     if let Some(kernel) = kernel {
         let peak = row["peak_bytes"].as_u64().unwrap();
         assert!(peak <= kernel + (1 << 20) && peak + kernel / 20 + (4 << 20) >= kernel, "{peak}, {kernel} by the kernel");
     }
     let text = std::fs::read_to_string(&folded).unwrap();
-    let spike: u64 =
+    let in_folded: u64 =
         text.lines().filter(|line| line.contains(";wl_touch_spike;")).filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).sum();
-    assert_eq!(spike, bytes);
+    assert_eq!(in_folded, spike);
     assert!(said.contains(" at its peak"), "{said}");
 }
 

@@ -54,6 +54,14 @@ fn baseline(cgroup: &Cgroup, kind: &str) -> u64 {
     cgroup.kinds.get(kind).and_then(|row| row.baseline).unwrap_or(0)
 }
 
+/// The most that anonymous memory from before the start can be: what the kernel counts less what came since, which is closer than the estimate where
+/// little came.
+fn most_anonymous(cgroup: &Cgroup) -> u64 {
+    let estimate = baseline(cgroup, "anon");
+    let row = cgroup.kinds.get("anon").filter(|_| estimate > 0);
+    row.and_then(|row| Some(row.stat?.saturating_sub(row.live?).saturating_sub(row.dead_below.unwrap_or(0)))).unwrap_or(0).max(estimate)
+}
+
 fn regions(cgroup: &Cgroup) -> Vec<Before<'_>> {
     let mut sums: BTreeMap<(&str, &str), (u64, Vec<u32>, f64)> = BTreeMap::new();
     let older = |row: &RegionRow| row.resident.unwrap_or(0).saturating_sub(row.live);
@@ -66,7 +74,7 @@ fn regions(cgroup: &Cgroup) -> Vec<Before<'_>> {
     let mut rows: Vec<_> = sums.into_iter().collect();
     rows.sort_by_key(|(_, (bytes, ..))| std::cmp::Reverse(*bytes));
     // Pages that processes share since a fork are in the page tables of each, and charged once.
-    let mut left = baseline(cgroup, "anon");
+    let mut left = most_anonymous(cgroup);
     let mut found = Vec::new();
     for ((comm, class), (bytes, pids, variance)) in rows {
         // Less what was charged since, which is an estimate.
