@@ -62,7 +62,7 @@ fn native_what_a_container_holds_already_is_named() {
     let text = screen(cgroup.path(), 3);
     let line = text.lines().find(|line| line.ends_with("before the start")).unwrap_or_else(|| panic!("no row: {text}"));
     assert!(line.contains(&format!("[{pid}], anon ")), "{line}");
-    let (named, usage) = (bytes_of(line.split("  ").filter(|part| !part.is_empty()).next().unwrap()), cgroup.usage().unwrap());
+    let (named, usage) = (bytes_of(line.split("  ").find(|part| !part.is_empty()).unwrap()), cgroup.usage().unwrap());
     assert!(named >= usage / 10 * 9, "{named} of {usage} bytes are named");
     assert!(text.contains(", steady\n"), "{text}");
     workload.finish().unwrap();

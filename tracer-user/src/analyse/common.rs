@@ -102,7 +102,10 @@ mod tests {
         Cgroup { stacks: rows.map(row).collect(), ..Cgroup::default() }
     }
 
-    fn found(cgroup: &Cgroup) -> Option<(String, Vec<String>, usize, u64, Option<u64>)> {
+    /// Whose, the frames, how many stacks, bytes, error.
+    type Found = (String, Vec<String>, usize, u64, Option<u64>);
+
+    fn found(cgroup: &Cgroup) -> Option<Found> {
         let stacks = merge(cgroup.stacks.iter().map(|row| (cgroup, row)), Value::Live);
         let common = common(&stacks)?;
         Some((common.whose(), common.frames.to_vec(), common.stacks, common.bytes, common.stderr))

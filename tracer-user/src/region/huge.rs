@@ -63,7 +63,7 @@ mod tests {
 
     impl ReadMemory for Sparse {
         fn read(&mut self, address: u64, bytes: &mut [u8]) -> bool {
-            bytes[7] = u8::from(address / PAGE_BYTES % 16 == 0);
+            bytes[7] = u8::from((address / PAGE_BYTES).is_multiple_of(16));
             true
         }
 
