@@ -281,9 +281,11 @@ fn regions_of_one_container() {
     let left = RegionRow { pid: Some(9), comm: "a;b\n".into(), class: "other".into(), live: 5 * MIB, ..RegionRow::default() };
     report.cgroups[0].regions.push(left);
     report.surveyed = Surveyed { processes: 2, left_out: 3, unplaced_bytes: MIB };
-    assert_golden("view-regions.txt", &regions::render(&report, &Selection::default()));
+    assert_golden("view-regions.txt", &regions::render(&report, &Selection::default(), true));
+    let short = regions::render(&report, &Selection::default(), false);
+    assert!(!short.contains("mapped:") && short.contains("asked for since the start: 4.0 GiB by 1 stack: see --origins"), "{short}");
     let none = Selection { kinds: vec!["file".into()], ..Selection::default() };
-    assert!(regions::render(&report, &none).starts_with("no regions"));
+    assert!(regions::render(&report, &none, true).starts_with("no regions"));
     let top = Selection { top: Some(1), ..Selection::default() };
-    assert!(regions::render(&report, &top).contains("1 more processes not shown"));
+    assert!(regions::render(&report, &top, true).contains("1 more processes not shown"));
 }

@@ -9,7 +9,7 @@ use aya_ebpf::helpers::generated::bpf_probe_read_user;
 use tracer_common::{
     stack::{DEEPEST, IN_FILE, INNERMOST, LEFT_OUT, MAX_FRAMES, in_file},
     unwind::{
-        CHUNK_ROWS, End, FileTable, Memory, PAGE_BYTES, Registers, Rule, SPECIAL, kind, register, search,
+        CHUNK_ROWS, End, FileTable, Memory, PAGE_BYTES, Registers, Rule, SPECIAL, WITHOUT, kind, register, search,
         step::{by_frame_pointer, by_rule},
     },
 };
@@ -210,7 +210,9 @@ fn without_rule(s: &mut Unwind, leaf: u64, registers: &mut Registers) -> End {
     }
     let end = by_frame_pointer(registers, &mut window(s));
     if end == End::Not {
-        s.guessed |= if leaf != 0 { GUESSED_LEAF } else { GUESSED_CALLER };
+        // While a table is being made, frame pointers are all that there is, and are taken for what they mostly are.
+        let is_lasting = s.current.table.pages != 0 || s.current.table.state & WITHOUT != 0 || s.current.key.inode == 0;
+        s.guessed |= if leaf != 0 && is_lasting { GUESSED_LEAF } else { GUESSED_CALLER };
         return end;
     }
     if s.guessed != 0 {

@@ -185,7 +185,8 @@ pub fn measure(ctx: *mut c_void, by_helper: bool) {
     }
 }
 
-/// A caller was found by the frame pointer where no rule was known: of a frame that had called, so that its frame pointer was set.
+/// A caller was found by the frame pointer where no rule was known: of a frame that had called, so that its frame pointer was set, or while the
+/// table of its file was being made.
 const GUESSED_CALLER: u64 = 1;
 /// The same of the innermost frame, which may not have set its own yet: its caller may be missing.
 const GUESSED_LEAF: u64 = 2;

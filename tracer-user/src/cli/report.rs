@@ -65,6 +65,9 @@ pub struct ReportArgs {
     /// With --view regions: a JVM's account of its memory (`jcmd PID VM.native_memory summary`), to be shown beside its regions.
     #[arg(long, value_name = "FILE")]
     pub nmt: Option<PathBuf>,
+    /// With --view regions: who mapped each region and asked for address space, by stack.
+    #[arg(long)]
+    pub origins: bool,
     /// Most rows.
     #[arg(long, value_name = "N")]
     pub top: Option<usize>,
@@ -92,6 +95,7 @@ Examples:
   memtrail report run.mtrail --view pods                 pods and their containers, dead ones too
   memtrail report run.mtrail --view stacks --kind anon   stacks of anonymous memory
   memtrail report run.mtrail --view regions              heaps, arenas, thread stacks, files' copies
+  memtrail report run.mtrail --view regions --origins    and who mapped them
   memtrail report run.mtrail --view regions --nmt f      beside what the JVM says of itself
   memtrail report run.mtrail --view files --top 20       the largest files in memory
   memtrail report run.mtrail --view histograms           waits for memory, sizes, lifetimes
@@ -190,15 +194,15 @@ pub fn run(args: &ReportArgs) -> Result<u8> {
         Some(View::Files) => output::files::table(&report, &selection),
         Some(View::Histograms) => output::histograms::render(&report, &selection),
         Some(View::Regions) => match &args.nmt {
-            Some(account) => beside_nmt(&report, &selection, account)?,
-            None => output::regions::render(&report, &selection),
+            Some(account) => beside_nmt(&report, &selection, account, args.origins)?,
+            None => output::regions::render(&report, &selection, args.origins),
         },
     };
     print(&text)
 }
 
 /// The regions with the JVM's own account before them.
-fn beside_nmt(report: &Report, selection: &Selection, account: &std::path::Path) -> Result<String> {
+fn beside_nmt(report: &Report, selection: &Selection, account: &std::path::Path, with_origins: bool) -> Result<String> {
     use output::nmt;
     use std::io::Read as _;
     let name = || account.display().to_string();
@@ -206,7 +210,7 @@ fn beside_nmt(report: &Report, selection: &Selection, account: &std::path::Path)
     std::fs::File::open(account).and_then(|file| file.take(nmt::MOST_BYTES).read_to_string(&mut text)).with_context(name)?;
     let categories = nmt::parse(&text).with_context(name)?;
     let table = nmt::render(report, |cgroup| selection.takes_cgroup(cgroup), &categories)?;
-    Ok(format!("{table}\n{}", output::regions::render(report, selection)))
+    Ok(format!("{table}\n{}", output::regions::render(report, selection, with_origins)))
 }
 
 impl ReportArgs {
@@ -324,6 +328,9 @@ fn check(args: &ReportArgs) -> Result<(), Conflict> {
         return Err(Conflict(format!(
             "--view {view} --value {value}: it shows what is there at the end: leave --value out, or use --view stacks"
         )));
+    }
+    if args.origins && args.view != Some(View::Regions) {
+        return Err(Conflict("--origins: of the regions of processes: use --view regions".to_owned()));
     }
     if args.nmt.is_some() && args.view != Some(View::Regions) {
         return Err(Conflict("--nmt: beside the regions of a process only: use --view regions".to_owned()));

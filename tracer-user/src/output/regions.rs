@@ -17,9 +17,9 @@ const STACKS: usize = 3;
 /// Innermost frames shown of each.
 const FRAMES: usize = 6;
 
-/// Regions of all chosen cgroups; `--top` limits the processes.
+/// Regions of all chosen cgroups, a line each; `--top` limits the processes. With origins, who mapped each of them, and what was asked for.
 #[must_use]
-pub fn render(report: &Report, selection: &Selection) -> String {
+pub fn render(report: &Report, selection: &Selection, with_origins: bool) -> String {
     let mut processes: Vec<(u64, &Cgroup, Option<u32>)> = Vec::new();
     for cgroup in report.cgroups.iter().filter(|cgroup| selection.takes_cgroup(cgroup) && selection.takes_kind("anon")) {
         let mut sizes: BTreeMap<Option<u32>, u64> = BTreeMap::new();
@@ -38,7 +38,7 @@ pub fn render(report: &Report, selection: &Selection) -> String {
 
     let mut text = String::new();
     for (_, cgroup, pid) in &processes {
-        process(&mut text, cgroup, *pid);
+        process(&mut text, cgroup, *pid, with_origins);
     }
     if all == 0 {
         push(&mut text, "no regions: no process with anonymous memory was read");
@@ -60,7 +60,7 @@ pub fn render(report: &Report, selection: &Selection) -> String {
     text
 }
 
-fn process(text: &mut String, cgroup: &Cgroup, pid: Option<u32>) {
+fn process(text: &mut String, cgroup: &Cgroup, pid: Option<u32>, with_origins: bool) {
     let rows: Vec<&RegionRow> = cgroup.regions.iter().filter(|row| row.pid == pid).collect();
     let asked: Vec<&MappingRow> = cgroup.mappings.iter().flatten().filter(|row| Some(row.pid) == pid).collect();
     let comm = rows.first().map(|row| &row.comm).or(asked.first().map(|row| &row.comm)).map_or("?", String::as_str);
@@ -75,13 +75,24 @@ fn process(text: &mut String, cgroup: &Cgroup, pid: Option<u32>) {
         let cells = [count, figures::known(row.reserved), figures::known(row.resident), live];
         let by = row.recognised_by.as_deref().unwrap_or("-");
         push(text, &line(&format!("  {}", escape(&row.class)), cells.each_ref().map(String::as_str), &escape(by)));
-        origins(text, "mapped", &row.origins);
-        origins(text, "taken into use", &row.growers);
+        if with_origins {
+            origins(text, "mapped", &row.origins);
+            origins(text, "taken into use", &row.growers);
+        }
     }
     for row in cgroup.arenas.iter().filter(|row| Some(row.pid) == pid) {
         for line in wrap(&arenas(row), super::summary::COLUMNS - 2) {
             push(text, &format!("  {line}"));
         }
+    }
+    if !with_origins {
+        let bytes = asked.iter().fold(0_u64, |sum, row| sum.saturating_add(row.bytes));
+        if bytes > 0 {
+            let noun = if asked.len() == 1 { "stack" } else { "stacks" };
+            push(text, &format!("  asked for since the start: {} by {} {noun}: see --origins", units::bytes(bytes), asked.len()));
+        }
+        push(text, "");
+        return;
     }
     for row in asked.iter().take(STACKS) {
         let calls = if row.calls == 1 { "1 call".to_owned() } else { format!("{} calls", row.calls) };
@@ -110,6 +121,9 @@ fn origins(text: &mut String, what: &str, rows: &[OriginRow]) {
 
 /// A line, and behind it the innermost frames of a stack.
 fn stack(text: &mut String, indent: &str, head: &str, frames: &[String]) {
+    // A function and what was inlined into it under the same name are one.
+    let mut frames: Vec<&String> = frames.iter().collect();
+    frames.dedup();
     let shown: Vec<String> = frames[frames.len().saturating_sub(FRAMES)..].iter().map(|frame| escape(frame)).collect();
     let through = if shown.is_empty() { String::new() } else { format!(", through {}", shown.join(" > ")) };
     for line in wrap(&format!("{head}{through}"), super::summary::COLUMNS - indent.len()) {
