@@ -133,7 +133,7 @@ fn show(recording: &Recording, other: &Recording) {
         views::stacks(report, &selection),
         views::marks(&recording.marks),
         files::table(report, &selection),
-        regions::render(report, &selection),
+        regions::render(report, &selection, true),
         histograms::render(report, &selection),
     ];
     assert!(texts.iter().all(|text| !text.contains('\x1b')));

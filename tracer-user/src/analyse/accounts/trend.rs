@@ -16,6 +16,8 @@ const FEWEST: usize = 5;
 const AFTER: usize = 3;
 /// A step is at least so large.
 const LEAST_STEP: f64 = 1048576.0;
+/// And one in so many of all that changed.
+const LEAST_PART: f64 = 4.0;
 /// A step makes the readings' variance around the line smaller by this factor.
 const BETTER: f64 = 4.0;
 /// A rise pauses while it changes by no more than this share of the whole.
@@ -62,7 +64,9 @@ fn fit(readings: &[(f64, u64)]) -> Option<Trend> {
     let largest = readings.iter().map(|(_, bytes)| *bytes).max().unwrap_or(last);
     // What never changed by as much had no step: most cgroups, for which nothing is searched.
     let may_have_one = (largest - smallest) as f64 >= LEAST_STEP && whole.variance > BETTER * BATCH * BATCH;
-    let step = may_have_one.then(|| step(&points, &sums)).flatten().filter(|(_, line)| line.variance * BETTER < whole.variance);
+    // A small jump beside much growth is growth that was slower for a while.
+    let is_one = |line: &Line| line.variance * BETTER < whole.variance && line.jump.abs() * LEAST_PART >= (largest - smallest) as f64;
+    let step = may_have_one.then(|| step(&points, &sums)).flatten().filter(|(_, line)| is_one(line));
     let line = step.as_ref().map_or(&whole, |(_, line)| line);
     let is_long = line.spans_s >= LEAST_S && line.count >= FEWEST;
     Some(Trend {
@@ -244,6 +248,14 @@ mod tests {
         assert_eq!((sawtooth.firm(), sawtooth.step.is_none(), sawtooth.swing_bytes), (None, true, 80 << 20));
         let noisy = trend(30, |s| 500.0 + 0.2 * noise(s));
         assert_eq!((noisy.firm(), noisy.step), (None, None), "batches of charges");
+    }
+
+    #[test]
+    fn growth_that_was_slower_for_a_while_is_growth() {
+        // As on a machine that is busy: 4 MiB a second, but for some seconds.
+        let found = trend(15, |s| 4.0 * s - 3.7 * ((s - 1.0) / 6.0).clamp(0.0, 1.0));
+        assert_eq!(found.step, None, "{found:?}");
+        assert!(per_minute(&found).is_some_and(|slope| slope > 180.0), "{found:?}");
     }
 
     #[test]

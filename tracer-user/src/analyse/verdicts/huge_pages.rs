@@ -21,7 +21,9 @@ const ZERO_PERCENT: u64 = 50;
 /// The verdict on a cgroup.
 #[must_use]
 pub fn verdict(cgroup: &Cgroup, report: &Report) -> Option<Verdict> {
-    let huge = super::innermost(cgroup, report, LEAST, |cgroup| cgroup.anon_huge_bytes)?;
+    // On 5.10 the figure was zero for twenty huge pages that page tables had: it is told in batches.
+    let of_processes = |cgroup: &Cgroup| cgroup.processes.iter().filter_map(|row| row.anon_huge_bytes).fold(0, u64::saturating_add);
+    let huge = super::innermost(cgroup, report, LEAST, |cgroup| Some(cgroup.anon_huge_bytes.unwrap_or(0).max(of_processes(cgroup))))?;
     let anon = cgroup.subtree.get("anon").or_else(|| cgroup.kinds.get("anon"))?.stat?;
     let all = || std::iter::once(cgroup).chain(super::below(cgroup, report)).flat_map(|cgroup| &cgroup.processes);
     let sum = |of: fn(&crate::report::ProcessRow) -> Option<u64>| all().filter_map(of).fold(0, u64::saturating_add);
