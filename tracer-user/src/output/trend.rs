@@ -24,7 +24,7 @@ pub fn in_words(trend: &Trend) -> String {
         (Some(step), None) => format!("{}, steady since", when(step)),
         (None, Some(rate)) => rate,
         (None, None) if trend.bytes_per_s.is_none() && trend.change_bytes.unsigned_abs() >= LEAST_CHANGE => {
-            format!("{} in {}", signed(trend.change_bytes), time(trend.window_s))
+            format!("{} in {}", units::signed(trend.change_bytes), time(trend.window_s))
         }
         (None, None) if trend.swing_bytes >= LEAST_SWING => format!("up and down by {}", units::bytes(trend.swing_bytes)),
         (None, None) => "steady".to_owned(),
@@ -33,18 +33,14 @@ pub fn in_words(trend: &Trend) -> String {
 
 fn moved(step: &Step) -> String {
     if step.ended_s - step.seconds <= AT_START_S {
-        format!("{} in the first {}", signed(step.bytes), time(step.ended_s))
+        format!("{} in the first {}", units::signed(step.bytes), time(step.ended_s))
     } else {
-        format!("{} in {}", signed(step.bytes), time(step.seconds))
+        format!("{} in {}", units::signed(step.bytes), time(step.seconds))
     }
 }
 
 fn when(step: &Step) -> String {
     if step.ended_s - step.seconds <= AT_START_S { moved(step) } else { format!("{} {} ago", moved(step), time(step.ago_s)) }
-}
-
-fn signed(bytes: i64) -> String {
-    format!("{}{}", if bytes < 0 { "-" } else { "+" }, units::bytes(bytes.unsigned_abs()))
 }
 
 /// Whole seconds, at least one.

@@ -14,7 +14,7 @@ const MOST_WALKED_BYTES: u64 = 1 << 30;
 const LEAST_HUGE_BYTES: u64 = 8 << 20;
 
 /// Bytes of a process; `None` where that is not known.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Held {
     /// Anonymous memory in huge pages; unknown of processes of more than 1 GiB.
     pub anonymous_huge: Option<u64>,

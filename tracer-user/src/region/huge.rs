@@ -13,7 +13,7 @@ pub const HUGE_BYTES: u64 = 2 << 20;
 const MOST: (usize, usize) = (64, 16);
 
 /// What was found in aligned places of anonymous memory of which every page is resident.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Probed {
     /// Pages of 4 KiB that were read.
     pub pages: u64,

@@ -27,7 +27,7 @@ pub use charges::{Charges, Retired, Swept};
 pub use files::{DirtiedBefore, File, Files};
 pub use names::{FrameId, KeyWords, Names, Process, StackWords};
 pub use spaces::{MappedRange, Space, Spaces, between};
-pub use surveys::{Arenas, Held, Malloc, Place, Region, SurveyedProcess, Surveys};
+pub use surveys::{Arenas, Malloc, Place, Region, SurveyedProcess, Surveys};
 
 use crate::kernel_half::probes::ProbeId;
 use crate::report::{Cost, Host, Migration, PlanRow};

@@ -1,6 +1,9 @@
 //! Regions of the processes that were looked into, and the place of each live anonymous sample in them.
 
-use crate::{cgroup::CgroupId, region::Class};
+use crate::{
+    cgroup::CgroupId,
+    region::{Class, held::Held},
+};
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 
@@ -53,23 +56,6 @@ pub struct Malloc {
     pub malloc_arena_max: Option<String>,
     /// glibc.malloc.arena_max of its GLIBC_TUNABLES, cut.
     pub tunable_arena_max: Option<String>,
-}
-
-/// What explains a process's memory beyond its regions, bytes; `None` where that is not known.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Held {
-    /// Anonymous memory in huge pages.
-    pub anonymous_huge: Option<u64>,
-    /// Freed with MADV_FREE and still resident.
-    pub lazily_freed: Option<u64>,
-    /// Locked in memory.
-    pub locked: Option<u64>,
-    /// Pinned for a device or io_uring.
-    pub pinned: Option<u64>,
-    /// Huge pages of hugetlbfs.
-    pub hugetlb: Option<u64>,
-    /// Pages that were read in what may be huge pages, and those of them that are zeros.
-    pub probed: Option<(u64, u64)>,
 }
 
 /// A process that was looked into.

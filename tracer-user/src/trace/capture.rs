@@ -17,7 +17,7 @@ use crate::{
     region::{Survey, Vma, intervals::Intervals},
     report,
     snapshot::{
-        Arenas, CgroupNames, Charges, File, Files, FrameId, Held, KeyWords, Malloc, MappedRange, Names, Place, Process, Region, Space,
+        Arenas, CgroupNames, Charges, File, Files, FrameId, KeyWords, Malloc, MappedRange, Names, Place, Process, Region, Space,
         StackWords, SurveyedProcess, Surveys, Swept,
     },
 };
@@ -298,7 +298,7 @@ pub fn surveys(read: &regions::Surveys) -> Surveys {
         owner: process.owner,
         regions: regions_of(&process.survey),
         malloc: malloc(&process.survey),
-        held: held(&process.survey.held),
+        held: process.survey.held,
         threads: process.survey.threads,
         thread_functions: process.survey.thread_functions.clone(),
         java_frames: process.survey.java_frames,
@@ -328,17 +328,6 @@ fn regions_of(survey: &Survey) -> Vec<Region> {
         })
     };
     regions.filter_map(region).collect()
-}
-
-fn held(held: &crate::region::held::Held) -> Held {
-    Held {
-        anonymous_huge: held.anonymous_huge,
-        lazily_freed: held.lazily_freed,
-        locked: held.locked,
-        pinned: held.pinned,
-        hugetlb: held.hugetlb,
-        probed: held.probed.map(|probed| (probed.pages, probed.zero)),
-    }
 }
 
 fn malloc(survey: &Survey) -> Malloc {

@@ -1,7 +1,7 @@
 //! `dead-container-shmem`: a container is gone and its tmpfs files, memfds or segments are not. They stay charged to the pod, no restart frees
 //! them, and without swap the kernel cannot reclaim them.
 
-use super::{Severity, followed, limited_ancestor, percent, place};
+use super::{Severity, followed, limited_ancestor, living_above, percent, place};
 use crate::{
     analyse::figures,
     report::{Cgroup, FileRow, Report, Verdict},
@@ -51,9 +51,8 @@ fn what_frees(files: &[&FileRow]) -> String {
 
 /// The living cgroup that a removed one was in, as far as the report has it.
 fn heir<'a>(dead: &Cgroup, report: &'a Report) -> Option<&'a Cgroup> {
-    // Those of unrelated pods that are gone themselves have nothing in common but the root.
-    let is_above = |path: &str| path != "/" && dead.path.strip_prefix(path).is_some_and(|rest| rest.starts_with('/'));
-    report.cgroups.iter().filter(|other| other.state != "dead" && is_above(&other.path)).max_by_key(|other| other.path.len())
+    // Those of unrelated pods that are gone themselves have nothing in common but the root, which is not among these.
+    living_above(dead, report).max_by_key(|other| other.path.len())
 }
 
 /// Bytes of shmem of a removed cgroup, and their standard error, where they are worth anything.

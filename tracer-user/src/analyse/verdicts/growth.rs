@@ -64,8 +64,7 @@ pub fn verdict(cgroup: &Cgroup, report: &Report) -> Option<Verdict> {
 /// The kind that grows most.
 fn grown(cgroup: &Cgroup) -> Option<(&str, f64)> {
     let growth = |(kind, row): (&'static &'static str, &KindRow)| Some((*kind, row.growth_bytes_per_s.filter(|slope| *slope > 0.0)?));
-    let shares =
-        figures::SHARES_OF_USAGE.iter().filter_map(|kind| growth((kind, cgroup.subtree.get(*kind).or_else(|| cgroup.kinds.get(*kind))?)));
+    let shares = figures::SHARES_OF_USAGE.iter().filter_map(|kind| growth((kind, super::whole(cgroup, kind)?)));
     shares.max_by(|a, b| a.1.total_cmp(&b.1))
 }
 

@@ -4,7 +4,7 @@
 //! zeros. Silent where they are full: then they save page tables and faults.
 
 use super::Severity;
-use crate::report::{Cgroup, Report, Verdict};
+use crate::report::{Cgroup, ProcessRow, Report, Verdict};
 use crate::text::units;
 use serde_json::json;
 
@@ -24,11 +24,10 @@ pub fn verdict(cgroup: &Cgroup, report: &Report) -> Option<Verdict> {
     // On 5.10 the figure was zero for twenty huge pages that page tables had: it is told in batches.
     let of_processes = |cgroup: &Cgroup| cgroup.processes.iter().filter_map(|row| row.anon_huge_bytes).fold(0, u64::saturating_add);
     let huge = super::innermost(cgroup, report, LEAST, |cgroup| Some(cgroup.anon_huge_bytes.unwrap_or(0).max(of_processes(cgroup))))?;
-    let anon = cgroup.subtree.get("anon").or_else(|| cgroup.kinds.get("anon"))?.stat?;
-    let all = || std::iter::once(cgroup).chain(super::below(cgroup, report)).flat_map(|cgroup| &cgroup.processes);
-    let sum = |of: fn(&crate::report::ProcessRow) -> Option<u64>| all().filter_map(of).fold(0, u64::saturating_add);
+    let anon = super::whole(cgroup, "anon")?.stat?;
+    let sum = |of: fn(&ProcessRow) -> Option<u64>| super::processes(cgroup, report).filter_map(of).fold(0, u64::saturating_add);
     let (read, zero) = (sum(|row| row.huge_pages_read), sum(|row| row.huge_pages_zero));
-    if huge < LEAST || huge < anon / 100 * PERCENT || read == 0 || u128::from(zero) * 100 < u128::from(read) * u128::from(ZERO_PERCENT) {
+    if huge < anon / 100 * PERCENT || read == 0 || u128::from(zero) * 100 < u128::from(read) * u128::from(ZERO_PERCENT) {
         return None;
     }
     let whose = super::mostly_of(cgroup, report, |row| row.anon_huge_bytes);
@@ -50,7 +49,6 @@ pub fn verdict(cgroup: &Cgroup, report: &Report) -> Option<Verdict> {
 #[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
-    use crate::report::ProcessRow;
 
     const MIB: u64 = 1 << 20;
 

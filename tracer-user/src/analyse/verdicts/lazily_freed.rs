@@ -20,7 +20,7 @@ const PERCENT: u64 = 10;
 pub fn verdict(cgroup: &Cgroup, report: &Report) -> Option<Verdict> {
     let freed = super::innermost(cgroup, report, LEAST, |cgroup| cgroup.lazily_freed_bytes)?;
     let usage = cgroup.usage_bytes?;
-    if freed < LEAST || freed < usage / 100 * PERCENT {
+    if freed < usage / 100 * PERCENT {
         return None;
     }
     let whose = super::mostly_of(cgroup, report, |row| row.lazily_freed_bytes);

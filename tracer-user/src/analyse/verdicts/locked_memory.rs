@@ -20,12 +20,11 @@ const PERCENT: u64 = 25;
 pub fn verdict(cgroup: &Cgroup, report: &Report) -> Option<Verdict> {
     let locked = super::innermost(cgroup, report, LEAST, |cgroup| cgroup.unevictable_bytes)?;
     let usage = cgroup.usage_bytes?;
-    if locked < LEAST || locked < usage / 100 * PERCENT {
+    if locked < usage / 100 * PERCENT {
         return None;
     }
     // Address space is locked, resident or not; and other things than locks are in the kernel's figure.
-    let all = std::iter::once(cgroup).chain(super::below(cgroup, report)).flat_map(|cgroup| &cgroup.processes);
-    let by_processes = all.filter_map(|row| row.locked_bytes).fold(0, u64::saturating_add);
+    let by_processes = super::processes(cgroup, report).filter_map(|row| row.locked_bytes).fold(0, u64::saturating_add);
     let whose = if by_processes >= locked / 2 {
         super::mostly_of(cgroup, report, |row| Some(row.locked_bytes?.min(locked)))
     } else {
@@ -38,7 +37,7 @@ pub fn verdict(cgroup: &Cgroup, report: &Report) -> Option<Verdict> {
         format!(" (mlock{whose} locked)")
     };
     // What of the page cache is on no list.
-    let file = cgroup.subtree.get("file").or_else(|| cgroup.kinds.get("file")).and_then(|row| row.stat).unwrap_or(0);
+    let file = super::whole(cgroup, "file").and_then(|row| row.stat).unwrap_or(0);
     let lists = cgroup.active_file_bytes.unwrap_or(0).saturating_add(cgroup.kubelet_reclaimable_bytes.unwrap_or(0));
     let cache = file.saturating_sub(lists).min(locked);
     let of_cache = match cache {

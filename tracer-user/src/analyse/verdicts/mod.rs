@@ -92,11 +92,16 @@ fn verdict(id: &str, severity: Severity, text: String, evidence: impl IntoIterat
     Verdict { id: id.to_owned(), severity: severity.name().to_owned(), text, evidence }
 }
 
+/// The living cgroups above one, without the root.
+fn living_above<'a>(cgroup: &Cgroup, report: &'a Report) -> impl Iterator<Item = &'a Cgroup> {
+    let is_above = |path: &str| path != "/" && cgroup.path.strip_prefix(path).is_some_and(|rest| rest.starts_with('/'));
+    report.cgroups.iter().filter(move |other| other.state != "dead" && is_above(&other.path))
+}
+
 /// The nearest living cgroup above with a limit: that is where a dead cgroup's bytes count.
 fn limited_ancestor<'a>(cgroup: &Cgroup, report: &'a Report) -> Option<(&'a Cgroup, u64)> {
-    let is_above = |path: &str| path != "/" && cgroup.path.strip_prefix(path).is_some_and(|rest| rest.starts_with('/'));
-    let above = report.cgroups.iter().filter(|other| other.state != "dead" && is_above(&other.path));
-    above.filter_map(|other| Some((other, other.limit_bytes?))).max_by_key(|(other, _)| other.path.len())
+    let limited = living_above(cgroup, report).filter_map(|other| Some((other, other.limit_bytes?)));
+    limited.max_by_key(|(other, _)| other.path.len())
 }
 
 /// The cgroups below one, at any depth.
@@ -112,10 +117,20 @@ fn innermost(cgroup: &Cgroup, report: &Report, least: u64, figure: impl Fn(&Cgro
     (!below(cgroup, report).filter_map(figure).any(|of_other| of_other >= least.max(bytes / 2))).then_some(bytes)
 }
 
+/// The processes in a cgroup and below it that were looked into.
+fn processes<'a>(cgroup: &'a Cgroup, report: &'a Report) -> impl Iterator<Item = &'a ProcessRow> {
+    std::iter::once(cgroup).chain(below(cgroup, report)).flat_map(|cgroup| &cgroup.processes)
+}
+
+/// The row of a kind with what is below the cgroup, or where that is not known of the cgroup itself.
+fn whole<'a>(cgroup: &'a Cgroup, kind: &str) -> Option<&'a KindRow> {
+    cgroup.subtree.get(kind).or_else(|| cgroup.kinds.get(kind))
+}
+
 /// `, mostly of java[12] 40.0 MiB and 3 more processes`: of the processes in the cgroup and below it those with most bytes.
 fn mostly_of(cgroup: &Cgroup, report: &Report, bytes: impl Fn(&ProcessRow) -> Option<u64>) -> String {
-    let all = std::iter::once(cgroup).chain(below(cgroup, report)).flat_map(|cgroup| &cgroup.processes);
-    let mut holders: Vec<(u64, &ProcessRow)> = all.filter_map(|row| Some((bytes(row).filter(|bytes| *bytes > 0)?, row))).collect();
+    let mut holders: Vec<(u64, &ProcessRow)> =
+        processes(cgroup, report).filter_map(|row| Some((bytes(row).filter(|bytes| *bytes > 0)?, row))).collect();
     holders.sort_by_key(|(bytes, row)| (std::cmp::Reverse(*bytes), row.pid));
     let more = match holders.len().saturating_sub(1) {
         0 => String::new(),

@@ -21,7 +21,7 @@ pub fn verdict(cgroup: &Cgroup, report: &Report) -> Option<Verdict> {
     let own = |cgroup: &Cgroup| Some(cgroup.processes.iter().filter_map(|row| row.pinned_bytes).fold(0, u64::saturating_add));
     let pinned = super::innermost(cgroup, report, LEAST, own)?;
     let usage = cgroup.usage_bytes?;
-    if pinned < LEAST || pinned < usage / 100 * PERCENT {
+    if pinned < usage / 100 * PERCENT {
         return None;
     }
     Some(super::verdict(

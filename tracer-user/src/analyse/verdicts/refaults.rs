@@ -26,13 +26,13 @@ const FILES: usize = 2;
 pub fn verdict(cgroup: &Cgroup, report: &Report) -> Option<Verdict> {
     let again = super::innermost(cgroup, report, LEAST, |cgroup| cgroup.refaulted_bytes)?;
     let limit = cgroup.binding_limit.as_ref()?;
-    let stat = |kind: &str| cgroup.subtree.get(kind).or_else(|| cgroup.kinds.get(kind)).and_then(|row| row.stat).unwrap_or(0);
+    let stat = |kind: &str| super::whole(cgroup, kind).and_then(|row| row.stat).unwrap_or(0);
     let (file, anon, usage) = (stat("file"), stat("anon"), limit.usage_bytes?);
     let per_s = again as f64 / report.duration_s;
     // What cannot be dropped fills the limit; and in a minute half of the page cache that is there is read again.
     let fixed = anon.saturating_add(stat("shmem")).saturating_add(stat("kernel"));
     let is_pressed = usage >= limit.limit_bytes / 100 * PERCENT && fixed >= limit.limit_bytes / 2;
-    if !is_pressed || again < LEAST || per_s * 60.0 < file as f64 / 2.0 || per_s < LEAST_PER_S || !per_s.is_finite() {
+    if !is_pressed || per_s * 60.0 < file as f64 / 2.0 || per_s < LEAST_PER_S || !per_s.is_finite() {
         return None;
     }
     let mut files: Vec<_> = cgroup.files.iter().filter(|row| row.kind == "file" && row.inode.is_some()).collect();

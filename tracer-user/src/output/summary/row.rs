@@ -144,7 +144,7 @@ fn headline(cgroup: &Cgroup, report: &Report, value: Value) -> Vec<String> {
     let parts = match peak(cgroup).filter(|_| value == Value::Peak) {
         // Of what has ended nothing grows.
         Some(peak) => [Some(peak), None, None],
-        None => [Some(size(cgroup, report)), growth(cgroup), time_to_limit(cgroup, FAR_S)],
+        None => [Some(size(cgroup, report)), growth(cgroup), time_to_limit(cgroup)],
     };
     let figures = parts.into_iter().flatten().collect::<Vec<_>>().join(", ");
     let whole = format!("{name} {figures}");
@@ -223,15 +223,13 @@ fn growth(cgroup: &Cgroup) -> Option<String> {
     Some(cgroup.trend.as_ref().map_or_else(|| "growth unknown".to_owned(), trend::in_words))
 }
 
-/// `limit in 2 min 20 s`, if it comes within so many seconds.
-fn time_to_limit(cgroup: &Cgroup, within: f64) -> Option<String> {
-    let (seconds, is_growing) = match &cgroup.binding_limit {
-        // That one grows, or the time would not be known.
-        Some(limit) if limit.path != cgroup.path => (limit.reached_in_s, true),
-        _ => (figures::seconds_to_limit(cgroup), true),
+/// `limit in 2 min 20 s`, if it comes within a day.
+fn time_to_limit(cgroup: &Cgroup) -> Option<String> {
+    let seconds = match &cgroup.binding_limit {
+        Some(limit) if limit.path != cgroup.path => limit.reached_in_s,
+        _ => figures::seconds_to_limit(cgroup),
     };
-    let seconds = seconds.filter(|seconds| is_growing && *seconds >= 1.0 && *seconds <= within)?;
-    units::seconds(seconds).map(|time| format!("limit in {time}"))
+    units::seconds(seconds.filter(|seconds| (1.0..=FAR_S).contains(seconds))?).map(|time| format!("limit in {time}"))
 }
 
 /// `anon 15.2 GiB (1.9 GiB live) · file 412.0 MiB · ...`: with the live part where much is older than the recording, if it fits. Kinds
