@@ -2,8 +2,10 @@
 //!
 //! Reading a file can take any time: its server may never answer, and a hostile one may be laid out so that a parser takes for ever. A
 //! thread cannot be stopped in either, so a job that takes too long is given up together with its thread, and another thread does the other
-//! jobs. There are never more than a few threads that were given up; with so many, nothing is read until one of them comes back.
+//! jobs. There are never more than a few threads that were given up; with so many, nothing is read until one of them comes back. On a machine
+//! that is busy with other things a thread is not slow but waits for a CPU: that time is not counted.
 
+use crate::host::proc::schedstat::Schedstat;
 use std::{
     collections::VecDeque,
     sync::{
@@ -20,7 +22,7 @@ const MOST_MESSAGES: usize = 64;
 /// Bounds.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Longest time for one job.
+    /// Longest time for one job, without that in which its thread wanted a CPU and had none.
     pub longest: Duration,
     /// Most threads that were given up and have not come back.
     pub given_up: usize,
@@ -45,6 +47,8 @@ pub struct Reader<K, J, A> {
     name: &'static str,
     work: Work<J, A>,
     limits: Limits,
+    /// How long a thread has waited for a CPU since its start; zero where that is unknown.
+    waited: fn(&Schedstat) -> Duration,
     thread: Option<Thread<J, A>>,
     /// In the order in which the thread has them. Kept with their jobs for another thread.
     asked: VecDeque<(K, J)>,
@@ -58,10 +62,20 @@ struct Thread<J, A> {
     messages: Receiver<Message<A>>,
     handle: JoinHandle<()>,
     /// When it began with the first of those that were asked for.
-    began: Option<Instant>,
+    began: Option<Began>,
+    /// None before its first job, and where the kernel does not tell.
+    schedstat: Option<Schedstat>,
+}
+
+#[derive(Clone, Copy)]
+struct Began {
+    at: Instant,
+    /// How long it had waited for a CPU by then.
+    waited: Duration,
 }
 
 enum Message<A> {
+    Started(Schedstat),
     Began(Instant),
     Answer(A),
 }
@@ -69,7 +83,16 @@ enum Message<A> {
 impl<K: PartialEq, J: Clone + Send + 'static, A: Send + 'static> Reader<K, J, A> {
     /// One without a thread: it is started with the first job. What a thread has to do first, `work` does.
     pub fn new(name: &'static str, limits: Limits, work: Work<J, A>) -> Reader<K, J, A> {
-        Reader { name, work, limits, thread: None, asked: VecDeque::new(), given_up: Vec::new(), is_exhausted: false }
+        Reader {
+            name,
+            work,
+            limits,
+            waited: |of| of.waited().unwrap_or_default(),
+            thread: None,
+            asked: VecDeque::new(),
+            given_up: Vec::new(),
+            is_exhausted: false,
+        }
     }
 
     /// Asks for a job, unless one of that name is under way or too many are. Whether it was taken.
@@ -103,10 +126,14 @@ impl<K: PartialEq, J: Clone + Send + 'static, A: Send + 'static> Reader<K, J, A>
                 return false;
             }
             let Some(thread) = &mut self.thread else { return false };
-            let stuck = thread.began.unwrap_or_else(Instant::now) + self.limits.longest;
+            let stuck = thread.stuck(self.waited, self.limits.longest);
             let next = end.map_or(stuck, |end| end.min(stuck));
             match thread.messages.recv_timeout(next.saturating_duration_since(Instant::now())) {
-                Ok(Message::Began(at)) => thread.began = Some(at),
+                Ok(Message::Started(schedstat)) => thread.schedstat = Some(schedstat),
+                Ok(Message::Began(at)) => {
+                    let waited = thread.schedstat.as_ref().map(self.waited).unwrap_or_default();
+                    thread.began = Some(Began { at, waited });
+                }
                 Ok(Message::Answer(answer)) => {
                     thread.began = None;
                     if let Some((key, _)) = self.asked.pop_front() {
@@ -120,13 +147,15 @@ impl<K: PartialEq, J: Clone + Send + 'static, A: Send + 'static> Reader<K, J, A>
                         take(key, Outcome::GivenUp(job));
                     }
                 }
-                Err(RecvTimeoutError::Timeout) if Instant::now() >= stuck => {
+                Err(RecvTimeoutError::Timeout) if Instant::now() >= thread.stuck(self.waited, self.limits.longest) => {
                     self.given_up.extend(self.thread.take().map(|thread| thread.handle));
                     if let Some((key, job)) = self.asked.pop_front() {
                         take(key, Outcome::GivenUp(job));
                     }
                 }
-                Err(RecvTimeoutError::Timeout) => return false,
+                Err(RecvTimeoutError::Timeout) if end.is_some_and(|end| Instant::now() >= end) => return false,
+                // It has had less of a CPU than it seemed.
+                Err(RecvTimeoutError::Timeout) => {}
             }
         }
         true
@@ -156,7 +185,7 @@ impl<K: PartialEq, J: Clone + Send + 'static, A: Send + 'static> Reader<K, J, A>
                 for (_, job) in &self.asked {
                     let _is_gone = jobs.send(job.clone());
                 }
-                self.thread = Some(Thread { jobs, messages, handle, began: None });
+                self.thread = Some(Thread { jobs, messages, handle, began: None, schedstat: None });
                 true
             }
             Err(error) => {
@@ -168,8 +197,23 @@ impl<K: PartialEq, J: Clone + Send + 'static, A: Send + 'static> Reader<K, J, A>
     }
 }
 
+impl<J, A> Thread<J, A> {
+    /// When it will have taken too long, as far as is known now.
+    fn stuck(&self, waited: fn(&Schedstat) -> Duration, longest: Duration) -> Instant {
+        let Some(began) = self.began else { return Instant::now() + longest };
+        let waited = self.schedstat.as_ref().map(waited).unwrap_or_default();
+        began.at + longest + waited.saturating_sub(began.waited)
+    }
+}
+
 /// Ends when nobody listens any more: this thread was given up, or the one who asked is gone.
 fn run<J, A>(jobs: &Receiver<J>, messages: &SyncSender<Message<A>>, work: &Work<J, A>) {
+    // Where the kernel does not tell, all time counts.
+    if let Ok(schedstat) = Schedstat::of_this_thread()
+        && messages.send(Message::Started(schedstat)).is_err()
+    {
+        return;
+    }
     for job in jobs {
         if messages.send(Message::Began(Instant::now())).is_err() || messages.send(Message::Answer(work(job))).is_err() {
             return;
@@ -187,7 +231,10 @@ impl<K: std::fmt::Debug, J, A> std::fmt::Debug for Reader<K, J, A> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::{Condvar, Mutex};
+    use std::sync::{
+        Condvar, Mutex,
+        atomic::{AtomicU64, Ordering},
+    };
 
     const LIMITS: Limits = Limits { longest: Duration::from_millis(400), given_up: 2, waiting: 8 };
 
@@ -257,6 +304,29 @@ mod tests {
         }
         let (all, outcomes) = wait(&mut reader, None);
         assert_eq!((all, outcomes), (true, vec![(1, Outcome::GivenUp(1)), (2, Outcome::Answer(4)), (4, Outcome::Answer(8))]));
+    }
+
+    #[test]
+    fn time_without_a_cpu_is_not_counted() {
+        // Each look at it finds a tenth of a second more: as many looks as it takes for the door to open.
+        static WAITED: AtomicU64 = AtomicU64::new(0);
+        let (mut reader, door) = doubling(LIMITS);
+        reader.waited = |_| Duration::from_millis(WAITED.fetch_add(100, Ordering::Relaxed));
+        assert!(reader.ask(1, 1));
+        let opener = std::thread::spawn(move || {
+            std::thread::sleep(2 * LIMITS.longest);
+            door.open();
+        });
+        assert_eq!(wait(&mut reader, None), (true, vec![(1, Outcome::Answer(2))]));
+        opener.join().unwrap();
+    }
+
+    #[test]
+    fn what_it_waited_before_the_job_does_not_help() {
+        let (mut reader, _door) = doubling(LIMITS);
+        reader.waited = |_| Duration::from_secs(3600);
+        assert!(reader.ask(1, 1));
+        assert_eq!(wait(&mut reader, None), (true, vec![(1, Outcome::GivenUp(1))]));
     }
 
     #[test]

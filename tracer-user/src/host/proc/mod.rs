@@ -8,6 +8,7 @@ pub mod comm;
 pub mod maps;
 pub mod mountinfo;
 pub mod rollup;
+pub mod schedstat;
 pub mod stat;
 pub mod status;
 
