@@ -14,6 +14,7 @@
 //! | [`trace`] | a running trace |
 //! | [`output`], [`recording`] | formats and views; the .mtrail format |
 //! | [`command`] | the command of `record -- CMD` |
+//! | [`serve`] | a running trace by HTTP |
 //! | [`cli`] | verbs |
 
 pub mod analyse;
@@ -30,6 +31,7 @@ pub mod process;
 pub mod recording;
 pub mod region;
 pub mod report;
+pub mod serve;
 pub mod snapshot;
 pub mod symbols;
 pub mod text;

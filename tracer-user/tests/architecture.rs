@@ -11,7 +11,7 @@ use std::{
 };
 
 /// The rooms from the ground up. A room may import those before it, and itself.
-const ROOMS: [&str; 19] = [
+const ROOMS: [&str; 20] = [
     "text",
     "report",
     "host",
@@ -30,6 +30,7 @@ const ROOMS: [&str; 19] = [
     "recording",
     "output",
     "command",
+    "serve",
     "cli",
 ];
 

@@ -18,10 +18,10 @@ use std::{io::Write as _, path::PathBuf};
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub struct DiffArgs {
-    /// The earlier recording, or a mark in it: FILE@MARK.
+    /// The earlier recording, or a mark in it: FILE@MARK. Or a memtrail that serves: http://HOST:PORT, or the path of its socket.
     #[arg(value_name = "A")]
     pub before: PathBuf,
-    /// The later recording, or a mark in it: FILE@MARK.
+    /// The later one, likewise.
     #[arg(value_name = "B")]
     pub after: PathBuf,
     /// Only these cgroups. May be given again.

@@ -5,12 +5,13 @@
 //! [`MOST_FAILURES`] readings in a row have failed the loop ends, and the verb still writes all that it can.
 
 use super::{interrupts::Interrupts, launch::Launched, marking::Marking, marking::Wish, pulse::Beat, pulse::Pulse, traced::Traced};
-use crate::text::units;
+use crate::{serve::look::Ask, text::units};
 use anyhow::{Result, anyhow};
 use std::{
     io::IsTerminal as _,
     time::{Duration, Instant},
 };
+use tokio::sync::mpsc;
 
 /// Longer than any trace.
 const FOREVER: Duration = Duration::from_secs(u32::MAX as u64);
@@ -30,6 +31,9 @@ pub(super) trait Task<T: Traced> {
     fn kills(&mut self, _trace: &mut T) -> Result<()> {
         Ok(())
     }
+
+    /// Somebody asks for a look at the trace.
+    fn look(&mut self, _ask: Ask, _trace: &mut T) {}
 
     /// Somebody wishes for a mark.
     fn mark(&mut self, _marking: &mut Marking, _wish: Wish, _trace: &mut T) {}
@@ -52,6 +56,8 @@ pub(super) struct Drive<'a> {
     pub(super) command: Option<&'a mut Launched>,
     /// Where marks can be wished for.
     pub(super) marking: Option<&'a mut Marking>,
+    /// Where looks at the trace are asked for.
+    pub(super) asks: Option<mpsc::Receiver<Ask>>,
     /// Show the time on the terminal, if it is one.
     pub(super) shows_time: bool,
 }
@@ -125,7 +131,7 @@ impl Drive<'_> {
         // Set while a kill may still get victims.
         let mut settle: Option<tokio::time::Instant> = None;
         while !verb.is_over() {
-            let Drive { interrupts, command, marking, .. } = self;
+            let Drive { interrupts, command, marking, asks, .. } = self;
             let ended = async {
                 match command.as_deref_mut() {
                     Some(command) => command.event().await,
@@ -141,6 +147,15 @@ impl Drive<'_> {
             let wished = async {
                 match marking.as_deref_mut() {
                     Some(marking) => marking.next().await,
+                    None => std::future::pending().await,
+                }
+            };
+            let asked = async {
+                match asks {
+                    Some(asks) => match asks.recv().await {
+                        Some(ask) => ask,
+                        None => std::future::pending().await,
+                    },
                     None => std::future::pending().await,
                 }
             };
@@ -161,6 +176,7 @@ impl Drive<'_> {
                 () = interrupted => return Ok(()),
                 ended = ended => if ended.map_err(|error| anyhow!(error).context("cannot wait for the command"))? { return Ok(()) },
                 wish = wished => if let Some(marking) = self.marking.as_deref_mut() { verb.mark(marking, wish, trace) },
+                ask = asked => verb.look(ask, trace),
                 () = settled => {
                     settle = None;
                     faults.note(verb.kills(trace));

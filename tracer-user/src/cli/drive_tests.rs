@@ -33,7 +33,7 @@ impl Task<Double> for Counting {
 
 fn drive(duration: Option<Duration>) -> Drive<'static> {
     let interval = Duration::from_millis(1);
-    Drive { interval, duration, interrupts: None, command: None, marking: None, shows_time: false }
+    Drive { interval, duration, interrupts: None, command: None, marking: None, asks: None, shows_time: false }
 }
 
 fn run(trace: &mut Double, verb: &mut Counting, duration: Option<Duration>) -> Driven {

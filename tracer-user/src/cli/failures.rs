@@ -2,6 +2,9 @@
 
 use super::status;
 
+/// Different failures that are kept: a trace may last for months.
+const MOST: usize = 64;
+
 /// Failures of outputs, in the order in which they happened, each once.
 #[derive(Default)]
 pub struct Failures(Vec<anyhow::Error>);
@@ -11,7 +14,7 @@ impl Failures {
     pub fn note(&mut self, result: anyhow::Result<()>) -> Option<String> {
         let error = result.err()?;
         let text = format!("{error:#}");
-        let is_new = self.0.iter().all(|known| format!("{known:#}") != text);
+        let is_new = self.0.len() < MOST && self.0.iter().all(|known| format!("{known:#}") != text);
         is_new.then(|| {
             self.0.push(error);
             text
@@ -42,5 +45,12 @@ mod tests {
         assert_eq!(failures.0.len(), 2);
         assert_eq!(format!("{:#}", failures.into_result().unwrap_err()), "b: full");
         assert!(Failures::default().into_result().is_ok());
+    }
+
+    #[test]
+    fn failures_that_are_always_new_are_bounded() {
+        let mut failures = Failures::default();
+        let told = (0..1000).filter(|n| failures.note(Err(anyhow!("failure {n}"))).is_some()).count();
+        assert_eq!((told, failures.0.len()), (super::MOST, super::MOST));
     }
 }

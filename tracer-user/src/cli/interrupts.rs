@@ -49,6 +49,11 @@ impl Interrupts {
         Ok(Interrupts { interrupt, hangup, terminate: signal(SignalKind::terminate()).context("cannot wait for SIGTERM")? })
     }
 
+    /// The same without SIGHUP, which then has another meaning.
+    pub(super) fn without_hangup(self) -> Interrupts {
+        Interrupts { hangup: None, ..self }
+    }
+
     /// Returns when one came. May be dropped at any time.
     pub(super) async fn next(&mut self) {
         async fn of(signal: &mut Option<Signal>) {

@@ -112,7 +112,7 @@ impl Drop for Listener {
 }
 
 /// The folder, made if it is not there. One that others may enter is refused: they could put a socket of theirs in it.
-fn prepare(directory: &Path) -> io::Result<()> {
+pub fn prepare(directory: &Path) -> io::Result<()> {
     match DirBuilder::new().mode(0o700).create(directory) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
         _ => {}

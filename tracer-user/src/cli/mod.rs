@@ -22,6 +22,7 @@ pub mod record;
 pub mod report;
 mod rotation;
 mod series;
+pub mod serve;
 pub mod status;
 mod streaming;
 mod traced;
@@ -52,6 +53,7 @@ Examples:
   memtrail report run.mtrail --view stacks            look at a recording again
   memtrail diff before.mtrail after.mtrail            what grew between two recordings
   memtrail mark loaded                                name this moment in a running recording
+  memtrail serve                                      always on: metrics, profiles, kills by HTTP
   memtrail oom --follow                               an autopsy for each OOM kill
   memtrail doctor                                     what this host can do
   memtrail demo                                       three small workloads, traced and explained";
@@ -67,6 +69,8 @@ pub enum Verb {
     Diff(diff::DiffArgs),
     /// Name this moment in the recordings that run, as the beginning or end of a phase.
     Mark(mark::MarkArgs),
+    /// Trace for as long as it runs, and answer by HTTP: metrics, profiles, OOM kills, reports of the last hours.
+    Serve(serve::ServeArgs),
     /// Wait for OOM kills and print an autopsy for each: who, at which limit, what filled it, what grew.
     Oom(oom::OomArgs),
     /// What this host can do: facts, the provider of each probe and why, what it would cost.
@@ -94,6 +98,7 @@ pub fn run(cli: Cli) -> u8 {
         Verb::Report(args) => report::run(&args),
         Verb::Diff(args) => diff::run(&args),
         Verb::Mark(args) => mark::run(&args),
+        Verb::Serve(args) => serve::run(args),
         Verb::Oom(args) => oom::run(args),
         Verb::Doctor(args) => doctor::run(&args),
         Verb::Demo(args) => demo::run(&args),

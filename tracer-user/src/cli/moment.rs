@@ -1,9 +1,21 @@
-//! A moment of a recording as an argument: `FILE`, its end, or a mark in it.
+//! A moment as an argument: `FILE`, the end of a recording; `FILE@MARK`, a mark in it; or what a memtrail that serves knows now, by its address or
+//! the path of its socket.
 
 use super::patience::Patience;
-use crate::{recording, report::Report, text::units};
-use anyhow::{Result, bail};
-use std::path::{Path, PathBuf};
+use crate::{
+    recording::{self, Header, Recording},
+    report::Report,
+    serve::{access, client},
+    text::units,
+};
+use anyhow::{Context as _, Result, bail};
+use std::{
+    os::unix::fs::FileTypeExt as _,
+    path::{Path, PathBuf},
+};
+
+/// The variable with the path of the file in which the token stands that a memtrail asked by address wants to see.
+const TOKEN_FILE: &str = "MEMTRAIL_TOKEN_FILE";
 
 /// One side of a comparison.
 pub struct Moment {
@@ -32,9 +44,38 @@ impl Moment {
 }
 
 /// The snapshot of a mark, or the last one, with a word where that takes long.
-pub fn read(file: &Path, mark: Option<&str>) -> Result<recording::Recording, recording::RecordingError> {
+pub fn read(file: &Path, mark: Option<&str>) -> Result<Recording> {
     let _patience = Patience::with(&format!("reading {}", file.display()));
-    recording::read_snapshot(file, mark)
+    if !is_served(file) {
+        return Ok(recording::read_snapshot(file, mark)?);
+    }
+    if let Some(mark) = mark {
+        bail!("{}: it is asked for now, and has no mark {mark:?}", file.display());
+    }
+    let report = ask(file)?;
+    let header = Header { tool: report.tool.clone(), schema: report.schema, host: report.host.clone(), started: report.started.clone() };
+    let (intervals, marks) = (Vec::new(), Vec::new());
+    Ok(Recording { header, intervals, report: Some(report), marks, truncated: false, finished: false, skipped_frames: 0 })
+}
+
+/// Whether an argument is no recording but a memtrail that serves.
+pub fn is_served(argument: &Path) -> bool {
+    argument.to_str().is_some_and(|text| text.starts_with("http://"))
+        || argument.metadata().is_ok_and(|metadata| metadata.file_type().is_socket())
+}
+
+/// What a memtrail that serves knows now.
+fn ask(of: &Path) -> Result<Report> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot ask")?;
+    let answer = match of.to_str().filter(|text| text.starts_with("http://")) {
+        Some(address) => {
+            let token = std::env::var_os(TOKEN_FILE).map(|file| access::read_token(Path::new(&file)));
+            let token = token.transpose().map_err(|error| anyhow::anyhow!("{TOKEN_FILE}: {error}"))?;
+            runtime.block_on(client::get(address, "/report", token.as_deref()))?
+        }
+        None => runtime.block_on(client::get_by_socket(of, "/report"))?,
+    };
+    serde_json::from_slice(&answer).with_context(|| format!("{}: what it answers is no report", of.display()))
 }
 
 /// File and mark of `FILE@MARK`. A mark has no @, a file may.

@@ -143,7 +143,7 @@ async fn watch(args: OomArgs) -> Result<u8> {
     let wish = Wish { share: args.warn, within_s: args.warn_within.map(|within| within.as_secs_f64()) };
     let mut told = Told::new(&args, log, wish);
     let (interval, duration) = (args.interval, args.duration);
-    let drive = Drive { interval, duration, interrupts: Some(interrupts), command: None, marking: None, shows_time: false };
+    let drive = Drive { interval, duration, interrupts: Some(interrupts), command: None, marking: None, asks: None, shows_time: false };
     let driven = drive.run(&mut session, &mut told).await;
     // What was read is told, whatever ended it.
     let drained = session.drain_oom();
@@ -303,7 +303,7 @@ fn json(value: &impl serde::Serialize) -> String {
 }
 
 /// Writes the autopsy to the directory, and removes the oldest beyond the bound: only files of this name.
-fn keep_in(dir: &Path, autopsy: &Autopsy, number: u64, mode: Option<Mode>) -> Result<()> {
+pub(super) fn keep_in(dir: &Path, autopsy: &Autopsy, number: u64, mode: Option<Mode>) -> Result<()> {
     let time: String = autopsy.time.chars().filter(|c| c.is_ascii_alphanumeric()).collect();
     let name = format!("{PREFIX}{time}-{}-{}-{number:06}.json", autopsy.event, std::process::id());
     let path = dir.join(&name);

@@ -206,6 +206,7 @@ async fn record(args: RecordArgs, waiting: Option<Waiting>) -> Result<u8> {
         shows_time: launched.is_none(),
         command: launched.as_mut(),
         marking: Some(&mut marking),
+        asks: None,
     };
     let driven = drive.run(&mut session, &mut recorded).await;
     drop(marking);

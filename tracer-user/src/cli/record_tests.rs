@@ -45,7 +45,8 @@ fn record(args: &RecordArgs, trace: &mut Double, readings: u32, makes_mark: bool
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let series = Series::begin(trace, wanted(args))?;
     let mut verb = Counted { recorded: Recorded { series }, left: readings, makes_mark };
-    let drive = Drive { interval: args.interval, duration: None, interrupts: None, command: None, marking: None, shows_time: false };
+    let drive =
+        Drive { interval: args.interval, duration: None, interrupts: None, command: None, marking: None, asks: None, shows_time: false };
     let driven = runtime.block_on(async { drive.run(trace, &mut verb).await });
     Ended::of(trace, verb.recorded.series, driven).write(args)
 }

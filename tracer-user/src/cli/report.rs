@@ -31,8 +31,9 @@ pub(super) const KINDS: [&str; 7] = ["anon", "file", "shmem", "hugetlb", "kernel
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub struct ReportArgs {
-    /// The recording; one that is still being written shows its last whole snapshot.
-    #[arg(value_name = "FILE.mtrail")]
+    /// The recording; one that is still being written shows its last whole snapshot. Or a memtrail that serves: http://HOST:PORT, or the path of
+    /// its socket.
+    #[arg(value_name = "FILE.mtrail|ADDRESS")]
     pub file: PathBuf,
     /// What to show; without it, the summary.
     #[arg(long, value_enum)]
@@ -104,7 +105,10 @@ Examples:
   memtrail report run.mtrail --value charged -o out.svg  a flame graph of all charges
   memtrail report run.mtrail --from warm --to loaded     what grew between two marks
   memtrail report run.mtrail --by thread -o out.folded   live bytes by thread
-  memtrail report run.mtrail --symbols build/debug       names from the files of a build";
+  memtrail report run.mtrail --symbols build/debug       names from the files of a build
+  memtrail report http://127.0.0.1:9774 --view pods      what a memtrail that serves knows now
+
+A token that an address asks for stands in the file that MEMTRAIL_TOKEN_FILE names.";
 
 /// What stacks are split by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -140,6 +144,12 @@ pub fn run(args: &ReportArgs) -> Result<u8> {
         output::check_target(file, Source::Recording)?;
     }
     check(args)?;
+    if let Some(file) =
+        args.output.iter().find(|file| moment::is_served(&args.file) && Format::of(file).is_some_and(|format| format.report.is_none()))
+    {
+        let text = format!("{}: {} tells of now, and not of memory over time", file.display(), args.file.display());
+        return Err(Conflict(text).into());
+    }
     args.names.check()?;
     if args.view == Some(View::Marks) {
         return print(&views::marks(&moment::read(&args.file, None)?.marks));

@@ -188,13 +188,15 @@ impl Series {
     /// # Errors
     /// When a recording needs a report, and there is none.
     pub fn mark(&mut self, name: &str, trace: &mut dyn Traced) -> Result<f64> {
-        let (mut at_s, mut results) = (trace.elapsed_s(), Vec::new());
-        if !self.recordings.is_empty() {
-            let report = trace.report()?;
-            at_s = report.duration_s;
-            for part in &mut self.recordings {
-                results.push(part.snapshot(&report));
-            }
+        let report = if self.recordings.is_empty() { None } else { Some(trace.report()?) };
+        Ok(self.mark_as(name, report.as_ref(), trace))
+    }
+
+    /// The same with a report that was made just now; its time in seconds.
+    pub fn mark_as(&mut self, name: &str, report: Option<&Report>, trace: &mut dyn Traced) -> f64 {
+        let (at_s, mut results) = (report.map_or_else(|| trace.elapsed_s(), |report| report.duration_s), Vec::new());
+        if let Some(report) = report {
+            results.extend(self.recordings.iter_mut().map(|part| part.snapshot(report)));
         }
         let mark = Mark { name: name.to_owned(), at_s, clocks: trace.clocks() };
         for part in &mut self.recordings {
@@ -208,7 +210,7 @@ impl Series {
         if let Some(streaming) = &mut self.streaming {
             streaming.mark(name, at_s);
         }
-        Ok(at_s)
+        at_s
     }
 
     /// What came to the distributions between the last interval and the report, so that all intervals add up to it.

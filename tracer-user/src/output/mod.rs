@@ -17,6 +17,7 @@
 //! | [`regions`] | the view of regions |
 //! | [`nmt`] | a JVM's own account beside its regions |
 //! | [`histograms`] | distributions as text |
+//! | [`metrics`] | series for Prometheus |
 //! | [`trend`] | how usage changes, in a few words |
 //! | [`diff`] | a comparison as text, JSON, folded stacks, flame graph |
 //! | [`threads`] | stacks split by thread |
@@ -27,6 +28,7 @@ mod diff_svg;
 pub mod files;
 pub mod format;
 pub mod histograms;
+pub mod metrics;
 pub mod nmt;
 pub mod pods;
 pub mod regions;

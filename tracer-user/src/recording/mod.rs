@@ -139,7 +139,7 @@ fn known(marks: &[String]) -> String {
 }
 
 impl RecordingError {
-    fn io(path: &Path, doing: &'static str, source: io::Error) -> Self {
+    pub(crate) fn io(path: &Path, doing: &'static str, source: io::Error) -> Self {
         RecordingError::Io { path: path.to_owned(), doing, source }
     }
 

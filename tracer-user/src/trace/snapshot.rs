@@ -50,8 +50,20 @@ pub(super) struct Beside<'a> {
     pub spaces: Option<Spaces>,
     /// The moment, monotonic nanoseconds.
     pub now_ns: u64,
-    /// A report is made of it: names are worth a longer wait, and rows that left the tables and names of threads are wanted too.
-    pub is_report: bool,
+    /// How much is looked at.
+    pub depth: Depth,
+}
+
+/// How much a snapshot looks at, and what it waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Depth {
+    /// All, for a report that somebody reads: names are waited for, and processes are looked into.
+    Report,
+    /// What the tables and the kernel's figures say, for a view that is made anew all the time: no process is looked into, and names come when
+    /// they are there.
+    Glance,
+    /// What was live at a kill.
+    Kill,
 }
 
 impl Session {
@@ -73,22 +85,40 @@ impl Session {
         report
     }
 
+    /// The report as of now without what takes long: no process is looked into, so that there are neither regions nor what is concluded from
+    /// them, and names that are still looked up are missing.
+    ///
+    /// # Errors
+    /// As [`Session::report`].
+    pub fn glance(&mut self) -> Result<Report, SessionError> {
+        let snapshot = self.snapshot_to(Depth::Glance)?;
+        Ok(self.report_of(&snapshot))
+    }
+
     /// The snapshot of now, for a report.
     pub fn snapshot(&mut self) -> Result<Snapshot, SessionError> {
+        self.snapshot_to(Depth::Report)
+    }
+
+    fn snapshot_to(&mut self, depth: Depth) -> Result<Snapshot, SessionError> {
         let (mut phases, reporting_ns) = (Phases::begin(), monotonic_ns());
         self.cpu.reporting = crate::host::clock::process_cpu_ns();
         self.drain_events()?;
         self.drain_oom()?;
-        // What a runtime writes a moment after it has made the cgroup.
-        self.settle_names()?;
-        // Programs that began a moment ago; without their files their frames would be unknown.
-        if !self.unwinding.settle_files(SETTLE) {
-            log::warn!("files are opened slowly: some names may be missing");
+        if depth == Depth::Report {
+            // What a runtime writes a moment after it has made the cgroup.
+            self.settle_names()?;
+            // Programs that began a moment ago; without their files their frames would be unknown.
+            if !self.unwinding.settle_files(SETTLE) {
+                log::warn!("files are opened slowly: some names may be missing");
+            }
+            phases.end("files open");
+            self.name_late(Waiting::Report);
+            // What intervals needed for a moment is not needed beside what a report needs.
+            give_memory_back();
+        } else {
+            self.take_names_in()?;
         }
-        phases.end("files open");
-        self.name_late(Waiting::Report);
-        // What intervals needed for a moment is not needed beside what a report needs.
-        give_memory_back();
         // A folio may wait in a CPU's batch: the sweep settles those, and finds what is charged but not mapped.
         let slots: Vec<u64> = tables::samples(&self.running.bpf)?.keys().copied().collect();
         let swept = tables::sweep(&mut self.running.bpf, slots.into_iter())?;
@@ -108,13 +138,13 @@ impl Session {
         let members = self.members(readings.iter().map(|(id, _)| *id));
         self.ahead.stop();
         let records = if self.mappings.is_some() { kernel_half::mappings::records(&self.running.bpf)? } else { HashMap::new() };
-        let reserved = self.reserved_by_jvms(&members, &processes)?;
-        let surveys = regions::read(
-            &self.surveying,
-            &regions::Tables { keys: &keys, samples: &samples, processes: &processes, mappings: &records },
-            &members,
-            reserved,
-        );
+        let surveys = if depth == Depth::Report {
+            let reserved = self.reserved_by_jvms(&members, &processes)?;
+            let tables = regions::Tables { keys: &keys, samples: &samples, processes: &processes, mappings: &records };
+            regions::read(&self.surveying, &tables, &members, reserved)
+        } else {
+            Surveys::default()
+        };
         let spaces = self.spaces(&surveys, records)?;
         // After whoever names some.
         let stacks = tables::stacks(&self.running.bpf)?;
@@ -138,7 +168,7 @@ impl Session {
         };
         self.pending = tables.pending();
         phases.end("tables read");
-        let beside = Beside { readings: &readings, above, surveys: &surveys, spaces, now_ns: monotonic_ns(), is_report: true };
+        let beside = Beside { readings: &readings, above, surveys: &surveys, spaces, now_ns: monotonic_ns(), depth };
         let mut snapshot = self.capture(&tables, beside, |_| true);
         snapshot.cgroups.recent = self.recent(&readings);
         snapshot.cgroups.kernel_peaks = self.kernel_peaks(&readings);
@@ -160,7 +190,7 @@ impl Session {
     pub(super) fn capture(&mut self, tables: &Tables<'_>, beside: Beside<'_>, in_words: impl Fn(u64) -> bool) -> Snapshot {
         let cgroups = self.cgroups(beside.readings, beside.above);
         let wanted = |id: CgroupId| cgroups.wanted(id);
-        let names = if beside.is_report { Names::for_report } else { Names::new };
+        let names = if beside.depth == Depth::Report { Names::for_report } else { Names::new };
         let mut symbols = names(self.unwinding.files(), &mut self.symbolizer);
         let of_wanted = tables.keys.iter().filter(|(identity, record)| wanted(CgroupId(record.key.owner)) && in_words(**identity));
         symbols.learn(of_wanted.map(|(_, record)| record), tables.stacks);
@@ -171,22 +201,23 @@ impl Session {
         words.processes(named.iter().map(|(process, _)| *process));
         words.keys(wanted, in_words);
         words.stacks(named.into_iter());
-        if beside.is_report {
+        if beside.depth == Depth::Report {
             words.threads();
         }
         words.functions(beside.spaces.iter().flat_map(|spaces| functions_of(spaces, beside.surveys)));
-        let retired = self.retired.rows(|owner| beside.is_report && cgroups.wanted(CgroupId(owner))).map(|(row, charged)| Retired {
-            owner: row.owner,
-            kind: row.kind,
-            comm: row.comm,
-            status: row.status,
-            frames: row.frames.into_iter().map(|frame| words.frame(frame)).collect(),
-            bytes: charged.bytes,
-            variance: charged.variance,
-            samples: charged.samples,
-            peak: charged.peak,
-            peak_mark: charged.peak_mark,
-        });
+        let retired =
+            self.retired.rows(|owner| beside.depth != Depth::Kill && cgroups.wanted(CgroupId(owner))).map(|(row, charged)| Retired {
+                owner: row.owner,
+                kind: row.kind,
+                comm: row.comm,
+                status: row.status,
+                frames: row.frames.into_iter().map(|frame| words.frame(frame)).collect(),
+                bytes: charged.bytes,
+                variance: charged.variance,
+                samples: charged.samples,
+                peak: charged.peak,
+                peak_mark: charged.peak_mark,
+            });
         let retired: Vec<Retired> = retired.collect();
         let names = words.names();
         let files = capture::files(tables, &names, wanted, self.dirtied.rows().map(|(row, _)| row.file));

@@ -20,35 +20,91 @@ const NO_STACK: &str = "[no stack]";
 /// # Errors
 /// When the writer fails.
 pub fn write(report: &Report, value: Value, writer: impl Write) -> io::Result<()> {
+    compress(&profile(report, Shape::whole(value)), writer)
+}
+
+/// The same with one value alone, under the name that the profiles of Go's runtime give it: viewers know by that name how it adds up. What is
+/// shown is called `subject`, which stands where the name of the program would.
+///
+/// # Errors
+/// When the writer fails.
+pub fn write_for_viewers(report: &Report, value: Value, subject: &str, writer: impl Write) -> io::Result<()> {
+    compress(&profile(report, Shape { subject: Some(subject), ..Shape::of_go(value) }), writer)
+}
+
+fn compress(profile: &Profile, writer: impl Write) -> io::Result<()> {
     // Without a time in the head, so that equal reports give equal files.
     let mut gzip = GzBuilder::new().mtime(0).write(writer, Compression::default());
-    gzip.write_all(&profile(report, value).encode_to_vec())?;
+    gzip.write_all(&profile.encode_to_vec())?;
     gzip.finish()?.flush()
 }
 
-fn profile(report: &Report, value: Value) -> Profile {
+/// Name and unit of a type of value, which value of a row it is, and whether it is told in pages.
+type SampleType = (&'static str, &'static str, Value, bool);
+
+/// Which values a profile has.
+struct Shape<'a> {
+    types: &'static [SampleType],
+    /// What viewers show first.
+    preferred: &'static str,
+    /// What stands where the name of the program would.
+    subject: Option<&'a str>,
+    /// It is of a moment and not of a time.
+    is_instant: bool,
+}
+
+impl Shape<'_> {
+    fn whole(value: Value) -> Shape<'static> {
+        const TYPES: &[SampleType] = &[
+            ("live_bytes", "bytes", Value::Live, false),
+            ("live_objects", "pages", Value::Live, true),
+            ("charged_bytes", "bytes", Value::Charged, false),
+            ("charged_objects", "pages", Value::Charged, true),
+            ("peak_bytes", "bytes", Value::Peak, false),
+            ("peak_objects", "pages", Value::Peak, true),
+        ];
+        let preferred = match value {
+            Value::Charged => "charged_bytes",
+            Value::Peak => "peak_bytes",
+            Value::Live | Value::Growth => "live_bytes",
+        };
+        Shape { types: TYPES, preferred, subject: None, is_instant: false }
+    }
+
+    fn of_go(value: Value) -> Shape<'static> {
+        const LIVE: &[SampleType] = &[("inuse_objects", "count", Value::Live, true), ("inuse_space", "bytes", Value::Live, false)];
+        const CHARGED: &[SampleType] = &[("alloc_objects", "count", Value::Charged, true), ("alloc_space", "bytes", Value::Charged, false)];
+        const PEAK: &[SampleType] = &[("peak_objects", "count", Value::Peak, true), ("peak_space", "bytes", Value::Peak, false)];
+        let (types, is_instant) = match value {
+            Value::Live | Value::Growth => (LIVE, true),
+            Value::Charged => (CHARGED, false),
+            Value::Peak => (PEAK, true),
+        };
+        Shape { types, preferred: types[1].0, subject: None, is_instant }
+    }
+
+    /// Whether a row has any of these values.
+    fn shows(&self, row: &StackRow) -> bool {
+        self.types.iter().any(|(_, _, value, _)| value.of(row) > 0)
+    }
+}
+
+fn profile(report: &Report, shape: Shape<'_>) -> Profile {
     let mut tables = Tables::new(&report.binaries);
     // Index 0 of the strings is the empty one.
     tables.string("");
-    let types = [
-        ("live_bytes", "bytes"),
-        ("live_objects", "pages"),
-        ("charged_bytes", "bytes"),
-        ("charged_objects", "pages"),
-        ("peak_bytes", "bytes"),
-        ("peak_objects", "pages"),
-    ];
-    let sample_type = types.map(|(name, unit)| tables.value_type(name, unit)).to_vec();
-    let preferred = match value {
-        Value::Charged => "charged_bytes",
-        Value::Peak => "peak_bytes",
-        Value::Live | Value::Growth => "live_bytes",
-    };
-    let default_sample_type = tables.string(preferred);
+    if let Some(subject) = shape.subject {
+        // Viewers take the first mapping for the program's own file.
+        tables.mapping(subject, None, 0);
+    }
+    let sample_type = shape.types.iter().map(|(name, unit, ..)| tables.value_type(name, unit)).collect();
+    let default_sample_type = tables.string(shape.preferred);
     let page = u64::from(report.host.page_size).max(1);
     let rows = report.cgroups.iter().flat_map(|cgroup| cgroup.stacks.iter().map(move |row| (cgroup, row)));
-    let rows = rows.filter(|(_, row)| row.live > 0 || row.charged > 0 || row.peak > 0);
-    let sample = rows.flat_map(|(cgroup, row)| samples(cgroup, row, page, &mut tables)).collect();
+    let rows = rows.filter(|(_, row)| shape.shows(row));
+    let sample = rows.flat_map(|(cgroup, row)| samples(cgroup, row, page, &shape, &mut tables)).collect();
+    // A profile of a moment has the time of the moment.
+    let (time, duration_s) = if shape.is_instant { (&report.ended, 0.0) } else { (&report.started, report.duration_s) };
     let comments = [
         report.tool.clone(),
         format!("kernel {}, {} CPUs, cgroup {}, {}", report.host.kernel, report.host.cpus, report.host.cgroup, report.started),
@@ -61,8 +117,8 @@ fn profile(report: &Report, value: Value) -> Profile {
         comment: comments.map(|comment| tables.string(&comment)).to_vec(),
         period_type: Some(tables.value_type("space", "bytes")),
         period: signed(report.sampling.mean_bytes),
-        time_nanos: date::parse_rfc3339(&report.started).and_then(|seconds| seconds.checked_mul(1_000_000_000)).unwrap_or(0),
-        duration_nanos: (report.duration_s * 1e9) as i64,
+        time_nanos: date::parse_rfc3339(time).and_then(|seconds| seconds.checked_mul(1_000_000_000)).unwrap_or(0),
+        duration_nanos: (duration_s * 1e9) as i64,
         mapping: tables.mappings,
         location: tables.locations,
         function: tables.functions,
@@ -106,7 +162,7 @@ fn parts(row: &StackRow) -> Vec<Part<'_>> {
     parts
 }
 
-fn samples(cgroup: &Cgroup, row: &StackRow, page: u64, tables: &mut Tables<'_>) -> Vec<Sample> {
+fn samples(cgroup: &Cgroup, row: &StackRow, page: u64, shape: &Shape<'_>, tables: &mut Tables<'_>) -> Vec<Sample> {
     // Innermost first, unlike everywhere else here.
     let mut location_id: Vec<u64> = row.frames.iter().rev().map(|name| tables.location(name)).collect();
     if location_id.is_empty() {
@@ -131,8 +187,13 @@ fn samples(cgroup: &Cgroup, row: &StackRow, page: u64, tables: &mut Tables<'_>) 
         .map(|part| {
             let own = part.labels.iter().filter_map(|(key, word)| tables.label(key, word));
             let label = common.iter().cloned().chain(own).collect();
-            let bytes = [part.live, part.charged, part.peak];
-            let value = bytes.iter().flat_map(|bytes| [signed(*bytes), signed(bytes.div_ceil(page))]).collect();
+            let bytes = |value| match value {
+                Value::Live | Value::Growth => part.live,
+                Value::Charged => part.charged,
+                Value::Peak => part.peak,
+            };
+            let told = |(_, _, value, in_pages): &SampleType| signed(if *in_pages { bytes(*value).div_ceil(page) } else { bytes(*value) });
+            let value = shape.types.iter().map(told).collect();
             Sample { location_id: location_id.clone(), value, label }
         })
         .collect()

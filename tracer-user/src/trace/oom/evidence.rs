@@ -13,7 +13,7 @@ use crate::{
     trace::{
         capture, regions,
         session::{Session, SessionError},
-        snapshot::Beside,
+        snapshot::{Beside, Depth},
     },
 };
 use std::collections::{HashMap, HashSet};
@@ -78,7 +78,7 @@ impl Session {
         };
         // Who mapped a region is told of the living.
         let beside =
-            Beside { readings: &readings, above: HashMap::new(), surveys: &surveys, spaces: None, now_ns: kill.at_ns, is_report: false };
+            Beside { readings: &readings, above: HashMap::new(), surveys: &surveys, spaces: None, now_ns: kill.at_ns, depth: Depth::Kill };
         let snapshot = self.capture(&tables, beside, |identity| in_words.contains(&identity));
         let rows = rows::evidence(&snapshot).into_iter().map(|(id, mut row)| {
             let dead = self.registry.get(id).is_some_and(|cgroup| was_dead(cgroup, kill.at_ns));
