@@ -33,6 +33,7 @@ pub mod nmt;
 pub mod pagemap;
 pub mod place;
 pub mod report;
+pub mod serve;
 pub mod signals;
 pub mod stat;
 pub mod watchdog;

@@ -15,6 +15,7 @@
 //! | [`output`], [`recording`] | formats and views; the .mtrail format |
 //! | [`command`] | the command of `record -- CMD` |
 //! | [`serve`] | a running trace by HTTP |
+//! | [`top`] | screens of a running trace |
 //! | [`cli`] | verbs |
 
 pub mod analyse;
@@ -35,5 +36,6 @@ pub mod serve;
 pub mod snapshot;
 pub mod symbols;
 pub mod text;
+pub mod top;
 pub mod trace;
 pub mod unwind;

@@ -11,7 +11,7 @@ use std::{
 };
 
 /// The rooms from the ground up. A room may import those before it, and itself.
-const ROOMS: [&str; 20] = [
+const ROOMS: [&str; 21] = [
     "text",
     "report",
     "host",
@@ -31,6 +31,7 @@ const ROOMS: [&str; 20] = [
     "output",
     "command",
     "serve",
+    "top",
     "cli",
 ];
 
@@ -292,7 +293,7 @@ const IMPURE: [&str; 12] = [
     "\"/proc",
 ];
 /// The pure rooms.
-const PURE: [&str; 4] = ["text", "report", "snapshot", "analyse"];
+const PURE: [&str; 5] = ["text", "report", "snapshot", "analyse", "top"];
 
 #[test]
 fn pure_rooms_touch_nothing() {

@@ -1,5 +1,5 @@
-//! docs/cli.md is the help of every verb, as clap prints it, and the README's list of endings is that of the table of formats. To write both
-//! anew: `UPDATE_GOLDEN=1 cargo test -p tracer-user --test cli_docs`.
+//! docs/cli.md is the help of every verb, as clap prints it; the README's list of endings is that of the table of formats, and docs/metrics.md that
+//! of the families. To write them anew: `UPDATE_GOLDEN=1 cargo test -p tracer-user --test cli_docs`.
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
@@ -76,6 +76,20 @@ fn the_readme_lists_the_endings_of_the_table() {
         std::fs::write(&path, [before, README_LIST.0, &endings, README_LIST.1, after].concat()).unwrap();
     } else {
         assert_eq!(listed, endings, "README.md is stale: run UPDATE_GOLDEN=1 cargo test -p tracer-user --test cli_docs");
+    }
+}
+
+#[test]
+fn the_committed_metrics_are_the_programs() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/metrics.md");
+    let text = std::fs::read_to_string(&path).unwrap();
+    let (before, rest) = text.split_once("<!-- families -->\n").expect("docs/metrics.md has a place for the families");
+    let (listed, after) = rest.split_once("<!-- end -->").expect("the place has an end");
+    let families = memtrail::output::metrics::families::markdown();
+    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+        std::fs::write(&path, [before, "<!-- families -->\n", &families, "<!-- end -->", after].concat()).unwrap();
+    } else {
+        assert_eq!(listed, families, "docs/metrics.md is stale: run UPDATE_GOLDEN=1 cargo test -p tracer-user --test cli_docs");
     }
 }
 

@@ -217,10 +217,10 @@ fn native_histograms_are_read_by_other_programs() {
 }
 
 /// A Python that has other programs' readers of these formats: from PyPI, kept in the target folder.
-fn python() -> anyhow::Result<PathBuf> {
+pub(super) fn python() -> anyhow::Result<PathBuf> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/python-readers");
     let python = folder.join("bin/python");
-    let installed = folder.join("installed");
+    let installed = folder.join("installed-2");
     if !installed.exists() {
         let run = |command: &mut Command| -> anyhow::Result<()> {
             let output = command.output()?;
@@ -228,7 +228,15 @@ fn python() -> anyhow::Result<PathBuf> {
             Ok(())
         };
         run(Command::new("python3").args(["-m", "venv"]).arg(&folder))?;
-        run(Command::new(&python).args(["-m", "pip", "install", "--quiet", "hdrhistogram==0.10.8", "perfetto==0.59.1"]))?;
+        run(Command::new(&python).args([
+            "-m",
+            "pip",
+            "install",
+            "--quiet",
+            "hdrhistogram==0.10.8",
+            "perfetto==0.59.1",
+            "prometheus_client==0.23.1",
+        ]))?;
         std::fs::write(&installed, "")?;
     }
     Ok(python)

@@ -9,6 +9,7 @@ mod drive;
 mod failures;
 mod interrupts;
 mod launch;
+mod looks;
 pub mod mark;
 pub mod mark_socket;
 pub mod marking;
@@ -21,10 +22,12 @@ mod pulse;
 pub mod record;
 pub mod report;
 mod rotation;
+mod screen;
 mod series;
 pub mod serve;
 pub mod status;
 mod streaming;
+pub mod top;
 mod traced;
 #[cfg(test)]
 mod traced_double;
@@ -53,6 +56,7 @@ Examples:
   memtrail report run.mtrail --view stacks            look at a recording again
   memtrail diff before.mtrail after.mtrail            what grew between two recordings
   memtrail mark loaded                                name this moment in a running recording
+  memtrail top                                        what fills which container, live
   memtrail serve                                      always on: metrics, profiles, kills by HTTP
   memtrail oom --follow                               an autopsy for each OOM kill
   memtrail doctor                                     what this host can do
@@ -69,6 +73,8 @@ pub enum Verb {
     Diff(diff::DiffArgs),
     /// Name this moment in the recordings that run, as the beginning or end of a phase.
     Mark(mark::MarkArgs),
+    /// What fills which container, live in the terminal.
+    Top(top::TopArgs),
     /// Trace for as long as it runs, and answer by HTTP: metrics, profiles, OOM kills, reports of the last hours.
     Serve(serve::ServeArgs),
     /// Wait for OOM kills and print an autopsy for each: who, at which limit, what filled it, what grew.
@@ -98,6 +104,7 @@ pub fn run(cli: Cli) -> u8 {
         Verb::Report(args) => report::run(&args),
         Verb::Diff(args) => diff::run(&args),
         Verb::Mark(args) => mark::run(&args),
+        Verb::Top(args) => top::run(args),
         Verb::Serve(args) => serve::run(args),
         Verb::Oom(args) => oom::run(args),
         Verb::Doctor(args) => doctor::run(&args),

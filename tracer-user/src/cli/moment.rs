@@ -52,7 +52,7 @@ pub fn read(file: &Path, mark: Option<&str>) -> Result<Recording> {
     if let Some(mark) = mark {
         bail!("{}: it is asked for now, and has no mark {mark:?}", file.display());
     }
-    let report = ask(file)?;
+    let report = ask(file, "/report")?;
     let header = Header { tool: report.tool.clone(), schema: report.schema, host: report.host.clone(), started: report.started.clone() };
     let (intervals, marks) = (Vec::new(), Vec::new());
     Ok(Recording { header, intervals, report: Some(report), marks, truncated: false, finished: false, skipped_frames: 0 })
@@ -64,16 +64,16 @@ pub fn is_served(argument: &Path) -> bool {
         || argument.metadata().is_ok_and(|metadata| metadata.file_type().is_socket())
 }
 
-/// What a memtrail that serves knows now.
-fn ask(of: &Path) -> Result<Report> {
+/// What a memtrail that serves knows now: the report at a path of it.
+pub fn ask(of: &Path, path: &str) -> Result<Report> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot ask")?;
     let answer = match of.to_str().filter(|text| text.starts_with("http://")) {
         Some(address) => {
             let token = std::env::var_os(TOKEN_FILE).map(|file| access::read_token(Path::new(&file)));
             let token = token.transpose().map_err(|error| anyhow::anyhow!("{TOKEN_FILE}: {error}"))?;
-            runtime.block_on(client::get(address, "/report", token.as_deref()))?
+            runtime.block_on(client::get(address, path, token.as_deref()))?
         }
-        None => runtime.block_on(client::get_by_socket(of, "/report"))?,
+        None => runtime.block_on(client::get_by_socket(of, path))?,
     };
     serde_json::from_slice(&answer).with_context(|| format!("{}: what it answers is no report", of.display()))
 }

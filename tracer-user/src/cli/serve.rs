@@ -3,6 +3,7 @@
 use super::{
     drive::{Drive, SETTLE, Task},
     interrupts::Interrupts,
+    looks::Looks,
     oom::keep_in,
     rotation::{Aside, Rotation},
     series::{Series, Wanted},
@@ -11,15 +12,13 @@ use super::{
 };
 use crate::{
     containers::NamePattern,
-    host::{clock, privileges},
+    host::privileges,
     kernel_half::sizes::Forced,
     output::metrics,
-    report::Report,
     serve::{
         self, access,
         answer::Served,
-        kills::Killed,
-        look::{self, Ask, Depth, Heart, Look},
+        look::{self, Ask, Depth, Heart},
         notify::Notify,
         server::{self, Listeners},
         window::Window,
@@ -44,9 +43,12 @@ pub struct ServeArgs {
     /// Listen on this address. One that other hosts reach needs --token-file. May be given again.
     #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:9774")]
     pub listen: Vec<SocketAddr>,
-    /// Listen on this socket, too, for programs of the same user. An empty one is none.
+    /// Listen on this socket, too, for programs of the same user.
     #[arg(long, value_name = "PATH", default_value = serve::SOCKET)]
     pub socket: PathBuf,
+    /// Listen on no socket.
+    #[arg(long, conflicts_with = "socket")]
+    pub no_socket: bool,
     /// Answer by address only who shows what stands in this file (Authorization: Bearer TOKEN): one line of 16 characters or more, in a
     /// file that no other user can read. It is read again at SIGHUP.
     #[arg(long, value_name = "FILE")]
@@ -170,7 +172,7 @@ fn listeners(args: &ServeArgs) -> Result<Listeners> {
         });
     }
     listeners.hosts.extend(args.allow_host.iter().cloned());
-    if !args.socket.as_os_str().is_empty() {
+    if !args.no_socket {
         listeners.unix = Some(listen_at(&args.socket).with_context(|| format!("--socket {}", args.socket.display()))?);
     }
     Ok(listeners)
@@ -204,7 +206,8 @@ async fn trace(args: ServeArgs, listeners: Listeners, window: Option<Window>, no
     let rotation = Rotation { rotate_size, rotate_every, rotate_keep: u32::MAX };
     let series = Series::begin(&mut session, Wanted { outputs: &outputs, stream: None, rotation, mode: None })?;
     let (collector, asks) = look::channel();
-    let places: Vec<String> = args.listen.iter().map(|address| format!("http://{address}")).collect();
+    // As they are: port 0 is any that is free.
+    let places: Vec<String> = listeners.tcp.iter().filter_map(|listener| Some(format!("http://{}", listener.local_addr().ok()?))).collect();
     let heart = Arc::new(Heart::default());
     let served = Served {
         collector,
@@ -244,11 +247,7 @@ struct Serving<'a> {
     window: Option<Window>,
     notify: Notify,
     heart: Arc<Heart>,
-    killed: Arc<Killed>,
-    /// The last look that was no look into processes.
-    glance: Option<(Arc<Report>, Instant)>,
-    /// The last that was one.
-    whole: Option<(Arc<Report>, Instant)>,
+    looks: Looks,
     /// When the next snapshot is due.
     next_snapshot: Instant,
     /// What could not be done, each told the first time.
@@ -268,42 +267,10 @@ impl<'a> Serving<'a> {
             window,
             notify,
             heart,
-            killed: Arc::default(),
-            glance: None,
-            whole: None,
+            looks: Looks::default(),
             next_snapshot: Instant::now() + FIRST_SNAPSHOT.min(args.snapshot_every),
             failures: super::failures::Failures::default(),
         }
-    }
-
-    /// The report of now, for whoever comes next, too.
-    fn take(&mut self, depth: Depth, session: &mut Session) -> Result<Arc<Report>> {
-        let report = Arc::new(match depth {
-            Depth::Glance => session.glance()?,
-            Depth::Whole => session.report()?,
-        });
-        let taken = Some((Arc::clone(&report), Instant::now()));
-        match depth {
-            Depth::Glance => self.glance = taken,
-            Depth::Whole => self.whole = taken,
-        }
-        Ok(report)
-    }
-
-    /// A look that is not older than that.
-    fn looked(&mut self, ask: &Ask, session: &mut Session) -> Result<Look> {
-        // A look into processes shows all that a glance does.
-        let kept = match ask.depth {
-            Depth::Glance => [self.glance.as_ref(), self.whole.as_ref()],
-            Depth::Whole => [None, self.whole.as_ref()],
-        };
-        let kept = kept.into_iter().flatten().filter(|(_, at)| *at >= ask.not_before).max_by_key(|(_, at)| *at).cloned();
-        let (report, at) = match kept {
-            Some(kept) => kept,
-            None => (self.take(ask.depth, session)?, Instant::now()),
-        };
-        let cpu = Duration::from_nanos(clock::process_cpu_ns());
-        Ok(Look { report, at, killed: Arc::clone(&self.killed), whole: self.whole.clone(), cpu })
     }
 
     fn tell_kills(&mut self, session: &mut Session) {
@@ -311,7 +278,7 @@ impl<'a> Serving<'a> {
         if autopsies.is_empty() {
             return;
         }
-        let report = match self.take(Depth::Glance, session) {
+        let report = match self.looks.take(Depth::Glance, session) {
             Ok(report) => Some(report),
             Err(error) => {
                 self.note(Err(error));
@@ -321,17 +288,17 @@ impl<'a> Serving<'a> {
         for autopsy in autopsies {
             eprintln!("memtrail: OOM kill: {}", autopsy.verdict.as_deref().unwrap_or("a process was killed"));
             if let Some(dir) = &self.args.dir {
-                let kept = keep_in(dir, &autopsy, self.killed.autopsies.len() as u64 + 1, None);
+                let kept = keep_in(dir, &autopsy, self.looks.killed.autopsies.len() as u64 + 1, None);
                 self.note(kept);
             }
-            Arc::make_mut(&mut self.killed).add(autopsy, report.as_deref());
+            Arc::make_mut(&mut self.looks.killed).add(autopsy, report.as_deref());
         }
     }
 
     /// Looks into processes, puts that into the recording, and lets what is too old leave.
     fn snapshot(&mut self, session: &mut Session) -> Result<()> {
         self.next_snapshot = Instant::now() + self.args.snapshot_every;
-        let report = self.take(Depth::Whole, session)?;
+        let report = self.looks.take(Depth::Whole, session)?;
         if let Some(window) = &self.window {
             self.series.mark_as(&format!("at {}", date::rfc3339(SystemTime::now())), Some(&report), session);
             for gone in window.tidy(SystemTime::now()).context("old recordings cannot be removed")? {
@@ -367,7 +334,6 @@ impl Task<Session> for Serving<'_> {
     }
 
     fn look(&mut self, ask: Ask, session: &mut Session) {
-        let look = self.looked(&ask, session);
-        ask.answer(look.map_err(|error| format!("{error:#}")));
+        self.looks.answer(ask, session);
     }
 }

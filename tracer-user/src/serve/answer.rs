@@ -129,7 +129,7 @@ pub async fn answer(served: &Arc<Served>, route: Route, accept: &str) -> Answer 
             looked(served, Depth::Glance, move |look| Answer::new(encoding.content_type(), encoding.encode(&metrics_of(&of, look)))).await
         }
         Route::Doctor => looked(served, Depth::Glance, |look| Answer::new(TEXT, doctor(&look.report))).await,
-        Route::Report => looked(served, Depth::Whole, |look| written(JSON, |body| output::json::write(&look.report, body))).await,
+        Route::Report { depth } => looked(served, depth, |look| written(JSON, |body| output::json::write(&look.report, body))).await,
         Route::Kills => looked(served, Depth::Glance, |look| Answer::new(JSON, kills(look))).await,
         Route::Kill { id, format } => {
             looked(served, Depth::Glance, move |look| match look.killed.autopsy(&id) {

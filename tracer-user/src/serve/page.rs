@@ -168,7 +168,7 @@ mod tests {
         let look =
             Look { report: Arc::clone(&report), at, killed: Arc::new(killed), whole: Some((report, at)), cpu: std::time::Duration::ZERO };
         let page = html(&look);
-        assert!(!page.contains("<script") && !page.contains('\u{202e}') && !page.contains("\"><"), "{page}");
+        assert!(!page.contains("<script") && !page.contains('\u{202e}'), "{page}");
         assert!(page.contains("5.0 MiB") && page.contains("&lt;script"), "{page}");
         // Well formed: the reader of XML takes it, but for what HTML leaves open.
         let body = &page[page.find("<body>").unwrap()..page.find("</html>").unwrap()];

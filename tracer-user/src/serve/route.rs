@@ -1,5 +1,6 @@
 //! What is asked: paths and queries. Pure.
 
+use super::look::Depth;
 use crate::containers::NamePattern;
 use crate::output::{Value, selection::Selection};
 use crate::text::{date, glob::Glob, units};
@@ -26,7 +27,10 @@ pub enum Route {
     /// What the trace uses and loses.
     Doctor,
     /// The whole report.
-    Report,
+    Report {
+        /// How much is looked at.
+        depth: Depth,
+    },
     /// Stacks.
     Profile(Box<Query>),
     /// The list of OOM kills.
@@ -120,7 +124,7 @@ impl Route {
             "/healthz" => Route::Health,
             "/metrics" => Route::Metrics,
             "/doctor" => Route::Doctor,
-            "/report" => Route::Report,
+            "/report" => return report(query),
             "/oom" => Route::Kills,
             "/profile" => return Query::parse(query, ProfileFormat::Folded, false).map(|query| Route::Profile(Box::new(query))),
             "/debug/pprof/heap" => {
@@ -156,7 +160,7 @@ impl Route {
             Route::Health => "/healthz",
             Route::Metrics => "/metrics",
             Route::Doctor => "/doctor",
-            Route::Report => "/report",
+            Route::Report { .. } => "/report",
             Route::Profile(query) if query.is_go => "/debug/pprof",
             Route::Profile(_) => "/profile",
             Route::Kills | Route::Kill { .. } => "/oom",
@@ -166,6 +170,19 @@ impl Route {
 
 fn pairs(query: &str) -> impl Iterator<Item = (String, String)> + '_ {
     form_urlencoded::parse(query.as_bytes()).map(|(name, value)| (name.into_owned(), value.into_owned()))
+}
+
+fn report(query: &str) -> Result<Route, RouteError> {
+    let mut depth = Depth::Whole;
+    for (name, value) in pairs(query) {
+        depth = match (name.as_str(), value.as_str()) {
+            ("look", "glance") => Depth::Glance,
+            ("look", "whole") => Depth::Whole,
+            ("look", _) => return Err(RouteError::Query("look: one of glance, whole".to_owned())),
+            _ => return Err(unknown(&name, "look")),
+        };
+    }
+    Ok(Route::Report { depth })
 }
 
 fn kill(id: &str, query: &str) -> Result<Route, RouteError> {
@@ -299,7 +316,8 @@ mod tests {
             assert_eq!(Route::parse(path, "").unwrap_err(), RouteError::Unknown, "{path}");
         }
         assert!(Route::parse("/metrics", "collect[]=x").is_ok());
-        assert!(error("/report", "x=1").contains("takes no parameters"));
+        assert!(error("/doctor", "x=1").contains("takes no parameters") && error("/report", "x=1").contains("known are look"));
+        assert!(matches!(Route::parse("/report", "look=glance").unwrap(), Route::Report { depth: Depth::Glance }));
     }
 
     #[test]

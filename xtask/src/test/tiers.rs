@@ -20,8 +20,9 @@ use crate::{
     programs, supervise, vm, workspace,
 };
 
-/// The compiler of the workloads. What QEMU and the BPF toolchain need, they install themselves.
-const PACKAGES: &[&str] = &["gcc", "libc6-dev", "python3-venv"];
+/// The compiler of the workloads, readers of what memtrail writes, and a terminal that can be read. What QEMU and the BPF toolchain need, they
+/// install themselves.
+const PACKAGES: &[&str] = &["gcc", "libc6-dev", "prometheus", "python3-venv", "tmux"];
 /// What the long form traces besides: a JVM, other mallocs, and programs whose stacks must be whole; with perf, which copies stacks for another
 /// unwinder.
 const PACKAGES_LONG: &[&str] = &[
@@ -31,6 +32,7 @@ const PACKAGES_LONG: &[&str] = &[
     "default-jdk-headless",
     "g++",
     "git",
+    "golang-go",
     "libjemalloc2",
     "libmimalloc2.0",
     "libtcmalloc-minimal4",

@@ -1,0 +1,64 @@
+//! Looks at a running trace for those who ask: who asks at the same time gets the same one.
+
+use crate::{
+    host::clock,
+    report::Report,
+    serve::{
+        kills::Killed,
+        look::{Ask, Depth, Look},
+    },
+    trace::session::Session,
+};
+use anyhow::Result;
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+/// The last looks.
+#[derive(Default)]
+pub(super) struct Looks {
+    /// Kills so far.
+    pub(super) killed: Arc<Killed>,
+    /// The last look that was no look into processes.
+    glance: Option<(Arc<Report>, Instant)>,
+    /// The last that was one.
+    whole: Option<(Arc<Report>, Instant)>,
+}
+
+impl Looks {
+    /// The report of now, for whoever comes next, too.
+    pub(super) fn take(&mut self, depth: Depth, session: &mut Session) -> Result<Arc<Report>> {
+        let report = Arc::new(match depth {
+            Depth::Glance => session.glance()?,
+            Depth::Whole => session.report()?,
+        });
+        let taken = Some((Arc::clone(&report), Instant::now()));
+        match depth {
+            Depth::Glance => self.glance = taken,
+            Depth::Whole => self.whole = taken,
+        }
+        Ok(report)
+    }
+
+    /// Gives somebody a look that is not older than what was asked for.
+    pub(super) fn answer(&mut self, ask: Ask, session: &mut Session) {
+        let look = self.looked(&ask, session);
+        ask.answer(look.map_err(|error| format!("{error:#}")));
+    }
+
+    fn looked(&mut self, ask: &Ask, session: &mut Session) -> Result<Look> {
+        // A look into processes shows all that a glance does.
+        let kept = match ask.depth {
+            Depth::Glance => [self.glance.as_ref(), self.whole.as_ref()],
+            Depth::Whole => [None, self.whole.as_ref()],
+        };
+        let kept = kept.into_iter().flatten().filter(|(_, at)| *at >= ask.not_before).max_by_key(|(_, at)| *at).cloned();
+        let (report, at) = match kept {
+            Some(kept) => kept,
+            None => (self.take(ask.depth, session)?, Instant::now()),
+        };
+        let cpu = Duration::from_nanos(clock::process_cpu_ns());
+        Ok(Look { report, at, killed: Arc::clone(&self.killed), whole: self.whole.clone(), cpu })
+    }
+}
