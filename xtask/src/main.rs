@@ -4,6 +4,7 @@ mod apt;
 mod bench;
 mod cgroup;
 mod command;
+mod dist;
 mod ebpf;
 mod inputs;
 mod programs;
@@ -37,6 +38,8 @@ enum Task {
     Vm(vm::Args),
     /// Run the tests, in three tiers: pure, on this machine's kernel, on the kernels under test
     Test(test::Args),
+    /// Make what people install: a static program with man pages and completions, as a Debian package and as an archive
+    Dist,
     /// Measure what tracing costs, beside empty programs, perf and bpftrace
     Bench(bench::Args),
 }
@@ -54,6 +57,7 @@ fn main() -> ExitCode {
 
 fn work(task: Task) -> Result<()> {
     match task {
+        Task::Dist => dist::run(),
         Task::BuildEbpf { check } => {
             let built = ebpf::build()?;
             if check {

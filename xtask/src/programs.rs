@@ -60,6 +60,33 @@ pub fn release() -> Result<Programs> {
     executables(&command::stdout(cargo.args(["--message-format", "json-render-diagnostics"]))?)
 }
 
+/// The product as packages have it: static, optimised, without its debug information, and equal wherever its sources lie.
+pub fn dist() -> Result<PathBuf> {
+    let root = workspace::root()?;
+    let home =
+        env::var_os("CARGO_HOME").map_or_else(|| PathBuf::from(env::var_os("HOME").unwrap_or_default()).join(".cargo"), PathBuf::from);
+    let mut cargo = cargo();
+    let remapped = |from: &Path, to: &str| format!("\x1f--remap-path-prefix={}={to}", from.display());
+    cargo.env(
+        "CARGO_ENCODED_RUSTFLAGS",
+        format!("{RUSTFLAGS}\x1f-Cstrip=symbols{}{}", remapped(&root, "/memtrail"), remapped(&home, "/cargo")),
+    );
+    cargo.current_dir(&root).args([
+        "build",
+        "--release",
+        "--quiet",
+        "--locked",
+        "--target",
+        TARGET,
+        "-p",
+        "tracer-user",
+        "--bin",
+        "memtrail",
+    ]);
+    let mut programs = executables(&command::stdout(cargo.args(["--message-format", "json-render-diagnostics"]))?)?;
+    programs.remove("memtrail").context("cargo built no memtrail")
+}
+
 /// What cargo says of each thing it built; the rest of the line is of no interest.
 #[derive(Deserialize)]
 struct Message {

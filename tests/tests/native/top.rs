@@ -111,8 +111,10 @@ fn native_top_shows_what_is_held_and_leaves_the_terminal_as_it_was() {
         terminal.press(&["Escape", "?"]);
         terminal.until("sort by usage");
         terminal.press(&["q", "q"]);
-        terminal.press(&["stty -a > after; echo over", "Enter"]);
-        terminal.until("\nover\n");
+        // What is typed before that goes to memtrail.
+        terminal.until("stty -a > before");
+        terminal.press(&["stty -a > after; echo ov''er", "Enter"]);
+        terminal.until("over\n");
         let read = |name: &str| std::fs::read_to_string(folder.path().join(name)).unwrap();
         // The size was changed on the way.
         let modes = |text: String| text.lines().skip(1).map(str::to_owned).collect::<Vec<_>>();
@@ -127,13 +129,13 @@ fn native_top_shows_what_is_held_and_leaves_the_terminal_as_it_was() {
         std::fs::remove_file(folder.path().join(&exported[0])).unwrap();
 
         // A signal ends it as well.
-        terminal.press(&[&format!("clear; {} top --cgroup {}; stty -a > killed; echo ended", program.display(), cgroup.path()), "Enter"]);
+        terminal.press(&[&format!("clear; {} top --cgroup {}; stty -a > killed; echo en''ded", program.display(), cgroup.path()), "Enter"]);
         terminal.until("CONTAINER OR CGROUP");
         let pids = Command::new("pgrep").args(["-f", &format!("top --cgroup {}$", cgroup.path())]).output().unwrap();
         let pid: i32 = String::from_utf8_lossy(&pids.stdout).lines().next().unwrap().parse().unwrap();
         // SAFETY: a signal to a process that this test started.
         assert_eq!(unsafe { libc::kill(pid, libc::SIGTERM) }, 0);
-        terminal.until("\nended\n");
+        terminal.until("ended\n");
         assert_eq!(modes(read("killed")), modes(read("after")), "the terminal is as it was");
         workload.finish().unwrap();
     }

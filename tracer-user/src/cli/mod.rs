@@ -5,6 +5,7 @@ mod bench_walk;
 pub mod demo;
 pub mod diff;
 pub mod doctor;
+mod documents;
 mod drive;
 mod failures;
 mod interrupts;
@@ -86,6 +87,9 @@ pub enum Verb {
     /// A workload of the demo.
     #[command(hide = true)]
     DemoWorkload(demo::WorkloadArgs),
+    /// Man pages and completions.
+    #[command(hide = true)]
+    Documents(documents::DocumentsArgs),
     /// Empty programs on the same hooks, to measure memtrail against.
     #[command(hide = true)]
     BenchEmpty,
@@ -110,6 +114,7 @@ pub fn run(cli: Cli) -> u8 {
         Verb::Doctor(args) => doctor::run(&args),
         Verb::Demo(args) => demo::run(&args),
         Verb::DemoWorkload(args) => demo::workload(&args),
+        Verb::Documents(args) => documents::run(&args),
         Verb::BenchEmpty => bench_empty::run(),
         Verb::BenchWalk => bench_walk::run(),
     };
