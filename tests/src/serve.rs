@@ -4,7 +4,7 @@ use crate::{child::KilledChild, memtrail, watchdog};
 use anyhow::{Context, Result, bail, ensure};
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// Longest for one answer; emulated machines are slow.
@@ -40,8 +40,13 @@ impl Server {
     /// Starts `memtrail serve ARGS` and waits until it serves.
     pub fn start(args: &[&str]) -> Result<Server> {
         let folder = tempfile::tempdir()?;
+        let command = memtrail::command()?;
+        Server::start_by(command, folder, args)
+    }
+
+    /// The same by a command that ends with the program. In the folder it makes its socket.
+    pub fn start_by(mut command: Command, folder: tempfile::TempDir, args: &[&str]) -> Result<Server> {
         let socket = folder.path().join("socket").join("serve.sock");
-        let mut command = memtrail::command()?;
         command.args(["serve", "--listen", "127.0.0.1:0", "--socket"]).arg(&socket).args(args);
         command.args(memtrail::forced_provider().iter().flat_map(|provider| ["--provider", provider]));
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());

@@ -384,6 +384,54 @@ fn native_the_window_goes_on_after_a_start_anew() {
     assert!(top.status.success() && String::from_utf8_lossy(&top.stdout).contains("CONTAINER OR CGROUP"), "{top:?}");
 }
 
+/// With the capabilities of the committed unit, as another user than root, everything is served.
+#[test]
+#[ignore = "root"]
+fn native_the_units_capabilities_suffice() {
+    use std::os::unix::fs::PermissionsExt as _;
+    if own_machine() {
+        println!("the machine has no setpriv");
+        return;
+    }
+    let unit = std::fs::read_to_string(packaging("systemd/memtrail.service")).unwrap();
+    let named = unit.lines().find_map(|line| line.strip_prefix("AmbientCapabilities=")).unwrap();
+    let named: Vec<String> = named.split_whitespace().map(|name| format!("+{}", name.trim_start_matches("CAP_").to_lowercase())).collect();
+    let named = named.join(",");
+    let bytes = size(24 << 20).unwrap();
+    let cgroup = TestCgroup::new("as-nobody").unwrap();
+    let mut workload = Workload::start(&cgroup, &["anon", "--bytes", &bytes.to_string()]).unwrap();
+    workload.run_to("touched").unwrap();
+
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o777)).unwrap();
+    let program = folder.path().join("memtrail");
+    std::fs::copy(harness::memtrail::binary().unwrap(), &program).unwrap();
+    let mut command = Command::new("setpriv");
+    command.args([
+        "--reuid=nobody",
+        "--regid=nogroup",
+        "--clear-groups",
+        "--no-new-privs",
+        &format!("--inh-caps={named}"),
+        &format!("--ambient-caps={named}"),
+    ]);
+    command.arg(format!("--bounding-set=-all,{named}")).arg(&program);
+    harness::signals::plain(&mut command);
+    let dir = folder.path().join("state");
+    let server = Server::start_by(command, folder, &["--dir", dir.to_str().unwrap(), "--snapshot-every", "10s"]).unwrap();
+    let memory = format!("memtrail_container_memory_bytes{{cgroup=\"{}\",kind=\"anon\"}}", cgroup.path());
+    assert!(series(&server.get("/metrics").unwrap().text(), &memory).unwrap() >= bytes as f64);
+    // What was there before the start is told by pages' frames, which takes the most capabilities.
+    let text = server.get(&format!("/profile?format=text&cgroup={}", cgroup.path())).unwrap().text();
+    assert!(text.contains("anon") && text.contains("before the start"), "{text}");
+    for (thread, permitted) in capabilities(server.pid()).into_iter().filter(|(name, _)| name.starts_with("memtrail-http")) {
+        assert_eq!(permitted, 0, "{thread}");
+    }
+    until("a snapshot is on disk", Duration::from_secs(60), || (server.get("/profile?to=-1s").unwrap().status == 200).then_some(()));
+    println!("ended within {:?}", server.stop().unwrap());
+    workload.finish().unwrap();
+}
+
 #[test]
 #[ignore = "root"]
 fn native_who_may_ask_is_checked_before_anything_is_traced() {

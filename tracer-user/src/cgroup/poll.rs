@@ -48,6 +48,21 @@ pub struct Poll {
 /// Longest file taken in, bytes. memory.stat has under 4 KiB; what is longer is cut at a line that does not parse.
 const MOST_BYTES: usize = 64 << 10;
 
+/// Polls in which a cgroup is read whole at least once, where readings may be skimmed.
+const SKIMMED: u64 = 4;
+
+/// How carefully cgroups are read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Care {
+    /// All files of all of them.
+    #[default]
+    Whole,
+    /// Of a cgroup whose counters have not moved since the last poll only these, and its other figures are those of then, as long as it is far
+    /// from its limits; every fourth poll all of it. What changes without moving a counter, such as page cache that becomes dirty, is seen up to
+    /// three polls late.
+    Skimmed,
+}
+
 /// Reads cgroups again and again.
 #[derive(Debug)]
 pub struct Poller {
@@ -61,13 +76,34 @@ pub struct Poller {
     open: HashMap<CgroupId, Kept>,
     polls: u64,
     buffer: Vec<u8>,
+    /// How carefully it reads.
+    pub care: Care,
 }
 
 #[derive(Debug)]
 struct Kept {
     files: Vec<OpenFile>,
+    /// The last reading, where readings are skimmed.
+    last: Option<StatReading>,
     /// Number of the last poll that used it.
     polled: u64,
+}
+
+impl Kept {
+    /// The last reading again, if it is far from the cgroup's limits and no counter has moved since. `None` also where a counter cannot be read:
+    /// reading all of it says why.
+    fn unmoved(&self, buffer: &mut Vec<u8>) -> Option<StatReading> {
+        let last = self.last.as_ref().filter(|last| !last.is_near_a_limit())?;
+        let mut now = StatReading::new(last.version, monotonic_ns());
+        for OpenFile { role, file, .. } in self.files.iter().filter(|file| file.role.is_counter()) {
+            let length = read_whole(file, buffer).ok()?;
+            now.absorb(*role, &buffer[..length]);
+        }
+        let is_same = now.usage.is_some()
+            && now.usage == last.usage
+            && now.subtree.kinds.iter().all(|(kind, figure)| last.subtree.kinds.get(kind).is_some_and(|other| other.bytes == figure.bytes));
+        is_same.then(|| StatReading { at_ns: now.at_ns, ..last.clone() })
+    }
 }
 
 #[derive(Debug)]
@@ -96,7 +132,18 @@ impl Poller {
         if version == Version::V1 && may_be_flat {
             files.push(stat::V1_USE_HIERARCHY);
         }
-        Poller { mount, version, hierarchy: None, files, most_open, now_open: 0, open: HashMap::new(), polls: 0, buffer: vec![0; 8192] }
+        Poller {
+            mount,
+            version,
+            hierarchy: None,
+            files,
+            most_open,
+            now_open: 0,
+            open: HashMap::new(),
+            polls: 0,
+            buffer: vec![0; 8192],
+            care: Care::Whole,
+        }
     }
 
     /// Reads these cgroups, the deepest first. Descriptors of cgroups that are not among them are closed.
@@ -131,7 +178,17 @@ impl Poller {
     fn read(&mut self, id: CgroupId, path: &CgroupPath, reopened: &mut u64) -> Result<Option<StatReading>, PollError> {
         if let Some(kept) = self.open.get_mut(&id) {
             kept.polled = self.polls;
+            if self.care == Care::Skimmed
+                && !self.polls.wrapping_add(id.0).is_multiple_of(SKIMMED)
+                && let Some(reading) = kept.unmoved(&mut self.buffer)
+            {
+                return Ok(Some(reading));
+            }
             let reading = read_files(&kept.files, self.version, &mut self.buffer)?;
+            // Also that of a poll that reads all, if others skim.
+            if self.care == Care::Skimmed || kept.last.is_some() {
+                kept.last.clone_from(&reading);
+            }
             if reading.is_none() {
                 self.forget(id);
             }
@@ -151,7 +208,7 @@ impl Poller {
         let reading = read_files(&files, self.version, &mut self.buffer)?;
         if reading.is_some() && self.now_open + files.len() <= self.most_open {
             self.now_open += files.len();
-            self.open.insert(id, Kept { files, polled: self.polls });
+            self.open.insert(id, Kept { files, last: None, polled: self.polls });
         } else if reading.is_some() {
             *reopened += 1;
         }

@@ -49,6 +49,49 @@ fn descriptors_are_kept_up_to_the_bound_and_closed_when_not_asked_for() {
     assert!(poller.now_open <= 3);
 }
 
+/// The anonymous memory that polls see when memory.stat alone changes from one to the next.
+fn skimmed(usage: u64, limit: &str, care: Care) -> Vec<u64> {
+    let root = tree(&["a"]);
+    let path = |file: &str| root.path().join("a").join(file);
+    fs::write(path("memory.current"), format!("{usage}\n")).unwrap();
+    fs::write(path("memory.max"), format!("{limit}\n")).unwrap();
+    let cgroups = [cgroup(&root, "a")];
+    let mut poller = Poller { care, ..Poller::at(root.path().into(), Version::V2, 100) };
+    let anon = |poll: Poll| poll.readings[0].1.subtree.kinds["anon"].bytes;
+    let mut seen = Vec::new();
+    for round in 0..12 {
+        fs::write(path("memory.stat"), format!("anon {round}\nfile 0\nshmem 0\n")).unwrap();
+        seen.push(anon(poll(&mut poller, &cgroups)));
+    }
+    // Whatever the round: a counter that has moved is news.
+    fs::write(path("memory.current"), "1\n").unwrap();
+    fs::write(path("memory.stat"), "anon 99\nfile 0\nshmem 0\n").unwrap();
+    assert_eq!(anon(poll(&mut poller, &cgroups)), 99);
+    seen
+}
+
+#[test]
+fn skimmed_readings_are_at_most_three_polls_old_and_never_near_a_limit() {
+    let whole: Vec<u64> = (0..12).collect();
+    assert_eq!(skimmed(20_480, "max", Care::Whole), whole);
+    assert_eq!(skimmed(90_000, "100000", Care::Skimmed), whole, "near its limit");
+    let seen = skimmed(20_480, "max", Care::Skimmed);
+    assert!(seen.iter().zip(&whole).all(|(seen, now)| now - seen <= 3), "{seen:?}");
+    assert!(seen.iter().zip(&whole).filter(|(seen, now)| seen == now).count() <= 5, "nothing is saved: {seen:?}");
+}
+
+#[test]
+fn a_skimmed_cgroup_that_is_removed_is_gone() {
+    let root = tree(&["a"]);
+    let cgroups = [cgroup(&root, "a")];
+    let mut poller = Poller { care: Care::Skimmed, ..Poller::at(root.path().into(), Version::V2, 0) };
+    for _ in 0..3 {
+        assert_eq!(poll(&mut poller, &cgroups).readings.len(), 1);
+    }
+    fs::remove_dir_all(root.path().join("a")).unwrap();
+    assert_eq!(poll(&mut poller, &cgroups).gone.len(), 1);
+}
+
 #[test]
 fn a_removed_cgroup_is_gone_and_one_of_the_same_name_is_not_it() {
     let root = tree(&["a", "b"]);

@@ -179,6 +179,14 @@ pub enum CgroupFile {
     UseHierarchy,
 }
 
+impl CgroupFile {
+    /// Whether it holds one number that moves with memory, and costs little to read.
+    #[must_use]
+    pub const fn is_counter(self) -> bool {
+        matches!(self, CgroupFile::Usage | CgroupFile::Kernel)
+    }
+}
+
 /// The files of v1, in the order in which they are read: usage as close to the stat as can be.
 pub const V1_FILES: [(CgroupFile, &str); 7] = [
     (CgroupFile::Stat, "memory.stat"),
@@ -240,6 +248,13 @@ impl StatReading {
         if parsed.is_none() {
             self.unreadable += 1;
         }
+    }
+
+    /// Whether nine tenths of its limit, or of memory.high, are used: there what it holds may change while its usage stands still.
+    #[must_use]
+    pub fn is_near_a_limit(&self) -> bool {
+        let limits = [self.limit, self.high].into_iter().flatten().filter_map(Limit::bytes);
+        limits.min().is_some_and(|limit| self.usage.is_none_or(|usage| usage >= limit / 10 * 9))
     }
 
     /// What the kubelet calls the working set: usage less inactive page cache of the subtree.

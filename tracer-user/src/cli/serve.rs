@@ -196,6 +196,8 @@ async fn trace(args: ServeArgs, listeners: Listeners, window: Option<Window>, no
     let interrupts = Interrupts::catch()?.without_hangup();
     let filter = Filter::new(args.cgroup.clone()).named(args.pod.clone(), args.container.clone());
     let mut session = Session::start(filter, args.tracing.names(), args.tracing.options(Forced::default()))?;
+    // It reads for months, and most containers do nothing most of the time.
+    session.skim();
     let outputs: Vec<PathBuf> = window.iter().map(Window::newest).collect();
     let (rotate_every, rotate_size) = window.as_ref().map(Window::part).unzip();
     if let Some(newest) = outputs.first().filter(|newest| newest.exists()) {

@@ -19,7 +19,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use std::{
     convert::Infallible,
     io::{self, Write as _},
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     path::PathBuf,
     pin::Pin,
     sync::{Arc, RwLock},
@@ -108,7 +108,7 @@ async fn serve(listeners: Listeners, served: Arc<Served>) -> io::Result<()> {
         let listener = TcpListener::from_std(listener)?;
         accepting.spawn(accept(Arc::clone(&shared), Arc::clone(&connections), async move |shared| {
             let (stream, _) = listener.accept().await?;
-            let rules = shared.rules(true);
+            let rules = shared.rules(Some(stream.local_addr()?));
             Ok((stream, rules))
         }));
     }
@@ -116,7 +116,7 @@ async fn serve(listeners: Listeners, served: Arc<Served>) -> io::Result<()> {
         let listener = UnixListener::from_std(listener)?;
         accepting.spawn(accept(Arc::clone(&shared), connections, async move |shared| {
             let (stream, _) = listener.accept().await?;
-            let rules = shared.rules(false);
+            let rules = shared.rules(None);
             Ok((stream, rules))
         }));
     }
@@ -128,10 +128,16 @@ async fn serve(listeners: Listeners, served: Arc<Served>) -> io::Result<()> {
 }
 
 impl Shared {
-    /// For one connection: a token that was changed since holds for the next one.
-    fn rules(&self, is_tcp: bool) -> Rules {
-        let token = || self.token.read().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
-        if is_tcp { Rules { hosts: Some(self.hosts.clone()), token: token() } } else { Rules::default() }
+    /// For one connection, to an address of this host unless it is by the socket. A token that was changed since holds for the next one.
+    fn rules(&self, to: Option<SocketAddr>) -> Rules {
+        let Some(to) = to else { return Rules::default() };
+        let mut hosts = self.hosts.clone();
+        // The very address that was asked is a name of ours, also where all addresses are listened on.
+        hosts.push(match to.ip().to_canonical() {
+            IpAddr::V4(address) => address.to_string(),
+            IpAddr::V6(address) => format!("[{address}]"),
+        });
+        Rules { hosts: Some(hosts), token: self.token.read().unwrap_or_else(std::sync::PoisonError::into_inner).clone() }
     }
 
     fn read_token_again(&self, file: Option<&std::path::Path>) {

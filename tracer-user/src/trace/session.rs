@@ -24,7 +24,7 @@ use crate::{
         hierarchy::HierarchyError,
         listing::{Bounds, Listing, list},
         local::{self, LocalFigures, Node},
-        poll::{Poll, Poller, default_most_open},
+        poll::{Care, Poll, Poller, default_most_open},
         registry::{Cgroup, State},
     },
     containers::KnownNames,
@@ -161,6 +161,8 @@ pub struct Session {
     live_wanted: bool,
     /// What is recorded is the cgroup of a command that memtrail started.
     pub of_command: bool,
+    /// Readings of intervals are skimmed.
+    skims: bool,
     pub(super) last_retirement_ns: u64,
     last_poll_ns: u64,
     /// Samples whose end the sweep had to make, and those that never got an owner, at the last snapshot.
@@ -276,6 +278,7 @@ impl Session {
             histograms: Histograms::default(),
             live_wanted: false,
             of_command: false,
+            skims: false,
             last_retirement_ns: monotonic_ns(),
             last_poll_ns: monotonic_ns(),
             pending: 0,
@@ -458,6 +461,11 @@ impl Session {
         increment
     }
 
+    /// From now on the readings of intervals are skimmed: see [`Care`]. Those of reports stay whole.
+    pub fn skim(&mut self) {
+        self.skims = true;
+    }
+
     /// One point of the series: reads every wanted cgroup that was there at the point before.
     pub fn interval(&mut self) -> Result<Interval, SessionError> {
         self.drain_events()?;
@@ -549,7 +557,10 @@ impl Session {
     /// opening the files of a new one costs more than reading an old one's.
     fn poll_settled(&mut self) -> Vec<(CgroupId, StatReading)> {
         let last_ns = std::mem::replace(&mut self.last_poll_ns, monotonic_ns());
-        self.poll_known_by(last_ns)
+        self.poller.care = if self.skims { Care::Skimmed } else { Care::Whole };
+        let readings = self.poll_known_by(last_ns);
+        self.poller.care = Care::Whole;
+        readings
     }
 
     fn poll_known_by(&mut self, seen_ns: u64) -> Vec<(CgroupId, StatReading)> {
