@@ -23,7 +23,7 @@ impl Terminal {
             &[
                 &["new-session", "-d", "-c", folder.to_str().unwrap()],
                 &size.each_ref().map(String::as_str)[..],
-                &["env PS1='$ ' LC_ALL=C.UTF-8 sh"],
+                &["env PS1='ready> ' LC_ALL=C.UTF-8 sh"],
             ]
             .concat(),
         );
@@ -78,6 +78,7 @@ fn native_top_shows_what_is_held_and_leaves_the_terminal_as_it_was() {
     let folder = tempfile::tempdir().unwrap();
     for (columns, rows) in [(80, 24), (120, 40)] {
         let terminal = Terminal::new(folder.path(), (columns, rows));
+        terminal.until("ready>");
         terminal.press(&["stty -a > before", "Enter"]);
         let program = memtrail::binary().unwrap();
         let began = Instant::now();
@@ -112,7 +113,7 @@ fn native_top_shows_what_is_held_and_leaves_the_terminal_as_it_was() {
         terminal.until("sort by usage");
         terminal.press(&["q", "q"]);
         // What is typed before that goes to memtrail.
-        terminal.until("stty -a > before");
+        terminal.until("ready>");
         terminal.press(&["stty -a > after; echo ov''er", "Enter"]);
         terminal.until("over\n");
         let read = |name: &str| std::fs::read_to_string(folder.path().join(name)).unwrap();

@@ -41,6 +41,11 @@ impl Looks {
         Ok(report)
     }
 
+    /// The youngest report that was taken, however old.
+    pub(super) fn last(&self) -> Option<&(Arc<Report>, Instant)> {
+        self.glance.iter().chain(&self.whole).max_by_key(|(_, at)| *at)
+    }
+
     /// Gives somebody a look that is not older than what was asked for.
     pub(super) fn answer(&mut self, ask: Ask, session: &mut Session) {
         let look = self.looked(&ask, session);

@@ -15,6 +15,7 @@ use crate::{
     host::privileges,
     kernel_half::sizes::Forced,
     output::metrics,
+    report::{Report, autopsy::Autopsy},
     serve::{
         self, access,
         answer::Served,
@@ -258,6 +259,8 @@ struct Serving<'a> {
 
 /// A reading that is later by this is told as a fault: a look into processes may hold one up.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// Between two looks that kills are the reason for.
+const LEAST_PAUSE: Duration = Duration::from_secs(5);
 /// The first look into processes comes soon, so that there are verdicts.
 const FIRST_SNAPSHOT: Duration = Duration::from_secs(15);
 
@@ -275,18 +278,32 @@ impl<'a> Serving<'a> {
         }
     }
 
-    fn tell_kills(&mut self, session: &mut Session) {
-        let autopsies = session.new_autopsies(SETTLE);
-        if autopsies.is_empty() {
-            return;
+    /// A report that tells whose the victims' cgroups are: the last one, or where that knows one of them not, one of now. In a storm of kills
+    /// not more than one in [`LEAST_PAUSE`].
+    fn report_with(&mut self, autopsies: &[Autopsy], session: &mut Session) -> Option<Arc<Report>> {
+        let last = self.looks.last().cloned();
+        let knows = |report: &Report| {
+            let mut victims = autopsies.iter().flat_map(|autopsy| &autopsy.victims).filter_map(|victim| victim.cgroup.as_deref());
+            victims.all(|path| report.cgroups.iter().any(|cgroup| cgroup.path == path))
+        };
+        if let Some((report, _)) = last.filter(|(report, at)| knows(report) || at.elapsed() < LEAST_PAUSE) {
+            return Some(report);
         }
-        let report = match self.looks.take(Depth::Glance, session) {
+        match self.looks.take(Depth::Glance, session) {
             Ok(report) => Some(report),
             Err(error) => {
                 self.note(Err(error));
                 None
             }
-        };
+        }
+    }
+
+    fn tell_kills(&mut self, session: &mut Session) {
+        let autopsies = session.new_autopsies(SETTLE);
+        if autopsies.is_empty() {
+            return;
+        }
+        let report = self.report_with(&autopsies, session);
         for autopsy in autopsies {
             eprintln!("memtrail: OOM kill: {}", autopsy.verdict.as_deref().unwrap_or("a process was killed"));
             if let Some(dir) = &self.args.dir {
