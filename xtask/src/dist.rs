@@ -26,6 +26,8 @@ pub fn run() -> Result<()> {
     let version = version(&program)?;
     let tree = dist.join("root");
     stage(&root, &program, &tree)?;
+    // Whatever the umask is.
+    command::run(Command::new("find").arg(&tree).args(["-type", "d", "-exec", "chmod", "755", "{}", "+"]))?;
     let time = command::output(Command::new("git").current_dir(&root).args(["log", "-1", "--format=%ct"]))?;
     let package = debian(&dist, &tree, &version, &time)?;
     let archive = dist.join(format!("memtrail-{version}-x86_64-linux.tar.gz"));
@@ -90,6 +92,7 @@ fn stage(root: &Path, program: &Path, tree: &Path) -> Result<()> {
 fn debian(dist: &Path, tree: &Path, version: &str, time: &str) -> Result<PathBuf> {
     let control = tree.join("DEBIAN");
     fs::create_dir_all(&control)?;
+    fs::set_permissions(&control, fs::Permissions::from_mode(0o755))?;
     let kib: u64 = command::output(Command::new("du").args(["-sk", "--apparent-size"]).arg(tree.join("usr")))?
         .split_whitespace()
         .next()

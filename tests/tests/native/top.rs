@@ -87,7 +87,7 @@ fn native_top_shows_what_is_held_and_leaves_the_terminal_as_it_was() {
         println!("{columns}x{rows}: the first screen after {:?}", began.elapsed());
         let mut workload = Workload::start(&cgroup, &["anon", "--bytes", &bytes.to_string()]).unwrap();
         workload.run_to("touched").unwrap();
-        let shown = terminal.until("4");
+        let shown = terminal.until(" MiB");
         assert!(shown.lines().all(|line| line.chars().count() <= usize::from(columns)), "{shown}");
         terminal.press(&["Enter"]);
         let shown = terminal.until("wl_");
@@ -102,7 +102,7 @@ fn native_top_shows_what_is_held_and_leaves_the_terminal_as_it_was() {
         terminal.press(&["Escape"]);
         terminal.until("[stacks]");
         terminal.press(&["4"]);
-        terminal.until("RESIDENT");
+        terminal.until("memtrail-worklo[");
         terminal.press(&["Escape"]);
         terminal.until("CONTAINER OR CGROUP");
         terminal.press(&["z"]);

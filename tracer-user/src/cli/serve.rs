@@ -24,7 +24,7 @@ use crate::{
         server::{self, Listeners},
         window::Window,
     },
-    text::{date, glob::Glob, units},
+    text::{self, date, glob::Glob, units},
     trace::{filter::Filter, session::Session},
 };
 use anyhow::{Context as _, Result};
@@ -184,7 +184,12 @@ fn listen_at(path: &Path) -> Result<UnixListener> {
     super::mark_socket::prepare(crate::host::write::directory_of(path))?;
     match std::os::unix::net::UnixStream::connect(path) {
         Ok(_) => anyhow::bail!("another memtrail serves there"),
-        Err(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => std::fs::remove_file(path)?,
+        Err(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => {
+            use std::os::unix::fs::FileTypeExt as _;
+            // A file that is none refuses, too.
+            anyhow::ensure!(std::fs::symlink_metadata(path)?.file_type().is_socket(), "there is a file of that name, which is no socket");
+            std::fs::remove_file(path)?;
+        }
         Err(_) => {}
     }
     let listener = UnixListener::bind(path)?;
@@ -194,7 +199,9 @@ fn listen_at(path: &Path) -> Result<UnixListener> {
 }
 
 async fn trace(args: ServeArgs, listeners: Listeners, window: Option<Window>, notify: Notify) -> Result<u8> {
-    let interrupts = Interrupts::catch()?.without_hangup();
+    let interrupts = Interrupts::catch()?;
+    // Where there is a token, a hangup asks for it to be read again; elsewhere a terminal has closed.
+    let interrupts = if args.token_file.is_some() { interrupts.without_hangup() } else { interrupts };
     let filter = Filter::new(args.cgroup.clone()).named(args.pod.clone(), args.container.clone());
     let mut session = Session::start(filter, args.tracing.names(), args.tracing.options(Forced::default()))?;
     // It reads for months, and most containers do nothing most of the time.
@@ -219,13 +226,15 @@ async fn trace(args: ServeArgs, listeners: Listeners, window: Option<Window>, no
         window: window.clone(),
         metrics: metrics::Options { series: args.metrics_series },
         requests: std::sync::Mutex::default(),
+        told: std::sync::Mutex::default(),
+        window_turn: tokio::sync::Semaphore::new(1),
     };
-    server::start(listeners, Arc::new(served)).context("cannot start the thread that answers")?;
+    let answering = server::start(listeners, Arc::new(served)).context("cannot start the thread that answers")?;
     let outputs = if args.dir.is_some() { privileges::OUTPUTS } else { &[] };
     privileges::keep_only_or_warn(&[privileges::COLLECTOR, outputs]);
     eprintln!("memtrail: serving {} until Ctrl-C ({} of tables)", places.join(" "), units::bytes(session.running().sizes.bytes));
     notify.say("READY=1");
-    let mut serving = Serving::new(&args, series, window, notify, heart);
+    let mut serving = Serving::new(&args, series, window, notify, heart, answering);
     let (interval, duration) = (args.interval, args.duration);
     let drive =
         Drive { interval, duration, interrupts: Some(interrupts), command: None, marking: None, asks: Some(asks), shows_time: false };
@@ -235,7 +244,11 @@ async fn trace(args: ServeArgs, listeners: Listeners, window: Option<Window>, no
     serving.series.end(&mut session);
     let losses = session.losses();
     drop(session);
-    let mut failures = serving.series.finish(report.as_ref().ok(), false);
+    // A look into processes that is on disk says more.
+    let mut failures = serving.series.finish(report.as_ref().ok(), true);
+    if serving.answering.is_finished() {
+        failures.note(Err(anyhow::anyhow!("the thread that answers has ended: this is a defect of memtrail")));
+    }
     for error in driven.error.into_iter().chain(report.err().map(Into::into)) {
         failures.note(Err(error));
     }
@@ -251,6 +264,12 @@ struct Serving<'a> {
     notify: Notify,
     heart: Arc<Heart>,
     looks: Looks,
+    /// Kills so far.
+    kills: u64,
+    /// The thread that answers.
+    answering: std::thread::JoinHandle<()>,
+    /// When the window is looked through next.
+    next_tidy: Instant,
     /// When the next snapshot is due.
     next_snapshot: Instant,
     /// What could not be done, each told the first time.
@@ -260,12 +279,21 @@ struct Serving<'a> {
 /// A reading that is later by this is told as a fault: a look into processes may hold one up.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// Between two looks that kills are the reason for.
-const LEAST_PAUSE: Duration = Duration::from_secs(5);
+const LEAST_PAUSE: Duration = Duration::from_secs(1);
+/// Between two looks at the parts of the window.
+const TIDY: Duration = Duration::from_secs(30);
 /// The first look into processes comes soon, so that there are verdicts.
 const FIRST_SNAPSHOT: Duration = Duration::from_secs(15);
 
 impl<'a> Serving<'a> {
-    fn new(args: &'a ServeArgs, series: Series, window: Option<Window>, notify: Notify, heart: Arc<Heart>) -> Serving<'a> {
+    fn new(
+        args: &'a ServeArgs,
+        series: Series,
+        window: Option<Window>,
+        notify: Notify,
+        heart: Arc<Heart>,
+        answering: std::thread::JoinHandle<()>,
+    ) -> Serving<'a> {
         Serving {
             args,
             series,
@@ -273,6 +301,9 @@ impl<'a> Serving<'a> {
             notify,
             heart,
             looks: Looks::default(),
+            kills: 0,
+            answering,
+            next_tidy: Instant::now(),
             next_snapshot: Instant::now() + FIRST_SNAPSHOT.min(args.snapshot_every),
             failures: super::failures::Failures::default(),
         }
@@ -305,22 +336,31 @@ impl<'a> Serving<'a> {
         }
         let report = self.report_with(&autopsies, session);
         for autopsy in autopsies {
-            eprintln!("memtrail: OOM kill: {}", autopsy.verdict.as_deref().unwrap_or("a process was killed"));
+            self.kills += 1;
+            eprintln!("memtrail: OOM kill: {}", text::escape(autopsy.verdict.as_deref().unwrap_or("a process was killed")));
             if let Some(dir) = &self.args.dir {
-                let kept = keep_in(dir, &autopsy, self.looks.killed.autopsies.len() as u64 + 1, None);
+                let kept = keep_in(dir, &autopsy, self.kills, None);
                 self.note(kept);
             }
             Arc::make_mut(&mut self.looks.killed).add(autopsy, report.as_deref());
         }
     }
 
-    /// Looks into processes, puts that into the recording, and lets what is too old leave.
+    /// Looks into processes, and puts that into the recording.
     fn snapshot(&mut self, session: &mut Session) -> Result<()> {
         self.next_snapshot = Instant::now() + self.args.snapshot_every;
         let report = self.looks.take(Depth::Whole, session)?;
-        if let Some(window) = &self.window {
+        if self.window.is_some() {
             self.series.mark_as(&format!("at {}", date::rfc3339(SystemTime::now())), Some(&report), session);
-            for gone in window.tidy(SystemTime::now()).context("old recordings cannot be removed")? {
+        }
+        Ok(())
+    }
+
+    /// Lets recordings leave that are too old or too many.
+    fn tidy(&mut self) -> Result<()> {
+        self.next_tidy = Instant::now() + TIDY;
+        for gone in self.window.iter().map(|window| window.tidy(SystemTime::now())) {
+            for gone in gone.context("old recordings cannot be removed")? {
                 log::info!("{}: removed, since it is older than --keep, or beyond --keep-size", gone.display());
             }
         }
@@ -342,6 +382,10 @@ impl Task<Session> for Serving<'_> {
             let snapshot = self.snapshot(session);
             self.note(snapshot);
         }
+        if Instant::now() >= self.next_tidy {
+            let tidied = self.tidy();
+            self.note(tidied);
+        }
         self.heart.beat();
         self.notify.say("WATCHDOG=1");
         Ok(())
@@ -350,6 +394,11 @@ impl Task<Session> for Serving<'_> {
     fn kills(&mut self, session: &mut Session) -> Result<()> {
         self.tell_kills(session);
         Ok(())
+    }
+
+    fn is_over(&self) -> bool {
+        // Nobody would notice a trace that answers nothing.
+        self.answering.is_finished()
     }
 
     fn look(&mut self, ask: Ask, session: &mut Session) {

@@ -93,7 +93,9 @@ const WHOLE: Duration = Duration::from_secs(30);
 /// The first of them comes when there is something to see.
 const FIRST_WHOLE: Duration = Duration::from_secs(3);
 /// Shortest and longest time between two looks.
-const INTERVALS: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(60));
+const INTERVALS: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+/// What a look that failed is told by.
+const NO_LOOK: &str = "no new look: ";
 /// Between two looks at the keyboard.
 const PACE: Duration = Duration::from_millis(100);
 /// Size of a screen that is printed where there is no terminal.
@@ -102,7 +104,7 @@ const PRINTED: (u16, u16) = (120, 40);
 /// Runs it.
 pub fn run(args: TopArgs) -> Result<u8> {
     if args.interval < INTERVALS.0 || args.interval > INTERVALS.1 {
-        return Err(Conflict("--interval: from 250ms to 60s".to_owned()).into());
+        return Err(Conflict("--interval: from 1s to 60s".to_owned()).into());
     }
     let theme = theme(&args);
     let wanted = Wanted { only_pods: args.pods, ..Wanted::default() };
@@ -114,7 +116,7 @@ pub fn run(args: TopArgs) -> Result<u8> {
             if is_once {
                 print(&view, wanted, theme)
             } else {
-                watch(&mut Screen::take()?, Source::Still(view), wanted, theme, args.interval, &AtomicBool::new(false))
+                watch(&mut Screen::take()?, Source::Still(view), wanted, theme, args.interval, over_at_a_signal()?.as_ref())
             }
         }
         Some(of) => ask(of, is_once, wanted, theme, args.interval),
@@ -160,7 +162,35 @@ fn ask(of: &Path, is_once: bool, wanted: Wanted, theme: Theme, interval: Duratio
     if is_once {
         return print(&view_of(first, &of.display().to_string(), interval), wanted, theme);
     }
-    watch(&mut Screen::take()?, source, wanted, theme, interval, &AtomicBool::new(false))
+    watch(&mut Screen::take()?, source, wanted, theme, interval, over_at_a_signal()?.as_ref())
+}
+
+/// Becomes true at a signal that ends: where nothing is traced, nothing else waits for one.
+fn over_at_a_signal() -> Result<Arc<AtomicBool>> {
+    let is_over = Arc::new(AtomicBool::new(false));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot wait for signals")?;
+    let mut interrupts = runtime.block_on(async { Interrupts::catch() })?;
+    let at_signal = Arc::clone(&is_over);
+    let wait = move || {
+        runtime.block_on(interrupts.next());
+        at_signal.store(true, Ordering::Relaxed);
+    };
+    std::thread::Builder::new().name("memtrail-signal".to_owned()).spawn(wait).context("cannot start a thread")?;
+    Ok(is_over)
+}
+
+/// Ends the trace when the screen's thread ends, however that comes.
+struct Over {
+    is_over: Arc<AtomicBool>,
+    source: Source,
+}
+
+impl Drop for Over {
+    fn drop(&mut self) {
+        self.is_over.store(true, Ordering::Relaxed);
+        // The collector waits for its next reading or question: that is one.
+        let _ = self.source.look(Depth::Glance);
+    }
 }
 
 /// Where looks come from.
@@ -245,14 +275,22 @@ fn watch(screen: &mut Screen, source: Source, wanted: Wanted, theme: Theme, inte
                 next_whole = Instant::now() + WHOLE;
             }
         }
-        while let Ok((depth, look)) = asking.looks.try_recv() {
+        loop {
+            let (depth, look) = match asking.looks.try_recv() {
+                Ok(look) => look,
+                Err(mpsc::TryRecvError::Empty) => break,
+                Err(mpsc::TryRecvError::Disconnected) => anyhow::bail!("the thread that asks has ended: this is a defect of memtrail"),
+            };
             (asking.is_asked, is_changed) = (false, true);
             match look {
+                // What was asked for before it was frozen.
+                Ok(_) if state.is_frozen => {}
                 Ok(report) => {
+                    state.message = state.message.take().filter(|message| !message.starts_with(NO_LOOK));
                     let whole = if depth == Depth::Whole { Some(Arc::clone(&report)) } else { view.whole.take() };
                     view = View { whole, ..view_of(report, &name, interval) };
                 }
-                Err(error) => state.message = Some(format!("no new look: {error:#}")),
+                Err(error) => state.message = Some(format!("{NO_LOOK}{error:#}")),
             }
         }
         if is_changed {
@@ -292,8 +330,10 @@ fn export(state: &State, view: &View) -> Result<String> {
     let mut report = (*view.report).clone();
     report.cgroups.retain(|cgroup| id.as_ref().is_none_or(|id| cgroup.id == *id));
     let time: String = report.ended.chars().filter(char::is_ascii_alphanumeric).collect();
-    let file = PathBuf::from(format!("memtrail-{time}.folded"));
-    anyhow::ensure!(!file.exists(), "{} is there already", file.display());
+    let named = |number: u32| {
+        PathBuf::from(if number == 0 { format!("memtrail-{time}.folded") } else { format!("memtrail-{time}-{number}.folded") })
+    };
+    let file = (0..1000).map(named).find(|file| !file.exists()).context("a thousand files of this moment are there already")?;
     output::write(&file, &report, output::WriteOptions { value: Value::Live, ..Default::default() })?;
     Ok(format!("written: {}", file.display()))
 }
@@ -303,24 +343,22 @@ async fn trace(args: TopArgs, is_once: bool, wanted: Wanted, theme: Theme) -> Re
     let interrupts = Interrupts::catch()?;
     let filter = Filter::new(args.cgroup.clone()).named(args.pod.clone(), args.container.clone());
     let mut session = Session::start(filter, args.tracing.names(), args.tracing.options(Forced::default()))?;
-    privileges::keep_only_or_warn(&[privileges::COLLECTOR]);
+    privileges::keep_only_or_warn(&[privileges::COLLECTOR, privileges::OUTPUTS]);
     let (collector, asks) = look::channel();
     let is_over = Arc::new(AtomicBool::new(false));
     let source = Source::Traced(collector.clone());
     let (over, interval) = (Arc::clone(&is_over), args.interval);
     let shown = move || {
-        privileges::keep_only_or_warn(&[]);
-        let shown = if is_once {
+        // Root writes into a user's folder by this alone.
+        privileges::keep_only_or_warn(&[privileges::OUTPUTS]);
+        let _over = Over { is_over: Arc::clone(&over), source: source.clone() };
+        if is_once {
             // So that there is more to see than what was there before.
             std::thread::sleep(FIRST_WHOLE);
             source.look(Depth::Whole).and_then(|report| print(&view_of(report, "tracing", interval), wanted, theme))
         } else {
             Screen::take().and_then(|mut screen| watch(&mut screen, source.clone(), wanted, theme, interval, &over))
-        };
-        over.store(true, Ordering::Relaxed);
-        // The collector waits for its next reading or question: that is one.
-        let _ = source.look(Depth::Glance);
-        shown
+        }
     };
     let showing = std::thread::Builder::new().name("memtrail-screen".to_owned()).spawn(shown).context("cannot start a thread")?;
     let mut looking = Looking { looks: Looks::default(), is_over: Arc::clone(&is_over) };

@@ -32,6 +32,10 @@ pub struct Served {
     pub metrics: metrics::Options,
     /// Requests answered, by route and class of status.
     pub requests: Mutex<BTreeMap<(&'static str, &'static str), u64>>,
+    /// What counters told so far.
+    pub told: Mutex<metrics::Told>,
+    /// One at a time reads the recordings on disk.
+    pub window_turn: tokio::sync::Semaphore,
     /// Whether the collector lives.
     pub heart: Arc<Heart>,
     /// Without a reading for so long it does not.
@@ -184,7 +188,9 @@ fn metrics_of(served: &Served, look: &Look) -> Vec<metrics::Metric> {
         looked: look.whole.as_ref().map(|(report, at)| (report.as_ref(), look.at.saturating_duration_since(*at).as_secs_f64())),
         cpu_s: look.cpu.as_secs_f64(),
     };
-    metrics::collect(&look.report, &beside, served.metrics)
+    let mut metrics = metrics::collect(&look.report, &beside, served.metrics);
+    served.told.lock().unwrap_or_else(PoisonError::into_inner).never_fall(&mut metrics);
+    metrics
 }
 
 /// How it is traced, what that uses, and what was lost.
@@ -241,6 +247,9 @@ async fn profile(served: &Arc<Served>, query: Query) -> Result<Answer, NoLook> {
     }
     if query.from.is_some() || query.to.is_some() {
         let now = if query.to.is_some() { None } else { Some(served.collector.look(Depth::Whole, None).await?.report) };
+        let Ok(_turn) = served.window_turn.try_acquire() else {
+            return Ok(Answer::refusal(StatusCode::SERVICE_UNAVAILABLE, "the recordings on disk are being read for somebody else"));
+        };
         let of = Arc::clone(served);
         return Ok(apart(move || of_window(&of, &query, now)).await);
     }
@@ -259,6 +268,11 @@ fn of_window(served: &Served, query: &Query, now: Option<Arc<Report>>) -> Answer
         Ok(None) => Err(Answer::refusal(StatusCode::NOT_FOUND, "the window does not reach so far")),
         Err(error) => Err(Answer::refusal(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string())),
     };
+    if let (Some(from), Some(to)) = (query.from, query.to)
+        && from.unix(clock) >= to.unix(clock)
+    {
+        return Answer::refusal(StatusCode::BAD_REQUEST, "from: it is not before to");
+    }
     let made = || -> Result<Answer, Answer> {
         let after = match (query.to, now) {
             (Some(to), _) => Arc::new(at(to)?),

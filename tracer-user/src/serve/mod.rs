@@ -29,4 +29,4 @@ pub mod server;
 pub mod window;
 
 /// Where a memtrail that serves listens for others on the same host.
-pub const SOCKET: &str = "/run/memtrail/serve.sock";
+pub const SOCKET: &str = "/run/memtrail-serve/serve.sock";

@@ -136,7 +136,7 @@ impl Route {
                 let mut query = Query::parse(query, ProfileFormat::Pprof, true)?;
                 query.selection.value = Value::Charged;
                 query.seconds = Some(query.seconds.unwrap_or(USUAL_SECONDS));
-                return Ok(Route::Profile(Box::new(query)));
+                return query.check().map(|query| Route::Profile(Box::new(query)));
             }
             _ => match path.strip_prefix("/oom/") {
                 Some(id) if !id.is_empty() && !id.contains('/') => return kill(id, query),
@@ -150,6 +150,18 @@ impl Route {
             }
             _ => Ok(route),
         }
+    }
+
+    /// Whether it costs nothing to answer.
+    #[must_use]
+    pub fn is_light(&self) -> bool {
+        matches!(self, Route::Health | Route::Style)
+    }
+
+    /// Whether it is about the next seconds.
+    #[must_use]
+    pub fn waits(&self) -> bool {
+        matches!(self, Route::Profile(query) if query.seconds.is_some())
     }
 
     /// Its name for counters, whatever was asked for in detail.
@@ -231,8 +243,8 @@ impl Query {
                     };
                 }
                 "seconds" => {
-                    let seconds = value.parse().ok().filter(|seconds| *seconds <= MOST_SECONDS);
-                    parsed.seconds = Some(seconds.ok_or_else(|| wrong("seconds", &format!("a whole number up to {MOST_SECONDS}")))?);
+                    let seconds = value.parse().ok().filter(|seconds| (1..=MOST_SECONDS).contains(seconds));
+                    parsed.seconds = Some(seconds.ok_or_else(|| wrong("seconds", &format!("a whole number from 1 up to {MOST_SECONDS}")))?);
                 }
                 "from" => parsed.from = Some(When::parse(&value).map_err(|error| wrong("from", &error))?),
                 "to" => parsed.to = Some(When::parse(&value).map_err(|error| wrong("to", &error))?),

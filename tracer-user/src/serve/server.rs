@@ -7,7 +7,6 @@ use super::{
 };
 use crate::host::privileges;
 use flate2::{Compression, write::GzEncoder};
-use http_body_util::Full;
 use hyper::{
     Request, Response, StatusCode,
     body::{Body, Bytes, Frame, Incoming, SizeHint},
@@ -32,21 +31,30 @@ use tokio::{
     net::{TcpListener, UnixListener},
     sync::{OwnedSemaphorePermit, Semaphore},
 };
+use tokio_io_timeout::TimeoutStream;
 
 /// Connections at once; further ones wait to be accepted.
 const MOST_CONNECTIONS: usize = 64;
 /// Answers that are made or being sent at once: they are what takes memory.
 const MOST_ANSWERS: usize = 8;
+/// Bytes of an answer that are given to a connection at once.
+const PIECE: usize = 64 << 10;
+/// Questions about the next seconds that wait for them at once.
+const MOST_SLEEPERS: usize = 4;
 /// Longest wait for one of these.
 const LONGEST_WAIT: Duration = Duration::from_secs(10);
 /// Longest time for the head of a request, and between two requests.
 const HEAD: Duration = Duration::from_secs(5);
+/// Who takes nothing of an answer for so long gets no more of it.
+const DEAF: Duration = Duration::from_secs(10);
 /// Bytes of a request's head.
 const MOST_HEAD_BYTES: usize = 8 << 10;
 /// Lines of a request's head.
 const MOST_HEADERS: usize = 64;
 /// A connection lasts that long, whatever is done with it: whoever does not read gives back what it holds.
-const LIFETIME: Duration = Duration::from_secs(150);
+const LIFETIME: Duration = Duration::from_secs(120);
+/// And so much longer what was asked for in it.
+const LAST_ANSWER: Duration = Duration::from_secs(90);
 /// Threads that make answers.
 const MAKERS: usize = 2;
 /// Shorter answers are not worth compressing.
@@ -94,14 +102,20 @@ pub fn start(listeners: Listeners, served: Arc<Served>) -> io::Result<JoinHandle
 struct Shared {
     served: Arc<Served>,
     answers: Arc<Semaphore>,
+    sleepers: Arc<Semaphore>,
     hosts: Vec<String>,
     token: RwLock<Option<String>>,
 }
 
 async fn serve(listeners: Listeners, served: Arc<Served>) -> io::Result<()> {
     let (file, token) = listeners.token.unzip();
-    let shared =
-        Arc::new(Shared { served, answers: Arc::new(Semaphore::new(MOST_ANSWERS)), hosts: listeners.hosts, token: RwLock::new(token) });
+    let shared = Arc::new(Shared {
+        served,
+        answers: Arc::new(Semaphore::new(MOST_ANSWERS)),
+        sleepers: Arc::new(Semaphore::new(MOST_SLEEPERS)),
+        hosts: listeners.hosts,
+        token: RwLock::new(token),
+    });
     let connections = Arc::new(Semaphore::new(MOST_CONNECTIONS));
     let mut accepting = tokio::task::JoinSet::new();
     for listener in listeners.tcp {
@@ -114,6 +128,8 @@ async fn serve(listeners: Listeners, served: Arc<Served>) -> io::Result<()> {
     }
     if let Some(listener) = listeners.unix {
         let listener = UnixListener::from_std(listener)?;
+        // Whoever fills the port does not keep this host's own programs out.
+        let connections = Arc::new(Semaphore::new(MOST_CONNECTIONS));
         accepting.spawn(accept(Arc::clone(&shared), connections, async move |shared| {
             let (stream, _) = listener.accept().await?;
             let rules = shared.rules(None);
@@ -145,11 +161,16 @@ impl Shared {
         match access::read_token(file) {
             Ok(token) => {
                 *self.token.write().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(token);
-                eprintln!("memtrail: the token was read again");
+                say("the token was read again");
             }
-            Err(error) => eprintln!("memtrail: the old token stays: {error}"),
+            Err(error) => say(&format!("the old token stays: {error}")),
         }
     }
+}
+
+/// Says something where somebody reads it: a terminal that is gone is no reason to end.
+fn say(text: &str) {
+    let _ = writeln!(io::stderr(), "memtrail: {text}");
 }
 
 /// Accepts for ever. A connection that cannot be accepted, for want of descriptors, is tried again a moment later.
@@ -179,6 +200,8 @@ async fn converse<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     _permit: OwnedSemaphorePermit,
 ) {
     let rules = Arc::new(rules);
+    let mut stream = TimeoutStream::new(stream);
+    stream.set_write_timeout(Some(DEAF));
     let service = service_fn(move |request| {
         let (shared, rules) = (Arc::clone(&shared), Arc::clone(&rules));
         async move { Ok::<_, Infallible>(respond(&shared, &rules, &request).await) }
@@ -188,17 +211,24 @@ async fn converse<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
         .header_read_timeout(HEAD)
         .max_buf_size(MOST_HEAD_BYTES)
         .max_headers(MOST_HEADERS)
-        .serve_connection(TokioIo::new(stream), service);
-    match tokio::time::timeout(LIFETIME, connection).await {
+        .serve_connection(TokioIo::new(Box::pin(stream)), service);
+    let mut connection = std::pin::pin!(connection);
+    let mut ended = tokio::time::timeout(LIFETIME, connection.as_mut()).await;
+    if ended.is_err() {
+        connection.as_mut().graceful_shutdown();
+        ended = tokio::time::timeout(LAST_ANSWER, connection).await;
+    }
+    match ended {
         Ok(Ok(())) => {}
         Ok(Err(error)) => log::debug!("a connection ended: {error}"),
         Err(_) => log::debug!("a connection lasted too long"),
     }
 }
 
-/// A body that holds its place among the answers until it is sent.
+/// A body that is given out piece by piece, and holds its place among the answers until the last piece is on its way: who does not read keeps
+/// others from being made, and no more than so many are in memory.
 struct Held {
-    body: Full<Bytes>,
+    rest: Bytes,
     _permit: Option<OwnedSemaphorePermit>,
 }
 
@@ -206,16 +236,17 @@ impl Body for Held {
     type Data = Bytes;
     type Error = Infallible;
 
-    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        Pin::new(&mut self.body).poll_frame(context)
+    fn poll_frame(mut self: Pin<&mut Self>, _context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        let length = self.rest.len().min(PIECE);
+        Poll::Ready((length > 0).then(|| Ok(Frame::data(self.rest.split_to(length)))))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.rest.is_empty()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        SizeHint::with_exact(self.rest.len() as u64)
     }
 }
 
@@ -225,33 +256,47 @@ async fn respond(shared: &Shared, rules: &Rules, request: &Request<Incoming>) ->
     let is_open = uri.path() == "/healthz";
     if let Err(refusal) = access::check(rules, request.method(), authority, request.headers(), is_open) {
         shared.served.count("(refused)", refusal.status);
-        return response(request, Answer::refusal(refusal.status, refusal.text), None);
+        return response(request, Answer::refusal(refusal.status, refusal.text), None).await;
     }
     let route = match Route::parse(uri.path(), uri.query().unwrap_or_default()) {
         Ok(route) => route,
         Err(error) => {
             let status = if error == RouteError::Unknown { StatusCode::NOT_FOUND } else { StatusCode::BAD_REQUEST };
             shared.served.count("(unknown)", status);
-            return response(request, Answer::refusal(status, &error.to_string()), None);
+            return response(request, Answer::refusal(status, &error.to_string()), None).await;
         }
     };
     let name = route.name();
-    let Ok(Ok(permit)) = tokio::time::timeout(LONGEST_WAIT, Arc::clone(&shared.answers).acquire_owned()).await else {
-        shared.served.count(name, StatusCode::SERVICE_UNAVAILABLE);
-        return response(request, Answer::refusal(StatusCode::SERVICE_UNAVAILABLE, "too many answers are being made"), None);
+    // What costs nothing is answered however much else is asked for; what waits for its seconds keeps nobody else waiting.
+    let turns = if route.waits() { &shared.sleepers } else { &shared.answers };
+    let permit = match route.is_light() {
+        true => None,
+        false => match tokio::time::timeout(LONGEST_WAIT, Arc::clone(turns).acquire_owned()).await {
+            Ok(Ok(permit)) => Some(permit),
+            Ok(Err(_)) | Err(_) => {
+                shared.served.count(name, StatusCode::SERVICE_UNAVAILABLE);
+                let refusal = Answer::refusal(StatusCode::SERVICE_UNAVAILABLE, "too many answers are being made");
+                return response(request, refusal, None).await;
+            }
+        },
     };
     let accept = request.headers().get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let answer = answer(&shared.served, route, accept).await;
     shared.served.count(name, answer.status);
-    response(request, answer, Some(permit))
+    response(request, answer, permit).await
 }
 
-fn response(request: &Request<Incoming>, answer: Answer, permit: Option<OwnedSemaphorePermit>) -> Response<Held> {
+async fn response(request: &Request<Incoming>, answer: Answer, permit: Option<OwnedSemaphorePermit>) -> Response<Held> {
     let takes_gzip = request.headers().get(header::ACCEPT_ENCODING).is_some_and(|value| takes_gzip(value.as_bytes()));
-    let compressed = (takes_gzip && !answer.is_packed && answer.body.len() >= LEAST_TO_COMPRESS).then(|| gzip(&answer.body)).flatten();
-    let is_compressed = compressed.is_some();
-    let body = Full::new(Bytes::from(compressed.unwrap_or(answer.body)));
-    let mut response = Response::new(Held { body, _permit: permit });
+    let mut body = Bytes::from(answer.body);
+    let mut is_compressed = false;
+    if takes_gzip && !answer.is_packed && body.len() >= LEAST_TO_COMPRESS {
+        let plain = body.clone();
+        if let Ok(Some(packed)) = tokio::task::spawn_blocking(move || gzip(&plain)).await {
+            (body, is_compressed) = (Bytes::from(packed), true);
+        }
+    }
+    let mut response = Response::new(Held { rest: body, _permit: permit });
     *response.status_mut() = answer.status;
     let headers = response.headers_mut();
     let fixed = [
@@ -277,6 +322,10 @@ fn response(request: &Request<Incoming>, answer: Answer, permit: Option<OwnedSem
         StatusCode::PAYLOAD_TOO_LARGE => headers.insert(header::CONNECTION, HeaderValue::from_static("close")),
         _ => None,
     };
+    // Who may not ask keeps no connection.
+    if [StatusCode::UNAUTHORIZED, StatusCode::FORBIDDEN, StatusCode::MISDIRECTED_REQUEST].contains(&answer.status) {
+        headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
     response
 }
 

@@ -87,7 +87,11 @@ impl Window {
                 Ok(last) => last,
                 // It has just left.
                 Err(_) if !part.path.exists() => continue,
-                Err(error) => return Err(error),
+                // A part that a power failure has damaged costs itself and not those before it.
+                Err(error) => {
+                    log::warn!("{error}");
+                    continue;
+                }
             };
             if date::parse_rfc3339(&last.header.started).is_none_or(|started| started > unix_s) {
                 continue;

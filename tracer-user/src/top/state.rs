@@ -417,6 +417,9 @@ fn flame_key(key: Key, tree: &Node, zoom: Vec<String>, chosen: Vec<String>) -> (
         children
     };
     let beside = |by: isize| -> Option<Vec<String>> {
+        if chosen.len() <= zoom.len() {
+            return None;
+        }
         let (name, above) = chosen.split_last()?;
         let siblings = by_size(tree.at(above)?);
         let at = siblings.iter().position(|(other, _)| other == name)?.checked_add_signed(by)?;

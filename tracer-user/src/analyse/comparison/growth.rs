@@ -25,6 +25,9 @@ pub struct Growth {
 /// Growth of live bytes, or for [`Value::Charged`] what was charged, from one moment of a recording (from its start, without one) to another.
 #[must_use]
 pub fn between(before: Option<&Report>, after: &Report, value: Value) -> Growth {
+    // What is freed keeps its charges and has no region any more: by region charges of old would seem to be new ones.
+    let erased = (value == Value::Charged).then(|| (before.map(without_regions), without_regions(after)));
+    let (before, after) = erased.as_ref().map_or((before, after), |(before, after)| (before.as_ref(), after));
     let nothing = Report::default();
     let comparison = compare(before.unwrap_or(&nothing), after, Options { value, normalize: false, same_recording: true });
     let mut cgroups: Vec<Cgroup> = after.cgroups.iter().map(without_figures).collect();
@@ -65,6 +68,15 @@ pub fn between(before: Option<&Report>, after: &Report, value: Value) -> Growth 
         report.duration_s = (after.duration_s - before.duration_s).max(0.0);
     }
     Growth { report, shrunk, shrunk_bytes }
+}
+
+/// The report with its stacks by kind alone.
+fn without_regions(report: &Report) -> Report {
+    let mut report = report.clone();
+    for row in report.cgroups.iter_mut().flat_map(|cgroup| &mut cgroup.stacks) {
+        "other".clone_into(&mut row.region);
+    }
+    report
 }
 
 /// What came to the distributions since an earlier moment; the age of what is live is of a moment, and not among them.

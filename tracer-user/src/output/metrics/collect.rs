@@ -124,13 +124,20 @@ fn label(name: &'static str, value: &str) -> Label {
 
 fn containers(out: &mut Out, report: &Report, beside: &Beside<'_>, folded: &BTreeMap<Owner, Owner>) {
     let mut sums: BTreeMap<&Owner, Sum> = BTreeMap::new();
+    let owners: BTreeMap<&str, Owner> =
+        report.cgroups.iter().filter(|cgroup| cgroup.state != "dead").map(|cgroup| (cgroup.path.as_str(), Owner::of(cgroup))).collect();
+    // What a cgroup has with all below it is not added to that of those below it.
+    let is_nested = |cgroup: &Cgroup, owner: &Owner| {
+        let above = std::iter::successors(cgroup.path.rsplit_once('/'), |(above, _)| above.rsplit_once('/'));
+        above.into_iter().any(|(above, _)| owners.get(above) == Some(owner))
+    };
     for cgroup in report.cgroups.iter().filter(|cgroup| cgroup.state != "dead") {
         let owner = Owner::of(cgroup);
         let Some(under) = folded.get(&owner) else { continue };
         let sum = sums.entry(under).or_default();
         sum.add(cgroup);
         if owner == *under {
-            sum.add_own(cgroup, is_whole_pod(&owner));
+            sum.add_own(cgroup, is_whole_pod(&owner) || is_nested(cgroup, &owner));
         }
     }
     let mut with_histograms = 0;
@@ -200,9 +207,9 @@ impl Sum {
     }
 
     /// What is of one owner alone.
-    fn add_own(&mut self, cgroup: &Cgroup, is_whole_pod: bool) {
+    fn add_own(&mut self, cgroup: &Cgroup, is_told_elsewhere: bool) {
         let sum = |sum: Option<u64>, bytes: Option<u64>| bytes.map_or(sum, |bytes| Some(sum.unwrap_or(0).saturating_add(bytes)));
-        if !is_whole_pod {
+        if !is_told_elsewhere {
             self.dirty = sum(self.dirty, cgroup.dirty_bytes);
             self.droppable = sum(self.droppable, cgroup.droppable_bytes);
         }

@@ -22,7 +22,7 @@ pub use families::{FAMILIES, Family, FamilyId, Type};
 pub use owners::Owner;
 
 use crate::report::distribution::Distribution;
-use std::borrow::Cow;
+use std::{borrow::Cow, collections::HashMap};
 
 /// A label: name and value.
 pub type Label = (&'static str, Cow<'static, str>);
@@ -63,6 +63,30 @@ pub struct Metric {
     pub family: &'static Family,
     /// No two of them have the same labels.
     pub series: Vec<Series>,
+}
+
+/// What counters told so far: one that falls would be taken for one that began anew, and its whole value for news. Estimates fall, and so do sums of
+/// cgroups of which one is removed.
+#[derive(Debug, Default)]
+pub struct Told(HashMap<(FamilyId, Vec<Label>), Number>);
+
+impl Told {
+    /// Tells no counter to be less than it was. Series that are gone are forgotten.
+    pub fn never_fall(&mut self, metrics: &mut [Metric]) {
+        let mut now = HashMap::new();
+        for metric in metrics.iter_mut().filter(|metric| metric.family.kind == Type::Counter) {
+            for series in &mut metric.series {
+                let key = (metric.family.id, series.labels.clone());
+                series.number = match (self.0.get(&key), &series.number) {
+                    (Some(Number::Whole(before)), Number::Whole(number)) => Number::Whole(*number.max(before)),
+                    (Some(Number::Real(before)), Number::Real(number)) => Number::Real(number.max(*before)),
+                    (_, number) => number.clone(),
+                };
+                now.insert(key, series.number.clone());
+            }
+        }
+        self.0 = now;
+    }
 }
 
 /// How metrics are written.
@@ -134,6 +158,24 @@ impl Encoding {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn counters_never_fall_and_gauges_do() {
+        let metric = |id, number| Metric {
+            family: Family::of(id),
+            series: vec![Series { labels: vec![("cause", "x".into())], number, exemplar: vec![] }],
+        };
+        let mut told = Told::default();
+        for (losses, dirty, expected) in [(5, 5, 5), (3, 3, 5), (7, 1, 7)] {
+            let mut metrics = [metric(FamilyId::Losses, Number::Whole(losses)), metric(FamilyId::Dirty, Number::Whole(dirty))];
+            told.never_fall(&mut metrics);
+            assert_eq!((&metrics[0].series[0].number, &metrics[1].series[0].number), (&Number::Whole(expected), &Number::Whole(dirty)));
+        }
+        told.never_fall(&mut []);
+        let mut metrics = [metric(FamilyId::Losses, Number::Whole(1))];
+        told.never_fall(&mut metrics);
+        assert_eq!(metrics[0].series[0].number, Number::Whole(1), "one that was gone begins anew");
+    }
 
     #[test]
     fn a_scraper_gets_what_it_likes_best() {
