@@ -18,6 +18,8 @@ use crate::{command, workspace};
 
 /// Without musl: glibc links statically for all that is used here.
 const RUSTFLAGS: &str = "-Ctarget-feature=+crt-static\x1f-Cforce-frame-pointers=yes";
+/// An emulated machine is some thirty times slower than this one: there the program is optimised, as users have it, and still checks itself.
+const OPTIMISED: &str = "profile.dev.package.tracer-user.opt-level=1";
 const TARGET: &str = "x86_64-unknown-linux-gnu";
 
 /// The variable that forces an eBPF object, see `tracer-user/build.rs`.
@@ -105,6 +107,7 @@ fn build(args: &[&str], object: Option<&Path>) -> Result<Programs> {
     let mut cargo = cargo();
     cargo.current_dir(workspace::root()?).args(args);
     cargo.args(["--quiet", "--locked", "--target", TARGET, "--message-format", "json-render-diagnostics"]);
+    cargo.args(["--config", OPTIMISED]);
     cargo.env("CARGO_ENCODED_RUSTFLAGS", RUSTFLAGS).env_remove("RUSTFLAGS");
     if let Some(object) = object {
         cargo.env(OBJECT_OVERRIDE, object);
