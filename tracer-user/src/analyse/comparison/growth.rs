@@ -26,7 +26,10 @@ pub struct Growth {
 #[must_use]
 pub fn between(before: Option<&Report>, after: &Report, value: Value) -> Growth {
     // What is freed keeps its charges and has no region any more: by region charges of old would seem to be new ones.
-    let erased = (value == Value::Charged).then(|| (before.map(without_regions), without_regions(after)));
+    let erased = (value == Value::Charged).then(|| {
+        let regions = only_regions([before, Some(after)].into_iter().flatten());
+        (before.map(|before| with_regions(before, &regions)), with_regions(after, &regions))
+    });
     let (before, after) = erased.as_ref().map_or((before, after), |(before, after)| (before.as_ref(), after));
     let nothing = Report::default();
     let comparison = compare(before.unwrap_or(&nothing), after, Options { value, normalize: false, same_recording: true });
@@ -70,11 +73,34 @@ pub fn between(before: Option<&Report>, after: &Report, value: Value) -> Growth 
     Growth { report, shrunk, shrunk_bytes }
 }
 
-/// The report with its stacks by kind alone.
-fn without_regions(report: &Report) -> Report {
+/// A stack without its region: cgroup, kind, process, frames.
+type Stack<'a> = (&'a str, &'a str, &'a str, &'a [String]);
+
+/// The region of each stack that has one alone in all of these reports; `None` for those that have several.
+fn only_regions<'a>(reports: impl Iterator<Item = &'a Report>) -> HashMap<Stack<'a>, Option<&'a str>> {
+    let mut regions = HashMap::new();
+    for (cgroup, row) in reports.flat_map(|report| &report.cgroups).flat_map(|cgroup| cgroup.stacks.iter().map(move |row| (cgroup, row))) {
+        if row.region != OTHER_REGION {
+            let region = regions.entry((cgroup.path.as_str(), row.kind.as_str(), row.comm.as_str(), row.frames.as_slice()));
+            let known = region.or_insert(Some(row.region.as_str()));
+            *known = known.filter(|known| *known == row.region);
+        }
+    }
+    regions
+}
+
+/// What is in no region, and what is free again.
+const OTHER_REGION: &str = "other";
+
+/// The report with each stack in its only region, and those that have several in none.
+fn with_regions(report: &Report, regions: &HashMap<Stack<'_>, Option<&str>>) -> Report {
     let mut report = report.clone();
-    for row in report.cgroups.iter_mut().flat_map(|cgroup| &mut cgroup.stacks) {
-        "other".clone_into(&mut row.region);
+    for cgroup in &mut report.cgroups {
+        for row in &mut cgroup.stacks {
+            let region = regions.get(&(cgroup.path.as_str(), row.kind.as_str(), row.comm.as_str(), row.frames.as_slice()));
+            let region = region.copied().flatten().unwrap_or(OTHER_REGION);
+            region.clone_into(&mut row.region);
+        }
     }
     report
 }
@@ -107,5 +133,38 @@ fn without_figures(cgroup: &Cgroup) -> Cgroup {
         histograms: cgroup.histograms.clone(),
         histogram_losses: cgroup.histogram_losses,
         ..Cgroup::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn report(rows: &[(&str, u64, u64)]) -> Report {
+        let row = |(region, live, charged): &(&str, u64, u64)| StackRow {
+            kind: "anon".to_owned(),
+            region: (*region).to_owned(),
+            comm: "java".to_owned(),
+            frames: vec!["main".to_owned()],
+            live: *live,
+            charged: *charged,
+            ..StackRow::default()
+        };
+        let cgroup = Cgroup { path: "/a".to_owned(), id: "1".to_owned(), stacks: rows.iter().map(row).collect(), ..Cgroup::default() };
+        Report { cgroups: vec![cgroup], ..Report::default() }
+    }
+
+    fn charged(before: &Report, after: &Report) -> Vec<(String, u64)> {
+        let report = between(Some(before), after, Value::Charged).report;
+        report.cgroups.iter().flat_map(|cgroup| &cgroup.stacks).map(|row| (row.region.clone(), row.charged)).collect()
+    }
+
+    #[test]
+    fn what_is_freed_is_not_charged_again() {
+        // What is live has its region; the charges of what is free again have none.
+        let before = report(&[("heap", 1000, 1000)]);
+        assert_eq!(charged(&before, &report(&[("heap", 100, 100), ("other", 0, 900)])), []);
+        assert_eq!(charged(&before, &report(&[("heap", 300, 300), ("other", 0, 900)])), [("heap".to_owned(), 200)]);
+        assert_eq!(charged(&before, &report(&[("jit", 500, 500), ("heap", 100, 100), ("other", 0, 900)])), [("other".to_owned(), 500)]);
     }
 }
