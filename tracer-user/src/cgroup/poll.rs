@@ -76,8 +76,6 @@ pub struct Poller {
     open: HashMap<CgroupId, Kept>,
     polls: u64,
     buffer: Vec<u8>,
-    /// How carefully it reads.
-    pub care: Care,
 }
 
 #[derive(Debug)]
@@ -132,29 +130,18 @@ impl Poller {
         if version == Version::V1 && may_be_flat {
             files.push(stat::V1_USE_HIERARCHY);
         }
-        Poller {
-            mount,
-            version,
-            hierarchy: None,
-            files,
-            most_open,
-            now_open: 0,
-            open: HashMap::new(),
-            polls: 0,
-            buffer: vec![0; 8192],
-            care: Care::Whole,
-        }
+        Poller { mount, version, hierarchy: None, files, most_open, now_open: 0, open: HashMap::new(), polls: 0, buffer: vec![0; 8192] }
     }
 
     /// Reads these cgroups, the deepest first. Descriptors of cgroups that are not among them are closed.
-    pub fn poll<'a>(&mut self, cgroups: impl IntoIterator<Item = (CgroupId, &'a CgroupPath)>) -> Poll {
+    pub fn poll<'a>(&mut self, care: Care, cgroups: impl IntoIterator<Item = (CgroupId, &'a CgroupPath)>) -> Poll {
         let started = monotonic_ns();
         self.polls += 1;
         let mut order: Vec<_> = cgroups.into_iter().map(|(id, path)| (path.depth(), id, path)).collect();
         order.sort_by(|a, b| b.cmp(a));
         let mut poll = Poll { readings: Vec::with_capacity(order.len()), ..Poll::default() };
         for (_, id, path) in order {
-            match self.read(id, path, &mut poll.reopened) {
+            match self.read(care, id, path, &mut poll.reopened) {
                 Ok(Some(reading)) => poll.readings.push((id, reading)),
                 Ok(None) => poll.gone.push(id),
                 Err(error) => poll.errors.push((id, error)),
@@ -172,13 +159,13 @@ impl Poller {
     /// # Errors
     /// [`PollError`] if it exists and its memory.stat cannot be read.
     pub fn read_one(&mut self, id: CgroupId, path: &CgroupPath) -> Result<Option<StatReading>, PollError> {
-        self.read(id, path, &mut 0)
+        self.read(Care::Whole, id, path, &mut 0)
     }
 
-    fn read(&mut self, id: CgroupId, path: &CgroupPath, reopened: &mut u64) -> Result<Option<StatReading>, PollError> {
+    fn read(&mut self, care: Care, id: CgroupId, path: &CgroupPath, reopened: &mut u64) -> Result<Option<StatReading>, PollError> {
         if let Some(kept) = self.open.get_mut(&id) {
             kept.polled = self.polls;
-            if self.care == Care::Skimmed
+            if care == Care::Skimmed
                 && !self.polls.wrapping_add(id.0).is_multiple_of(SKIMMED)
                 && let Some(reading) = kept.unmoved(&mut self.buffer)
             {
@@ -186,7 +173,7 @@ impl Poller {
             }
             let reading = read_files(&kept.files, self.version, &mut self.buffer)?;
             // Also that of a poll that reads all, if others skim.
-            if self.care == Care::Skimmed || kept.last.is_some() {
+            if care == Care::Skimmed || kept.last.is_some() {
                 kept.last.clone_from(&reading);
             }
             if reading.is_none() {

@@ -19,7 +19,11 @@ fn cgroup(root: &tempfile::TempDir, path: &str) -> (CgroupId, CgroupPath) {
 }
 
 fn poll(poller: &mut Poller, cgroups: &[(CgroupId, CgroupPath)]) -> Poll {
-    poller.poll(cgroups.iter().map(|(id, path)| (*id, path)))
+    poll_with(poller, Care::Whole, cgroups)
+}
+
+fn poll_with(poller: &mut Poller, care: Care, cgroups: &[(CgroupId, CgroupPath)]) -> Poll {
+    poller.poll(care, cgroups.iter().map(|(id, path)| (*id, path)))
 }
 
 #[test]
@@ -56,17 +60,17 @@ fn skimmed(usage: u64, limit: &str, care: Care) -> Vec<u64> {
     fs::write(path("memory.current"), format!("{usage}\n")).unwrap();
     fs::write(path("memory.max"), format!("{limit}\n")).unwrap();
     let cgroups = [cgroup(&root, "a")];
-    let mut poller = Poller { care, ..Poller::at(root.path().into(), Version::V2, 100) };
+    let mut poller = Poller::at(root.path().into(), Version::V2, 100);
     let anon = |poll: Poll| poll.readings[0].1.subtree.kinds["anon"].bytes;
     let mut seen = Vec::new();
     for round in 0..12 {
         fs::write(path("memory.stat"), format!("anon {round}\nfile 0\nshmem 0\n")).unwrap();
-        seen.push(anon(poll(&mut poller, &cgroups)));
+        seen.push(anon(poll_with(&mut poller, care, &cgroups)));
     }
     // Whatever the round: a counter that has moved is news.
     fs::write(path("memory.current"), "1\n").unwrap();
     fs::write(path("memory.stat"), "anon 99\nfile 0\nshmem 0\n").unwrap();
-    assert_eq!(anon(poll(&mut poller, &cgroups)), 99);
+    assert_eq!(anon(poll_with(&mut poller, care, &cgroups)), 99);
     seen
 }
 
@@ -81,15 +85,15 @@ fn skimmed_readings_are_at_most_three_polls_old_and_never_near_a_limit() {
 }
 
 #[test]
-fn a_skimmed_cgroup_that_is_removed_is_gone() {
+fn without_kept_descriptors_a_skimmed_cgroup_that_is_removed_is_gone() {
     let root = tree(&["a"]);
     let cgroups = [cgroup(&root, "a")];
-    let mut poller = Poller { care: Care::Skimmed, ..Poller::at(root.path().into(), Version::V2, 0) };
+    let mut poller = Poller::at(root.path().into(), Version::V2, 0);
     for _ in 0..3 {
-        assert_eq!(poll(&mut poller, &cgroups).readings.len(), 1);
+        assert_eq!(poll_with(&mut poller, Care::Skimmed, &cgroups).readings.len(), 1);
     }
     fs::remove_dir_all(root.path().join("a")).unwrap();
-    assert_eq!(poll(&mut poller, &cgroups).gone.len(), 1);
+    assert_eq!(poll_with(&mut poller, Care::Skimmed, &cgroups).gone.len(), 1);
 }
 
 #[test]

@@ -27,20 +27,19 @@ pub(super) struct Looks {
 }
 
 impl Looks {
-    /// The report of now, for whoever comes next, too.
-    pub(super) fn take(&mut self, depth: Depth, session: &mut Session) -> Result<Arc<Report>> {
+    /// The report of now and its time, for whoever comes next, too.
+    pub(super) fn take(&mut self, depth: Depth, session: &mut Session) -> Result<(Arc<Report>, Instant)> {
         // Before anything is read: what comes meanwhile may not be in it.
         let at = Instant::now();
         let report = Arc::new(match depth {
             Depth::Glance => session.glance()?,
             Depth::Whole => session.report()?,
         });
-        let taken = Some((Arc::clone(&report), at));
-        match depth {
-            Depth::Glance => self.glance = taken,
-            Depth::Whole => self.whole = taken,
-        }
-        Ok(report)
+        let kept = match depth {
+            Depth::Glance => &mut self.glance,
+            Depth::Whole => &mut self.whole,
+        };
+        Ok(kept.insert((report, at)).clone())
     }
 
     /// The youngest report that was taken, however old.
@@ -63,10 +62,7 @@ impl Looks {
         let kept = kept.into_iter().flatten().filter(|(_, at)| *at >= ask.not_before).max_by_key(|(_, at)| *at).cloned();
         let (report, at) = match kept {
             Some(kept) => kept,
-            None => {
-                let at = Instant::now();
-                (self.take(ask.depth, session)?, at)
-            }
+            None => self.take(ask.depth, session)?,
         };
         let cpu = Duration::from_nanos(clock::process_cpu_ns());
         Ok(Look { report, at, killed: Arc::clone(&self.killed), whole: self.whole.clone(), cpu })

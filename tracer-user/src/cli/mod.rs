@@ -34,6 +34,7 @@ mod traced;
 mod traced_double;
 pub mod tracing;
 mod watch;
+pub mod which;
 
 use clap::{Parser, Subcommand};
 

@@ -6,16 +6,16 @@ use super::{
     interrupts::Interrupts,
     status,
     tracing::TracingArgs,
+    which::WhichArgs,
 };
 use crate::text;
 use crate::{
     analyse::oom::{Autopsy, log, loops::Loops},
-    containers::NamePattern,
-    host::write::{Access, Mode, write_whole},
+    host::write::{Access, Mode, make_private_directory, write_whole},
     kernel_half::sizes::Forced,
     output::{self, Source, format},
-    text::{glob::Glob, units},
-    trace::{filter::Filter, kmsg::Kmsg, oom::Wish, session::Session},
+    text::{date, units},
+    trace::{kmsg::Kmsg, oom::Wish, session::Session},
 };
 use anyhow::{Context as _, Result};
 use clap::Args;
@@ -32,15 +32,9 @@ pub struct OomArgs {
     /// Go on after the first kill, until Ctrl-C.
     #[arg(long)]
     pub follow: bool,
-    /// Only kills in these cgroups and what is below them. May be given again.
-    #[arg(long, value_name = "GLOB", value_parser = Glob::parse)]
-    pub cgroup: Vec<Glob>,
-    /// Only kills in these pods: NAME, NAMESPACE/NAME or the uid; `*` for any part of a name. May be given again.
-    #[arg(long, value_name = "[NS/]NAME", value_parser = NamePattern::pod)]
-    pub pod: Vec<NamePattern>,
-    /// Only kills in these containers: the name, or the beginning of the id; `*` for any part of a name. May be given again.
-    #[arg(long, value_name = "NAME|ID", value_parser = NamePattern::container)]
-    pub container: Vec<NamePattern>,
+    /// In which cgroups.
+    #[command(flatten)]
+    pub which: WhichArgs,
     /// Stop after this long.
     #[arg(long, value_parser = units::parse_duration)]
     pub duration: Option<Duration>,
@@ -116,18 +110,12 @@ pub fn run(args: OomArgs) -> Result<u8> {
     runtime.block_on(watch(args))
 }
 
-/// Makes the directory for autopsies with those above it. Autopsies tell what every user runs, so that it is its owner's alone.
-fn make_directory(dir: &std::path::Path) -> std::io::Result<()> {
-    use std::os::unix::fs::DirBuilderExt as _;
-    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)
-}
-
 fn check(args: &OomArgs) -> Result<()> {
     for file in &args.output {
         output::check_target(file, Source::Kills)?;
     }
     if let Some(dir) = &args.dir {
-        make_directory(dir).with_context(|| format!("--dir {}", dir.display()))?;
+        make_private_directory(dir).with_context(|| format!("--dir {}", dir.display()))?;
     }
     Ok(())
 }
@@ -137,7 +125,7 @@ async fn watch(args: OomArgs) -> Result<u8> {
     let interrupts = Interrupts::catch()?;
     // Before the first kill can be seen, so that its lines are not missed.
     let log = if args.check_log { Some(Kmsg::from_now().context("cannot read the kernel's log (/dev/kmsg)")?) } else { None };
-    let filter = Filter::new(args.cgroup.clone()).named(args.pod.clone(), args.container.clone());
+    let filter = args.which.filter();
     let mut session = Session::start(filter, args.tracing.names(), options)?;
     eprintln!("memtrail: waiting for OOM kills ({} of tables)", units::bytes(session.running().sizes.bytes));
     let wish = Wish { share: args.warn, within_s: args.warn_within.map(|within| within.as_secs_f64()) };
@@ -304,7 +292,7 @@ fn json(value: &impl serde::Serialize) -> String {
 
 /// Writes the autopsy to the directory, and removes the oldest beyond the bound: only files of this name.
 pub(super) fn keep_in(dir: &Path, autopsy: &Autopsy, number: u64, mode: Option<Mode>) -> Result<()> {
-    let time: String = autopsy.time.chars().filter(|c| c.is_ascii_alphanumeric()).collect();
+    let time = date::compact(&autopsy.time);
     let name = format!("{PREFIX}{time}-{}-{}-{number:06}.json", autopsy.event, std::process::id());
     let path = dir.join(&name);
     let content = json(autopsy);

@@ -9,9 +9,9 @@ use super::{
     series::{Series, Wanted},
     status,
     tracing::TracingArgs,
+    which::WhichArgs,
 };
 use crate::{
-    containers::NamePattern,
     host::privileges,
     kernel_half::sizes::Forced,
     output::metrics,
@@ -24,8 +24,8 @@ use crate::{
         server::{self, Listeners},
         window::Window,
     },
-    text::{self, date, glob::Glob, units},
-    trace::{filter::Filter, session::Session},
+    text::{self, date, units},
+    trace::session::Session,
 };
 use anyhow::{Context as _, Result};
 use clap::Args;
@@ -72,15 +72,9 @@ pub struct ServeArgs {
     /// Most series of metrics, about; containers beyond it are summed by namespace.
     #[arg(long, value_name = "N", default_value = "8192")]
     pub metrics_series: usize,
-    /// Only these cgroups and what is below them. May be given again.
-    #[arg(long, value_name = "GLOB", value_parser = Glob::parse)]
-    pub cgroup: Vec<Glob>,
-    /// Only these pods: NAME, NAMESPACE/NAME or the uid; `*` for any part of a name. May be given again.
-    #[arg(long, value_name = "[NS/]NAME", value_parser = NamePattern::pod)]
-    pub pod: Vec<NamePattern>,
-    /// Only these containers: the name, or the beginning of the id; `*` for any part of a name. May be given again.
-    #[arg(long, value_name = "NAME|ID", value_parser = NamePattern::container)]
-    pub container: Vec<NamePattern>,
+    /// Which cgroups.
+    #[command(flatten)]
+    pub which: WhichArgs,
     /// How to trace.
     #[command(flatten)]
     pub tracing: TracingArgs,
@@ -202,7 +196,7 @@ async fn trace(args: ServeArgs, listeners: Listeners, window: Option<Window>, no
     let interrupts = Interrupts::catch()?;
     // Where there is a token, a hangup asks for it to be read again; elsewhere a terminal has closed.
     let interrupts = if args.token_file.is_some() { interrupts.without_hangup() } else { interrupts };
-    let filter = Filter::new(args.cgroup.clone()).named(args.pod.clone(), args.container.clone());
+    let filter = args.which.filter();
     let mut session = Session::start(filter, args.tracing.names(), args.tracing.options(Forced::default()))?;
     // It reads for months, and most containers do nothing most of the time.
     session.skim();
@@ -321,7 +315,7 @@ impl<'a> Serving<'a> {
             return Some(report);
         }
         match self.looks.take(Depth::Glance, session) {
-            Ok(report) => Some(report),
+            Ok((report, _)) => Some(report),
             Err(error) => {
                 self.note(Err(error));
                 None
@@ -349,7 +343,7 @@ impl<'a> Serving<'a> {
     /// Looks into processes, and puts that into the recording.
     fn snapshot(&mut self, session: &mut Session) -> Result<()> {
         self.next_snapshot = Instant::now() + self.args.snapshot_every;
-        let report = self.looks.take(Depth::Whole, session)?;
+        let (report, _) = self.looks.take(Depth::Whole, session)?;
         if self.window.is_some() {
             self.series.mark_as(&format!("at {}", date::rfc3339(SystemTime::now())), Some(&report), session);
         }

@@ -8,9 +8,9 @@ use super::{
     screen::{Input, Screen},
     status::Conflict,
     tracing::TracingArgs,
+    which::WhichArgs,
 };
 use crate::{
-    containers::NamePattern,
     host::privileges,
     kernel_half::sizes::Forced,
     output::{self, Value},
@@ -19,14 +19,14 @@ use crate::{
         self,
         look::{self, Ask, Collector, Depth},
     },
-    text::{glob::Glob, units},
+    text::{date, units},
     top::{
         rows::Wanted,
         screens,
         state::{Action, Screen as Shown, State, View},
         theme::Theme,
     },
-    trace::{filter::Filter, session::Session},
+    trace::session::Session,
 };
 use anyhow::{Context as _, Result};
 use clap::Args;
@@ -58,15 +58,9 @@ pub struct TopArgs {
     /// Characters of ASCII only; so, too, where the locale is not UTF-8.
     #[arg(long)]
     pub ascii: bool,
-    /// Only these cgroups and what is below them, where it traces itself. May be given again.
-    #[arg(long, value_name = "GLOB", value_parser = Glob::parse)]
-    pub cgroup: Vec<Glob>,
-    /// Only these pods, likewise: NAME, NAMESPACE/NAME or the uid; `*` for any part of a name. May be given again.
-    #[arg(long, value_name = "[NS/]NAME", value_parser = NamePattern::pod)]
-    pub pod: Vec<NamePattern>,
-    /// Only these containers, likewise: the name, or the beginning of the id; `*` for any part of a name. May be given again.
-    #[arg(long, value_name = "NAME|ID", value_parser = NamePattern::container)]
-    pub container: Vec<NamePattern>,
+    /// Which cgroups, where it traces itself.
+    #[command(flatten)]
+    pub which: WhichArgs,
     /// How to trace, where it traces itself.
     #[command(flatten)]
     pub tracing: TracingArgs,
@@ -86,7 +80,7 @@ Examples:
 Keys: arrows move, Enter looks at a container (kinds, stacks, files, regions), f shows a flame graph, o OOM kills, s sorts,
 / filters, z freezes, x writes what is shown into a file, ? tells all, q ends.
 
-NO_COLOR is heeded. Exit status: 0 ended; 1 could not run or failed; 2 usage.";
+--cgroup, --pod, --container and how to trace are for a trace of its own. NO_COLOR is heeded. Exit status: 0 ended; 1 could not run or failed; 2 usage.";
 
 /// Time between two looks into processes, which tell regions and more verdicts.
 const WHOLE: Duration = Duration::from_secs(30);
@@ -329,7 +323,7 @@ fn export(state: &State, view: &View) -> Result<String> {
     };
     let mut report = (*view.report).clone();
     report.cgroups.retain(|cgroup| id.as_ref().is_none_or(|id| cgroup.id == *id));
-    let time: String = report.ended.chars().filter(char::is_ascii_alphanumeric).collect();
+    let time = date::compact(&report.ended);
     let named = |number: u32| {
         PathBuf::from(if number == 0 { format!("memtrail-{time}.folded") } else { format!("memtrail-{time}-{number}.folded") })
     };
@@ -341,7 +335,7 @@ fn export(state: &State, view: &View) -> Result<String> {
 /// Traces, and looks at that.
 async fn trace(args: TopArgs, is_once: bool, wanted: Wanted, theme: Theme) -> Result<()> {
     let interrupts = Interrupts::catch()?;
-    let filter = Filter::new(args.cgroup.clone()).named(args.pod.clone(), args.container.clone());
+    let filter = args.which.filter();
     let mut session = Session::start(filter, args.tracing.names(), args.tracing.options(Forced::default()))?;
     privileges::keep_only_or_warn(&[privileges::COLLECTOR, privileges::OUTPUTS]);
     let (collector, asks) = look::channel();

@@ -77,6 +77,16 @@ impl Access {
     }
 }
 
+/// Makes a directory, with those above it, for its owner alone: what is put there tells what every user of the host runs. One that is there stays as
+/// it is.
+///
+/// # Errors
+/// When it cannot be made.
+pub fn make_private_directory(path: &Path) -> io::Result<()> {
+    use std::os::unix::fs::DirBuilderExt as _;
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
+}
+
 /// The directory that holds a file: `.` for a bare name.
 #[must_use]
 pub fn directory_of(path: &Path) -> &Path {

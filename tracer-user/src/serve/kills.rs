@@ -29,8 +29,7 @@ impl Killed {
     /// Takes a kill in. The report tells whose the victims' cgroups are.
     pub fn add(&mut self, autopsy: Autopsy, report: Option<&Report>) {
         self.total += 1;
-        let compact: String = autopsy.time.chars().filter(char::is_ascii_alphanumeric).collect();
-        let id = format!("{compact}-{}", self.total);
+        let id = format!("{}-{}", date::compact(&autopsy.time), self.total);
         let constraint = autopsy.constraint.clone().unwrap_or_else(|| "unknown".to_owned());
         *self.by_constraint.entry(constraint).or_default() += 1;
         let last_s = date::parse_rfc3339(&autopsy.time).unwrap_or(0) as f64;

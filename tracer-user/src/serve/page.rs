@@ -116,7 +116,7 @@ fn row(page: &mut String, cgroup: &Cgroup, bytes: u64, largest: u64) {
     page.push_str("<div class=\"bar\">");
     for kind in KINDS {
         let part = cgroup.kinds.get(kind).and_then(figures::kind_bytes).unwrap_or(0);
-        // A width is no text of others: a style attribute would need leave to be used, a class of its own does not.
+        // A number of ours, for which the page's policy lets attributes have styles.
         let _ = write!(page, "<i class=\"{kind}\" style=\"width:{:.1}%\"></i>", 100.0 * part as f64 / largest as f64);
     }
     let _ = writeln!(

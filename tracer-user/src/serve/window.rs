@@ -1,6 +1,7 @@
 //! The recordings on disk: the last hours, in parts. The newest part is `window.mtrail`; ended ones have numbers, and leave when they are too old
 //! or too large together. A memtrail that starts again goes on in the same folder, and the time in between is a gap.
 
+use crate::host::write::make_private_directory;
 use crate::recording::{self, Point, RecordingError};
 use crate::report::Report;
 use crate::text::date;
@@ -40,8 +41,7 @@ impl Window {
     /// # Errors
     /// When it cannot be made.
     pub fn prepare(directory: &Path, keep: Duration, keep_bytes: u64) -> io::Result<Window> {
-        use std::os::unix::fs::DirBuilderExt as _;
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
+        make_private_directory(directory)?;
         Ok(Window { directory: directory.to_owned(), keep, keep_bytes })
     }
 

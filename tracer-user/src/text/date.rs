@@ -2,6 +2,12 @@
 
 use std::time::SystemTime;
 
+/// A time without what file names and ids should not have: `20261201T101112Z`.
+#[must_use]
+pub fn compact(rfc3339: &str) -> String {
+    rfc3339.chars().filter(char::is_ascii_alphanumeric).collect()
+}
+
 /// RFC 3339 in UTC, to the second. Days to a date: Howard Hinnant's civil_from_days.
 #[must_use]
 pub fn rfc3339(time: SystemTime) -> String {

@@ -161,8 +161,8 @@ pub struct Session {
     live_wanted: bool,
     /// What is recorded is the cgroup of a command that memtrail started.
     pub of_command: bool,
-    /// Readings of intervals are skimmed.
-    skims: bool,
+    /// How carefully cgroups are read at intervals.
+    care: Care,
     pub(super) last_retirement_ns: u64,
     last_poll_ns: u64,
     /// Samples whose end the sweep had to make, and those that never got an owner, at the last snapshot.
@@ -216,7 +216,7 @@ impl Session {
         let mut poller = Poller::new(&hierarchy, default_most_open());
         options.hierarchy = hierarchy.hierarchy_id;
         options.filtered = !filter.is_open();
-        let readings = poll_wanted(&mut poller, &registry, &filter, u64::MAX).readings;
+        let readings = poll_wanted(&mut poller, Care::Whole, &registry, &filter, u64::MAX).readings;
         // On a whole host finer sampling would find more stacks than their table holds. A pattern may match only later.
         options.owners = if filter.is_open() { 0 } else { u32::try_from(readings.len()).unwrap_or(u32::MAX).max(1) };
         if options.traced_bytes.is_none() && options.filtered {
@@ -278,7 +278,7 @@ impl Session {
             histograms: Histograms::default(),
             live_wanted: false,
             of_command: false,
-            skims: false,
+            care: Care::Whole,
             last_retirement_ns: monotonic_ns(),
             last_poll_ns: monotonic_ns(),
             pending: 0,
@@ -463,7 +463,7 @@ impl Session {
 
     /// From now on the readings of intervals are skimmed: see [`Care`]. Those of reports stay whole.
     pub fn skim(&mut self) {
-        self.skims = true;
+        self.care = Care::Skimmed;
     }
 
     /// One point of the series: reads every wanted cgroup that was there at the point before.
@@ -550,21 +550,18 @@ impl Session {
 
     /// Reads every wanted cgroup.
     pub(super) fn poll(&mut self) -> Vec<(CgroupId, StatReading)> {
-        self.poll_known_by(u64::MAX)
+        self.poll_known_by(Care::Whole, u64::MAX)
     }
 
     /// The same without those that came since the last time: where they come and go by the hundred most are gone before the next time, and
     /// opening the files of a new one costs more than reading an old one's.
     fn poll_settled(&mut self) -> Vec<(CgroupId, StatReading)> {
         let last_ns = std::mem::replace(&mut self.last_poll_ns, monotonic_ns());
-        self.poller.care = if self.skims { Care::Skimmed } else { Care::Whole };
-        let readings = self.poll_known_by(last_ns);
-        self.poller.care = Care::Whole;
-        readings
+        self.poll_known_by(self.care, last_ns)
     }
 
-    fn poll_known_by(&mut self, seen_ns: u64) -> Vec<(CgroupId, StatReading)> {
-        let poll = poll_wanted(&mut self.poller, &self.registry, &self.filter, seen_ns);
+    fn poll_known_by(&mut self, care: Care, seen_ns: u64) -> Vec<(CgroupId, StatReading)> {
+        let poll = poll_wanted(&mut self.poller, care, &self.registry, &self.filter, seen_ns);
         self.poll_errors += poll.errors.len() as u64;
         for (id, error) in &poll.errors {
             log::warn!("cgroup {}: {error}", self.registry.name(*id));
@@ -617,8 +614,8 @@ fn listing(hierarchy: &Hierarchy) -> Result<Listing, SessionError> {
 }
 
 /// Reads every wanted cgroup that was known by then, monotonic nanoseconds.
-fn poll_wanted(poller: &mut Poller, registry: &Registry, filter: &Filter, seen_ns: u64) -> Poll {
-    poller.poll(wanted_by(registry, filter, seen_ns).map(|cgroup| (cgroup.id, &cgroup.path)))
+fn poll_wanted(poller: &mut Poller, care: Care, registry: &Registry, filter: &Filter, seen_ns: u64) -> Poll {
+    poller.poll(care, wanted_by(registry, filter, seen_ns).map(|cgroup| (cgroup.id, &cgroup.path)))
 }
 
 fn wanted_by<'r>(registry: &'r Registry, filter: &'r Filter, seen_ns: u64) -> impl Iterator<Item = &'r Cgroup> {

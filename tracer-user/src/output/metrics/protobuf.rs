@@ -1,7 +1,7 @@
 //! Prometheus' protocol buffers (io.prometheus.client, metrics.proto of client_model), each message after its length. Distributions are native
 //! histograms: <https://prometheus.io/docs/specs/native_histograms/>.
 
-use super::{Metric, Number, Series, Type, text::seconds};
+use super::{Label, Metric, Number, Series, Type, text::seconds};
 use crate::report::distribution::Distribution;
 use prost::Message;
 use std::collections::BTreeMap;
@@ -35,8 +35,7 @@ fn family(metric: &Metric) -> MetricFamily {
 }
 
 fn message(series: &Series, kind: Kind) -> MetricMessage {
-    let label = series.labels.iter().map(|(name, value)| LabelPair { name: (*name).to_owned(), value: value.to_string() }).collect();
-    let mut message = MetricMessage { label, ..MetricMessage::default() };
+    let mut message = MetricMessage { label: pairs(&series.labels), ..MetricMessage::default() };
     let value = match &series.number {
         Number::Whole(number) => *number as f64,
         Number::Real(number) => *number,
@@ -47,19 +46,16 @@ fn message(series: &Series, kind: Kind) -> MetricMessage {
     };
     match kind {
         Kind::Counter => {
-            let exemplar = (!series.exemplar.is_empty()).then(|| Exemplar {
-                label: series
-                    .exemplar
-                    .iter()
-                    .map(|(name, value)| LabelPair { name: (*name).to_owned(), value: value.to_string() })
-                    .collect(),
-                value: 1.0,
-            });
+            let exemplar = (!series.exemplar.is_empty()).then(|| Exemplar { label: pairs(&series.exemplar), value: 1.0 });
             message.counter = Some(Counter { value, exemplar });
         }
         _ => message.gauge = Some(Gauge { value }),
     }
     message
+}
+
+fn pairs(labels: &[Label]) -> Vec<LabelPair> {
+    labels.iter().map(|(name, value)| LabelPair { name: (*name).to_owned(), value: value.to_string() }).collect()
 }
 
 /// The index of the bucket that holds a value: the least whose upper bound, 2^(index / 8), is not below it.
