@@ -15,6 +15,7 @@ use tracer_common::{
     loss::{LOSSES, LossCount},
     managed::{
         self, KnownFunction,
+        hotspot::{self, Code, HotSpot, JavaProcess},
         python::{PYTHONS as MOST_PYTHONS, Python},
         v8::{V8, V8S as MOST_V8S},
     },
@@ -230,6 +231,18 @@ pub static PYTHONS: Array<Python> = Array::with_max_entries(MOST_PYTHONS, 0);
 /// Builds of V8, alike.
 #[map]
 pub static V8S: Array<V8> = Array::with_max_entries(MOST_V8S, 0);
+
+/// Builds of HotSpot, alike.
+#[map]
+pub static HOTSPOTS: Array<HotSpot> = Array::with_max_entries(hotspot::HOTSPOTS, 0);
+
+/// Where a process with a JVM has its code. The one that is idle for longest makes room.
+#[map]
+pub static JAVA_PROCESSES: LruHashMap<u64, JavaProcess> = LruHashMap::with_max_entries(hotspot::PROCESSES, 0);
+
+/// What stands at places in the code of JVMs. Those that are not met for longest make room.
+#[map]
+pub static JAVA_CODE: LruHashMap<u64, Code> = LruHashMap::with_max_entries(hotspot::PLACES, 0);
 
 /// Functions that interpreters run (see [`managed`]). Those that are not met for longest make room.
 #[map]

@@ -5,7 +5,11 @@
 use tracer_common::{
     attribution::{KeyRecord, Sample},
     file::FileRecord,
-    managed::{FunctionEvent, KnownFunction, python::PIECE_BYTES},
+    managed::{
+        FunctionEvent, KnownFunction,
+        hotspot::{BLOB_BYTES, Code, JavaProcess},
+        python::PIECE_BYTES,
+    },
     mapping::MappingRecord,
     stack::{MAX_FRAMES, StackRecord},
     unwind::{FileKey, FileTable, Miss, Registers, Rule, register},
@@ -103,6 +107,24 @@ pub struct Unwind {
     pub python_base: u64,
     /// One more than the number in `V8S` of a file that the walk met; 0 for none.
     pub v8: u64,
+    /// One more than the number in `HOTSPOTS` of a file that the walk met; 0 for none.
+    pub hotspot: u64,
+    /// Where the first byte of that file would be mapped.
+    pub hotspot_base: u64,
+    /// What the walk knows of the process's code (see [`crate::managed::hotspot`]).
+    pub java_state: u64,
+    /// 1: it was asked whether a JVM made the frame's code.
+    pub java_asked: u64,
+    /// Where in code that a JVM made the frame stands.
+    pub java_pc: u64,
+    /// The method of an interpreted frame, and the bytecode that it is at.
+    pub java_method: u64,
+    /// See [`Unwind::java_method`].
+    pub java_bytecode: u64,
+    /// Where the process has its code.
+    pub java: JavaProcess,
+    /// What stands at [`Unwind::java_pc`].
+    pub java_code: Code,
     /// Of each frame that may be of JavaScript the frame pointer, by its place; 0 of others.
     pub script_frames: [u64; MAX_FRAMES],
     /// i_sb to i_ino of an inode.
@@ -138,7 +160,7 @@ pub struct Range {
     pub delta: u64,
     /// Its flags.
     pub flags: u64,
-    /// 1: there may be code of JavaScript.
+    /// 1: there may be code that a runtime made: of JavaScript, or of Java.
     pub may_be_script: u64,
     /// What frames in it have in common ([`tracer_common::stack::tag`]); 0: they are addresses.
     pub tag: u64,
@@ -150,6 +172,9 @@ pub struct Range {
 
 /// Words that are read of an interpreter's frame, and of a function's code object.
 pub const PIECE: usize = PIECE_BYTES / 8;
+
+/// Words that have room for the record of a piece of code.
+pub const BLOB: usize = (BLOB_BYTES / 8).next_power_of_two();
 
 /// Working memory of a walk over an interpreter's frames (see [`crate::managed`]).
 #[repr(C)]
@@ -194,8 +219,12 @@ pub struct Managed {
     pub start: u64,
     /// Another name, for where there is none.
     pub other: u64,
+    /// Seconds of the monotonic clock, of 2^30 nanoseconds each.
+    pub now_s: u64,
     /// A function that user space is told of.
     pub event: FunctionEvent,
+    /// The record of a piece of code that a JVM made, or the beginning of it.
+    pub blob: [u64; BLOB],
 }
 
 /// Working memory for a file's record of one program on one CPU (see [`crate::kernel::file`]).

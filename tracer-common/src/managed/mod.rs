@@ -9,9 +9,11 @@
 //! |---|---|
 //! | `PYTHONS` | where each build of CPython keeps what is read ([`python::Python`]), by the number in [`crate::unwind::FileTable::state`] |
 //! | `V8S` | the same of each build of V8 ([`v8::V8`]) |
+//! | `HOTSPOTS`, `JAVA_PROCESSES`, `JAVA_CODE` | see [`hotspot`] |
 //! | `FUNCTIONS` | functions by process and address of their code, and those that user space was told of ([`KnownFunction`]) |
 //! | `RUNTIME_THREADS` | where the runtime keeps what it knows of a thread, by thread id |
 
+pub mod hotspot;
 pub mod python;
 pub mod v8;
 
@@ -141,9 +143,9 @@ crate::assert_size!(Text, 8);
 pub struct FunctionEvent {
     /// Its number.
     pub number: u64,
-    /// Which table of lines it has: the `lines` of [`python::Python`], or [`v8::POSITIONS`].
+    /// Which table of lines it has: the `lines` of [`python::Python`] or [`hotspot::HotSpot`], [`v8::POSITIONS`], or [`hotspot::STUB`].
     pub lines_format: u32,
-    /// The line on which it begins.
+    /// The line on which it begins; of a method of Java a number that tells it from others of its name in its class.
     pub first_line: u32,
     /// Units of its code, where the runtime says that beside it; else 0.
     pub code_units: u32,
@@ -159,7 +161,7 @@ pub struct FunctionEvent {
     pub file_text: Text,
     /// Its name, with the names of the classes and functions that it is in where the runtime keeps them.
     pub name: [u8; NAME_BYTES],
-    /// The path of its file as the runtime has it.
+    /// The path of its file as the runtime has it; of a method of Java its class, and its source ([`hotspot::CLASS_BYTES`]).
     pub file: [u8; FILE_BYTES],
     /// The table of its lines.
     pub lines: [u8; LINES_BYTES],

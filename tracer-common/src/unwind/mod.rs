@@ -95,8 +95,8 @@ pub struct FileTable {
     pub pages: u32,
     /// Entry of the first.
     pub entry: u32,
-    /// Any of [`WITHOUT`], [`BY_ADDRESS`] and [`CLOSED`]; above them, of a file that holds CPython ([`PYTHON_SHIFT`]) or V8
-    /// ([`V8_SHIFT`]), one more than its number in `PYTHONS` or `V8S`, in 8 bits each.
+    /// Any of [`WITHOUT`], [`BY_ADDRESS`] and [`CLOSED`]; above them, of a file that holds CPython ([`PYTHON_SHIFT`]), V8
+    /// ([`V8_SHIFT`]) or HotSpot ([`HOTSPOT_SHIFT`]), one more than its number in `PYTHONS`, `V8S` or `HOTSPOTS`, in 8 bits each.
     pub state: u32,
     /// When a walk last asked for it, seconds of the monotonic clock.
     pub asked_s: u32,
@@ -116,6 +116,8 @@ pub const CLOSED: u32 = 4;
 pub const PYTHON_SHIFT: u32 = 8;
 /// See [`FileTable::state`].
 pub const V8_SHIFT: u32 = 16;
+/// See [`FileTable::state`].
+pub const HOTSPOT_SHIFT: u32 = 24;
 /// Bits of the number of an interpreter there.
 pub const INTERPRETER: u32 = 0xff;
 
@@ -186,6 +188,8 @@ pub mod kind {
     /// The frame pointer is that of the function that called this one, on another stack; of that function the place is not known, and it is
     /// left out.
     pub const OTHER_STACK: u8 = 8;
+    /// HotSpot's interpreter: the frame pointer is the frame's, and where the caller's stack ends stands below it.
+    pub const INTERPRETED: u8 = 9;
 }
 
 /// Where the caller's rbp is.

@@ -1,6 +1,7 @@
 //! One frame to the next. The kernel half runs this at a sample, and tests run it over memory that they made.
 
 use super::{Rule, kind, saved};
+use crate::managed::hotspot::interpreted::SENDER;
 
 /// Why a walk ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,6 +97,9 @@ pub fn by_rule(rule: &Rule, base: u64, return_register: u64, registers: &mut Reg
     if rule.kind == kind::OTHER_STACK {
         return onto_other_stack(registers, memory);
     }
+    if rule.kind == kind::INTERPRETED {
+        return out_of_interpreter(registers, memory);
+    }
     let mut cfa = base.wrapping_add(rule.cfa as i64 as u64);
     if rule.kind == kind::PLT || rule.kind == kind::PLT_AFTER_ENDBR {
         // The entry pushes a number: before that the return address is on top, after it one word below.
@@ -181,6 +185,31 @@ fn onto_other_stack(registers: &mut Registers, memory: &mut impl Memory) -> End 
         return End::Unsupported;
     }
     if through_frame(frame, registers, memory) { End::Not } else { End::Fault }
+}
+
+/// Goes to the caller of a method that HotSpot interprets. Between the two frames its arguments and variables stand, so that where the caller's stack
+/// ends is kept in the frame.
+#[inline(always)]
+fn out_of_interpreter(registers: &mut Registers, memory: &mut impl Memory) -> End {
+    let frame = registers.bp;
+    if registers.bp_known == 0 {
+        return End::Unsupported;
+    }
+    if frame < registers.sp || frame & 7 != 0 {
+        return End::BadFrame;
+    }
+    if !memory.read(frame.wrapping_add_signed(SENDER)) {
+        return End::Fault;
+    }
+    let sender = memory.value();
+    if sender < frame.wrapping_add(16) || sender <= registers.sp || sender & 7 != 0 {
+        return End::BadFrame;
+    }
+    if !through_frame(frame, registers, memory) {
+        return End::Fault;
+    }
+    registers.sp = sender;
+    End::Not
 }
 
 /// Goes to the caller of the function whose frame pointer that is; whether that could be read.
@@ -335,11 +364,34 @@ mod tests {
     }
 
     #[test]
+    fn an_interpreted_method_says_where_its_callers_stack_ends() {
+        // The caller's stack pointer, the frame pointer, the return address, and two words of arguments.
+        let words = [AT + 40, 0xb0b, 0x40_1000, 8, 9, 0];
+        let rule = Rule { kind: kind::INTERPRETED, ..PLAIN };
+        let mut registers = called(0x40_2000, AT, AT + 8);
+        assert_eq!(by_rule(&rule, 0, 0, &mut registers, &mut stack(&words)), End::Not);
+        assert_eq!(registers, called(0x40_1000, AT + 40, 0xb0b));
+        for (sender, bp, known, end) in [
+            (AT + 40, AT + 8, 0, End::Unsupported),
+            (AT + 40, AT + 9, 1, End::BadFrame),
+            (AT + 16, AT + 8, 1, End::BadFrame),
+            (AT + 41, AT + 8, 1, End::BadFrame),
+            (0, AT + 8, 1, End::BadFrame),
+            (AT + 40, AT - 8, 1, End::BadFrame),
+            (AT + 40, AT + 80, 1, End::Fault),
+        ] {
+            let words = [sender, 0xb0b, 0x40_1000, 8, 9, 0];
+            let mut registers = Registers { bp_known: known, ..called(0x40_2000, AT, bp) };
+            assert_eq!(by_rule(&rule, 0, 0, &mut registers, &mut stack(&words)), end, "{sender:x} {bp:x}");
+        }
+    }
+
+    #[test]
     fn only_a_rule_says_that_nothing_called() {
         let mut registers = at(0x40_2000, AT, 7);
         let root = Rule { kind: kind::ROOT, ..PLAIN };
         assert_eq!(by_rule(&root, AT, 0, &mut registers, &mut stack(&[])), End::Root);
-        for kind in [kind::NONE, kind::UNSUPPORTED, 9, 255] {
+        for kind in [kind::NONE, kind::UNSUPPORTED, 10, 255] {
             let rule = Rule { kind, ..PLAIN };
             assert_eq!(by_rule(&rule, AT, 0, &mut registers, &mut stack(&[0; 9])), End::Unsupported, "{kind}");
         }
@@ -401,7 +453,7 @@ mod tests {
                     bp: (random() & 0x3f) as i32 - 32,
                     ra: (random() & 0x1f) as i16 - 16,
                     then: (random() & 0xf) as i16,
-                    kind: (random() % 10) as u8,
+                    kind: (random() % 11) as u8,
                     base: register::SP,
                     frame_pointer: (random() & 3) as u8,
                     return_register: 0,

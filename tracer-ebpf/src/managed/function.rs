@@ -170,7 +170,7 @@ pub extern "C" fn tell_script() -> u64 {
 /// Gives the function of the slot's event its number, and tells user space of it if it was not told before.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn announce() -> u64 {
+pub extern "C" fn announce() -> u64 {
     let number = number_of(hash_texts());
     let Some(m) = state() else { return 0 };
     m.event.number = number;

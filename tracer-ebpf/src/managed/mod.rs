@@ -6,11 +6,13 @@
 //! | [`frame`] | one frame to the one that called it |
 //! | [`function`] | which function a frame is in |
 //! | [`script`], [`object`] | the same of V8, whose functions have frames of the machine |
+//! | [`hotspot`] | the same of Java, whose frames only the JVM can tell the callers of |
 //!
 //! All that is read may be hostile or changing: nothing is followed without a bound, and what cannot be read ends the walk.
 
 mod frame;
 mod function;
+pub mod hotspot;
 mod object;
 pub mod script;
 mod thread;

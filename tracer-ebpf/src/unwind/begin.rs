@@ -65,6 +65,9 @@ pub extern "C" fn begin(slot: u64) -> u64 {
     s.is_planted = 0;
     s.python = 0;
     s.v8 = 0;
+    s.hotspot = 0;
+    s.java_state = 0;
+    s.java_asked = 0;
     s.is_leaf = 1;
     s.registers.returns = 0;
     s.registers.bp_known = 1;

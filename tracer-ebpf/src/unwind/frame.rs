@@ -1,6 +1,7 @@
 //! One frame to its caller.
 
-use super::{GUESSED_CALLER, GUESSED_LEAF, LOOK, STEP, mapping::EXECUTABLE, state};
+use super::{CODE, GUESSED_CALLER, GUESSED_LEAF, LOOK, STEP, mapping::EXECUTABLE, state};
+use crate::managed::hotspot;
 use crate::{
     maps::{SCRATCH, UNWIND_PAGES, UNWIND_ROWS, UNWIND_RULES},
     values::{KNOWN, Range, Unwind, WINDOW},
@@ -15,7 +16,7 @@ use tracer_common::{
 };
 
 /// The part of the stack that was read last.
-struct Window<'a> {
+pub struct Window<'a> {
     words: &'a mut [u64; WINDOW],
     at: &'a mut u64,
     bytes: &'a mut u64,
@@ -50,7 +51,8 @@ impl Memory for Window<'_> {
     }
 }
 
-/// Records the frame and finds the rule that leads to its caller. [`STEP`], [`LOOK`] if its mapping must be found first, or an [`End`].
+/// Records the frame and finds the rule that leads to its caller. [`STEP`], [`LOOK`] if its mapping must be found first, [`CODE`] if a JVM may have
+/// made its code, or an [`End`].
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn record(slot: u64) -> u64 {
@@ -66,6 +68,11 @@ pub extern "C" fn record(slot: u64) -> u64 {
     }
     if s.current.flags & EXECUTABLE == 0 {
         return End::NoMapping as u64;
+    }
+    // Code without a file: what made it knows more than the frame pointer does.
+    if s.current.may_be_script != 0 && s.current.key.inode == 0 && s.java_asked == 0 && s.java_state != hotspot::NO_JVM {
+        s.java_asked = 1;
+        return CODE;
     }
     // Behind the innermost frames the latest ones, in a ring: the outermost of all, in the end.
     frames[(s.place & (MAX_FRAMES as u64 - 1)) as usize] = number_of(&s.current, s.registers.pc);
@@ -144,6 +151,7 @@ pub extern "C" fn step(slot: u64) -> u64 {
     let mut registers = s.registers;
     let leaf = s.is_leaf;
     s.is_leaf = 0;
+    s.java_asked = 0;
     let end = if s.rule.kind != kind::NONE { with_rule(s, leaf, &mut registers) } else { without_rule(s, leaf, &mut registers) };
     s.registers = registers;
     if s.rule.kind == kind::OTHER_STACK && end == End::Not {
@@ -165,7 +173,7 @@ fn left_out(slot: u64, s: &mut Unwind) {
 
 /// The next frame has the next place, and behind the innermost ones one of the ring's.
 #[inline(always)]
-fn advance(s: &mut Unwind) {
+pub fn advance(s: &mut Unwind) {
     s.length += 1;
     s.place += 1;
     if s.place == DEEPEST as u64 {
@@ -173,8 +181,9 @@ fn advance(s: &mut Unwind) {
     }
 }
 
+/// The stack, as the walk reads it.
 #[inline(always)]
-fn window(s: &mut Unwind) -> Window<'_> {
+pub fn window(s: &mut Unwind) -> Window<'_> {
     Window { words: &mut s.window, at: &mut s.window_at, bytes: &mut s.window_bytes, value: &mut s.word }
 }
 

@@ -7,7 +7,7 @@ use super::{LOOK, begin::fetch, miss, state};
 use crate::{globals::layout, maps::UNWIND_FILES, values::Unwind};
 use tracer_common::{
     stack::tag,
-    unwind::{BY_ADDRESS, CLOSED, End, FileKey, INTERPRETER, PYTHON_SHIFT, SPECIAL, V8_SHIFT, WITHOUT},
+    unwind::{BY_ADDRESS, CLOSED, End, FileKey, HOTSPOT_SHIFT, INTERPRETER, PYTHON_SHIFT, SPECIAL, V8_SHIFT, WITHOUT},
 };
 
 /// Trees of 65,530 mappings and as many gaps, with nodes half full, are 9 levels deep.
@@ -254,6 +254,11 @@ fn recognise(s: &mut Unwind) {
     if python != 0 {
         s.python = python as u64;
         s.python_base = 0_u64.wrapping_sub(s.current.delta);
+    }
+    let hotspot = s.current.table.state >> HOTSPOT_SHIFT & INTERPRETER;
+    if hotspot != 0 {
+        s.hotspot = hotspot as u64;
+        s.hotspot_base = 0_u64.wrapping_sub(s.current.delta);
     }
     let v8 = s.current.table.state >> V8_SHIFT & INTERPRETER;
     if v8 != 0 {

@@ -12,12 +12,13 @@
 //! that nest less deeply need less of it.
 
 pub mod begin;
-mod frame;
+pub mod frame;
 mod mapping;
 mod miss;
 
 use crate::{
     globals::setting,
+    managed::hotspot,
     maps::{RUN_RESULTS, SCRATCH},
     scratch,
     values::{Slot, Unwind, WALK_SHIFT},
@@ -35,11 +36,15 @@ const TURNS: u64 = 400;
 /// Where an [`End`] is no end: the mapping is looked up, perhaps again.
 const LOOK: u64 = 100;
 /// The same: the rule of the frame is known.
-const STEP: u64 = 101;
+pub const STEP: u64 = 101;
+/// The same: a JVM may have made the code.
+const CODE: u64 = 102;
+/// The same: it has, and the frame's methods are not known yet.
+pub const LEARN: u64 = 103;
 
 /// The working memory of the slot's walk.
 #[inline(always)]
-fn state(slot: u64) -> Option<&'static mut Unwind> {
+pub fn state(slot: u64) -> Option<&'static mut Unwind> {
     // SAFETY: a map value; the program that has the slot has marked it busy.
     SCRATCH.get_ptr_mut(slot as u32).map(|scratch| unsafe { &mut (*scratch).unwind })
 }
@@ -57,6 +62,12 @@ pub extern "C" fn walk(slot: u64) -> u64 {
             why = mapping::find(slot);
         } else if why == End::Not as u64 {
             why = frame::record(slot);
+            if why == CODE {
+                why = hotspot::find_code(slot);
+                if why == LEARN {
+                    why = hotspot::learn_code(slot);
+                }
+            }
             if why == STEP {
                 why = frame::step(slot);
             }
@@ -66,6 +77,9 @@ pub extern "C" fn walk(slot: u64) -> u64 {
         turn += 1;
     }
     let Some(s) = state(slot) else { return 0 };
+    if s.hotspot != 0 && s.java_state == hotspot::UNASKED {
+        hotspot::note_process(slot);
+    }
     let depth = s.length;
     if why == End::NoRegisters as u64 {
         return 0;

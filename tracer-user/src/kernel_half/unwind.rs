@@ -10,7 +10,7 @@ use super::{
     loaded::KernelHalf,
     tables::{
         calls,
-        managed::{PYTHONS, V8S},
+        managed::{HOTSPOTS, PYTHONS, V8S},
         runs::{self, RUN_RESULTS},
         unwind::{UNWIND_FILES, UNWIND_MISSES, UNWIND_PAGES, UNWIND_ROWS, UNWIND_RULES},
     },
@@ -28,7 +28,7 @@ use std::{
     ptr::null_mut,
     time::Duration,
 };
-use tracer_common::managed::{python::Python, v8::V8};
+use tracer_common::managed::{hotspot::HotSpot, python::Python, v8::V8};
 use tracer_common::unwind::{CHUNK_ROWS, Chunk, FileKey, FileTable, IDENTIFIED, Miss, PageRows, Rule};
 
 impl Decode for Miss {
@@ -52,6 +52,7 @@ pub struct Tables {
     rules: Values<Rule>,
     pythons: Array<MapData, Python>,
     v8s: Array<MapData, V8>,
+    hotspots: Array<MapData, HotSpot>,
     results: Array<MapData, [u64; 4]>,
     identify: OwnedFd,
 }
@@ -76,6 +77,7 @@ impl Tables {
             rules: Values::of(half, UNWIND_RULES.name())?,
             pythons: PYTHONS.part(half)?,
             v8s: V8S.part(half)?,
+            hotspots: HOTSPOTS.part(half)?,
             results,
             identify,
         };
@@ -138,6 +140,14 @@ impl Tables {
     /// As above.
     pub fn set_v8(&mut self, number: u32, v8: &V8) -> io::Result<()> {
         self.v8s.set(number, v8, 0).map_err(io::Error::other)
+    }
+
+    /// The same of a build of HotSpot.
+    ///
+    /// # Errors
+    /// As above.
+    pub fn set_hotspot(&mut self, number: u32, hotspot: &HotSpot) -> io::Result<()> {
+        self.hotspots.set(number, hotspot, 0).map_err(io::Error::other)
     }
 
     /// What the kernel half knows of a file.

@@ -1,7 +1,7 @@
 //! What the kernel half told of functions, by number.
 
 use super::{
-    lines,
+    java, lines,
     scripts::{self, Script},
 };
 use crate::{kernel_half::events::Ring, text::source};
@@ -11,7 +11,11 @@ use std::{
     os::fd::OwnedFd,
     sync::Arc,
 };
-use tracer_common::managed::{FAR, FunctionEvent, LINES_BYTES, Text, v8::POSITIONS};
+use tracer_common::managed::{
+    FAR, FunctionEvent, LINES_BYTES, Text,
+    hotspot::{LINES, LINES_WITHOUT_ZERO, STUB},
+    v8::POSITIONS,
+};
 #[cfg(test)]
 use tracer_common::managed::{FILE_BYTES, NAME_BYTES};
 
@@ -48,6 +52,8 @@ enum Lines {
         /// It has no more bytes than are here.
         is_whole: bool,
     },
+    /// It has none: it is a part of the runtime.
+    Never,
     /// By the text of its script, which is so long, in which it begins there. Where in it the frame is, is not known.
     Script { length: u32, begins: u32 },
 }
@@ -64,6 +70,7 @@ impl Function {
         match &self.lines {
             _ if u64::from(place) == FAR => None,
             Lines::Table { format, first_line, bytes, is_whole } => lines::line(*format, bytes, *is_whole, *first_line, place),
+            Lines::Never => None,
             Lines::Script { begins, .. } => Some(scripts.get(&self.script()?)?.line(*begins)),
         }
     }
@@ -81,6 +88,9 @@ impl Function {
 
     /// `name (file:line)`: the file without the directories in which all files of its kind are, and the line of the place.
     fn described(&self, place: u32, scripts: &HashMap<Script, scripts::Lines>) -> String {
+        if self.lines == Lines::Never {
+            return format!("{} [runtime]", self.name);
+        }
         let name = if self.name.is_empty() { "(anonymous)" } else { &self.name };
         let file = if self.file.is_empty() { "[eval]" } else { short(&self.file) };
         source::named(name, file, self.line(place, scripts))
@@ -89,6 +99,9 @@ impl Function {
 
 impl From<&FunctionEvent> for Function {
     fn from(event: &FunctionEvent) -> Function {
+        if event.lines_format == STUB {
+            return Function { name: text(event.name_text, &event.name).into(), file: Box::default(), lines: Lines::Never };
+        }
         let lines = if event.lines_format == POSITIONS {
             Lines::Script { length: event.lines_bytes, begins: event.first_line }
         } else {
@@ -98,8 +111,11 @@ impl From<&FunctionEvent> for Function {
             let is_whole = bytes.len() == in_table;
             Lines::Table { format: event.lines_format, first_line: event.first_line, bytes, is_whole }
         };
-        let [name, file] = [text(event.name_text, &event.name), text(event.file_text, &event.file)].map(Box::from);
-        Function { name, file, lines }
+        let [name, file] = match event.lines_format {
+            LINES | LINES_WITHOUT_ZERO => java::name_and_source(event),
+            _ => [text(event.name_text, &event.name), text(event.file_text, &event.file)],
+        };
+        Function { name: name.into(), file: file.into(), lines }
     }
 }
 

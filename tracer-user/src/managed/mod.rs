@@ -5,19 +5,23 @@
 //! |---|---|
 //! | [`python`] | tells from a file which CPython it holds, and where that keeps what is read; pure |
 //! | [`v8`] | the same of V8; pure |
+//! | [`hotspot`] | the same of a JVM, which says it itself |
 //! | [`elf`] | where functions begin in a file; pure |
+//! | [`java`] | names of Java's methods; pure |
 //! | [`lines`] | from a place in a function's code to its line; pure |
 //! | [`interleave`] | puts the interpreter's frames in the places of its own; pure |
 //! | [`scripts`] | lines of JavaScript, by its files |
 //! | [`functions`] | what was told of functions, by number |
 //! | [`listener`] | the thread that hears of them |
 //!
-//! Never here: symbols of machine code (see [`crate::symbols`]); memory of a traced process, which the kernel half alone reads.
+//! Never here: symbols of machine code (see [`crate::symbols`]); names in the memory of a traced process, which the kernel half alone reads.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, reason = "tests"))]
 
 mod elf;
 pub mod functions;
+pub mod hotspot;
 pub mod interleave;
+mod java;
 pub mod lines;
 pub mod listener;
 pub mod python;
@@ -39,6 +43,8 @@ pub enum Interpreter {
     Python(managed::python::Python, Loop),
     /// V8.
     V8(managed::v8::V8),
+    /// HotSpot: where it keeps what is read, a process that has it is asked ([`hotspot::ask`]).
+    HotSpot,
 }
 
 /// The interpreters in a file, or why one is not known.
@@ -50,7 +56,7 @@ const MOST_BYTES: u64 = 96 << 20;
 /// The interpreters that a file holds.
 #[must_use]
 pub fn recognise<S: Source + ?Sized>(source: &S) -> Found {
-    let wants = |name: &[u8]| python::wants(name) || v8::wants(name);
+    let wants = |name: &[u8]| python::wants(name) || v8::wants(name) || hotspot::wants(name);
     let Ok(elf) = Elf::open(source, MOST_BYTES) else { return Found::new() };
     let symbols = if elf.is_64() { elf.dynamic_symbols(wants).unwrap_or_default().unwrap_or_default() } else { Vec::new() };
     if symbols.is_empty() {
@@ -60,7 +66,8 @@ pub fn recognise<S: Source + ?Sized>(source: &S) -> Found {
     let v8 = v8::recognise(&elf, &symbols).map(|found| found.map(Interpreter::V8));
     let python = python.map_err(|error| error.to_string()).transpose();
     let v8 = v8.map_err(|error| error.to_string()).transpose();
-    python.into_iter().chain(v8).collect()
+    let hotspot = symbols.iter().any(|symbol| hotspot::wants(&symbol.name)).then_some(Ok(Interpreter::HotSpot));
+    python.into_iter().chain(v8).chain(hotspot).collect()
 }
 
 #[cfg(test)]

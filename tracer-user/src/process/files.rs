@@ -180,6 +180,12 @@ impl FileStore {
         Some(CodeFile { path: Arc::clone(&known.path), open: known.open.clone(), interpreter })
     }
 
+    /// Where a process has mapped a file, for one that is open.
+    #[must_use]
+    pub fn mapped_by(&self, key: &FileKey) -> Option<Mapped> {
+        self.known.get(&key.number()).filter(|known| known.key == *key)?.by
+    }
+
     /// Notes the code of a file that runs an interpreter's frames. Of more files than a bound nothing is noted: their stacks have native frames only.
     pub fn note_interpreter(&mut self, key: &FileKey, code: Loop) {
         if self.interpreters.len() < MAX_INTERPRETERS {

@@ -1,22 +1,13 @@
-//! Where a HotSpot JVM has its heap and its compiled code, from the description of itself that it exports for debuggers:
-//! `gHotSpotVMStructs` (src/hotspot/share/runtime/vmStructs.cpp), an array of fields with their offsets and, of static ones, addresses.
-//!
-//! Found in the library's dynamic symbols (read from the file that memtrail opened), its values in the process's memory. Nothing is asked
-//! of the JVM. Metaspace and the collector's tables are not in that description (before JDK 22): they are told by the functions of the JVM
+//! Where a HotSpot JVM has its heap and its compiled code, from the description of itself that it exports for debuggers
+//! ([`super::vm_structs`]). Metaspace and the collector's tables are not in that description (before JDK 22): they are told by the functions of the JVM
 //! that reserved them, where those were seen and its library has their names.
 
 use super::PAGE_BYTES;
 use super::classify::{Claim, by};
 use super::memory::ReadMemory;
-use super::{Class, elf};
-use std::collections::HashMap;
+use super::Class;
+use super::vm_structs::{Field, VmStructs, is_text};
 use std::fs::File;
-use std::os::unix::fs::FileExt as _;
-
-/// Most fields that a JVM describes; JDK 17 has some 2600.
-const MOST_FIELDS: u64 = 16_384;
-/// Longest name compared, with its NUL.
-const NAME_BYTES: usize = 24;
 
 /// Most flags of a JVM; JDK 17 has some 1200.
 const MOST_FLAGS: u64 = 4096;
@@ -24,7 +15,7 @@ const MOST_FLAGS: u64 = 4096;
 const FRAME_POINTERS: &str = "PreserveFramePointer";
 
 /// The fields asked for: type and name.
-const WANTED: [(&str, &str); 10] = [
+const WANTED: &[Field] = &[
     ("JVMFlag", "_name"),
     ("JVMFlag", "_addr"),
     ("JVMFlag", "flags"),
@@ -83,7 +74,7 @@ pub struct Description {
 
 /// Asks a JVM whose library's beginning is mapped at `start`.
 pub fn describe(memory: &mut dyn ReadMemory, start: u64, library: &File) -> Description {
-    let Some(found) = Fields::read(memory, start, library) else {
+    let Some(found) = VmStructs::read(memory, start, library, WANTED, &["JVMFlag"]) else {
         log::debug!("a JVM at {start:#x} does not describe itself");
         return Description::default();
     };
@@ -92,121 +83,39 @@ pub fn describe(memory: &mut dyn ReadMemory, start: u64, library: &File) -> Desc
         let is_range = start != 0 && start < end && start.is_multiple_of(PAGE_BYTES) && end.is_multiple_of(PAGE_BYTES);
         is_range.then_some(Claim { start, end, class, by: by::VM_STRUCTS })
     };
-    let heap = found.heap(memory);
-    let code = found.code(memory);
+    let heap = heap(&found, memory);
+    let code = code(&found, memory);
     let claims = [claim(heap, Class::JavaHeap), claim(code, Class::JavaCode)].into_iter().flatten().collect();
-    Description { claims, java_frames: found.flag(memory, library, FRAME_POINTERS) }
+    Description { claims, java_frames: flag(&found, memory, library, FRAME_POINTERS) }
 }
 
-/// What a JVM exports for debuggers.
-struct Fields {
-    /// Offsets, and addresses of static ones, of the fields in [`WANTED`].
-    fields: HashMap<(&'static str, &'static str), (u64, u64)>,
-    /// Bytes of a `JVMFlag`.
-    flag_bytes: Option<u64>,
-    library: elf::Dynamic,
-    /// From addresses of the file to those of the process.
-    bias: u64,
+/// Value of a flag that is true or false.
+fn flag(found: &VmStructs, memory: &mut dyn ReadMemory, library: &File, wanted: &str) -> Option<bool> {
+    let (table, flags) = (found.value(memory, ("JVMFlag", "flags"))?, found.value(memory, ("JVMFlag", "numFlags"))?);
+    let (name, address) = (found.offset(("JVMFlag", "_name"))?, found.offset(("JVMFlag", "_addr"))?);
+    let is_sane = |bytes: &u64| (16..=256).contains(bytes) && name < *bytes && address < *bytes;
+    let bytes = found.bytes("JVMFlag").filter(is_sane)?;
+    let flag = (0..flags.min(MOST_FLAGS)).map_while(|index| table.checked_add(index * bytes)).find(|flag| {
+        let text = memory.word(flag.wrapping_add(name)).unwrap_or(0);
+        text != 0 && is_text(&found.text(library, text), wanted)
+    })?;
+    let mut value = [0];
+    let at = memory.word(flag.wrapping_add(address))?;
+    memory.read(at, &mut value).then_some(value[0] != 0)
 }
 
-impl Fields {
-    fn read(memory: &mut dyn ReadMemory, start: u64, library: &File) -> Option<Fields> {
-        let file = elf::Dynamic::read(library, b"gHotSpot")?;
-        let bias = file.bias(start);
-        let mut word = |name: &str| memory.word(bias.wrapping_add(file.symbol(name)?));
-        let types = ["s", "EntryArrayStride", "EntryTypeNameOffset", "EntrySizeOffset"].map(|part| word(&format!("gHotSpotVMType{part}")));
-        let table = word("gHotSpotVMStructs")?;
-        let stride = word("gHotSpotVMStructEntryArrayStride")?;
-        let [type_name, field_name, offset, address] = ["TypeName", "FieldName", "Offset", "Address"]
-            .map(|field| word(&format!("gHotSpotVMStructEntry{field}Offset")).filter(|at| *at < stride && stride <= 256));
-        let (type_name, field_name, offset, address) = (type_name?, field_name?, offset?, address?);
-        let mut fields = HashMap::new();
-        for index in 0..MOST_FIELDS {
-            let entry = table.checked_add(index * stride)?;
-            let names = [type_name, field_name].map(|at| memory.word(entry.wrapping_add(at)).unwrap_or(0));
-            if names.contains(&0) || fields.len() == WANTED.len() {
-                break;
-            }
-            let [type_name, field_name] = names.map(|name| file.text(library, name.wrapping_sub(bias)));
-            let is_it = |(wanted, field): &&(&str, &str)| is_text(&type_name, wanted) && is_text(&field_name, field);
-            if let Some(wanted) = WANTED.iter().find(is_it) {
-                let value = |memory: &mut dyn ReadMemory, at| memory.word(entry.wrapping_add(at)).unwrap_or(0);
-                fields.insert(*wanted, (value(memory, offset), value(memory, address)));
-            }
-        }
-        let flag_bytes = size_of_type(memory, types, "JVMFlag", |address| file.text(library, address.wrapping_sub(bias)));
-        Some(Fields { fields, flag_bytes, library: file, bias })
-    }
-
-    /// Value of a static field.
-    fn value(&self, memory: &mut dyn ReadMemory, field: (&str, &str)) -> Option<u64> {
-        memory.word(self.fields.get(&field)?.1)
-    }
-
-    fn offset(&self, field: (&str, &str)) -> Option<u64> {
-        self.fields.get(&field).map(|(offset, _)| *offset)
-    }
-
-    /// Value of a flag that is true or false.
-    fn flag(&self, memory: &mut dyn ReadMemory, library: &File, wanted: &str) -> Option<bool> {
-        let (table, flags) = (self.value(memory, ("JVMFlag", "flags"))?, self.value(memory, ("JVMFlag", "numFlags"))?);
-        let (name, address) = (self.offset(("JVMFlag", "_name"))?, self.offset(("JVMFlag", "_addr"))?);
-        let bytes = self.flag_bytes.filter(|bytes| name < *bytes && address < *bytes)?;
-        let flag = (0..flags.min(MOST_FLAGS)).map_while(|index| table.checked_add(index * bytes)).find(|flag| {
-            let text = memory.word(flag.wrapping_add(name)).unwrap_or(0);
-            text != 0 && is_text(&self.library.text(library, text.wrapping_sub(self.bias)), wanted)
-        })?;
-        let mut value = [0];
-        let at = memory.word(flag.wrapping_add(address))?;
-        memory.read(at, &mut value).then_some(value[0] != 0)
-    }
-
-    /// All that is reserved for objects.
-    fn heap(&self, memory: &mut dyn ReadMemory) -> Option<(u64, u64)> {
-        let heap = self.value(memory, ("Universe", "_collectedHeap"))?;
-        let reserved = heap.checked_add(self.offset(("CollectedHeap", "_reserved"))?)?;
-        let start = memory.word(reserved.checked_add(self.offset(("MemRegion", "_start"))?)?)?;
-        let words = memory.word(reserved.checked_add(self.offset(("MemRegion", "_word_size"))?)?)?;
-        Some((start, start.checked_add(words.checked_mul(8)?)?))
-    }
-
-    /// From the lowest to the highest code heap.
-    fn code(&self, memory: &mut dyn ReadMemory) -> Option<(u64, u64)> {
-        let low = self.value(memory, ("CodeCache", "_low_bound"))?;
-        let high = self.value(memory, ("CodeCache", "_high_bound"))?;
-        Some((low, high))
-    }
+/// All that is reserved for objects.
+fn heap(found: &VmStructs, memory: &mut dyn ReadMemory) -> Option<(u64, u64)> {
+    let heap = found.value(memory, ("Universe", "_collectedHeap"))?;
+    let reserved = heap.checked_add(found.offset(("CollectedHeap", "_reserved"))?)?;
+    let start = memory.word(reserved.checked_add(found.offset(("MemRegion", "_start"))?)?)?;
+    let words = memory.word(reserved.checked_add(found.offset(("MemRegion", "_word_size"))?)?)?;
+    Some((start, start.checked_add(words.checked_mul(8)?)?))
 }
 
-/// Bytes of a type in the table of types: its address, its stride, and where in an entry the name and the size are.
-fn size_of_type(memory: &mut dyn ReadMemory, table: [Option<u64>; 4], wanted: &str, text: impl Fn(u64) -> [u8; NAME_BYTES]) -> Option<u64> {
-    let [Some(start), Some(stride), Some(name), Some(size)] = table else { return None };
-    if stride > 256 || name >= stride || size >= stride {
-        return None;
-    }
-    for index in 0..MOST_FIELDS {
-        let entry = start.checked_add(index * stride)?;
-        let address = memory.word(entry.wrapping_add(name)).filter(|address| *address != 0)?;
-        if is_text(&text(address), wanted) {
-            return memory.word(entry.wrapping_add(size)).filter(|bytes| (16..=256).contains(bytes));
-        }
-    }
-    None
-}
-
-fn is_text(bytes: &[u8; NAME_BYTES], text: &str) -> bool {
-    bytes.starts_with(text.as_bytes()) && bytes.get(text.len()) == Some(&0)
-}
-
-impl elf::Dynamic {
-    /// Bytes at an address of the file; zeros where it has none.
-    fn text(&self, library: &File, address: u64) -> [u8; NAME_BYTES] {
-        let mut bytes = [0; NAME_BYTES];
-        match self.file_offset(address) {
-            Some(offset) if library.read_at(&mut bytes, offset).is_ok() => bytes,
-            _ => [0; NAME_BYTES],
-        }
-    }
+/// From the lowest to the highest code heap.
+fn code(found: &VmStructs, memory: &mut dyn ReadMemory) -> Option<(u64, u64)> {
+    Some((found.value(memory, ("CodeCache", "_low_bound"))?, found.value(memory, ("CodeCache", "_high_bound"))?))
 }
 
 #[cfg(test)]

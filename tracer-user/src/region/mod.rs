@@ -20,6 +20,7 @@ pub mod memory;
 pub mod place;
 pub mod survey;
 pub mod threads;
+pub mod vm_structs;
 
 pub use crate::host::proc::maps::{self, Vma};
 pub use classify::{Classified, Region, classify};

@@ -29,10 +29,15 @@ pub fn of(name: &str) -> Option<Source<'_>> {
     (!function.is_empty() && !file.is_empty()).then_some(Source { function, file, line })
 }
 
-/// Where in a stack, outermost first, the innermost such frame is.
+/// Packages of Java's own library: what is in them, a program has called.
+const LIBRARY: [&str; 5] = ["java.", "javax.", "jdk.", "sun.", "com.sun."];
+
+/// Where in a stack, outermost first, the innermost such frame is: one that the program's author wrote, if there is one.
 #[must_use]
 pub fn innermost<S: AsRef<str>>(frames: &[S]) -> Option<usize> {
-    frames.iter().rposition(|frame| of(frame.as_ref()).is_some())
+    let source = |frame: &S| of(frame.as_ref()).map(|source| LIBRARY.iter().any(|package| source.function.starts_with(package)));
+    let own = frames.iter().rposition(|frame| source(frame) == Some(false));
+    own.or_else(|| frames.iter().rposition(|frame| source(frame).is_some()))
 }
 
 /// Stands in the place of inner frames that are left out.
@@ -68,6 +73,8 @@ mod tests {
         }
         assert_eq!(innermost(&["main", "f (a.py:1)", "g (a.py:?)", "malloc"]), Some(2));
         assert_eq!(innermost(&["main"]), None);
+        let java = ["main", "Session.read (Session.java:7)", "java.nio.ByteBuffer.allocateDirect (ByteBuffer.java:317)", "os::malloc"];
+        assert_eq!((innermost(&java), innermost(&java[2..])), (Some(1), Some(0)));
     }
 
     #[test]

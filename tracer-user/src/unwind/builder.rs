@@ -10,7 +10,7 @@ use crate::host::lock;
 use crate::host::privileges;
 use crate::host::proc;
 use crate::kernel_half::{events::Ring, unwind::Tables};
-use crate::managed::Found;
+use crate::managed::{Found, hotspot::NotKnown};
 use crate::process::{FileStore, Mapped, sys};
 use crate::symbols::reader::{Limits, Outcome, Reader};
 use std::collections::HashSet;
@@ -22,6 +22,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
+use tracer_common::managed::hotspot::HotSpot;
 use tracer_common::unwind::{BY_ADDRESS, CLOSED, FILES, FileKey, FileTable, Miss, PageRows, Rule, SPECIAL, WITHOUT};
 
 /// Bounds of opening and reading: the largest files take a second.
@@ -43,6 +44,8 @@ const LOOK_FOR_IDLE: Duration = Duration::from_secs(1);
 const MET_LATELY_S: u32 = 2;
 /// What is said, with `-v`, when walks need no longer wait for files of the programs that ran at the start.
 const TABLES_ARE_THERE: &str = "stacks of the programs that ran at the start are whole from now on";
+/// Times that JVMs of a build are asked without a rest: they are being loaded.
+const MOST_TRIES: u32 = 64;
 /// Files that could not be had are not tried again by the same mapping.
 const MOST_REFUSED: usize = 4096;
 /// What the kernel half puts above the pages of a special mapping of 32-bit code, in its generation.
@@ -182,6 +185,8 @@ enum Wanted {
     Executed(FileKey, Mapped),
     /// What a process maps.
     Process(u32),
+    /// What a JVM says of itself.
+    Jvm(FileKey),
 }
 
 struct Thread {
@@ -364,7 +369,10 @@ impl Thread {
         }
         let open = lock(&self.shared.files).get(key.number()).and_then(|known| known.open);
         match open.filter(|_| lock(&self.shared.files).is_open(&key)) {
-            Some(open) => self.opened(&key, open.file),
+            Some(open) => {
+                self.opened(&key, open.file);
+                self.ask_jvm(&key, miss.tgid, miss.start);
+            }
             None => {
                 let mapped = Mapped { tgid: miss.tgid, start: miss.start, end: miss.end, process: miss.process };
                 let is_it = |wanted: &Wanted| matches!(wanted, Wanted::Open(asked, _) | Wanted::Executed(asked, _) if *asked == key);
@@ -460,6 +468,7 @@ impl Thread {
                     self.reader.ask(Wanted::Met(key), Job::Open(open.file));
                 }
             }
+            (Wanted::Jvm(key), Outcome::Answer(Read::Jvm(said))) => self.take_jvm(&key, said),
             (Wanted::Met(key), Outcome::Answer(Read::Rows(rows))) => self.put(&key, rows, Use::Met),
             (Wanted::Ahead(key), Outcome::Answer(Read::Both(found, rows))) => {
                 self.take_interpreters(&key, found);
@@ -518,6 +527,7 @@ impl Thread {
                     if is_kept {
                         log::debug!("{} is {key:x?}", crate::text::escape_bytes(path));
                         self.opened(key, file);
+                        self.ask_jvm(key, by.tgid, by.start);
                     }
                     // Where this one is, others are that are met next.
                     if self.with_tables {
@@ -595,6 +605,37 @@ impl Thread {
         if let Some(code) = self.interpreters.tell(&mut self.tables, key, found) {
             lock(&self.shared.files).note_interpreter(key, code);
         }
+        let mapped = lock(&self.shared.files).mapped_by(key);
+        if let Some(mapped) = mapped {
+            self.ask_jvm(key, mapped.tgid, mapped.start);
+        }
+        self.mark_interpreters(key);
+    }
+
+    /// Asks a JVM in a process that has it mapped, if it is not known what it says of itself.
+    fn ask_jvm(&mut self, key: &FileKey, tgid: u32, start: u64) {
+        let open = lock(&self.shared.files).get(key.number()).and_then(|known| known.open);
+        if let Some(open) = open.filter(|_| start != 0 && self.interpreters.is_wanted(key) && lock(&self.shared.files).is_open(key)) {
+            self.opener.ask(Wanted::Jvm(*key), Job::Jvm(tgid, start, open.file));
+        }
+    }
+
+    fn take_jvm(&mut self, key: &FileKey, said: Result<HotSpot, NotKnown>) {
+        let said = match said {
+            Ok(hotspot) => Ok(hotspot),
+            Err(error @ NotKnown::Layout(_)) => Err(error.to_string()),
+            Err(error) => {
+                log::debug!("a JVM: {error}");
+                // The next walk that meets it tells of its process: at once where it is being loaded, and else once a second.
+                let asked_s = if self.interpreters.note_try(key) < MOST_TRIES { 0 } else { now_s() };
+                if let Some(table) = self.tables.file(key) {
+                    // The entry is there, so there is room for it.
+                    let _ = self.tables.set_file(key, &FileTable { state: table.state | CLOSED, asked_s, ..table });
+                }
+                return;
+            }
+        };
+        self.interpreters.tell_jvm(&mut self.tables, key, said);
         self.mark_interpreters(key);
     }
 

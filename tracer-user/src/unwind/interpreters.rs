@@ -11,10 +11,11 @@ use std::{
 };
 use tracer_common::{
     managed::{
+        hotspot::{HOTSPOTS, HotSpot},
         python::{PYTHONS, Python},
         v8::{V8, V8S},
     },
-    unwind::{FileKey, INTERPRETER, PYTHON_SHIFT, V8_SHIFT},
+    unwind::{FileKey, HOTSPOT_SHIFT, INTERPRETER, PYTHON_SHIFT, V8_SHIFT},
 };
 
 /// Files that are remembered.
@@ -25,13 +26,16 @@ const MOST_FILES: usize = 16_384;
 pub struct Interpreters {
     pythons: Vec<Python>,
     v8s: Vec<V8>,
+    hotspots: Vec<HotSpot>,
+    /// JVMs that have not described themselves, and how often processes of theirs were asked.
+    jvms: HashMap<FileKey, u32>,
     /// Of each file what its entry in the kernel half's table has besides ([`tracer_common::unwind::FileTable::state`]); 0 for most.
     files: HashMap<FileKey, u32>,
     said: HashSet<String>,
 }
 
 /// What of a file's state is said here.
-pub const STATE: u32 = INTERPRETER << PYTHON_SHIFT | INTERPRETER << V8_SHIFT;
+pub const STATE: u32 = INTERPRETER << PYTHON_SHIFT | INTERPRETER << V8_SHIFT | INTERPRETER << HOTSPOT_SHIFT;
 
 impl Interpreters {
     /// Whether a file was looked at.
@@ -62,6 +66,10 @@ impl Interpreters {
                 Ok(Interpreter::V8(v8)) => {
                     number(&mut self.v8s, v8, V8S, |number| tables.set_v8(number, &v8)).map(|number| state |= (number + 1) << V8_SHIFT)
                 }
+                Ok(Interpreter::HotSpot) => {
+                    self.jvms.insert(*key, 0);
+                    Ok(())
+                }
                 Err(error) => Err(error),
             };
             if let Err(error) = told {
@@ -70,9 +78,34 @@ impl Interpreters {
         }
         if self.files.len() >= MOST_FILES {
             self.files.clear();
+            self.jvms.clear();
         }
         self.files.insert(*key, state);
         loops
+    }
+
+    /// Whether a file holds a JVM that has not described itself.
+    #[must_use]
+    pub fn is_wanted(&self, key: &FileKey) -> bool {
+        self.jvms.contains_key(key)
+    }
+
+    /// A process was asked in vain; how often that happened.
+    pub fn note_try(&mut self, key: &FileKey) -> u32 {
+        self.jvms.get_mut(key).map_or(0, |tries| {
+            *tries += 1;
+            *tries
+        })
+    }
+
+    /// Tells the kernel half what a JVM said of itself, or that it is not known.
+    pub fn tell_jvm(&mut self, tables: &mut Tables, key: &FileKey, said: Result<HotSpot, String>) {
+        self.jvms.remove(key);
+        let said = said.and_then(|hotspot| number(&mut self.hotspots, hotspot, HOTSPOTS, |number| tables.set_hotspot(number, &hotspot)));
+        match said {
+            Ok(number) => *self.files.entry(*key).or_default() |= (number + 1) << HOTSPOT_SHIFT,
+            Err(error) => self.say(error),
+        }
     }
 
     /// Once.

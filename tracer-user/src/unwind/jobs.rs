@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     host::{lock, privileges, proc::Process},
-    managed::{self, Found},
+    managed::{self, Found, hotspot},
     process::{opener::find_mapped, opener::read_only, sys},
 };
 use std::{
@@ -19,7 +19,7 @@ use std::{
     path::PathBuf,
     sync::{Arc, Mutex},
 };
-use tracer_common::unwind::Miss;
+use tracer_common::{managed::hotspot::HotSpot, unwind::Miss};
 
 /// Device and inode of files that were listed.
 pub type Places = Arc<Mutex<HashSet<(u64, u64)>>>;
@@ -41,6 +41,8 @@ pub enum Job {
     Executed(u32),
     /// The files that a process has mapped, but for those whose place is there.
     Process(u32, Places),
+    /// What a JVM says of itself in a process that has its library mapped from that address on.
+    Jvm(u32, u64, Arc<File>),
 }
 
 /// What it answers.
@@ -55,6 +57,8 @@ pub enum Read {
     Both(Found, Result<Rows, RowsError>),
     /// Files to be read.
     Files(Vec<File>),
+    /// What a JVM says.
+    Jvm(Result<HotSpot, hotspot::NotKnown>),
     /// It could not be found.
     Gone(io::Error),
 }
@@ -97,6 +101,7 @@ pub fn read(job: Job) -> Read {
         }
         Job::Program(path) => Read::Files(opener::open_program(&path)),
         Job::Executed(tgid) => Read::Files(opener::open_executed(tgid)),
+        Job::Jvm(tgid, start, library) => Read::Jvm(hotspot::ask(tgid, start, &library)),
         Job::Process(tgid, seen) => Read::Files(opener::open_of_process(tgid, &mut lock(&seen))),
     }
 }

@@ -144,6 +144,12 @@ tables! {
     Pythons => managed::PYTHONS.row();
     /// Builds of V8.
     V8s => managed::V8S.row();
+    /// Builds of HotSpot.
+    HotSpots => managed::HOTSPOTS.row();
+    /// Where processes have the code of their JVMs.
+    JavaProcesses => managed::JAVA_PROCESSES.row();
+    /// Methods at places in that code.
+    JavaCode => managed::JAVA_CODE.row();
     /// Functions that interpreters run.
     Functions => managed::FUNCTIONS.row();
     /// What interpreters know of threads.
