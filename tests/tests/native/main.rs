@@ -29,6 +29,7 @@ mod histograms;
 mod hugetlb;
 mod hung;
 mod input;
+mod java;
 mod javascript;
 mod jvm;
 mod lifecycle;

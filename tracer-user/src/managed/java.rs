@@ -32,6 +32,7 @@ fn text(bytes: u32, room: &[u8]) -> String {
 /// A class as programs write it. Of classes that the JVM makes while it runs the name has a number or an address, which are others in each run.
 fn class(name: &str) -> String {
     const LAMBDA: &str = "$$Lambda";
+    let name = name.find("/0x").map_or(name, |at| &name[..at]);
     let name = name.split_once('+').map_or(name, |(name, _)| name);
     let end = name.find(LAMBDA).map_or(name.len(), |at| at + LAMBDA.len());
     name[..end].replace('/', ".")
