@@ -219,6 +219,8 @@ pub struct Managed {
     pub start: u64,
     /// Another name, for where there is none.
     pub other: u64,
+    /// 1: something that should be there could not be read.
+    pub failed: u64,
     /// Seconds of the monotonic clock, of 2^30 nanoseconds each.
     pub now_s: u64,
     /// A function that user space is told of.

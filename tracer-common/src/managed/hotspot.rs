@@ -170,6 +170,8 @@ crate::plain_data!(JavaProcess);
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct Code {
+    /// Its key, as [`Code::check`].
+    pub key: u64,
     /// The record of the piece of code.
     pub blob: u64,
     /// Address from which on its frame is whole.
@@ -182,6 +184,8 @@ pub struct Code {
     pub count: u64,
     /// They, innermost first, as in a [`crate::stack::StackRecord`].
     pub frames: [u64; MOST_INLINED],
+    /// Its key once more: who reads it while it makes room for another sees two that differ.
+    pub check: u64,
 }
-crate::assert_size!(Code, 32 + 8 * MOST_INLINED);
+crate::assert_size!(Code, 48 + 8 * MOST_INLINED);
 crate::plain_data!(Code);

@@ -201,7 +201,11 @@ fn out_of_interpreter(registers: &mut Registers, memory: &mut impl Memory) -> En
     if !memory.read(frame.wrapping_add_signed(SENDER)) {
         return End::Fault;
     }
-    let sender = memory.value();
+    let mut sender = memory.value();
+    // The linkers of method handles take the last argument away, and put the return address in its place.
+    if sender == frame.wrapping_add(8) {
+        sender = frame.wrapping_add(16);
+    }
     if sender < frame.wrapping_add(16) || sender <= registers.sp || sender & 7 != 0 {
         return End::BadFrame;
     }
@@ -371,10 +375,14 @@ mod tests {
         let mut registers = called(0x40_2000, AT, AT + 8);
         assert_eq!(by_rule(&rule, 0, 0, &mut registers, &mut stack(&words)), End::Not);
         assert_eq!(registers, called(0x40_1000, AT + 40, 0xb0b));
+        let words = [AT + 16, 0xb0b, 0x40_1000, 8, 9, 0];
+        let mut registers = called(0x40_2000, AT, AT + 8);
+        assert_eq!(by_rule(&rule, 0, 0, &mut registers, &mut stack(&words)), End::Not);
+        assert_eq!(registers, called(0x40_1000, AT + 24, 0xb0b), "through a linker of method handles");
         for (sender, bp, known, end) in [
             (AT + 40, AT + 8, 0, End::Unsupported),
             (AT + 40, AT + 9, 1, End::BadFrame),
-            (AT + 16, AT + 8, 1, End::BadFrame),
+            (AT + 8, AT + 8, 1, End::BadFrame),
             (AT + 41, AT + 8, 1, End::BadFrame),
             (0, AT + 8, 1, End::BadFrame),
             (AT + 40, AT - 8, 1, End::BadFrame),

@@ -33,6 +33,9 @@ use tracer_common::{
 /// Turns of the loop: a frame or the look-up of a mapping each.
 const TURNS: u64 = 400;
 
+/// See [`walk`].
+pub const AGAIN: u64 = u64::MAX;
+
 /// Where an [`End`] is no end: the mapping is looked up, perhaps again.
 const LOOK: u64 = 100;
 /// The same: the rule of the frame is known.
@@ -50,7 +53,8 @@ pub fn state(slot: u64) -> Option<&'static mut Unwind> {
 }
 
 /// Walks the current task's user stack and leaves the frames in the slot's scratch: how many there are, above them ([`WALK_SHIFT`]) what
-/// [`tracer_common::stack::StackRecord::status`] says. 0 if the task has no registers of 64-bit user code, which tables are for.
+/// [`tracer_common::stack::StackRecord::status`] says. 0 if the task has no registers of 64-bit user code, which tables are for; [`AGAIN`] once if it
+/// learnt on its way what it needed at its beginning.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn walk(slot: u64) -> u64 {
@@ -77,8 +81,9 @@ pub extern "C" fn walk(slot: u64) -> u64 {
         turn += 1;
     }
     let Some(s) = state(slot) else { return 0 };
-    if s.hotspot != 0 && s.java_state == hotspot::UNASKED {
-        hotspot::note_process(slot);
+    // A JVM that nobody had met before: if its code was on the way, the walk is worth another.
+    if s.hotspot != 0 && s.java_state <= hotspot::NO_JVM && hotspot::note_process(slot) != 0 && s.java_state == hotspot::NO_JVM {
+        return AGAIN;
     }
     let depth = s.length;
     if why == End::NoRegisters as u64 {

@@ -181,6 +181,9 @@ pub fn whole_stacks_among(report: &Report, value: Value, wanted: impl Fn(&StackR
     (total > 0).then(|| sum(&mut rows().filter(|row| row.status == "complete")) as f64 / total as f64)
 }
 
+/// Status of stacks in which methods of Java are missing.
+pub const NO_JAVA_FRAMES: &str = "cut: Java without frame pointers";
+
 /// Why most of the bytes without a whole stack have none, in the words of their status, and the program that has most of those.
 #[must_use]
 pub fn largest_cut(report: &Report, value: Value) -> Option<(&str, &str)> {

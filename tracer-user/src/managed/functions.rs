@@ -89,7 +89,7 @@ impl Function {
     /// `name (file:line)`: the file without the directories in which all files of its kind are, and the line of the place.
     fn described(&self, place: u32, scripts: &HashMap<Script, scripts::Lines>) -> String {
         if self.lines == Lines::Never {
-            return format!("{} [runtime]", self.name);
+            return source::of_runtime(&self.name);
         }
         let name = if self.name.is_empty() { "(anonymous)" } else { &self.name };
         let file = if self.file.is_empty() { "[eval]" } else { short(&self.file) };

@@ -6,11 +6,12 @@
 use crate::{
     host::proc::{Process, maps::Vma},
     region::{
+        jvm::is_jvm,
         memory::{ProcessMemory, ReadMemory},
         vm_structs::{Field, VmStructs},
     },
 };
-use std::{fs::File, io};
+use std::{fs::File, io, os::unix::fs::MetadataExt as _};
 use tracer_common::{
     layout::ABSENT,
     managed::hotspot::{HotSpot, LINES, LINES_WITHOUT_ZERO},
@@ -93,14 +94,19 @@ pub fn wants(name: &[u8]) -> bool {
     name == SYMBOL
 }
 
-/// Asks the process that has the library mapped at these addresses.
+/// Asks the process that has the library mapped at that address; 0: somewhere.
 ///
 /// # Errors
 /// See [`NotKnown`].
 pub fn ask(tgid: u32, start: u64, library: &File) -> Result<HotSpot, NotKnown> {
     let process = Process::open(tgid)?;
     let maps = process.maps()?;
-    let code = maps.vmas.iter().find(|vma| (vma.start..vma.end).contains(&start)).ok_or(NotKnown::NotYet)?;
+    let inode = library.metadata()?.ino();
+    let is_code = |vma: &&Vma| match start {
+        0 => vma.execute && vma.inode == inode && is_jvm(&vma.name),
+        start => (vma.start..vma.end).contains(&start),
+    };
+    let code = maps.vmas.iter().find(is_code).ok_or(NotKnown::NotYet)?;
     let is_beginning = |vma: &&Vma| vma.offset == 0 && (vma.inode, vma.device) == (code.inode, code.device) && vma.start <= code.start;
     let beginning = maps.vmas.iter().rfind(is_beginning).ok_or(NotKnown::NotYet)?;
     let mut memory = ProcessMemory::open(&process)?;

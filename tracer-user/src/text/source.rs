@@ -20,6 +20,21 @@ pub fn named(function: &str, file: &str, line: Option<u32>) -> String {
     format!("{function} ({file}:{line})")
 }
 
+/// Behind the name of code that is a runtime's own, and that no file has: HotSpot's stubs.
+const RUNTIME: &str = " [runtime]";
+
+/// The name of a frame in code of a runtime's own.
+#[must_use]
+pub fn of_runtime(name: &str) -> String {
+    format!("{name}{RUNTIME}")
+}
+
+/// Whether a name is one of those.
+#[must_use]
+pub fn is_of_runtime(name: &str) -> bool {
+    name.ends_with(RUNTIME)
+}
+
 /// What a name says; `None` for one that says no place in a source, as those of machine code.
 #[must_use]
 pub fn of(name: &str) -> Option<Source<'_>> {

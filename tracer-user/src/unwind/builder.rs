@@ -13,7 +13,7 @@ use crate::kernel_half::{events::Ring, unwind::Tables};
 use crate::managed::{Found, hotspot::NotKnown};
 use crate::process::{FileStore, Mapped, sys};
 use crate::symbols::reader::{Limits, Outcome, Reader};
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
@@ -210,6 +210,8 @@ struct Thread {
     to_list: Vec<u32>,
     /// Places of files that were listed.
     listed: Places,
+    /// Files that are read ahead, and a process that has each mapped.
+    listed_in: HashMap<FileKey, (u32, Arc<File>)>,
     /// Who waits.
     waiting: Vec<Ahead>,
     counters: Counters,
@@ -244,6 +246,7 @@ impl Thread {
             refused: HashSet::new(),
             to_list: Vec::new(),
             listed: Places::default(),
+            listed_in: HashMap::new(),
             waiting: Vec::new(),
             counters: Counters::default(),
             looked_through: Instant::now(),
@@ -302,17 +305,22 @@ impl Thread {
         self.own.is_some() && place_of(file) == self.own
     }
 
-    /// Asks for the table of a file that nobody has met yet.
-    fn ask_ahead(&mut self, key: FileKey, file: Arc<File>) {
+    /// Asks for the table of a file that nobody has met yet; `tgid` has it mapped.
+    fn ask_ahead(&mut self, key: FileKey, file: Arc<File>, tgid: Option<u32>) {
         // Larger files take seconds of a slow machine, and few walks meet them: those are read by need.
         let is_large = file.metadata().is_ok_and(|metadata| metadata.len() > MOST_AHEAD);
         if self.store.has(&key) || self.refused.contains(&key) {
             return;
         }
-        if !is_large {
-            self.ahead.ask(Wanted::Ahead(key), Job::Ahead(file));
+        let is_asked = if !is_large {
+            self.ahead.ask(Wanted::Ahead(key), Job::Ahead(Arc::clone(&file)))
         } else if !self.interpreters.has(&key) {
-            self.ahead.ask(Wanted::Interpreters(key), Job::Interpreters(file));
+            self.ahead.ask(Wanted::Interpreters(key), Job::Interpreters(Arc::clone(&file)))
+        } else {
+            false
+        };
+        if let Some(tgid) = tgid.filter(|_| is_asked) {
+            self.listed_in.insert(key, (tgid, file));
         }
     }
 
@@ -435,6 +443,10 @@ impl Thread {
     }
 
     fn take(&mut self, wanted: Wanted, outcome: Outcome<Job, Read>) {
+        let listed_in = match &wanted {
+            Wanted::Ahead(key) | Wanted::Interpreters(key) => self.listed_in.remove(key),
+            _ => None,
+        };
         match (wanted, outcome) {
             (Wanted::Program(_), Outcome::Answer(Read::Files(files))) => {
                 let by = Mapped { tgid: std::process::id(), start: 0, end: 0, process: 0 };
@@ -451,18 +463,19 @@ impl Thread {
                     self.note_gone(&key);
                 }
             }
-            (_, Outcome::Answer(Read::Files(files))) => {
+            (wanted, Outcome::Answer(Read::Files(files))) => {
+                let tgid = if let Wanted::Process(tgid) = wanted { Some(tgid) } else { None };
                 for file in files {
                     if !self.is_own(&file)
                         && let Ok(key) = self.tables.identify(&file)
                     {
-                        self.ask_ahead(key, Arc::new(file));
+                        self.ask_ahead(key, Arc::new(file), tgid);
                     }
                 }
             }
             (Wanted::Open(key, by), Outcome::Answer(Read::Mapped(path, content))) => self.take_mapped(&key, by, &path, content),
             (Wanted::Interpreters(key), Outcome::Answer(Read::Interpreters(found))) => {
-                self.take_interpreters(&key, found);
+                self.take_interpreters(&key, found, listed_in);
                 let open = lock(&self.shared.files).get(key.number()).and_then(|known| known.open);
                 if let Some(open) = open.filter(|_| !self.store.has(&key) && lock(&self.shared.files).is_open(&key)) {
                     self.reader.ask(Wanted::Met(key), Job::Open(open.file));
@@ -471,7 +484,7 @@ impl Thread {
             (Wanted::Jvm(key), Outcome::Answer(Read::Jvm(said))) => self.take_jvm(&key, said),
             (Wanted::Met(key), Outcome::Answer(Read::Rows(rows))) => self.put(&key, rows, Use::Met),
             (Wanted::Ahead(key), Outcome::Answer(Read::Both(found, rows))) => {
-                self.take_interpreters(&key, found);
+                self.take_interpreters(&key, found, listed_in);
                 let is_open = lock(&self.shared.files).is_open(&key);
                 self.put(&key, rows, if is_open { Use::Met } else { Use::Ahead });
             }
@@ -514,7 +527,7 @@ impl Thread {
         if executed == Some(key) || self.store.has(&key) {
             self.opened(&key, file);
         } else {
-            self.ask_ahead(key, file);
+            self.ask_ahead(key, file, None);
         }
         Some(key)
     }
@@ -601,13 +614,15 @@ impl Thread {
     }
 
     /// Tells the kernel half how functions of the interpreters in a file are read.
-    fn take_interpreters(&mut self, key: &FileKey, found: Found) {
+    fn take_interpreters(&mut self, key: &FileKey, found: Found, listed_in: Option<(u32, Arc<File>)>) {
         if let Some(code) = self.interpreters.tell(&mut self.tables, key, found) {
             lock(&self.shared.files).note_interpreter(key, code);
         }
         let mapped = lock(&self.shared.files).mapped_by(key);
         if let Some(mapped) = mapped {
             self.ask_jvm(key, mapped.tgid, mapped.start);
+        } else if let Some((tgid, file)) = listed_in.filter(|_| self.interpreters.is_wanted(key)) {
+            self.opener.ask(Wanted::Jvm(*key), Job::Jvm(tgid, 0, file));
         }
         self.mark_interpreters(key);
     }

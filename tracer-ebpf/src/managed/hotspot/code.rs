@@ -109,6 +109,8 @@ fn was_valid(s: &mut Unwind, m: &mut Managed, hotspot: &HotSpot) {
         let at = s.registers.sp.wrapping_add(half(m, hotspot.original) as u64);
         if fetch(&raw mut m.word, 8, at) {
             s.java_pc = m.word;
+        } else {
+            m.failed = 1;
         }
     }
 }

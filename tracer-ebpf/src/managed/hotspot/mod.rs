@@ -18,8 +18,9 @@ mod scope;
 
 pub use process::{NO_JVM, UNASKED, note_process};
 
-use super::{enter, fetch, function, leave};
+use super::{enter, fetch, function, leave, state as managed};
 use crate::{
+    loss,
     maps::{HOTSPOTS, JAVA_CODE, SCRATCH},
     unwind::{
         LEARN, STEP,
@@ -30,6 +31,7 @@ use crate::{
 };
 use core::hint::black_box;
 use tracer_common::{
+    loss::Loss,
     managed::hotspot::{MOST_INLINED, interpreted},
     mix64,
     stack::MAX_FRAMES,
@@ -75,9 +77,13 @@ pub extern "C" fn find_code(slot: u64) -> u64 {
     if s.java_pc.wrapping_sub(s.java.interpreter) < s.java.interpreter_bytes {
         return interpreted(s);
     }
-    let Some(known) = JAVA_CODE.get_ptr(key(s)) else { return LEARN };
-    // SAFETY: a map value. One that is being replaced meanwhile is of the same code or has another number.
+    let key = key(s);
+    let Some(known) = JAVA_CODE.get_ptr(key) else { return LEARN };
+    // SAFETY: a map value. One that makes room for another meanwhile is written over, from its first word to its last.
     s.java_code = unsafe { *known };
+    if s.java_code.key != key || s.java_code.check != key {
+        return LEARN;
+    }
     if s.java_code.compile_id != 0 {
         let Some(hotspot) = HOTSPOTS.get(s.java.build as u32) else { return OTHER };
         if !fetch(&raw mut s.word, 8, s.java_code.blob + hotspot.compile_id as u64) || s.word as u32 != s.java_code.compile_id {
@@ -136,8 +142,8 @@ pub extern "C" fn learn_code(slot: u64) -> u64 {
         next = scope::next_method(slot);
         turn += 1;
     }
-    leave();
-    if is_code { keep_code(slot) } else { OTHER }
+    end_code(slot);
+    if is_code { put_code(slot) } else { OTHER }
 }
 
 /// Takes the working memory for the process.
@@ -148,19 +154,26 @@ extern "C" fn begin_code(slot: u64) -> u64 {
     m.build = s.java.build;
     m.process = s.java.process;
     m.now_s = s.now_s;
+    m.failed = 0;
     1
 }
 
-/// Remembers what was learnt of compiled code, and records it.
-#[inline(always)]
-fn keep_code(slot: u64) -> u64 {
-    if let Some(s) = state(slot)
-        && s.java_method == 0
-    {
+/// Gives the working memory back, and remembers what was learnt of compiled code, if all of it could be read.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn end_code(slot: u64) -> u64 {
+    let (Some(s), Some(m)) = (state(slot), managed()) else { return 0 };
+    if m.failed != 0 {
+        loss::count(Loss::ManagedUnreadable, 0);
+    } else if s.java_method == 0 && s.java_code.count != 0 {
         // Where there is no room it is learnt again.
-        let _ = JAVA_CODE.insert(key(s), &s.java_code, 0);
+        let key = key(s);
+        s.java_code.key = key;
+        s.java_code.check = key;
+        let _ = JAVA_CODE.insert(key, &s.java_code, 0);
     }
-    put_code(slot)
+    leave();
+    0
 }
 
 /// Records the methods that stand for the frame, and makes the rule that leads out of it.

@@ -41,18 +41,18 @@ pub extern "C" fn load_process(slot: u64) -> u64 {
     0
 }
 
-/// The walk met a JVM: the next one of the process may begin in its code.
+/// The walk met a JVM: the next one of the process may begin in its code. 1 if nobody had met it before.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn note_process(slot: u64) -> u64 {
     let Some(s) = state(slot) else { return 0 };
     s.java.process = task::own_identity();
-    if JAVA_PROCESSES.get_ptr(s.java.process).is_none() {
-        describe(s);
-        // Where there is no room the next walk notes it.
-        let _ = JAVA_PROCESSES.insert(s.java.process, &s.java, 0);
+    if JAVA_PROCESSES.get_ptr(s.java.process).is_some() {
+        return 0;
     }
-    0
+    describe(s);
+    // Where there is no room the next walk notes it.
+    u64::from(JAVA_PROCESSES.insert(s.java.process, &s.java, 0).is_ok())
 }
 
 #[inline(always)]

@@ -48,6 +48,7 @@ pub extern "C" fn find_scope() -> u64 {
         }
         let middle = (low + high) / 2;
         if !fetch(&raw mut m.word, 8, first + middle * ENTRY) {
+            m.failed = 1;
             return 0;
         }
         // The first and the last entry lie outside of the code.
@@ -58,10 +59,15 @@ pub extern "C" fn find_scope() -> u64 {
         }
         halving += 1;
     }
-    if low < entries && fetch(&raw mut m.word, 8, first + low * ENTRY) {
-        let scope = (m.word >> 32) as i32;
-        m.behind = if scope > 0 { scope as u64 } else { 0 };
+    if low >= entries {
+        return 0;
     }
+    if !fetch(&raw mut m.word, 8, first + low * ENTRY) {
+        m.failed = 1;
+        return 0;
+    }
+    let scope = (m.word >> 32) as i32;
+    m.behind = if scope > 0 { scope as u64 } else { 0 };
     0
 }
 
@@ -78,14 +84,16 @@ pub extern "C" fn next_method(slot: u64) -> u64 {
     if m.behind == 0 || s.java_code.count >= MOST_INLINED as u64 {
         return DONE;
     }
-    if !fetch(m.frame_words.as_mut_ptr(), 24, m.filled + m.behind) {
-        // It may end before what was asked for: the end of the record is near, or that of a page.
+    // Behind the scopes stands more of the record than that.
+    if !fetch(m.frame_words.as_mut_ptr(), NUMBERS as u32 + 1, m.filled + m.behind) {
+        m.failed = 1;
         return DONE;
     }
     read_numbers();
     let (outer, method, bytecode) = (m.frame_words[4], m.frame_words[5], m.frame_words[6]);
     m.behind = outer;
     if method == 0 || !fetch(&raw mut m.object, 8, m.frame + 8 * (method - 1)) {
+        m.failed = 1;
         return DONE;
     }
     // One more than the bytecode; 0 stands for the beginning.

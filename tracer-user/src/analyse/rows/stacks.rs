@@ -5,11 +5,12 @@ use super::{
     threads,
 };
 use crate::{
-    analyse::accounts,
+    analyse::{accounts, figures::NO_JAVA_FRAMES},
     cgroup::CgroupId,
     region::Class,
     report::{StackFile, StackRow},
     snapshot::{FrameId, KeyWords, Names, Process, Snapshot, StackWords},
+    text::source,
 };
 use std::collections::{BTreeMap, HashMap, HashSet};
 use tracer_common::{
@@ -17,8 +18,6 @@ use tracer_common::{
     kind::Kind,
 };
 
-/// Status of stacks in which methods are missing.
-const NO_JAVA_FRAMES: &str = "cut: Java without frame pointers";
 /// Most files of a stack row.
 const MOST_FILES: usize = 8;
 
@@ -251,10 +250,13 @@ fn rows(snapshot: &Snapshot, sums: HashMap<RowKey, RowSum>, paths: &HashMap<u64,
     rows
 }
 
-/// Whether methods are missing in a whole stack of a JVM whose compiled code leaves no frames: what runs Java is below it.
+/// Whether methods are missing in a whole stack of a JVM whose compiled code leaves no frames: what runs Java is in it, and what that called has no name. A
+/// JVM that is known has its own code there.
 fn is_java_missing(names: &Names, stack: &StackWords) -> bool {
     let runs_java = |frame: &FrameId| names.frame(*frame).starts_with("JavaCalls::call_helper(");
-    stack.status == "complete" && stack.frames.iter().any(runs_java)
+    let has_name = |frame: &FrameId| source::is_of_runtime(names.frame(*frame)) || source::of(names.frame(*frame)).is_some();
+    let is_missing = |pair: &[FrameId]| runs_java(&pair[0]) && !has_name(&pair[1]);
+    stack.status == "complete" && stack.frames.windows(2).any(is_missing)
 }
 
 #[cfg(test)]
