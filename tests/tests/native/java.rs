@@ -31,7 +31,7 @@ const LEFT_OUT: &str = "[frames left out]";
 
 fn compile(folder: &Path) {
     // For the oldest of the JVMs.
-    let done = Command::new("javac").args(["-encoding", "UTF-8", "--release", "11", "-d"]).arg(folder).arg(PROGRAM).status();
+    let done = Command::new("javac").args(["-encoding", "UTF-8", "-Xlint:-options", "--release", "8", "-d"]).arg(folder).arg(PROGRAM).status();
     assert!(done.expect("a JDK is installed").success());
 }
 
@@ -73,7 +73,7 @@ fn agree(java: &Path, classes: &Path, options: &[&str], warm: &str) {
     let folder = tempfile::tempdir().unwrap();
     let folded = folder.path().join("stacks.folded");
     let mut command = Command::new(java);
-    command.args(["-Xmx256m", "-Dfile.encoding=UTF-8"]).args(options).arg("-cp").arg(classes);
+    command.args(["-Xmx96m", "-Dfile.encoding=UTF-8", "-XX:+UnlockDiagnosticVMOptions", "-XX:+ShowHiddenFrames"]).args(options).arg("-cp").arg(classes);
     command.args(["Stacks", &TOUCHES.to_string(), warm]).stdin(Stdio::piped()).stdout(Stdio::piped());
     enter(&mut command, &cgroup).unwrap();
     let mut arguments = record_args(cgroup.path(), Mode::Exact);

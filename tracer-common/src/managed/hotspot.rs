@@ -35,14 +35,12 @@ pub const LINES_WITHOUT_ZERO: u32 = 201;
 /// A piece of the JVM's own code: it has no file.
 pub const STUB: u32 = 202;
 
-/// Slots of an interpreted frame (src/hotspot/cpu/x86/frame_x86.hpp since JDK 9), in bytes from its frame pointer.
+/// Slots of an interpreted frame (src/hotspot/cpu/x86/frame_x86.hpp), in bytes from its frame pointer; see also [`HotSpot::bytecode`].
 pub mod interpreted {
     /// Where the caller's stack pointer stands.
     pub const SENDER: i64 = -8;
     /// The method.
     pub const METHOD: i64 = -24;
-    /// The bytecode that it is at, where it has called.
-    pub const BYTECODE: i64 = -64;
 }
 
 /// A build of HotSpot, as `gHotSpotVMStructs` of a process describes it (src/hotspot/share/runtime/vmStructs.cpp).
@@ -53,7 +51,8 @@ pub struct HotSpot {
     pub heaps: u64,
     /// `AbstractInterpreter::_code`, alike.
     pub interpreter: u64,
-    /// In the list of heaps, behind their number, where they stand.
+    /// In the list of heaps, behind their number, where they stand; [`crate::layout::ABSENT`] where [`HotSpot::heaps`] is the only heap itself, as in
+    /// JDK 8.
     pub list_data: u32,
     /// In a heap of code, its beginning and its end.
     pub heap_low: u32,
@@ -73,11 +72,13 @@ pub struct HotSpot {
     pub blob_name: u32,
     /// In it, the words of a frame of its.
     pub blob_frame: u32,
-    /// In it, from where on in the code the frame is whole; of 16 bits if [`HotSpot::is_relative`], else of 32.
+    /// In it, from where on in the code the frame is whole, and the bits of that number.
     pub blob_complete: u32,
+    /// See [`HotSpot::blob_complete`].
+    pub complete_mask: u32,
     /// In it, where the code begins: an address, or if [`HotSpot::is_relative`] an offset in the record.
     pub blob_code: u32,
-    /// 1: places are offsets, as from JDK 23 on.
+    /// 1: places are offsets, as in JDK 8, and from JDK 23 on.
     pub is_relative: u32,
     /// In the record of a compiled method, the method.
     pub method: u32,
@@ -89,7 +90,7 @@ pub struct HotSpot {
     pub places: u32,
     /// In it, an offset there of what follows that list.
     pub places_end: u32,
-    /// In it, where the scopes are: an address, or an offset there if there is [`HotSpot::immutable`].
+    /// In it, where the scopes are: an address, or an offset there if [`HotSpot::is_relative`].
     pub scopes: u32,
     /// In it, the offset in the record of the list of methods; or with [`HotSpot::immutable`], the address of what changes, in which they
     /// follow so many bytes as [`HotSpot::relocation`] says.
@@ -132,10 +133,12 @@ pub struct HotSpot {
     pub symbol_text: u32,
     /// [`LINES`] or [`LINES_WITHOUT_ZERO`].
     pub lines: u32,
+    /// In an interpreted frame, the bytecode that it is at, where it has called: so many bytes below its frame pointer.
+    pub bytecode: u32,
     /// Nothing.
     pub reserved: u32,
 }
-crate::assert_size!(HotSpot, 16 + 4 * 40);
+crate::assert_size!(HotSpot, 16 + 4 * 42);
 crate::plain_data!(HotSpot);
 
 /// Where a process has its code.

@@ -1,7 +1,7 @@
 //! Where a HotSpot JVM keeps what the kernel half reads, by its own description ([`crate::region::vm_structs`]).
 //!
 //! The description is read in one process of each build, since the library writes it as it is loaded. What it does not say is from HotSpot's sources, and was
-//! tried on JDK 11, 17, 21 and 25.
+//! tried on JDK 8, 11, 17, 21, 25 and 26.
 
 use crate::{
     host::proc::{Process, maps::Vma},
@@ -21,12 +21,15 @@ use tracer_common::{
 const SYMBOL: &[u8] = b"gHotSpotVMStructs";
 
 const HEAPS: Field = ("CodeCache", "_heaps");
+/// In JDK 8, the only one.
+const HEAP: Field = ("CodeCache", "_heap");
 const INTERPRETER: Field = ("AbstractInterpreter", "_code");
 const MAJOR: Field = ("Abstract_VM_Version", "_vm_major_version");
 
 /// All that is asked for. Some are of one version only.
 const WANTED: &[Field] = &[
     HEAPS,
+    HEAP,
     INTERPRETER,
     MAJOR,
     ("GrowableArray<int>", "_data"),
@@ -56,6 +59,8 @@ const WANTED: &[Field] = &[
     ("nmethod", "_dependencies_offset"),
     ("nmethod", "_metadata_offset"),
     ("nmethod", "_deopt_handler_offset"),
+    ("nmethod", "_deopt_handler_entry_offset"),
+    ("nmethod", "_deoptimize_offset"),
     ("nmethod", "_orig_pc_offset"),
     ("Method", "_constMethod"),
     ("ConstMethod", "_constants"),
@@ -121,7 +126,9 @@ pub fn ask(tgid: u32, start: u64, library: &File) -> Result<HotSpot, NotKnown> {
     let said = Said {
         offset: &|field| said.offset(field).and_then(|offset| u32::try_from(offset).ok()),
         bytes: &|name| said.bytes(name).and_then(|bytes| u32::try_from(bytes).ok()),
-        statics: [place(HEAPS), place(INTERPRETER)],
+        heaps: place(HEAPS),
+        heap: place(HEAP),
+        interpreter: place(INTERPRETER),
         major: u32::from_ne_bytes(major),
     };
     layout(&said).ok_or(NotKnown::Layout(said.major))
@@ -131,8 +138,10 @@ pub fn ask(tgid: u32, start: u64, library: &File) -> Result<HotSpot, NotKnown> {
 struct Said<'a> {
     offset: &'a dyn Fn(Field) -> Option<u32>,
     bytes: &'a dyn Fn(&str) -> Option<u32>,
-    /// Places of [`HEAPS`] and [`INTERPRETER`].
-    statics: [Option<u64>; 2],
+    /// Places of [`HEAPS`], [`HEAP`] and [`INTERPRETER`].
+    heaps: Option<u64>,
+    heap: Option<u64>,
+    interpreter: Option<u64>,
     major: u32,
 }
 
@@ -146,13 +155,15 @@ fn layout(said: &Said<'_>) -> Option<HotSpot> {
     let (constant, pool) = (of("ConstMethod"), of("ConstantPool"));
     let (segments, memory) = (heap("_segmap")?, heap("_memory")?);
     let immutable = native("_immutable_data");
-    let is_relative = immutable.is_some();
+    // JDK 8 calls its JVM 25.
+    let is_oldest = said.heap.is_some();
+    let is_relative = is_oldest || immutable.is_some();
     let source = pool("_source_file_name_index");
     let either = |old: Option<u32>, new: Option<u32>| if is_relative { new } else { old };
     Some(HotSpot {
-        heaps: said.statics[0]?,
-        interpreter: said.statics[1]?,
-        list_data: (said.offset)(("GrowableArray<int>", "_data")).unwrap_or(8),
+        heaps: said.heap.or(said.heaps)?,
+        interpreter: said.interpreter?,
+        list_data: if is_oldest { ABSENT } else { (said.offset)(("GrowableArray<int>", "_data"))? },
         heap_low: memory + space("_low_boundary")?,
         heap_high: memory + space("_high_boundary")?,
         heap_segments: segments + space("_low")?,
@@ -163,17 +174,21 @@ fn layout(said: &Said<'_>) -> Option<HotSpot> {
         blob_name: blob("_name")?,
         blob_frame: blob("_frame_size")?,
         blob_complete: blob("_frame_complete_offset")?,
+        complete_mask: if immutable.is_some() { u16::MAX.into() } else { u32::MAX },
         blob_code: either(blob("_code_begin"), blob("_code_offset"))?,
         is_relative: is_relative.into(),
         method: either(compiled("_method"), native("_method"))?,
         compile_id: native("_compile_id")?,
         immutable: immutable.unwrap_or(ABSENT),
         places: native("_scopes_pcs_offset")?,
-        places_end: either(native("_dependencies_offset"), native("_scopes_data_offset"))?,
+        places_end: if immutable.is_some() { native("_scopes_data_offset") } else { native("_dependencies_offset") }?,
         scopes: either(compiled("_scopes_data_begin"), native("_scopes_data_offset"))?,
-        metadata: either(native("_metadata_offset"), blob("_mutable_data"))?,
-        relocation: if is_relative { blob("_relocation_size")? } else { 0 },
-        deoptimised: either(compiled("_deopt_handler_begin"), native("_deopt_handler_offset"))?,
+        metadata: if immutable.is_some() { blob("_mutable_data") } else { native("_metadata_offset") }?,
+        relocation: if immutable.is_some() { blob("_relocation_size")? } else { 0 },
+        deoptimised: either(
+            compiled("_deopt_handler_begin"),
+            ["_deopt_handler_entry_offset", "_deopt_handler_offset", "_deoptimize_offset"].into_iter().find_map(native),
+        )?,
         original: native("_orig_pc_offset")?,
         method_const: of("Method")("_constMethod")?,
         const_pool: constant("_constants")?,
@@ -190,7 +205,83 @@ fn layout(said: &Said<'_>) -> Option<HotSpot> {
         class_name: of("Klass")("_name")?,
         symbol_bytes: of("Symbol")("_length")?,
         symbol_text: of("Symbol")("_body")?,
-        lines: if said.major >= WITHOUT_ZERO { LINES_WITHOUT_ZERO } else { LINES },
+        lines: if !is_oldest && said.major >= WITHOUT_ZERO { LINES_WITHOUT_ZERO } else { LINES },
+        // Since JDK 9 the class of the method stands in the frame, too.
+        bytecode: if is_oldest { 56 } else { 64 },
         reserved: 0,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::{collections::HashMap, fs::read_to_string};
+
+    /// What a JVM said, in the lines of a fixture: `TYPE FIELD OFFSET`, `TYPE FIELD static`, `TYPE = BYTES`, `major = VERSION`.
+    fn said(version: u32) -> HashMap<(String, String), String> {
+        let path = format!("{}/tests/fixtures/hotspot/{version}.txt", env!("CARGO_MANIFEST_DIR"));
+        let text = read_to_string(path).unwrap();
+        let entry = |line: &str| {
+            let words: Vec<&str> = line.rsplitn(3, ' ').collect();
+            ((words[2].to_owned(), words[1].to_owned()), words[0].to_owned())
+        };
+        text.lines().map(entry).collect()
+    }
+
+    fn layout_of(said: &HashMap<(String, String), String>) -> Option<HotSpot> {
+        let number = |of: &str, name: &str| said.get(&(of.to_owned(), name.to_owned()))?.parse().ok();
+        let place = |(of, name): Field, place: u64| said.get(&(of.to_owned(), name.to_owned())).map(|_| place);
+        layout(&Said {
+            offset: &|(of, name)| number(of, name),
+            bytes: &|name| number(name, "="),
+            heaps: place(HEAPS, 0x1000),
+            heap: place(HEAP, 0x3000),
+            interpreter: place(INTERPRETER, 0x2000),
+            major: number("major", "=").unwrap(),
+        })
+    }
+
+    #[test]
+    fn each_version_is_laid_out_as_it_says() {
+        let [eleven, seventeen, twenty_one, twenty_five] = [11, 17, 21, 25].map(|version| layout_of(&said(version)).unwrap());
+        // The source of a class moved to its constants, code lost its addresses, and numbers their zeros.
+        assert_eq!((eleven.source_in_class, eleven.source, seventeen.source_in_class, seventeen.source), (1, 298, 0, 54));
+        assert_eq!([eleven, seventeen, twenty_one, twenty_five].map(|layout| layout.is_relative), [0, 0, 0, 1]);
+        let lines = [eleven, seventeen, twenty_one, twenty_five].map(|layout| layout.lines);
+        assert_eq!(lines, [LINES, LINES, LINES_WITHOUT_ZERO, LINES_WITHOUT_ZERO]);
+        assert_eq!((seventeen.block_bytes, twenty_five.block_bytes), (16, 8));
+        assert_eq!((seventeen.immutable, seventeen.metadata, seventeen.places, seventeen.places_end), (ABSENT, 260, 268, 272));
+        assert_eq!((twenty_five.immutable, twenty_five.metadata, twenty_five.relocation), (96, 16, 28));
+        assert_eq!((twenty_five.places, twenty_five.places_end, twenty_five.scopes), (196, 200, 200));
+        assert_eq!((eleven.heap_low, eleven.heap_high, eleven.heap_segments), (8, 16, 136));
+        assert_eq!((seventeen.heaps, seventeen.interpreter, seventeen.list_data), (0x1000, 0x2000, 8));
+        let eight = layout_of(&said(8)).unwrap();
+        assert_eq!((eight.heaps, eight.list_data, eight.is_relative, eight.bytecode, eight.lines), (0x3000, ABSENT, 1, 56, LINES));
+        assert_eq!((eight.places, eight.places_end, eight.scopes, eight.metadata, eight.deoptimised), (180, 184, 176, 172, 148));
+        assert_eq!([eight, seventeen, twenty_five].map(|layout| layout.complete_mask), [u32::MAX, u32::MAX, 0xffff]);
+    }
+
+    #[test]
+    fn what_is_missing_in_a_description_is_not_made_up() {
+        for version in [8, 11, 17, 21, 25, 26] {
+            let whole = said(version);
+            for field in whole.keys().filter(|(of, name)| of != "major" && name != "_vm_major_version") {
+                let mut part = whole.clone();
+                part.remove(field);
+                match layout_of(&part) {
+                    None => {}
+                    // The oldest has no list of heaps, and keeps methods elsewhere.
+                    Some(_) if version == 8 && ["GrowableArray<int>._data", "CodeBlob._relocation_size"].contains(&&*format!("{}.{}", field.0, field.1)) => {}
+                    Some(found) => panic!("{version} without {field:?} is {found:?}"),
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn another_process_than_a_jvm_is_not_known() {
+        let own = File::open("/proc/self/exe").unwrap();
+        assert!(matches!(ask(std::process::id(), 0, &own), Err(NotKnown::NotYet)));
+        assert!(matches!(ask(u32::MAX, 0, &own), Err(NotKnown::Gone(_))));
+    }
 }

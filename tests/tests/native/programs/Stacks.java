@@ -3,9 +3,8 @@ import java.nio.MappedByteBuffer;
 import java.nio.channels.FileChannel;
 import java.nio.file.Files;
 import java.nio.file.Path;
+import java.nio.file.Paths;
 import java.util.Arrays;
-import java.util.Collections;
-import java.util.List;
 import java.util.Map;
 import java.util.Random;
 import java.util.TreeMap;
@@ -16,32 +15,32 @@ import java.util.function.IntFunction;
  *
  * `Stacks TOUCHES WARM`: walks WARM times for nothing, waits for a line on its input, walks once more, touches, prints one JSON object {"stack": pages}, where a stack is what
  * memtrail should call the methods, outermost first, joined by " > "; then waits for the end of its input.
+ * Of the frames that Java hides it knows with -XX:+ShowHiddenFrames alone.
  */
 public class Stacks {
     static final int PAGE = 4096;
-    static final int STACKS = 360;
+    static final int STACKS = 180;
     static final Map<String, Integer> TOUCHED = new TreeMap<>();
-    static final StackWalker FRAMES = StackWalker.getInstance(Collections.singleton(StackWalker.Option.SHOW_HIDDEN_FRAMES));
     static volatile boolean says = false;
 
-    static String name(StackWalker.StackFrame frame) {
+    static String name(StackTraceElement frame) {
         String type = frame.getClassName();
         int lambda = type.indexOf("$$Lambda");
         if (lambda >= 0) type = type.substring(0, lambda + "$$Lambda".length());
         int hidden = type.indexOf('/');
         if (hidden >= 0) type = type.substring(0, hidden);
-        String file = frame.getFileName() == null ? "Unknown Source" : frame.getFileName();
-        String line = frame.getLineNumber() < 0 ? "?" : Integer.toString(frame.getLineNumber());
+        // JDK 8 says a number of bytecode behind this in the place of a line.
+        boolean unknown = frame.getFileName() == null || frame.getFileName().equals("<Unknown>");
+        String file = unknown ? "Unknown Source" : frame.getFileName();
+        String line = frame.getLineNumber() < 0 || frame.getLineNumber() >= 1000000 ? "?" : Integer.toString(frame.getLineNumber());
         return type + "." + frame.getMethodName() + " (" + file + ":" + line + ")";
     }
 
     static String stack() {
         StringBuilder text = new StringBuilder();
-        FRAMES.walk(frames -> {
-            Object[] names = frames.skip(2).map(Stacks::name).toArray();
-            for (int at = names.length - 1; at >= 0; at--) text.append(names[at]).append(" > ");
-            return null;
-        });
+        StackTraceElement[] frames = new Throwable().getStackTrace();
+        // But for this method and its caller.
+        for (int at = frames.length - 1; at >= 2; at--) text.append(name(frames[at])).append(" > ");
         return text.append("Stacks.touch").toString();
     }
 
@@ -116,7 +115,7 @@ public class Stacks {
         }
 
         int byStream(int depth) {
-            return List.of(depth).stream().map(this::walk).reduce(0, Integer::sum);
+            return Arrays.asList(depth).stream().map(this::walk).reduce(0, Integer::sum);
         }
 
         synchronized int byLock(int depth) {
@@ -163,7 +162,7 @@ public class Stacks {
     }
 
     static MappedByteBuffer memory(int pages) throws Exception {
-        Path path = Files.createTempFile(Path.of("/dev/shm"), "stacks", "");
+        Path path = Files.createTempFile(Paths.get("/dev/shm"), "stacks", "");
         try (RandomAccessFile file = new RandomAccessFile(path.toFile(), "rw")) {
             return file.getChannel().map(FileChannel.MapMode.READ_WRITE, 0, (long) pages * PAGE);
         } finally {

@@ -32,12 +32,6 @@ pub fn half(m: &Managed, offset: u32) -> u32 {
     (full(m, offset) >> ((offset & 4) * 8)) as u32
 }
 
-/// A quarter.
-#[inline(always)]
-fn quarter(m: &Managed, offset: u32) -> u16 {
-    (full(m, offset) >> ((offset & 6) * 8)) as u16
-}
-
 /// Where a place of the record is: what it holds is an address, or an offset in it.
 #[inline(always)]
 fn place(m: &Managed, hotspot: &HotSpot, offset: u32) -> u64 {
@@ -73,8 +67,8 @@ pub extern "C" fn read_code(slot: u64) -> u64 {
     let frame_bytes = half(m, hotspot.blob_frame).wrapping_mul(8);
     s.java_code.frame_bytes = if frame_bytes > MOST_FRAME_BYTES { 0 } else { frame_bytes };
     let begins = place(m, hotspot, hotspot.blob_code);
-    let complete = if hotspot.is_relative != 0 { quarter(m, hotspot.blob_complete) as u32 } else { half(m, hotspot.blob_complete) };
-    s.java_code.complete = begins + complete as u64;
+    let complete = full(m, hotspot.blob_complete) >> ((hotspot.blob_complete & 7) * 8);
+    s.java_code.complete = begins + (complete & hotspot.complete_mask as u64);
     // Its name tells what it is.
     m.code = full(m, hotspot.blob_name);
     if !fetch(m.frame_words.as_mut_ptr(), 16, m.code) {

@@ -101,7 +101,8 @@ fn interpreted(s: &mut Unwind) -> u64 {
     }
     let (frame, leaf) = (s.registers.bp, s.is_leaf);
     // The lowest of the frame's words first: what is read at once is what follows it.
-    if !window(s).read(frame.wrapping_add_signed(interpreted::BYTECODE)) {
+    let Some(hotspot) = HOTSPOTS.get(s.java.build as u32) else { return OTHER };
+    if !window(s).read(frame.wrapping_sub(hotspot.bytecode as u64)) {
         return OTHER;
     }
     // Of a frame that was interrupted the bytecode stands in r13.

@@ -8,7 +8,10 @@ use crate::{
     values::Unwind,
 };
 use core::hint::black_box;
-use tracer_common::managed::hotspot::{CODE_HEAPS, HotSpot};
+use tracer_common::{
+    layout::ABSENT,
+    managed::hotspot::{CODE_HEAPS, HotSpot},
+};
 
 /// The walk has not asked yet.
 pub const UNASKED: u64 = 0;
@@ -75,16 +78,26 @@ extern "C" fn read_heaps(slot: u64) -> u64 {
     let queue = s.word;
     s.java.interpreter_bytes = 0;
     let read = fetch(&raw mut s.java.interpreter, 8, queue + hotspot.queue_start as u64)
-        && fetch(&raw mut s.java.interpreter_bytes, 4, queue + hotspot.queue_bytes as u64)
-        && fetch(&raw mut s.java_pc, 8, s.java.base.wrapping_add(hotspot.heaps));
-    s.word = 0;
-    if !read || !fetch(&raw mut s.word, 4, s.java_pc) {
+        && fetch(&raw mut s.java.interpreter_bytes, 4, queue + hotspot.queue_bytes as u64);
+    let (mut heaps, mut list) = (1, s.java.base.wrapping_add(hotspot.heaps));
+    if hotspot.list_data != ABSENT {
+        if !fetch(&raw mut s.java_pc, 8, list) {
+            return 0;
+        }
+        s.word = 0;
+        if !fetch(&raw mut s.word, 4, s.java_pc) {
+            return 0;
+        }
+        heaps = s.word;
+        if !fetch(&raw mut s.word, 8, s.java_pc + hotspot.list_data as u64) {
+            return 0;
+        }
+        list = s.word;
+    }
+    if !read || heaps == 0 || heaps > CODE_HEAPS as u64 {
         return 0;
     }
-    let heaps = s.word;
-    if heaps == 0 || heaps > CODE_HEAPS as u64 || !fetch(&raw mut s.java_pc, 8, s.java_pc + hotspot.list_data as u64) {
-        return 0;
-    }
+    s.java_pc = list;
     let mut at = 0;
     while at < CODE_HEAPS as u64 {
         if at >= heaps {

@@ -30,7 +30,7 @@ pub extern "C" fn find_scope() -> u64 {
     }
     let first = base + code::half(m, hotspot.places) as u64;
     let end = base + code::half(m, hotspot.places_end) as u64;
-    m.filled = if hotspot.immutable != ABSENT { base + code::half(m, hotspot.scopes) as u64 } else { code::full(m, hotspot.scopes) };
+    m.filled = if hotspot.is_relative != 0 { base + code::half(m, hotspot.scopes) as u64 } else { code::full(m, hotspot.scopes) };
     m.frame = if hotspot.immutable != ABSENT {
         code::full(m, hotspot.metadata) + code::half(m, hotspot.relocation) as u64
     } else {
