@@ -7,7 +7,7 @@ use tracer_common::{
     file::FileRecord,
     managed::{
         FunctionEvent, KnownFunction,
-        hotspot::{BLOB_BYTES, Code, JavaProcess},
+        hotspot::{BLOB_BYTES, Code, JavaProcess, MOST_INLINED},
         python::PIECE_BYTES,
     },
     mapping::MappingRecord,
@@ -227,6 +227,23 @@ pub struct Managed {
     pub event: FunctionEvent,
     /// The record of a piece of code that a JVM made, or the beginning of it.
     pub blob: [u64; BLOB],
+    /// Where the scopes at a place in that code are described: of the place itself or the next one that has some, and of the one before if there is
+    /// none of the place itself; 0 for none.
+    pub scopes: [u64; 2],
+    /// 1: the place has scopes of its own.
+    pub has_place: u64,
+    /// How many methods these have.
+    pub scope_counts: [u64; 2],
+    /// Set in the number of the frame: [`tracer_common::managed::NEAR`].
+    pub near: u64,
+    /// Bounds of a search in a list of places.
+    pub low: u64,
+    /// See [`Managed::low`].
+    pub high: u64,
+    /// Which of the first ones is next.
+    pub scope_next: u64,
+    /// The methods by their number, and the bytecodes that they are at: innermost first, of each list in half of the room.
+    pub scope_methods: [u64; 4 * MOST_INLINED],
 }
 
 /// Working memory for a file's record of one program on one CPU (see [`crate::kernel::file`]).

@@ -27,6 +27,10 @@ pub const OUTERMOST: u64 = 1 << 61;
 /// Set in that of a frame that stands in the place of the machine's own.
 pub const IN_PLACE: u64 = 1 << 60;
 
+/// Set besides where compiled code says of the place no more than what comes next: the outermost frame that has it is of the right function, and its place is near; those
+/// further in may be of the next function that is called.
+pub const NEAR: u64 = OUTERMOST;
+
 /// Bits of a function's number.
 pub const FUNCTION_BITS: u32 = 40;
 /// Bits of a place in its code.
@@ -41,7 +45,7 @@ pub struct ManagedFrame {
     pub function: u64,
     /// Where in its code it is, in units of the runtime's; [`FAR`] if that is not known.
     pub place: u32,
-    /// The interpreter's function was called for this frame: what is further out is the machine's again.
+    /// The interpreter's function was called for this frame: what is further out is the machine's again. Of a frame in its place: [`NEAR`].
     pub is_outermost: bool,
     /// It stands in the place of the machine's own frame: its code was compiled, or the interpreter has a frame of its own for it.
     pub is_in_place: bool,

@@ -87,13 +87,13 @@ impl Function {
     }
 
     /// `name (file:line)`: the file without the directories in which all files of its kind are, and the line of the place.
-    fn described(&self, place: u32, scripts: &HashMap<Script, scripts::Lines>) -> String {
+    fn described(&self, place: u32, is_near: bool, scripts: &HashMap<Script, scripts::Lines>) -> String {
         if self.lines == Lines::Never {
             return source::of_runtime(&self.name);
         }
         let name = if self.name.is_empty() { "(anonymous)" } else { &self.name };
         let file = if self.file.is_empty() { "[eval]" } else { short(&self.file) };
-        source::named(name, file, self.line(place, scripts))
+        source::named(name, file, self.line(place, scripts), is_near)
     }
 }
 
@@ -212,9 +212,9 @@ impl Functions {
         }
     }
 
-    /// What a frame in a function is called: `name (file:line)`; `None` if it was not told.
-    pub fn described(&mut self, number: u64, place: u32) -> Option<String> {
-        Some(self.get(number)?.described(place, &self.scripts))
+    /// What a frame in a function is called: `name (file:line)`, with `~` before a line that is only near; `None` if it was not told.
+    pub fn described(&mut self, number: u64, place: u32, is_near: bool) -> Option<String> {
+        Some(self.get(number)?.described(place, is_near, &self.scripts))
     }
 
     /// The function with that number, if it was told.
@@ -318,10 +318,10 @@ mod tests {
         let mut functions = Functions::default();
         let of_script = FunctionEvent { lines_format: POSITIONS, first_line: 9, lines_bytes: 12, ..event(b"grow", 1, b"/app/a.js") };
         functions.insert(3, Function::from(&of_script));
-        assert_eq!(functions.described(3, 0).unwrap(), "grow (a.js:?)");
+        assert_eq!(functions.described(3, 0, false).unwrap(), "grow (a.js:?)");
         let script = functions.get(3).unwrap().script().unwrap();
         functions.learn_lines(script, scripts::Lines::of("one\ntwo\nfour", 12).unwrap());
-        assert_eq!(functions.described(3, 0).unwrap(), "grow (a.js:3)");
+        assert_eq!(functions.described(3, 0, false).unwrap(), "grow (a.js:3)");
     }
 
     #[test]
@@ -331,7 +331,7 @@ mod tests {
             functions.insert(number, Function::from(&event(b"f", 1, b"a.py")));
         }
         assert_eq!((functions.known.len(), functions.forgotten()), (MOST_FUNCTIONS, 5));
-        assert_eq!(functions.described(1, 0).unwrap(), "f (a.py:?)");
+        assert_eq!(functions.described(1, 0, false).unwrap(), "f (a.py:?)");
         assert!(functions.get(MOST_FUNCTIONS as u64 + 1).is_none());
     }
 }

@@ -271,7 +271,10 @@ mod tests {
                 match layout_of(&part) {
                     None => {}
                     // The oldest has no list of heaps, and keeps methods elsewhere.
-                    Some(_) if version == 8 && ["GrowableArray<int>._data", "CodeBlob._relocation_size"].contains(&&*format!("{}.{}", field.0, field.1)) => {}
+                    Some(_)
+                        if version == 8
+                            && ["GrowableArray<int>._data", "CodeBlob._relocation_size"]
+                                .contains(&&*format!("{}.{}", field.0, field.1)) => {}
                     Some(found) => panic!("{version} without {field:?} is {found:?}"),
                 }
             }

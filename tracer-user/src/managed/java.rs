@@ -76,7 +76,12 @@ mod tests {
             ("Main", "<init>", "", ["Main.<init>", "Unknown Source"]),
             ("Main$$Lambda$14+0x0000000800c03218", "run", "", ["Main$$Lambda.run", "Unknown Source"]),
             ("Main$$Lambda/0x00007f", "run", "Main.java", ["Main$$Lambda.run", "Main.java"]),
-            ("java/lang/invoke/LambdaForm$MH+0x0800", "invoke", "LambdaForm$MH", ["java.lang.invoke.LambdaForm$MH.invoke", "LambdaForm$MH"]),
+            (
+                "java/lang/invoke/LambdaForm$MH+0x0800",
+                "invoke",
+                "LambdaForm$MH",
+                ["java.lang.invoke.LambdaForm$MH.invoke", "LambdaForm$MH"],
+            ),
             ("Großhändler", "läuft", "G.kt", ["Großhändler.läuft", "G.kt"]),
         ] {
             assert_eq!(name_and_source(&event(class, method, source)), expected);

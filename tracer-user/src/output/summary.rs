@@ -216,7 +216,8 @@ fn trailer(report: &Report, options: Options) -> Vec<Line> {
 /// anything.
 fn cut_jvms(report: &Report, value: Value) -> Vec<String> {
     let regions = report.cgroups.iter().flat_map(|cgroup| &cgroup.regions);
-    let mut jvms: BTreeMap<u32, &str> = regions.filter(|row| row.class == "java-heap").filter_map(|row| Some((row.pid?, &*row.comm))).collect();
+    let mut jvms: BTreeMap<u32, &str> =
+        regions.filter(|row| row.class == "java-heap").filter_map(|row| Some((row.pid?, &*row.comm))).collect();
     let whole = |pid: u32| figures::whole_stacks_among(report, value, |row| row.pid == Some(pid));
     let is_unknown = |pid: u32| {
         let mut rows = report.cgroups.iter().flat_map(|cgroup| &cgroup.stacks);

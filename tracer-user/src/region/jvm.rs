@@ -2,10 +2,10 @@
 //! ([`super::vm_structs`]). Metaspace and the collector's tables are not in that description (before JDK 22): they are told by the functions of the JVM
 //! that reserved them, where those were seen and its library has their names.
 
+use super::Class;
 use super::PAGE_BYTES;
 use super::classify::{Claim, by};
 use super::memory::ReadMemory;
-use super::Class;
 use super::vm_structs::{Field, VmStructs, is_text};
 use std::fs::File;
 

@@ -493,7 +493,8 @@ impl Symbolizer {
 
     /// The name of a function that an interpreter runs.
     fn managed_name(&mut self, frame: ManagedFrame) -> Frame {
-        let known = lock(&self.functions).described(frame.function, frame.place);
+        let is_near = frame.is_in_place && frame.is_outermost;
+        let known = lock(&self.functions).described(frame.function, frame.place, is_near);
         match known {
             Some(name) => Frame::new(FrameKind::Managed, &name),
             None => {

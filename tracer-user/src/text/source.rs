@@ -13,11 +13,21 @@ pub struct Source<'a> {
     pub line: Option<u32>,
 }
 
-/// The name of a frame in a function of that file; a line that is not known is `?`.
+/// The name of a frame in a function of that file; a line that is not known is `?`, and one that is only near has a `~` before it.
 #[must_use]
-pub fn named(function: &str, file: &str, line: Option<u32>) -> String {
+pub fn named(function: &str, file: &str, line: Option<u32>, is_near: bool) -> String {
     let line = line.map_or_else(|| "?".to_owned(), |line| line.to_string());
-    format!("{function} ({file}:{line})")
+    let near = if is_near { NEAR } else { "" };
+    format!("{function} ({file}:{near}{line})")
+}
+
+/// Before a line that is near the right one.
+const NEAR: &str = "~";
+
+/// Whether a name says that its line is only near, and perhaps its function the one that is called next.
+#[must_use]
+pub fn is_near(name: &str) -> bool {
+    of(name).is_some() && name.rsplit_once(':').is_some_and(|(_, line)| line.starts_with(NEAR))
 }
 
 /// Behind the name of code that is a runtime's own, and that no file has: HotSpot's stubs.
@@ -40,6 +50,7 @@ pub fn is_of_runtime(name: &str) -> bool {
 pub fn of(name: &str) -> Option<Source<'_>> {
     let (function, place) = name.strip_suffix(')')?.rsplit_once(" (")?;
     let (file, line) = place.rsplit_once(':')?;
+    let line = line.strip_prefix(NEAR).unwrap_or(line);
     let line = if line == "?" { None } else { Some(line.parse().ok()?) };
     (!function.is_empty() && !file.is_empty()).then_some(Source { function, file, line })
 }
@@ -76,14 +87,28 @@ mod tests {
     fn a_name_says_what_it_was_made_of() {
         for (function, file, line) in [("load_rows", "app.py", Some(7)), ("<module>", "<frozen site>", None), ("f (x)", "a b.py", Some(0))]
         {
-            let name = named(function, file, line);
-            assert_eq!(of(&name), Some(Source { function, file, line }), "{name}");
+            for is_near in [false, true] {
+                let name = named(function, file, line, is_near);
+                assert_eq!((of(&name), super::is_near(&name)), (Some(Source { function, file, line }), is_near), "{name}");
+            }
         }
     }
 
     #[test]
     fn names_of_machine_code_say_none() {
-        for name in ["main", "operator() (int)", "f(int, std::string)", "(a:1)", "f (:1)", "f (a:b)", "f (a:-1)", "[a+0x10]", ""] {
+        for name in [
+            "main",
+            "operator() (int)",
+            "f(int, std::string)",
+            "(a:1)",
+            "f (:1)",
+            "f (a:b)",
+            "f (a:-1)",
+            "f (a:~)",
+            "f (a:~~1)",
+            "[a+0x10]",
+            "",
+        ] {
             assert_eq!(of(name), None, "{name}");
         }
         assert_eq!(innermost(&["main", "f (a.py:1)", "g (a.py:?)", "malloc"]), Some(2));

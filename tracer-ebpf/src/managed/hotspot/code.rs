@@ -1,6 +1,6 @@
 //! The record of the piece of code at an address: of a compiled method, or of the JVM's own (src/hotspot/share/code/codeBlob.hpp, nmethod.hpp).
 
-use super::{super::fetch, super::frame, super::state as managed, METHOD, STUB, scope};
+use super::{super::fetch, super::frame, super::state as managed, METHOD, SCOPES, STUB};
 use crate::{
     maps::HOTSPOTS,
     unwind::state,
@@ -38,7 +38,7 @@ fn place(m: &Managed, hotspot: &HotSpot, offset: u32) -> u64 {
     if hotspot.is_relative != 0 { m.object + half(m, offset) as u64 } else { full(m, offset) }
 }
 
-/// Reads what stands at the walk's address: [`METHOD`], [`STUB`], or 0 if it is not code of the JVM's.
+/// Reads what stands at the walk's address: [`METHOD`], [`SCOPES`], [`STUB`], or 0 if it is not code of the JVM's.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn read_code(slot: u64) -> u64 {
@@ -46,7 +46,12 @@ pub extern "C" fn read_code(slot: u64) -> u64 {
     let Some(hotspot) = HOTSPOTS.get(s.java.build as u32) else { return 0 };
     m.at = FAR;
     m.place = 0;
-    m.behind = 0;
+    m.scopes = [0; 2];
+    m.has_place = 1;
+    m.scope_counts = [0; 2];
+    m.scope_next = 0;
+    m.near = 0;
+    m.known.number = 0;
     if s.java_method != 0 {
         m.object = s.java_method;
         m.start = s.java_bytecode;
@@ -80,17 +85,15 @@ pub extern "C" fn read_code(slot: u64) -> u64 {
     }
     s.java_code.compile_id = half(m, hotspot.compile_id);
     m.other = full(m, hotspot.method);
-    if is_compiled {
+    // In its first instructions the method itself is all that there is.
+    if is_compiled && (s.registers.returns != 0 || s.java_pc >= s.java_code.complete) {
         was_valid(s, m, hotspot);
         m.place = s.java_pc.wrapping_sub(begins);
-        scope::find_scope();
+        return SCOPES;
     }
-    // Of native methods and of places without a scope, the method itself is known.
-    if m.behind == 0 {
-        m.object = m.other;
-        return METHOD;
-    }
-    scope::next_method(slot)
+    // Of native methods the method itself is known.
+    m.object = m.other;
+    METHOD
 }
 
 /// Frames are no larger than this: `-XX:MaxJavaStackTraceDepth` aside, compiled methods that need more are not compiled.

@@ -66,7 +66,7 @@ pub extern "C" fn look_at_method() -> u64 {
 #[inline(always)]
 fn named(m: &mut Managed, function: u64) -> u64 {
     m.known.number = 1;
-    m.marks = number(function, m.at) | IN_PLACE;
+    m.marks = number(function, m.at) | IN_PLACE | m.near;
     NAMED
 }
 

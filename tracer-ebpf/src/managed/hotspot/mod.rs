@@ -53,6 +53,8 @@ const UNNAMED: u64 = 3;
 const STUB: u64 = 4;
 /// There is no other.
 const DONE: u64 = 5;
+/// A compiler has put methods into each other there.
+const SCOPES: u64 = 6;
 
 /// The key of an address in `JAVA_CODE`.
 #[inline(always)]
@@ -124,6 +126,12 @@ pub extern "C" fn learn_code(slot: u64) -> u64 {
     }
     let (mut turn, mut next) = (0, code::read_code(slot));
     let is_code = next != 0;
+    if next == SCOPES {
+        scope::find_scopes();
+        scope::read_scopes(0);
+        scope::read_scopes(1);
+        next = scope::begin_scopes(slot);
+    }
     while turn < TURNS {
         if next == METHOD {
             next = method::look_at_method();

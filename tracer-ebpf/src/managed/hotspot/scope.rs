@@ -6,7 +6,7 @@ use crate::{maps::HOTSPOTS, unwind::state};
 use core::hint::black_box;
 use tracer_common::{
     layout::ABSENT,
-    managed::{FAR, hotspot::LINES_WITHOUT_ZERO, hotspot::MOST_INLINED},
+    managed::{FAR, NEAR, hotspot::LINES_WITHOUT_ZERO, hotspot::MOST_INLINED},
 };
 
 /// Bytes of an entry of the list: place in the code, place of the scope, and two others.
@@ -17,11 +17,10 @@ const MOST_ENTRIES: u64 = 1 << MOST_HALVINGS;
 /// Bytes of three numbers.
 const NUMBERS: u64 = 15;
 
-/// Finds the scope of the place in the code that [`Managed::place`] says, into [`Managed::behind`]; 0 if it has none. A return address has one; of a place that was
-/// interrupted the next one that has one is taken, as the JVM does itself (`CompiledMethod::pc_desc_near`).
+/// Finds the scopes of the place in the code that [`Managed::place`] says, into [`Managed::scopes`].
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn find_scope() -> u64 {
+pub extern "C" fn find_scopes() -> u64 {
     let Some(m) = managed() else { return 0 };
     let Some(hotspot) = HOTSPOTS.get(m.build as u32) else { return 0 };
     let mut base = m.object;
@@ -36,29 +35,31 @@ pub extern "C" fn find_scope() -> u64 {
     } else {
         m.object + code::half(m, hotspot.metadata) as u64
     };
-    let (mut low, mut high) = (0, end.wrapping_sub(first) / ENTRY);
-    if high > MOST_ENTRIES {
+    // The bounds stand in working memory: the verifier would follow each pair of them otherwise.
+    (m.low, m.high) = (0, end.wrapping_sub(first) / ENTRY);
+    if m.high > MOST_ENTRIES {
         return 0;
     }
-    let entries = high;
+    let entries = m.high;
     let mut halving = 0;
-    while halving < MOST_HALVINGS {
-        if low >= high {
+    while black_box(halving) < MOST_HALVINGS {
+        if m.low >= m.high {
             break;
         }
-        let middle = (low + high) / 2;
+        let middle = (m.low + m.high) / 2;
         if !fetch(&raw mut m.word, 8, first + middle * ENTRY) {
             m.failed = 1;
             return 0;
         }
         // The first and the last entry lie outside of the code.
         if (m.word as i32 as i64) < m.place as i64 {
-            low = middle + 1;
+            m.low = middle + 1;
         } else {
-            high = middle;
+            m.high = middle;
         }
         halving += 1;
     }
+    let low = m.low;
     if low >= entries {
         return 0;
     }
@@ -66,9 +67,97 @@ pub extern "C" fn find_scope() -> u64 {
         m.failed = 1;
         return 0;
     }
-    let scope = (m.word >> 32) as i32;
-    m.behind = if scope > 0 { scope as u64 } else { 0 };
+    m.scopes[0] = scope_of(m.word);
+    // A return address has an entry of its own.
+    if m.word as u32 as u64 == m.place || low == 0 {
+        return 0;
+    }
+    if !fetch(&raw mut m.word, 8, first + (low - 1) * ENTRY) {
+        m.failed = 1;
+        return 0;
+    }
+    m.scopes[1] = scope_of(m.word);
+    m.has_place = 0;
     0
+}
+
+/// Where the scope of an entry of the list is described.
+#[inline(always)]
+fn scope_of(entry: u64) -> u64 {
+    let scope = (entry >> 32) as i32;
+    if scope > 0 { scope as u64 } else { 0 }
+}
+
+/// Reads the methods of the first or the second scopes.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn read_scopes(which: u64) -> u64 {
+    let Some(m) = managed() else { return 0 };
+    let list = (which & 1) as usize;
+    let mut scope = m.scopes[list];
+    let mut count = 0;
+    while count < MOST_INLINED as u64 {
+        if scope == 0 {
+            break;
+        }
+        // Behind the scopes stands more of the record than that.
+        if !fetch(m.frame_words.as_mut_ptr(), NUMBERS as u32 + 1, m.filled + scope) {
+            m.failed = 1;
+            break;
+        }
+        read_numbers();
+        scope = m.frame_words[4];
+        let at = (list * 2 * MOST_INLINED + (black_box(count) as usize & (MOST_INLINED - 1)) * 2) & LAST;
+        m.scope_methods[at] = m.frame_words[5];
+        // One more than the bytecode; 0 stands for the beginning.
+        m.scope_methods[at | 1] = if m.frame_words[6] == 0 { 0 } else { m.frame_words[6] - 1 };
+        count += 1;
+    }
+    m.scope_counts[list] = count;
+    0
+}
+
+/// The last place in both lists of methods.
+const LAST: usize = 4 * MOST_INLINED - 1;
+
+/// Of a place between two that have scopes, marks what only the next one says ([`NEAR`]): all but the outermost methods, as far as both say the same ones at the same
+/// bytecodes. Compilers keep no more, unless they are told to (`-XX:+DebugNonSafepoints`).
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn mark_scopes() -> u64 {
+    let Some(m) = managed() else { return 0 };
+    let (here, before) = (m.scope_counts[0], m.scope_counts[1]);
+    let (mut from_root, mut differ) = (0, 0);
+    while from_root < MOST_INLINED as u64 {
+        if black_box(from_root) >= here {
+            break;
+        }
+        let at = ((here - 1 - from_root) * 2) as usize & LAST;
+        let other = 2 * MOST_INLINED + ((before.wrapping_sub(1 + from_root) * 2) as usize & (2 * MOST_INLINED - 1));
+        let is_same = from_root < before
+            && m.scope_methods[at] == m.scope_methods[other & LAST]
+            && m.scope_methods[at | 1] == m.scope_methods[(other | 1) & LAST];
+        differ |= u64::from(!is_same);
+        m.scope_methods[at | 1] |= differ * NEAR;
+        from_root += 1;
+    }
+    0
+}
+
+/// Begins with the methods that were found; without any, with the one that was compiled.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn begin_scopes(slot: u64) -> u64 {
+    let Some(m) = managed() else { return DONE };
+    if m.has_place == 0 {
+        mark_scopes();
+    }
+    if m.scope_next >= m.scope_counts[0] {
+        m.object = m.other;
+        m.at = FAR;
+        return METHOD;
+    }
+    next_method(slot)
 }
 
 /// Makes the next method of the frame the one to be looked at, after the one before was recorded: [`METHOD`], or [`DONE`] if there is none.
@@ -81,26 +170,19 @@ pub extern "C" fn next_method(slot: u64) -> u64 {
         s.java_code.count += 1;
         m.known.number = 0;
     }
-    if m.behind == 0 || s.java_code.count >= MOST_INLINED as u64 {
+    if m.scope_next >= m.scope_counts[0] {
         return DONE;
     }
-    // Behind the scopes stands more of the record than that.
-    if !fetch(m.frame_words.as_mut_ptr(), NUMBERS as u32 + 1, m.filled + m.behind) {
-        m.failed = 1;
-        return DONE;
-    }
-    read_numbers();
-    let (outer, method, bytecode) = (m.frame_words[4], m.frame_words[5], m.frame_words[6]);
-    m.behind = outer;
+    let at = (m.scope_next * 2) as usize & LAST;
+    m.scope_next += 1;
+    let method = m.scope_methods[at];
     if method == 0 || !fetch(&raw mut m.object, 8, m.frame + 8 * (method - 1)) {
         m.failed = 1;
         return DONE;
     }
-    // One more than the bytecode; 0 stands for the beginning.
-    m.at = if bytecode == 0 { 0 } else { bytecode - 1 };
-    if m.at > FAR {
-        m.at = FAR;
-    }
+    let bytecode = m.scope_methods[at | 1];
+    m.near = bytecode & NEAR;
+    m.at = if bytecode & !NEAR > FAR { FAR } else { bytecode & !NEAR };
     METHOD
 }
 
