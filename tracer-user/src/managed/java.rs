@@ -59,7 +59,7 @@ mod tests {
             file: [0; FILE_BYTES],
             lines: [0; LINES_BYTES],
         };
-        let mut put = |room: &mut [u8], text: &str| {
+        let put = |room: &mut [u8], text: &str| {
             let last = &text.as_bytes()[text.len().saturating_sub(room.len() - SPARE)..];
             room[..last.len()].copy_from_slice(last);
         };

@@ -20,6 +20,12 @@ const MOST_ENTRY_BYTES: u64 = 256;
 /// A field, by its type and its name.
 pub type Field = (&'static str, &'static str);
 
+/// The beginning of a name, with zeros behind it.
+pub type Text = [u8; NAME_BYTES];
+
+/// Takes two names and two values of an entry. Whether more entries are wanted.
+type Take = dyn FnMut(&mut VmStructs, [Text; 2], [u64; 2]) -> bool;
+
 /// Some of what a JVM describes.
 #[derive(Debug)]
 pub struct VmStructs {
@@ -68,7 +74,7 @@ impl VmStructs {
         array: &str,
         names: [&str; 2],
         values: [&str; 2],
-        take: &mut dyn FnMut(&mut VmStructs, [[u8; NAME_BYTES]; 2], [u64; 2]) -> bool,
+        take: &mut Take,
     ) -> Option<()> {
         let mut word = |name: &str| memory.word(self.bias.wrapping_add(self.library.symbol(name)?));
         let first = word(&format!("gHotSpotVM{array}s"))?;
@@ -122,7 +128,7 @@ impl VmStructs {
 
     /// The beginning of a text of the library's, by its address in the process; zeros where that is not the library's.
     #[must_use]
-    pub fn text(&self, library: &File, address: u64) -> [u8; NAME_BYTES] {
+    pub fn text(&self, library: &File, address: u64) -> Text {
         let mut bytes = [0; NAME_BYTES];
         match self.library.file_offset(address.wrapping_sub(self.bias)) {
             Some(offset) if library.read_at(&mut bytes, offset).is_ok() => bytes,
@@ -133,6 +139,6 @@ impl VmStructs {
 
 /// Whether a text is that one.
 #[must_use]
-pub fn is_text(bytes: &[u8; NAME_BYTES], text: &str) -> bool {
+pub fn is_text(bytes: &Text, text: &str) -> bool {
     bytes.starts_with(text.as_bytes()) && bytes.get(text.len()) == Some(&0)
 }

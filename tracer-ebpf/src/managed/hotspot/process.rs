@@ -26,10 +26,14 @@ const KNOWN: u64 = 2;
 pub extern "C" fn load_process(slot: u64) -> u64 {
     let Some(s) = state(slot) else { return 0 };
     s.java_state = NO_JVM;
-    s.java.process = task::own_identity();
-    if let Some(known) = JAVA_PROCESSES.get_ptr(s.java.process) {
-        // SAFETY: a map value, which is written whole.
+    let process = task::own_identity();
+    s.java.process = process;
+    if let Some(known) = JAVA_PROCESSES.get_ptr(process) {
+        // SAFETY: a map value. One that makes room for another meanwhile is another's.
         s.java = unsafe { *known };
+        if s.java.process != process {
+            return 0;
+        }
     } else if s.hotspot == 0 {
         return 0;
     } else {

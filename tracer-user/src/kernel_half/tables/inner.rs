@@ -7,7 +7,7 @@ use tracer_common::{
 };
 
 /// Memory of those whose values only the kernel half knows, for each CPU: working memory of programs.
-pub const BYTES_PER_CPU: u64 = 108_000;
+pub const BYTES_PER_CPU: u64 = 114_000;
 /// The same of what is not for each CPU.
 pub const BYTES: u64 = 1 << 10;
 
