@@ -219,6 +219,8 @@ public class Session {
         let in_method = |row: &&serde_json::Value| row["frames"].as_array().unwrap().iter().any(|frame| frame == method);
         let (all, named): (u64, u64) =
             (stacks.iter().filter(caused).map(live).sum(), stacks.iter().filter(caused).filter(in_method).map(live).sum());
+        let is_direct = autopsies[0]["verdicts"].as_array().unwrap().iter().any(|verdict| verdict["id"] == "java-direct-memory");
+        assert_eq!(is_direct, what == "reads", "{}", autopsies[0]["verdicts"]);
         println!("{what}, {others} more threads: {named} of {all} bytes below {method}");
         assert!(all > 64 << 20 && named >= all / 100 * 95, "{named} of {all}");
     }

@@ -7,11 +7,11 @@ use super::{
     source,
 };
 use crate::report::OTHER;
-use crate::report::autopsy::{Autopsy, Dead, Finding, RegionsOf};
+use crate::report::autopsy::{Autopsy, Dead, Finding, LiveStack, RegionsOf};
 use crate::{
     analyse::verdicts,
     cgroup::Version,
-    report::{Cgroup, FileOwner, FileRow, Host, Report},
+    report::{Cgroup, FileOwner, FileRow, Host, Report, StackRow},
 };
 use std::collections::BTreeMap;
 use tracer_common::oom::OomLevel;
@@ -145,9 +145,26 @@ fn at_limit(facts: &KillFacts, whole: &OomLevel, rows: &[&(u64, Cgroup)], files:
     let row = Cgroup {
         files: files.iter().filter(|file| file.owner.as_ref().is_none_or(|owner| owner.state != "dead")).cloned().collect(),
         arenas: alive.flat_map(|(_, row)| row.arenas.iter().cloned()).collect(),
+        stacks: stacks(facts, whole),
         ..row
     };
     with_level(facts, whole, row)
+}
+
+/// What stacks of the living below the limit had at the kill.
+fn stacks(facts: &KillFacts, whole: &OomLevel) -> Vec<StackRow> {
+    let is_within = |(owner, row): &&(u64, LiveStack)| row.state != "dead" && is_below(facts, *owner, whole.cgroup);
+    let of = |(_, row): &(u64, LiveStack)| StackRow {
+        kind: row.kind.clone(),
+        pid: row.pid,
+        comm: row.comm.clone(),
+        status: row.status.clone(),
+        frames: row.frames.clone(),
+        live: row.live,
+        live_stderr: row.live_stderr,
+        ..StackRow::default()
+    };
+    facts.stacks.iter().flatten().filter(is_within).map(of).collect()
 }
 
 /// The row with the figures of its level, where the kill has that.

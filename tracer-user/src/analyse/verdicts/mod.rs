@@ -9,6 +9,7 @@ mod dirty_writeback;
 pub mod glibc_arenas;
 mod growth;
 mod huge_pages;
+mod java_direct_memory;
 mod lazily_freed;
 mod locked_memory;
 mod log_page_cache;
@@ -52,11 +53,12 @@ pub struct Rule {
 }
 
 /// All verdicts, in the order in which they are shown.
-pub const RULES: [Rule; 12] = [
+pub const RULES: [Rule; 13] = [
     Rule { id: growth::ID, verdict: growth::verdict, of_kills: false },
     Rule { id: dead_container_shmem::ID, verdict: dead_container_shmem::verdict, of_kills: true },
     Rule { id: dirty_writeback::ID, verdict: dirty_writeback::verdict, of_kills: true },
     Rule { id: glibc_arenas::ID, verdict: |cgroup, _| glibc_arenas::verdict(cgroup), of_kills: true },
+    Rule { id: java_direct_memory::ID, verdict: |cgroup, _| java_direct_memory::verdict(cgroup), of_kills: true },
     Rule { id: log_page_cache::ID, verdict: log_page_cache::verdict, of_kills: true },
     Rule { id: refaults::ID, verdict: refaults::verdict, of_kills: false },
     Rule { id: memory_high::ID, verdict: memory_high::verdict, of_kills: false },
