@@ -1,7 +1,7 @@
 //! Methods that a JVM runs: each stack against what Java itself says, and the names in an autopsy.
 
 use harness::cgroup::TestCgroup;
-use harness::memtrail::{Memtrail, Mode, record_args};
+use harness::memtrail::{Memtrail, Mode, record_args, record_args_of};
 use harness::workload::enter;
 use memtrail::text::source;
 use std::collections::{BTreeMap, BTreeSet};
@@ -107,7 +107,7 @@ fn agree(java: &Path, classes: &Path, options: &[&str], warm: &str) {
             continue;
         }
         // Of the innermost frame a compiler may have kept no more than what comes next: the first method of that is right.
-        if let Some(near) = named.iter().position(|frame| source::is_near(frame)).filter(|_| is_shared) {
+        if let Some(near) = named.iter().position(|frame| source::is_near(frame)).filter(|near| is_shared && *near > 0) {
             let outer: String = named[..near].iter().map(|frame| format!("{frame} > ")).collect();
             let begins = outer + source::of(named[near]).unwrap().function;
             if expected.keys().any(|stack| stack.starts_with(&begins)) {
@@ -147,6 +147,7 @@ fn agree(java: &Path, classes: &Path, options: &[&str], warm: &str) {
     );
     let elsewhere: Vec<_> = elsewhere.iter().take(3).collect();
     let missing: Vec<_> = expected.keys().filter(|stack| !found.contains_key(&((*stack).clone(), true))).take(3).collect();
+    assert!(short == 0 || !options.contains(&"-Xint"), "the interpreter knows every place");
     assert!(wrong.is_empty(), "{:#?}; not found: {missing:#?}", &wrong[..wrong.len().min(3)]);
     assert!(pages >= TOUCHES * 99 / 100, "{pages}; not found: {missing:#?}; elsewhere: {elsewhere:#?}");
 }
@@ -239,15 +240,15 @@ fn native_a_jvm_that_lies_is_not_followed() {
     let compile = |arguments: &[&str], to: &Path| Command::new("gcc").args(["-O1", source, "-o"]).arg(to).args(arguments).status().unwrap();
     assert!(compile(&["-DLIBRARY", "-shared", "-fPIC"], &library).success());
     assert!(compile(&["-ldl"], &program).success());
-    let cgroup = TestCgroup::new("java-lies").unwrap();
-    let mut arguments = record_args(cgroup.path(), Mode::Exact);
+    let [cgroup, honest_cgroup] = ["java-lies", "java-honest"].map(|name| TestCgroup::new(name).unwrap());
+    let mut arguments = record_args_of(&[cgroup.path(), honest_cgroup.path()], Mode::Exact, None);
     let folded = folder.path().join("stacks.folded");
     arguments.extend(["-o".to_owned(), folded.display().to_string()]);
     let memtrail = Memtrail::start(&arguments).unwrap();
     let run = |lie: usize, pages: u64| {
         let mut command = Command::new(&program);
         command.arg(&library).args([lie.to_string(), pages.to_string()]).stdin(Stdio::piped()).stdout(Stdio::piped());
-        enter(&mut command, &cgroup).unwrap();
+        enter(&mut command, if lie == 0 { &honest_cgroup } else { &cgroup }).unwrap();
         let mut child = command.spawn().unwrap();
         let mut said = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut said).unwrap();
@@ -274,13 +275,17 @@ fn native_a_jvm_that_lies_is_not_followed() {
         let pages = bytes.parse::<u64>().unwrap() / 4096;
         touched += pages;
         deepest = deepest.max(frames.len());
-        if frames.windows(3).any(|frames| frames == ["call", "Lies.truthful (Lies.java:?)", "touch"]) && frames.contains(&"main") {
+        let is_honest = stack.starts_with(honest_cgroup.path());
+        if is_honest
+            && frames.windows(3).any(|frames| frames == ["call", "Lies.truthful (Lies.java:?)", "touch"])
+            && frames.contains(&"main")
+        {
             honest += pages;
         }
     }
     println!("{touched} pages, {honest} of them below the method that is told; at most {deepest} frames; {}", outcome.report["losses"]);
     assert_eq!(touched, 1 + PAGES * (LIES as u64 + 1), "{text}");
-    assert!(honest >= PAGES, "those without a lie: {text}");
+    assert!((PAGES..=PAGES + 1).contains(&honest), "those without a lie: {text}");
     // The frames of a stack, cgroup, process, kind, and the marks of what is left out.
     assert!(deepest <= 128 + 6, "{deepest}");
     assert!(!text.contains('\u{1b}'), "names are escaped");

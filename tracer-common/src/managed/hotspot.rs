@@ -11,7 +11,7 @@ pub const HOTSPOTS: u32 = 32;
 /// Processes that there is room for.
 pub const PROCESSES: u32 = 1024;
 /// Places in code that there is room for.
-pub const PLACES: u32 = 4096;
+pub const PLACES: u32 = 8192;
 
 /// Heaps of code that a process has at the most.
 pub const CODE_HEAPS: usize = 4;
@@ -99,6 +99,8 @@ pub struct HotSpot {
     pub relocation: u32,
     /// In it, where a method goes on that is no longer valid: an address, or if [`HotSpot::is_relative`] an offset in the record.
     pub deoptimised: u32,
+    /// The same of a call through a method handle; [`crate::layout::ABSENT`] where there is none.
+    pub deoptimised_call: u32,
     /// In it, where in the frame of such a one stands where it was.
     pub original: u32,
     /// In a method, its constant part.
@@ -135,8 +137,6 @@ pub struct HotSpot {
     pub lines: u32,
     /// In an interpreted frame, the bytecode that it is at, where it has called: so many bytes below its frame pointer.
     pub bytecode: u32,
-    /// Nothing.
-    pub reserved: u32,
 }
 crate::assert_size!(HotSpot, 16 + 4 * 42);
 crate::plain_data!(HotSpot);
@@ -165,8 +165,10 @@ pub struct JavaProcess {
     pub segments: [u64; CODE_HEAPS],
     /// Binary logarithm of a segment's bytes.
     pub shift: [u64; CODE_HEAPS],
+    /// Its identity once more, as [`Code::check`].
+    pub check: u64,
 }
-crate::assert_size!(JavaProcess, 48 + 32 * CODE_HEAPS);
+crate::assert_size!(JavaProcess, 56 + 32 * CODE_HEAPS);
 crate::plain_data!(JavaProcess);
 
 /// What stands at a place in a process's code.
@@ -179,7 +181,7 @@ pub struct Code {
     pub blob: u64,
     /// Address from which on its frame is whole.
     pub complete: u64,
-    /// Bytes of its frame; 0: it has one by the frame pointer.
+    /// Bytes of its frame; 0: it has one by the frame pointer, where it is whole.
     pub frame_bytes: u32,
     /// Number of its compilation: another piece of code in its place has another; 0 of code that is no method.
     pub compile_id: u32,

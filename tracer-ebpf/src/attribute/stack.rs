@@ -35,6 +35,9 @@ pub fn record(ctx: *mut c_void, slot: Slot, side: Side, scratch: &mut Scratch) -
         if walked == unwind::AGAIN {
             walked = unwind::walk(slot as u64);
         }
+        if walked == unwind::AGAIN {
+            walked = 0;
+        }
         walked = managed::script::walk_scripts(slot as u64, walked);
         walked = managed::walk_managed(slot as u64, walked);
     }

@@ -51,6 +51,7 @@ const WANTED: &[Field] = &[
     ("CompiledMethod", "_method"),
     ("CompiledMethod", "_scopes_data_begin"),
     ("CompiledMethod", "_deopt_handler_begin"),
+    ("CompiledMethod", "_deopt_mh_handler_begin"),
     ("nmethod", "_method"),
     ("nmethod", "_compile_id"),
     ("nmethod", "_immutable_data"),
@@ -61,6 +62,8 @@ const WANTED: &[Field] = &[
     ("nmethod", "_deopt_handler_offset"),
     ("nmethod", "_deopt_handler_entry_offset"),
     ("nmethod", "_deoptimize_offset"),
+    ("nmethod", "_deopt_mh_handler_offset"),
+    ("nmethod", "_deoptimize_mh_offset"),
     ("nmethod", "_orig_pc_offset"),
     ("Method", "_constMethod"),
     ("ConstMethod", "_constants"),
@@ -107,9 +110,10 @@ pub fn ask(tgid: u32, start: u64, library: &File) -> Result<HotSpot, NotKnown> {
     let process = Process::open(tgid)?;
     let maps = process.maps()?;
     let inode = library.metadata()?.ino();
-    let is_code = |vma: &&Vma| match start {
-        0 => vma.execute && vma.inode == inode && is_jvm(&vma.name),
-        start => (vma.start..vma.end).contains(&start),
+    // Another process may have come to its id, and another file to its addresses.
+    let is_code = |vma: &&Vma| {
+        let is_there = if start == 0 { is_jvm(&vma.name) } else { (vma.start..vma.end).contains(&start) };
+        is_there && vma.execute && vma.inode == inode
     };
     let code = maps.vmas.iter().find(is_code).ok_or(NotKnown::NotYet)?;
     let is_beginning = |vma: &&Vma| vma.offset == 0 && (vma.inode, vma.device) == (code.inode, code.device) && vma.start <= code.start;
@@ -164,9 +168,9 @@ fn layout(said: &Said<'_>) -> Option<HotSpot> {
         heaps: said.heap.or(said.heaps)?,
         interpreter: said.interpreter?,
         list_data: if is_oldest { ABSENT } else { (said.offset)(("GrowableArray<int>", "_data"))? },
-        heap_low: memory + space("_low_boundary")?,
-        heap_high: memory + space("_high_boundary")?,
-        heap_segments: segments + space("_low")?,
+        heap_low: memory.checked_add(space("_low_boundary")?)?,
+        heap_high: memory.checked_add(space("_high_boundary")?)?,
+        heap_segments: segments.checked_add(space("_low")?)?,
         heap_shift: heap("_log2_segment_size")?,
         queue_start: queue("_stub_buffer")?,
         queue_bytes: queue("_buffer_limit")?,
@@ -189,6 +193,11 @@ fn layout(said: &Said<'_>) -> Option<HotSpot> {
             compiled("_deopt_handler_begin"),
             ["_deopt_handler_entry_offset", "_deopt_handler_offset", "_deoptimize_offset"].into_iter().find_map(native),
         )?,
+        deoptimised_call: either(
+            compiled("_deopt_mh_handler_begin"),
+            native("_deopt_mh_handler_offset").or_else(|| native("_deoptimize_mh_offset")),
+        )
+        .unwrap_or(ABSENT),
         original: native("_orig_pc_offset")?,
         method_const: of("Method")("_constMethod")?,
         const_pool: constant("_constants")?,
@@ -208,7 +217,6 @@ fn layout(said: &Said<'_>) -> Option<HotSpot> {
         lines: if !is_oldest && said.major >= WITHOUT_ZERO { LINES_WITHOUT_ZERO } else { LINES },
         // Since JDK 9 the class of the method stands in the frame, too.
         bytecode: if is_oldest { 56 } else { 64 },
-        reserved: 0,
     })
 }
 
@@ -258,6 +266,7 @@ mod tests {
         let eight = layout_of(&said(8)).unwrap();
         assert_eq!((eight.heaps, eight.list_data, eight.is_relative, eight.bytecode, eight.lines), (0x3000, ABSENT, 1, 56, LINES));
         assert_eq!((eight.places, eight.places_end, eight.scopes, eight.metadata, eight.deoptimised), (180, 184, 176, 172, 148));
+        assert_eq!([eight, seventeen, twenty_five].map(|layout| layout.deoptimised_call), [152, 136, 180]);
         assert_eq!([eight, seventeen, twenty_five].map(|layout| layout.complete_mask), [u32::MAX, u32::MAX, 0xffff]);
     }
 
@@ -270,6 +279,8 @@ mod tests {
                 part.remove(field);
                 match layout_of(&part) {
                     None => {}
+                    // Not every one has it.
+                    Some(found) if field.1.contains("_mh_") => assert_eq!(found.deoptimised_call, ABSENT),
                     // The oldest has no list of heaps, and keeps methods elsewhere.
                     Some(_)
                         if version == 8

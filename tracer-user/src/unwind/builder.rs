@@ -378,7 +378,12 @@ impl Thread {
         let open = lock(&self.shared.files).get(key.number()).and_then(|known| known.open);
         match open.filter(|_| lock(&self.shared.files).is_open(&key)) {
             Some(open) => {
-                self.opened(&key, open.file);
+                // Of what can have no table, or found no room, the JVM in it may be wanted all the same.
+                if self.interpreters.is_wanted(&key) && self.tables.file(&key).is_some_and(|table| table.state & WITHOUT != 0) {
+                    self.change_state(&key, |state| state & !CLOSED);
+                } else {
+                    self.opened(&key, open.file);
+                }
                 self.ask_jvm(&key, miss.tgid, miss.start);
             }
             None => {
@@ -497,6 +502,7 @@ impl Thread {
                 lock(&self.shared.files).note_refused();
                 self.note_without(&key);
             }
+            (Wanted::Jvm(key), Outcome::GivenUp(_)) => self.try_jvm_again(&key),
             (Wanted::Met(key) | Wanted::Ahead(key) | Wanted::Interpreters(key), Outcome::GivenUp(_)) => {
                 self.counters.unread += 1;
                 self.refuse(&key);
@@ -631,7 +637,19 @@ impl Thread {
     fn ask_jvm(&mut self, key: &FileKey, tgid: u32, start: u64) {
         let open = lock(&self.shared.files).get(key.number()).and_then(|known| known.open);
         if let Some(open) = open.filter(|_| start != 0 && self.interpreters.is_wanted(key) && lock(&self.shared.files).is_open(key)) {
-            self.opener.ask(Wanted::Jvm(*key), Job::Jvm(tgid, start, open.file));
+            let is_asked = |wanted: &Wanted| *wanted == Wanted::Jvm(*key);
+            if !self.opener.is_asked(is_asked) && !self.opener.ask(Wanted::Jvm(*key), Job::Jvm(tgid, start, open.file)) {
+                self.try_jvm_again(key);
+            }
+        }
+    }
+
+    /// The next walk that meets a JVM tells of its process: at once where it is being loaded, and else once a second.
+    fn try_jvm_again(&mut self, key: &FileKey) {
+        let asked_s = if self.interpreters.note_try(key) < MOST_TRIES { 0 } else { now_s() };
+        if let Some(table) = self.tables.file(key) {
+            // The entry is there, so there is room for it.
+            let _ = self.tables.set_file(key, &FileTable { state: table.state | CLOSED, asked_s, ..table });
         }
     }
 
@@ -641,12 +659,7 @@ impl Thread {
             Err(error @ NotKnown::Layout(_)) => Err(error.to_string()),
             Err(error) => {
                 log::debug!("a JVM: {error}");
-                // The next walk that meets it tells of its process: at once where it is being loaded, and else once a second.
-                let asked_s = if self.interpreters.note_try(key) < MOST_TRIES { 0 } else { now_s() };
-                if let Some(table) = self.tables.file(key) {
-                    // The entry is there, so there is room for it.
-                    let _ = self.tables.set_file(key, &FileTable { state: table.state | CLOSED, asked_s, ..table });
-                }
+                self.try_jvm_again(key);
                 return;
             }
         };

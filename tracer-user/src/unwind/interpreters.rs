@@ -103,7 +103,10 @@ impl Interpreters {
         self.jvms.remove(key);
         let said = said.and_then(|hotspot| number(&mut self.hotspots, hotspot, HOTSPOTS, |number| tables.set_hotspot(number, &hotspot)));
         match said {
-            Ok(number) => *self.files.entry(*key).or_default() |= (number + 1) << HOTSPOT_SHIFT,
+            Ok(number) => {
+                let state = self.files.entry(*key).or_default();
+                *state = *state & !(INTERPRETER << HOTSPOT_SHIFT) | (number + 1) << HOTSPOT_SHIFT;
+            }
             Err(error) => self.say(error),
         }
     }

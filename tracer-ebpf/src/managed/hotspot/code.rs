@@ -1,15 +1,18 @@
 //! The record of the piece of code at an address: of a compiled method, or of the JVM's own (src/hotspot/share/code/codeBlob.hpp, nmethod.hpp).
 
-use super::{super::fetch, super::frame, super::state as managed, METHOD, SCOPES, STUB};
+use super::{super::fetch, super::frame, super::state as managed, DONE, METHOD, SCOPES, STUB};
 use crate::{
     maps::HOTSPOTS,
     unwind::state,
     values::{BLOB, Managed, Unwind},
 };
 use core::hint::black_box;
-use tracer_common::managed::{
-    FAR,
-    hotspot::{BLOB_BYTES, CODE_HEAPS, HotSpot},
+use tracer_common::{
+    layout::ABSENT,
+    managed::{
+        FAR,
+        hotspot::{BLOB_BYTES, CODE_HEAPS, HotSpot},
+    },
 };
 
 /// Steps back to the beginning of a block: one leads over up to 254 segments of 128 bytes.
@@ -18,6 +21,8 @@ const MOST_STEPS: u64 = 24;
 const UNUSED: u64 = 0xff;
 /// The names of records of methods: compiled ones, and those that call native code.
 const COMPILED: u64 = u64::from_le_bytes(*b"nmethod\0");
+/// What the names of the JVM's own routines begin with.
+const ROUTINES: u64 = u64::from_le_bytes(*b"StubRout");
 const NATIVE: [u64; 2] = [u64::from_le_bytes(*b"native n"), u64::from_le_bytes(*b"method\0\0")];
 
 /// A word of the record that was read, by its offset in bytes.
@@ -44,6 +49,9 @@ fn place(m: &Managed, hotspot: &HotSpot, offset: u32) -> u64 {
 pub extern "C" fn read_code(slot: u64) -> u64 {
     let (Some(s), Some(m)) = (state(slot), managed()) else { return 0 };
     let Some(hotspot) = HOTSPOTS.get(s.java.build as u32) else { return 0 };
+    // Nothing of another frame is left.
+    s.java_code.count = 0;
+    s.java_code.compile_id = 0;
     m.at = FAR;
     m.place = 0;
     m.scopes = [0; 2];
@@ -67,8 +75,6 @@ pub extern "C" fn read_code(slot: u64) -> u64 {
     }
     m.start = 0;
     s.java_code.blob = m.object;
-    s.java_code.count = 0;
-    s.java_code.compile_id = 0;
     let frame_bytes = half(m, hotspot.blob_frame).wrapping_mul(8);
     s.java_code.frame_bytes = if frame_bytes > MOST_FRAME_BYTES { 0 } else { frame_bytes };
     let begins = place(m, hotspot, hotspot.blob_code);
@@ -77,7 +83,13 @@ pub extern "C" fn read_code(slot: u64) -> u64 {
     // Its name tells what it is.
     m.code = full(m, hotspot.blob_name);
     if !fetch(m.frame_words.as_mut_ptr(), 16, m.code) {
-        return STUB;
+        // Its frame is known all the same.
+        m.failed = 1;
+        return DONE;
+    }
+    if s.java_code.frame_bytes == 0 {
+        // Of code without a frame the JVM's routines make one by the frame pointer at once; others make none.
+        s.java_code.complete = if m.frame_words[0] == ROUTINES { 0 } else { u64::MAX };
     }
     let is_compiled = m.frame_words[0] == COMPILED;
     if !is_compiled && (m.frame_words[0] != NATIVE[0] || m.frame_words[1] & 0xff_ffff_ffff_ffff != NATIVE[1]) {
@@ -102,7 +114,8 @@ const MOST_FRAME_BYTES: u32 = 1 << 20;
 /// Where a method goes on that is not valid any more, its frame says where it was.
 #[inline(always)]
 fn was_valid(s: &mut Unwind, m: &mut Managed, hotspot: &HotSpot) {
-    if s.java_pc == place(m, hotspot, hotspot.deoptimised) {
+    let is_linked = hotspot.deoptimised_call != ABSENT && s.java_pc == place(m, hotspot, hotspot.deoptimised_call);
+    if is_linked || s.java_pc == place(m, hotspot, hotspot.deoptimised) {
         let at = s.registers.sp.wrapping_add(half(m, hotspot.original) as u64);
         if fetch(&raw mut m.word, 8, at) {
             s.java_pc = m.word;

@@ -2,14 +2,12 @@
 
 use super::{super::fetch, super::function::announce, super::state as managed, NAMED, UNNAMED, code::const_word};
 use crate::{
-    loss,
     maps::{FUNCTIONS, HOTSPOTS},
     values::Managed,
 };
 use aya_ebpf::helpers::generated::{bpf_probe_read_user, bpf_probe_read_user_str};
 use core::hint::black_box;
 use tracer_common::{
-    loss::Loss,
     managed::{
         FAR, IN_PLACE, LINES_BYTES, NAME_BYTES, Text,
         hotspot::{CLASS_BYTES, CONST_BYTES, HotSpot, SOURCE_BYTES, STUB},
@@ -70,10 +68,10 @@ fn named(m: &mut Managed, function: u64) -> u64 {
     NAMED
 }
 
-/// There is a method that cannot be read.
+/// There is a method that cannot be read: it is counted at the end of the frame, and read again the next time.
 #[inline(always)]
 fn unreadable(m: &mut Managed) -> u64 {
-    loss::count(Loss::ManagedUnreadable, 0);
+    m.failed = 1;
     m.at = FAR;
     named(m, 0)
 }
@@ -111,15 +109,19 @@ pub extern "C" fn read_class() -> u64 {
     m.event.file_text = Text { characters: bytes as u32, width: 1 };
     let holder = if hotspot.source_in_class != 0 { m.object } else { pool };
     m.word = 0;
+    let mut is_read = fetch(&raw mut m.word, 2, holder + hotspot.source as u64);
     // A class may have no source.
-    if fetch(&raw mut m.word, 2, holder + hotspot.source as u64)
-        && m.word != 0
-        && fetch(&raw mut m.word, 8, pool + hotspot.pool_first as u64 + 8 * m.word)
-    {
+    if is_read && m.word != 0 {
+        is_read = fetch(&raw mut m.word, 8, pool + hotspot.pool_first as u64 + 8 * m.word);
         let at = m.word;
         // SAFETY: inside of the event: the class has no more room than this.
         let behind = unsafe { m.event.file.as_mut_ptr().add(CLASS_BYTES) };
-        symbol::<SOURCE_BYTES>(hotspot, &mut m.word, behind, at);
+        is_read = is_read && symbol::<SOURCE_BYTES>(hotspot, &mut m.word, behind, at).is_some();
+    }
+    if !is_read {
+        // That is another thing than to have none.
+        m.event.file[CLASS_BYTES] = b'?';
+        m.failed = 1;
     }
     0
 }
@@ -142,6 +144,12 @@ pub extern "C" fn read_method() -> u64 {
     m.event.code_units = quarter(m, hotspot.const_code_bytes) as u32;
     m.event.lines_format = hotspot.lines;
     m.event.lines_bytes = 0;
+    let beginning: *mut u64 = (&raw mut m.event.lines).cast();
+    // SAFETY: the first words of the table, which stands at a multiple of 8 in its record.
+    unsafe {
+        beginning.write(0);
+        beginning.add(1).write(0);
+    }
     if quarter(m, hotspot.const_flags) & 1 == 0 {
         return 0;
     }
@@ -154,9 +162,15 @@ pub extern "C" fn read_method() -> u64 {
     let failed = unsafe {
         bpf_probe_read_user(m.event.lines.as_mut_ptr().cast(), (bytes & (LINES_BYTES as u64 - 1)) as u32, (m.other + first) as *const _)
     };
-    if failed == 0 {
-        m.event.lines_bytes = all as u32;
+    if failed != 0 {
+        m.failed = 1;
+        return 0;
     }
+    m.event.lines_bytes = all as u32;
+    // Two versions of a class may differ in the lines of their source alone.
+    // SAFETY: as above.
+    let lines = unsafe { mix64(*beginning, *beginning.add(1)) };
+    m.event.first_line ^= lines as u32;
     0
 }
 

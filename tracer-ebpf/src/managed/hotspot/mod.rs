@@ -151,7 +151,7 @@ pub extern "C" fn learn_code(slot: u64) -> u64 {
         next = scope::next_method(slot);
         turn += 1;
     }
-    end_code(slot);
+    end_code(slot, u64::from(is_code));
     if is_code { put_code(slot) } else { OTHER }
 }
 
@@ -170,11 +170,11 @@ extern "C" fn begin_code(slot: u64) -> u64 {
 /// Gives the working memory back, and remembers what was learnt of compiled code, if all of it could be read.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn end_code(slot: u64) -> u64 {
+extern "C" fn end_code(slot: u64, is_code: u64) -> u64 {
     let (Some(s), Some(m)) = (state(slot), managed()) else { return 0 };
     if m.failed != 0 {
         loss::count(Loss::ManagedUnreadable, 0);
-    } else if s.java_method == 0 && s.java_code.count != 0 {
+    } else if is_code != 0 && s.java_method == 0 && s.java_code.count != 0 {
         // Where there is no room it is learnt again.
         let key = key(s);
         s.java_code.key = key;
@@ -210,10 +210,10 @@ extern "C" fn put_code(slot: u64) -> u64 {
     s.is_planted = 0;
     s.rule = if s.java_method != 0 {
         Rule { kind: kind::INTERPRETED, base: register::BP, ..NO_FRAME }
-    } else if s.java_code.frame_bytes == 0 {
-        Rule { cfa: 16, bp: -16, base: register::BP, frame_pointer: saved::FROM_CFA, ..NO_FRAME }
     } else if s.registers.returns == 0 && s.registers.pc < s.java_code.complete && !saves_frame_pointer(s) {
         NO_FRAME
+    } else if s.java_code.frame_bytes == 0 {
+        Rule { cfa: 16, bp: -16, base: register::BP, frame_pointer: saved::FROM_CFA, ..NO_FRAME }
     } else {
         Rule { cfa: s.java_code.frame_bytes as i32, bp: -16, frame_pointer: saved::FROM_CFA, ..NO_FRAME }
     };

@@ -31,7 +31,7 @@ pub extern "C" fn load_process(slot: u64) -> u64 {
     if let Some(known) = JAVA_PROCESSES.get_ptr(process) {
         // SAFETY: a map value. One that makes room for another meanwhile is another's.
         s.java = unsafe { *known };
-        if s.java.process != process {
+        if s.java.process != process || s.java.check != process {
             return 0;
         }
     } else if s.hotspot == 0 {
@@ -64,6 +64,7 @@ pub extern "C" fn note_process(slot: u64) -> u64 {
 
 #[inline(always)]
 fn describe(s: &mut Unwind) {
+    s.java.check = s.java.process;
     s.java.build = s.hotspot - 1;
     s.java.base = s.hotspot_base;
     s.java.heaps = 0;

@@ -255,8 +255,10 @@ fn rows(snapshot: &Snapshot, sums: HashMap<RowKey, RowSum>, paths: &HashMap<u64,
 fn is_java_missing(names: &Names, stack: &StackWords) -> bool {
     let runs_java = |frame: &FrameId| names.frame(*frame).starts_with("JavaCalls::call_helper(");
     let has_name = |frame: &FrameId| source::is_of_runtime(names.frame(*frame)) || source::of(names.frame(*frame)).is_some();
-    let is_missing = |pair: &[FrameId]| runs_java(&pair[0]) && !has_name(&pair[1]);
-    stack.status == "complete" && stack.frames.windows(2).any(is_missing)
+    // What is left out or could not be read is said there itself.
+    let is_said = |frame: &FrameId| ["[frames left out]", "[interpreted]"].contains(&names.frame(*frame));
+    let is_missing = |pair: &[FrameId]| runs_java(&pair[0]) && !has_name(&pair[1]) && !is_said(&pair[1]);
+    stack.status == "complete" && stack.frames.windows(2).any(is_missing) && !stack.frames.iter().any(has_name)
 }
 
 #[cfg(test)]
