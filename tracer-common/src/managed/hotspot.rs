@@ -11,7 +11,7 @@ pub const HOTSPOTS: u32 = 32;
 /// Processes that there is room for.
 pub const PROCESSES: u32 = 1024;
 /// Places in code that there is room for.
-pub const PLACES: u32 = 8192;
+pub const PLACES: u32 = 4096;
 
 /// Heaps of code that a process has at the most.
 pub const CODE_HEAPS: usize = 4;

@@ -117,7 +117,7 @@ pub const fn key_of_told(number: u64) -> u64 {
 }
 
 /// Functions that there is room for in `FUNCTIONS`, those of which user space was told included.
-pub const FUNCTIONS: u32 = 16_384;
+pub const FUNCTIONS: u32 = 8192;
 /// Threads that there is room for.
 pub const THREADS: u32 = 4096;
 

@@ -22,7 +22,7 @@ pub struct TracingArgs {
     #[arg(long, value_name = "TIER")]
     pub provider: Option<ProviderArg>,
     /// Most memory for the kernel half's tables.
-    #[arg(long, value_name = "SIZE", default_value = "80MiB", value_parser = units::parse_size)]
+    #[arg(long, value_name = "SIZE", default_value = "84MiB", value_parser = units::parse_size)]
     pub map_memory: u64,
     /// Memory for the tables by which stacks of programs without frame pointers are walked, part of the above. 0: by frame pointers alone.
     #[arg(long, value_name = "SIZE", default_value = "16MiB", value_parser = size_or_none)]

@@ -14,7 +14,7 @@ use std::num::NonZeroU32;
 use tracer_common::sampling::{MAX_LOG2_MEAN, MIN_LOG2_MEAN};
 
 /// Default of `--map-memory`, bytes.
-pub const DEFAULT_MAP_MEMORY: u64 = 80 << 20;
+pub const DEFAULT_MAP_MEMORY: u64 = 84 << 20;
 /// Default of `--unwind-memory`, bytes: within the above.
 pub const DEFAULT_UNWIND_MEMORY: u64 = 16 << 20;
 
@@ -214,7 +214,7 @@ mod tests {
         for (ram, mean) in [(GIB, 256 << 10), (24 * GIB, 1 << 20), (128 * GIB, 4 << 20), (4096 * GIB, 128 << 20)] {
             let mut wish = wish(false, ram, ram);
             wish.cpus_possible = 128;
-            wish.map_memory = wish.map_memory.max(ram / FRAME_BYTES / 4 + (80 << 20));
+            wish.map_memory = wish.map_memory.max(ram / FRAME_BYTES / 4 + DEFAULT_MAP_MEMORY);
             let sizes = plan(&wish, &Forced::default()).unwrap();
             assert_eq!(sizes.mean_bytes(), mean, "{ram}");
             assert!(sizes.bytes <= wish.map_memory);
