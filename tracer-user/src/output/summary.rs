@@ -216,15 +216,13 @@ fn trailer(report: &Report, options: Options) -> Vec<Line> {
 /// anything.
 fn cut_jvms(report: &Report, value: Value) -> Vec<String> {
     let regions = report.cgroups.iter().flat_map(|cgroup| &cgroup.regions);
-    let mut jvms: BTreeMap<u32, &str> =
-        regions.filter(|row| row.class == "java-heap").filter_map(|row| Some((row.pid?, &*row.comm))).collect();
+    let jvms: BTreeMap<u32, &str> = regions.filter(|row| row.class == "java-heap").filter_map(|row| Some((row.pid?, &*row.comm))).collect();
     let whole = |pid: u32| figures::whole_stacks_among(report, value, |row| row.pid == Some(pid));
     let is_unknown = |pid: u32| {
         let mut rows = report.cgroups.iter().flat_map(|cgroup| &cgroup.stacks);
         rows.any(|row| row.pid == Some(pid) && row.status == figures::NO_JAVA_FRAMES)
     };
-    jvms.retain(|pid, _| is_unknown(*pid));
-    let told = jvms.into_iter().filter(|(pid, _)| whole(*pid).is_some_and(|share| share < WHOLE_STACKS_WARNING));
+    let told = jvms.into_iter().filter(|(pid, _)| is_unknown(*pid) && whole(*pid).is_some_and(|share| share < WHOLE_STACKS_WARNING));
     told.map(|(pid, comm)| format!("{comm}[{pid}] has cut stacks: start it with -XX:+PreserveFramePointer")).take(MOST_JVMS).collect()
 }
 

@@ -627,8 +627,8 @@ impl Thread {
         let mapped = lock(&self.shared.files).mapped_by(key);
         if let Some(mapped) = mapped {
             self.ask_jvm(key, mapped.tgid, mapped.start);
-        } else if let Some((tgid, file)) = listed_in.filter(|_| self.interpreters.is_wanted(key)) {
-            self.opener.ask(Wanted::Jvm(*key), Job::Jvm(tgid, 0, file));
+        } else if let Some((tgid, library)) = listed_in {
+            self.ask_jvm_of(key, tgid, 0, library);
         }
         self.mark_interpreters(key);
     }
@@ -636,11 +636,19 @@ impl Thread {
     /// Asks a JVM in a process that has it mapped, if it is not known what it says of itself.
     fn ask_jvm(&mut self, key: &FileKey, tgid: u32, start: u64) {
         let open = lock(&self.shared.files).get(key.number()).and_then(|known| known.open);
-        if let Some(open) = open.filter(|_| start != 0 && self.interpreters.is_wanted(key) && lock(&self.shared.files).is_open(key)) {
-            let is_asked = |wanted: &Wanted| *wanted == Wanted::Jvm(*key);
-            if !self.opener.is_asked(is_asked) && !self.opener.ask(Wanted::Jvm(*key), Job::Jvm(tgid, start, open.file)) {
-                self.try_jvm_again(key);
-            }
+        if let Some(open) = open.filter(|_| start != 0 && lock(&self.shared.files).is_open(key)) {
+            self.ask_jvm_of(key, tgid, start, open.file);
+        }
+    }
+
+    /// The same with its library, which may be mapped anywhere where `start` is 0.
+    fn ask_jvm_of(&mut self, key: &FileKey, tgid: u32, start: u64, library: Arc<File>) {
+        let is_it = |wanted: &Wanted| *wanted == Wanted::Jvm(*key);
+        if self.interpreters.is_wanted(key)
+            && !self.opener.is_asked(is_it)
+            && !self.opener.ask(Wanted::Jvm(*key), Job::Jvm(tgid, start, library))
+        {
+            self.try_jvm_again(key);
         }
     }
 

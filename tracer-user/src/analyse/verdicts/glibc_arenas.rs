@@ -7,7 +7,7 @@
 //! Silent for arenas that are in use, however many: fewer arenas would not make a program need less. Growth alone does not fire it where
 //! the fill is known, for the same reason.
 
-use super::Severity;
+use super::{Severity, percent_of};
 use crate::report::{ArenaRow, Cgroup, Verdict};
 use crate::text::units;
 use serde_json::json;
@@ -35,19 +35,19 @@ pub fn verdict(cgroup: &Cgroup) -> Option<Verdict> {
     let largest = rows.iter().max_by_key(|row| row.resident)?;
     let sum = |of: fn(&ArenaRow) -> Option<u64>| rows.iter().filter_map(|row| of(row)).fold(0, u64::saturating_add);
     let held = sum(|row| row.resident);
-    let percent_of_limit = cgroup.limit_bytes.map(|limit| percent(held, limit));
+    let percent_of_limit = cgroup.limit_bytes.map(|limit| percent_of(held, limit));
     if percent_of_limit.map_or(held < HELD_BYTES, |percent| percent < HELD_PERCENT) {
         return None;
     }
     let (free, looked_through, live) = (sum(|row| row.free), sum(|row| row.looked_through), sum(|row| Some(row.live)));
     let observed = if looked_through > 0 {
-        let share = percent(free, looked_through);
+        let share = percent_of(free, looked_through);
         if share < FREE_PERCENT {
             return None;
         }
         format!("{share} % of it free blocks")
     } else {
-        if percent(live, held) < GROWN_PERCENT {
+        if percent_of(live, held) < GROWN_PERCENT {
             return None;
         }
         format!("{} of it since the start", units::bytes(live))
@@ -99,10 +99,6 @@ fn text(largest: &ArenaRow, processes: usize, held: u64, percent_of_limit: Optio
          call malloc_trim.",
         units::bytes(held)
     )
-}
-
-fn percent(part: u64, whole: u64) -> u64 {
-    u64::try_from(u128::from(part) * 100 / u128::from(whole.max(1))).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@
 //!
 //! Silent for buffers that libraries make of memory that they asked for themselves, and for files that are mapped: those have other stacks.
 
-use super::Severity;
+use super::{Severity, percent_of};
 use crate::report::{Cgroup, StackRow, Verdict};
 use crate::text::{source, units};
 use serde_json::json;
@@ -28,8 +28,7 @@ pub fn verdict(cgroup: &Cgroup) -> Option<Verdict> {
     let rows: Vec<&StackRow> = cgroup.stacks.iter().filter(|row| row.frames.iter().any(|frame| makes(frame))).collect();
     let held = rows.iter().fold(0, |sum: u64, row| sum.saturating_add(row.live));
     let error = rows.iter().map(|row| (row.live_stderr as f64).powi(2)).sum::<f64>().sqrt();
-    let percent = |bytes: u64, of: u64| u64::try_from(u128::from(bytes) * 100 / u128::from(of.max(1))).unwrap_or(u64::MAX);
-    let of_limit = cgroup.limit_bytes.map(|limit| percent(held, limit));
+    let of_limit = cgroup.limit_bytes.map(|limit| percent_of(held, limit));
     if of_limit.map_or(held < HELD_BYTES, |percent| percent < HELD_PERCENT) || (held as f64) < 2.0 * error {
         return None;
     }
@@ -41,7 +40,7 @@ pub fn verdict(cgroup: &Cgroup) -> Option<Verdict> {
         largest.pid.map_or_else(|| largest.comm.clone(), |pid| format!("{}[{pid}]", largest.comm)),
         units::bytes(held),
         of_limit.map(|percent| format!(", {percent} % of the limit")).unwrap_or_default(),
-        percent(largest.live, held),
+        percent_of(largest.live, held),
         through.as_deref().unwrap_or(MAKES),
     );
     let severity = if of_limit.is_some_and(|percent| percent >= CRITICAL_PERCENT) { Severity::Critical } else { Severity::Warning };

@@ -148,6 +148,11 @@ fn followed(row: &KindRow) -> (u64, f64) {
     (bytes, (row.live_stderr.unwrap_or(0) as f64).hypot(row.baseline_stderr.unwrap_or(0) as f64))
 }
 
+/// A part in percent of a whole, rounded down; of nothing as if it were one.
+fn percent_of(part: u64, whole: u64) -> u64 {
+    u64::try_from(u128::from(part) * 100 / u128::from(whole.max(1))).unwrap_or(u64::MAX)
+}
+
 /// `60 %`, rounded down.
 fn percent(part: u64, whole: u64) -> String {
     (u128::from(part) * 100).checked_div(u128::from(whole)).map_or_else(|| "? %".to_owned(), |share| format!("{share} %"))
